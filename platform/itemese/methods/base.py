@@ -1,0 +1,215 @@
+"""What a method is: two facts, one config, five verbs.
+
+A method is one file, ``methods/<name>.py``, holding exactly one subclass of `Method`; the file
+name is its name in YAML. There is no registry and no second list.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.config import Config, nearest
+from itemese.errors import ConfigError
+from itemese.schema import (
+    Candidates,
+    Catalog,
+    ClickScores,
+    Embeddings,
+    Example,
+    Histories,
+    Ranking,
+    SemanticIds,
+)
+
+Batch = dict[str, Tensor]
+"""Named tensors; ignored labels are -100. Every tensor's first dimension is the row."""
+
+IGNORED = -100
+"""Label of a position that takes no part in a loss."""
+
+
+class Task(StrEnum):
+    """What a method predicts; decides its evaluation."""
+
+    NEXT_ITEM = "next_item"
+    CLICK = "click"
+
+
+class Need(StrEnum):
+    """An artifact that a method consumes besides catalogue and histories."""
+
+    EMBEDDINGS = "embeddings"
+    SEMANTIC_IDS = "semantic_ids"
+
+
+class LossWeights(Config):
+    """One field per loss term; subclasses name theirs. A weight of 0 removes the term."""
+
+
+class MethodConfig(Config):
+    """Base of every method's settings.
+
+    Attributes:
+        name: The method's file name.
+        max_history: Newest events that the model sees; older ones are dropped.
+        loss_weights: Multiplier of each loss term.
+    """
+
+    name: str
+    max_history: int = Field(default=50, ge=1, le=100_000)
+    loss_weights: LossWeights = LossWeights()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a method may be built from; nothing of validation or test is in it.
+
+    Attributes:
+        catalog: The items.
+        train: Yields blocks of histories holding training events only; callable again and again.
+        seed: The experiment's seed; derive generators from it by purpose.
+        embeddings: Item vectors, if `Need.EMBEDDINGS` is declared.
+        semantic_ids: Item codes, if `Need.SEMANTIC_IDS` is declared.
+    """
+
+    catalog: Catalog
+    train: Callable[[], Iterator[Histories]]
+    seed: int = 0
+    embeddings: Embeddings | None = None
+    semantic_ids: SemanticIds | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A phase of training.
+
+    Attributes:
+        name: For logs, checkpoints and metrics.
+        share: Share of the optimiser steps, > 0; shares of all stages sum to 1.
+        terms: Loss terms that are on; empty means all.
+        trains: Prefixes of parameter names that are trained; empty means all.
+    """
+
+    name: str = "train"
+    share: float = 1.0
+    terms: tuple[str, ...] = ()
+    trains: tuple[str, ...] = field(default=())
+
+
+class Method(ABC):
+    """One recommender: stateless, its settings in `config`, its weights in the module it builds."""
+
+    task: ClassVar[Task] = Task.NEXT_ITEM
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Assemble the module; a training-free method counts here, into buffers.
+
+        The same inputs, config and seed give bit-equal weights. Every tensor that `predict` needs
+        is a parameter or a persistent buffer, so that ``state_dict`` alone restores the module
+        made by `restore`.
+        """
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild a trained module from its saved tensors, without any training data.
+
+        The default builds anew and loads the tensors; training-free methods override it,
+        because their `inputs.train` is empty when a bundle is loaded.
+        """
+        module = self.build(inputs)
+        module.load_state_dict(state)
+        return module
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Turn rows into a batch, the same one in training and prediction."""
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return each **unweighted** scalar loss term, mean over the batch's targets.
+
+        The keys equal the fields of ``Config().loss_weights``. `module` may be wrapped (DDP), so
+        call it, never its attributes: ``module(batch)``.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def predict(
+        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
+    ) -> Ranking | ClickScores:
+        """Rank the catalogue for each row (or score the given click); no gradient."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Phases of training, in order; empty for a training-free method."""
+        return (Stage(),)
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return what a report should print of this method beside its scores (beam width, ...)."""
+        return {}
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of trained values (parameters; buffers are counted by nobody)."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods: the modules of this package but for this one."""
+    package = importlib.import_module("itemese.methods")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base")
+
+
+def method_class(name: str) -> type[Method]:
+    """Return the method of that name.
+
+    Raises:
+        ConfigError: There is none; the nearest name is suggested.
+    """
+    if name not in method_names():
+        message = f"`method.name` must be a known method; got {name!r}. "
+        raise ConfigError(message + nearest(name, method_names()))
+    module = importlib.import_module(f"itemese.methods.{name}")
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"methods/{name}.py must define exactly one Method, found {found}"
+    return found[0]
+
+
+def parse_method_config(values: Any) -> MethodConfig:
+    """Validate the ``method`` section with the class that its name selects.
+
+    Raises:
+        ConfigError: No name, an unknown name, or values that the method refuses.
+    """
+    if isinstance(values, MethodConfig):
+        return values
+    if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+        message = f"`method.name` must be given; got {values!r}. {nearest('', method_names())}"
+        raise ConfigError(message)
+    return method_class(values["name"]).Config.parse(values, where="method")
+
+
+def method_of(config: MethodConfig) -> Method:
+    """Return the method that a parsed section describes."""
+    return method_class(config.name)(config)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move every tensor of the batch."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

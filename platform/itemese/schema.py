@@ -1,0 +1,399 @@
+"""The typed things that cross a doorway between rooms.
+
+Shape letters: U users, I items, E events, D vector size, C number of codebooks, L code length,
+B batch, T padded history length, K list length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from itemese.artifacts import Folder
+from itemese.errors import DataError
+
+INTERACTIONS = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("timestamp", pa.int64(), nullable=False),  # seconds, UTC
+        pa.field("event", pa.string()),
+        pa.field("rating", pa.float32()),
+        pa.field("pos", pa.int64()),  # explicit place in the user's history, if the source has it
+        pa.field("row", pa.int64(), nullable=False),  # place in the input; unique, rising
+    ]
+)
+"""One event a row. The logs room writes ``interactions/*.parquet`` and ``items.parquet``."""
+
+HISTORIES = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("item_index", pa.list_(pa.int32()), nullable=False),  # oldest first
+        pa.field("timestamp", pa.list_(pa.int64()), nullable=False),
+        pa.field("split", pa.list_(pa.int8()), nullable=False),  # a `Split` for each event
+    ]
+)
+"""One user a row. The sequences room writes ``histories/shard-00000.parquet`` and so on,
+``catalog.parquet`` and ``summary.json``."""
+
+
+class Split(IntEnum):
+    """Which part of a history an event belongs to."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+def require_columns(table: pa.Table, columns: list[str], where: str) -> None:
+    """Raise DataError unless `table` has all `columns`."""
+    missing = [c for c in columns if c not in table.column_names]
+    if missing:
+        message = (
+            f"`{where}` must have the columns {columns}; got {table.column_names} without "
+            f"{missing}. Map your names with `logs.columns`."
+        )
+        raise DataError(message)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The bijection ``item_id <-> item_index``: an item's index is its row.
+
+    Attributes:
+        item_ids: I strings, unique.
+        titles: I strings; an item without a title has its id here.
+        train_count [I] int64: training events of each item.
+        table: All columns of the items, in index order.
+    """
+
+    item_ids: list[str]
+    titles: list[str]
+    train_count: np.ndarray
+    table: pa.Table
+
+    @property
+    def num_items(self) -> int:
+        """Number of items, I."""
+        return len(self.item_ids)
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """``item_id -> item_index``."""
+        return {item_id: index for index, item_id in enumerate(self.item_ids)}
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "Catalog":
+        """Read ``catalog.parquet``: columns item_id, title (null allowed), train_count, ..."""
+        require_columns(table, ["item_id", "title", "train_count"], "catalog")
+        ids = table["item_id"].to_pylist()
+        titles = [t or i for t, i in zip(table["title"].to_pylist(), ids, strict=True)]
+        return cls(ids, titles, table["train_count"].to_numpy().astype(np.int64), table)
+
+    @classmethod
+    def read(cls, folder: Folder) -> "Catalog":
+        """Read it from the sequences artifact's folder."""
+        return cls.from_table(folder.read_table("catalog.parquet"))
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a method's `collate` receives: one history, oldest first.
+
+    In training it is a user's training events (the loss is taken at every position that has a
+    successor); in prediction it is everything before the target.
+
+    Attributes:
+        history [T] int32: item_index, oldest first, never empty.
+        timestamp [T] int64: seconds, UTC.
+    """
+
+    history: np.ndarray
+    timestamp: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One row for each event to predict in a block of histories.
+
+    Attributes:
+        row [N] int64: the user's row in the Histories it was made from.
+        place [N] int64: place of the target inside that user's history.
+        target [N] int64: item_index to predict.
+    """
+
+    row: np.ndarray
+    place: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class Histories:
+    """A block of users in memory, one after the other (CSR).
+
+    Attributes:
+        user_id: U strings.
+        offsets [U + 1] int64: user u owns the events ``offsets[u]:offsets[u + 1]``.
+        item_index [E] int32, timestamp [E] int64, split [E] int8.
+    """
+
+    user_id: list[str]
+    offsets: np.ndarray
+    item_index: np.ndarray
+    timestamp: np.ndarray
+    split: np.ndarray
+
+    @property
+    def num_users(self) -> int:
+        """Number of users, U."""
+        return len(self.user_id)
+
+    def lengths(self) -> np.ndarray:
+        """Events of each user, ``[U] int64``."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "Histories":
+        """Make it from rows of the HISTORIES schema."""
+        require_columns(table, HISTORIES.names, "histories")
+        lists = {n: table[n].combine_chunks() for n in ("item_index", "timestamp", "split")}
+        if isinstance(lists["item_index"], pa.ChunkedArray):  # zero chunks stay chunked
+            lists = {n: pa.array([], HISTORIES.field(n).type) for n in lists}
+        sizes = lists["item_index"].value_lengths().to_numpy(zero_copy_only=False)
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        flat = {n: column.flatten().to_numpy(zero_copy_only=False) for n, column in lists.items()}
+        return cls(
+            table["user_id"].to_pylist(),
+            offsets,
+            flat["item_index"].astype(np.int32),
+            flat["timestamp"].astype(np.int64),
+            flat["split"].astype(np.int8),
+        )
+
+    def to_table(self) -> pa.Table:
+        """Return rows of the HISTORIES schema."""
+        if self.offsets[-1] > np.iinfo(np.int32).max:
+            message = f"a shard must hold < 2^31 events; got {self.offsets[-1]}. Use more shards."
+            raise DataError(message)
+        offsets = pa.array(self.offsets.astype(np.int32))
+        columns = [pa.array(self.user_id, pa.string())]
+        for name in ("item_index", "timestamp", "split"):
+            columns.append(pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name))))
+        return pa.Table.from_arrays(columns, names=HISTORIES.names).cast(HISTORIES)
+
+    @staticmethod
+    def shard_names(folder: Folder) -> list[str]:
+        """Return the shard files of a sequences artifact, in order."""
+        return folder.child("histories").names(".parquet")
+
+    @classmethod
+    def read(cls, folder: Folder, shards: list[str] | None = None) -> "Histories":
+        """Read shards of the sequences artifact in `folder`; all of them by default."""
+        names = cls.shard_names(folder) if shards is None else shards
+        tables = [folder.child("histories").read_table(name) for name in names]
+        if not tables:
+            return cls.from_table(pa.table({n: pa.array([], HISTORIES.field(n).type)
+                                            for n in HISTORIES.names}))
+        return cls.from_table(pa.concat_tables(tables))
+
+    @classmethod
+    def stream(cls, folder: Folder) -> Iterator["Histories"]:
+        """Yield one shard at a time: memory is bounded by the largest shard."""
+        for name in cls.shard_names(folder):
+            yield cls.read(folder, [name])
+
+    def validate(self, num_items: int) -> None:
+        """Raise DataError unless indices, offsets and lengths fit together."""
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.item_index):
+            message = "`histories.offsets` must span all events; rebuild the sequences stage."
+            raise DataError(message)
+        if len(self.item_index) and not (
+            0 <= self.item_index.min() and self.item_index.max() < num_items
+        ):
+            message = (
+                f"`histories.item_index` must be in 0..{num_items - 1}; got "
+                f"{self.item_index.min()}..{self.item_index.max()}. Rebuild the sequences stage."
+            )
+            raise DataError(message)
+
+    def only(self, split: Split) -> "Histories":
+        """Return the same users with only the events of one split (some may be empty)."""
+        keep = self.split == split
+        owner = np.repeat(np.arange(self.num_users), self.lengths())
+        sizes = np.bincount(owner[keep], minlength=self.num_users)
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return Histories(
+            self.user_id, offsets, self.item_index[keep], self.timestamp[keep], self.split[keep]
+        )
+
+    def example(self, user: int, place: int | None = None, longest: int | None = None) -> Example:
+        """Return the newest `longest` events of a user before `place` (all by default)."""
+        start, stop = int(self.offsets[user]), int(self.offsets[user + 1])
+        if place is not None:
+            stop = start + place
+        if longest is not None:
+            start = max(start, stop - longest)
+        return Example(self.item_index[start:stop], self.timestamp[start:stop])
+
+    def targets(self, split: Split) -> Targets:
+        """Return the first event of `split` of each user who has one with a history before it.
+
+        With leave-one-out there is exactly one such event a user; with a temporal split the
+        first event after the cut is the one whose history holds no event after the cut.
+        """
+        places = np.arange(len(self.item_index)) - np.repeat(self.offsets[:-1], self.lengths())
+        owner = np.repeat(np.arange(self.num_users), self.lengths())
+        hits = np.flatnonzero((self.split == split) & (places > 0))
+        users, first = np.unique(owner[hits], return_index=True)
+        events = hits[first]
+        return Targets(users, places[events], self.item_index[events].astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors of items or users.
+
+    Attributes:
+        entity: ``"item"`` or ``"user"``.
+        vectors [num_entities, D] float32: row = item_index (or user row).
+        source: Model name and text columns, for reports.
+        history_cutoff: Newest event that user vectors may have seen, seconds UTC; None for items.
+    """
+
+    entity: str
+    vectors: np.ndarray
+    source: str
+    history_cutoff: int | None = None
+
+    def validate(self, num_entities: int) -> None:
+        """Raise DataError unless there is one finite row for each entity."""
+        if self.vectors.ndim != 2 or len(self.vectors) != num_entities:
+            message = (
+                f"`embeddings.vectors` must be [{num_entities}, dim]; got "
+                f"{list(self.vectors.shape)}. Embed this catalogue."
+            )
+            raise DataError(message)
+        bad = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
+        if len(bad):
+            message = (
+                f"`embeddings.vectors` must be finite; got NaN or infinity in {len(bad)} rows, "
+                f"first {int(bad[0])}. Check the text of that {self.entity}."
+            )
+            raise DataError(message)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What a quantizer gives each item, before disambiguation.
+
+    Attributes:
+        codes [I, C] int32: ``codes[i, c]`` in ``0..code_sizes[c] - 1``.
+        code_sizes: C codebook sizes.
+        layout: ``"residual"``, ``"tree"`` or ``"parallel"``.
+        collision_rate: Share of items whose codes another item has too.
+    """
+
+    codes: np.ndarray
+    code_sizes: tuple[int, ...]
+    layout: str
+    collision_rate: float
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """The tuple of codes that names one item.
+
+    Attributes:
+        codes [I, L] int32: rows are unique; L includes a disambiguation code if there is one.
+        code_sizes: L sizes, so that position l draws from ``0..code_sizes[l] - 1``.
+    """
+
+    codes: np.ndarray
+    code_sizes: tuple[int, ...]
+
+    @property
+    def code_length(self) -> int:
+        """Codes an item, L."""
+        return int(self.codes.shape[1])
+
+    def validate(self, num_items: int) -> None:
+        """Raise DataError unless each item has one in-range tuple of its own."""
+        if self.codes.shape != (num_items, len(self.code_sizes)):
+            message = (
+                f"`semantic_ids.codes` must be [{num_items}, {len(self.code_sizes)}]; got "
+                f"{list(self.codes.shape)}. Make codes for this catalogue."
+            )
+            raise DataError(message)
+        if (self.codes < 0).any() or (self.codes >= np.array(self.code_sizes)).any():
+            message = f"`semantic_ids.codes` must lie below {self.code_sizes}; rebuild codebooks."
+            raise DataError(message)
+        if len(np.unique(self.codes, axis=0)) != num_items:
+            message = "`semantic_ids.codes` must be unique rows; set `codebooks.disambiguation`."
+            raise DataError(message)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which items may be recommended.
+
+    Attributes:
+        exclude [B, X] int64: item_index never to return for that row, padded with -1; or None.
+        allowed [I] bool: items in stock, of a category, ...; None allows all.
+    """
+
+    exclude: torch.Tensor | None = None
+    allowed: torch.Tensor | None = None
+
+    def mask(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return ``scores [B, I]`` with every item that may not be returned at -inf."""
+        if self.allowed is not None:
+            scores = scores.masked_fill(~self.allowed.to(scores.device), float("-inf"))
+        if self.exclude is not None:
+            exclude = self.exclude.to(scores.device)
+            hidden = torch.zeros_like(scores, dtype=torch.bool)
+            hidden = torch.cat([hidden, hidden[:, :1]], dim=1)  # a spare column takes the padding
+            hidden.scatter_(1, exclude.where(exclude >= 0, scores.shape[1]), True)
+            scores = scores.masked_fill(hidden[:, :-1], float("-inf"))
+        return scores
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Recommended items of B users.
+
+    Attributes:
+        item_index [B, K] int64: best first; -1 where fewer than K items may be returned.
+        score [B, K] float32: falling; -inf where item_index is -1.
+    """
+
+    item_index: torch.Tensor
+    score: torch.Tensor
+
+    @classmethod
+    def from_scores(cls, scores: torch.Tensor, k: int, candidates: Candidates) -> "Ranking":
+        """Rank every item by ``scores [B, I]``; equal scores go to the lower item_index."""
+        masked = candidates.mask(scores.float())
+        kept = min(k, masked.shape[1])
+        # One more than asked for shows whether a tie crosses the border of the list.
+        top = masked.topk(min(kept + 1, masked.shape[1]), dim=1)
+        values, index = top.values, top.indices
+        if (values[:, 1:] == values[:, :-1]).any():
+            values, index = masked.sort(dim=1, descending=True, stable=True)
+        values, index = values[:, :kept], index[:, :kept]
+        index = index.masked_fill(values == float("-inf"), -1)
+        if kept < k:
+            values = torch.nn.functional.pad(values, (0, k - kept), value=float("-inf"))
+            index = torch.nn.functional.pad(index, (0, k - kept), value=-1)
+        return cls(index, values)
+
+
+@dataclass(frozen=True)
+class ClickScores:
+    """Predicted clicks: ``prob [B] float32`` in 0..1 beside ``clicked [B] bool``."""
+
+    prob: torch.Tensor
+    clicked: torch.Tensor

@@ -1,0 +1,54 @@
+"""Settings of the training loop."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from itemese.config import Config
+
+
+class TrainingConfig(Config):
+    """How a method's module is trained.
+
+    Attributes:
+        batch_size: Histories a micro-batch and worker.
+        accumulation: Micro-batches a worker adds up before one optimiser step. Workers x
+            accumulation micro-batches make a step; the same product gives the same updates.
+        learning_rate: Peak, reached after the warm-up.
+        weight_decay: AdamW's, on matrices only (not on biases, norms and embeddings).
+        warmup_share: Share of all steps over which the rate rises linearly from 0.
+        schedule: How the rate goes on after the warm-up.
+        max_grad_norm: Gradients are scaled down to this norm; 0 leaves them as they are.
+        max_epochs: Passes over the training histories at most.
+        max_steps: Optimiser steps at most; None leaves it to `max_epochs`.
+        validate_every: Epochs between validations.
+        validation_users: Users ranked at each validation, drawn once by seed; None takes all.
+        metric: Validation metric that selects the checkpoint.
+        patience: Validations without a better `metric` before training stops.
+        precision: ``auto`` takes bf16 where the hardware has it (CUDA), else fp32.
+        bucketed: Whether batches hold histories of similar length, which saves padding.
+        num_workers: Ray Train workers; 0 trains in this process without Ray.
+        cpus_per_worker: CPUs that Ray reserves for each worker.
+        use_gpu: Whether each Ray Train worker gets a GPU.
+        max_failures: How often Ray Train restarts lost workers from the last checkpoint.
+    """
+
+    batch_size: int = Field(default=128, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_share: float = Field(default=0.05, ge=0, lt=1)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    max_epochs: int = Field(default=20, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    validate_every: int = Field(default=1, ge=1)
+    validation_users: int | None = Field(default=None, ge=1)
+    metric: str = "ndcg@10"
+    patience: int = Field(default=5, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    bucketed: bool = True
+    num_workers: int = Field(default=0, ge=0)
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    use_gpu: bool = False
+    max_failures: int = Field(default=2, ge=0)
