@@ -286,6 +286,20 @@ class Embeddings:
             raise DataError(message)
 
 
+    def write(self, folder: Folder) -> None:
+        """Write ``embeddings.safetensors`` and ``embeddings.json``."""
+        folder.write_tensors("embeddings.safetensors", {"vectors": self.vectors})
+        facts = {"entity": self.entity, "source": self.source, "cutoff": self.history_cutoff}
+        folder.write_json("embeddings.json", facts)
+
+    @classmethod
+    def read(cls, folder: Folder) -> "Embeddings":
+        """Read what `write` wrote."""
+        facts = folder.read_json("embeddings.json")
+        vectors = folder.read_tensors("embeddings.safetensors")["vectors"].numpy()
+        return cls(facts["entity"], vectors, facts["source"], facts["cutoff"])
+
+
 @dataclass(frozen=True)
 class Codes:
     """What a quantizer gives each item, before disambiguation.
@@ -319,6 +333,17 @@ class SemanticIds:
     def code_length(self) -> int:
         """Codes an item, L."""
         return int(self.codes.shape[1])
+
+    def write(self, folder: Folder) -> None:
+        """Write ``semantic_ids.safetensors`` and ``semantic_ids.json``."""
+        folder.write_tensors("semantic_ids.safetensors", {"codes": self.codes.astype(np.int32)})
+        folder.write_json("semantic_ids.json", {"code_sizes": list(self.code_sizes)})
+
+    @classmethod
+    def read(cls, folder: Folder) -> "SemanticIds":
+        """Read what `write` wrote."""
+        codes = folder.read_tensors("semantic_ids.safetensors")["codes"].numpy()
+        return cls(codes, tuple(folder.read_json("semantic_ids.json")["code_sizes"]))
 
     def validate(self, num_items: int) -> None:
         """Raise DataError unless each item has one in-range tuple of its own."""
