@@ -177,8 +177,10 @@ class _clear_errors:  # noqa: N801  (reads as a verb at its uses)
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """Translate OSError and Arrow's errors; let all others pass."""
         if isinstance(error, OSError | pa.ArrowException) and not isinstance(error, ItemeseError):
-            remedy = "Free space or choose another --storage." if self.verb != "read" else (
-                "Check that it exists; a stage is rebuilt by running `prepare` again."
+            remedy = (
+                "Free space or choose another --storage."
+                if self.verb != "read"
+                else ("Check that it exists; a stage is rebuilt by running `prepare` again.")
             )
             message = f"`{self.place}` could not be {self.verb}: {error}. {remedy}"
             message = message.replace("be write to:", "be written to:")

@@ -196,8 +196,9 @@ class Histories:
         names = cls.shard_names(folder) if shards is None else shards
         tables = [folder.child("histories").read_table(name) for name in names]
         if not tables:
-            return cls.from_table(pa.table({n: pa.array([], HISTORIES.field(n).type)
-                                            for n in HISTORIES.names}))
+            return cls.from_table(
+                pa.table({n: pa.array([], HISTORIES.field(n).type) for n in HISTORIES.names})
+            )
         return cls.from_table(pa.concat_tables(tables))
 
     @classmethod
@@ -212,7 +213,7 @@ class Histories:
             message = "`histories.offsets` must span all events; rebuild the sequences stage."
             raise DataError(message)
         if len(self.item_index) and not (
-            0 <= self.item_index.min() and self.item_index.max() < num_items
+            self.item_index.min() >= 0 and self.item_index.max() < num_items
         ):
             message = (
                 f"`histories.item_index` must be in 0..{num_items - 1}; got "
@@ -284,7 +285,6 @@ class Embeddings:
                 f"first {int(bad[0])}. Check the text of that {self.entity}."
             )
             raise DataError(message)
-
 
     def write(self, folder: Folder) -> None:
         """Write ``embeddings.safetensors`` and ``embeddings.json``."""

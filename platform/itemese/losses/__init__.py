@@ -1,1 +1,1 @@
-"""losses"""
+"""Formulas over tensors; each takes plain tensors and returns a scalar in nats."""

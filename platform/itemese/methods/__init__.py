@@ -1,1 +1,1 @@
-"""methods"""
+"""One file, one method; see `itemese.methods.base`."""

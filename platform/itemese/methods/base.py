@@ -185,7 +185,9 @@ def method_class(name: str) -> type[Method]:
     found = [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+        if inspect.isclass(value)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
     ]
     assert len(found) == 1, f"methods/{name}.py must define exactly one Method, found {found}"
     return found[0]

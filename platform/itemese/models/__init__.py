@@ -1,1 +1,1 @@
-"""models"""
+"""Network parts and decoding: torch and transformers, no losses, no training, no Ray."""

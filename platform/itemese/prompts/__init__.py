@@ -1,1 +1,1 @@
-"""prompts"""
+"""Histories and semantic IDs become what a language model reads."""

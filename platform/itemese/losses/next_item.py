@@ -1,0 +1,75 @@
+"""Next-item losses over a catalogue of item vectors.
+
+Shapes: N targets, I items, D vector size, S negatives.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def full_softmax(states: Tensor, item_vectors: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy against the whole catalogue.
+
+    Source: the loss that arXiv 2309.07602v1 (Klenitskiy and Vasilev, "Turning Dross Into Gold
+    Loss", section 3) shows SASRec to need.
+
+    Args:
+        states: ``[N, D]`` float, the model's state at each position.
+        item_vectors: ``[I, D]`` float.
+        targets: ``[N]`` int64 item_index.
+
+    Returns:
+        Scalar, mean over targets, nats.
+
+    >>> full_softmax(torch.zeros(1, 2), torch.ones(4, 2), torch.tensor([3])).exp().round().item()
+    4.0
+    """
+    return F.cross_entropy(states @ item_vectors.T, targets)
+
+
+def sampled_softmax(
+    states: Tensor, item_vectors: Tensor, targets: Tensor, num_negatives: int
+) -> Tensor:
+    """Cross-entropy of each target against uniformly drawn negatives shared by the batch.
+
+    A negative that equals the row's own target is masked, so the target is never its own
+    negative. Uniform draws need no log-q correction beyond a constant.
+
+    Args:
+        states: ``[N, D]`` float.
+        item_vectors: ``[I, D]`` float.
+        targets: ``[N]`` int64.
+        num_negatives: S >= 1, drawn with replacement from torch's global generator.
+
+    Returns:
+        Scalar, mean over targets, nats.
+    """
+    negatives = torch.randint(len(item_vectors), (num_negatives,), device=targets.device)
+    positive = (states * item_vectors[targets]).sum(dim=-1, keepdim=True)
+    negative = states @ item_vectors[negatives].T
+    negative = negative.masked_fill(negatives[None, :] == targets[:, None], float("-inf"))
+    logits = torch.cat([positive, negative], dim=1)
+    return F.cross_entropy(logits, torch.zeros_like(targets))
+
+
+def binary_cross_entropy(states: Tensor, item_vectors: Tensor, targets: Tensor) -> Tensor:
+    """Logistic loss of each target against one uniformly drawn negative.
+
+    Source: Kang and McAuley, "Self-Attentive Sequential Recommendation", arXiv 1808.09781v1,
+    equation 6. Differs: the negative may be an item of the history (a draw that hits the row's
+    own target is masked).
+
+    Args:
+        states: ``[N, D]`` float.
+        item_vectors: ``[I, D]`` float.
+        targets: ``[N]`` int64.
+
+    Returns:
+        Scalar, mean over targets, nats.
+    """
+    negatives = torch.randint(len(item_vectors), targets.shape, device=targets.device)
+    positive = (states * item_vectors[targets]).sum(dim=-1)
+    negative = (states * item_vectors[negatives]).sum(dim=-1)
+    missed = (negatives != targets).float()
+    return (F.softplus(-positive) + missed * F.softplus(negative)).mean()

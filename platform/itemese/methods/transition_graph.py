@@ -1,0 +1,92 @@
+"""Transition graph: what followed the user's newest items in other users' histories.
+
+Source: a first-order Markov chain over items, as in S. Rendle et al., "Factorizing Personalized
+    Markov Chains", WWW 2010, section 3, unfactorised; training-free.
+Code: none.
+Follows: maximum-likelihood transition counts.
+Differs: a pair counts also when up to `max_gap` events lie apart, with weight
+    ``gap_decay ** (gap - 1)``; rows are divided by the count of the source item to the power
+    `normalization` (1 gives probabilities); the newest `max_sources` items of the history vote,
+    with strength ``decay ** age``. With max_gap = 1 and max_sources = 1 it is the plain chain.
+Shapes: I items, B batch, T history length.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+from scipy import sparse
+from torch import Tensor, nn
+
+from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
+from itemese.models.histories import ages, pad_histories
+from itemese.models.item_graph import ItemGraph
+from itemese.schema import Candidates, Example, Ranking
+
+
+class TransitionGraphConfig(MethodConfig):
+    """Settings.
+
+    Attributes:
+        max_gap: Largest distance of a counted pair; 1 counts neighbours only.
+        gap_decay: Weight of a pair falls by this factor with each further step.
+        max_sources: Newest history items that vote.
+        decay: A vote's strength is ``decay ** age``, age 0 being the newest item.
+        normalization: Power of the source item's out-weight that divides its edges.
+        num_neighbors: Edges kept an item.
+    """
+
+    name: Literal["transition_graph"] = "transition_graph"
+    max_gap: int = Field(default=3, ge=1)
+    gap_decay: float = Field(default=0.5, gt=0, le=1)
+    max_sources: int = Field(default=5, ge=1)
+    decay: float = Field(default=0.5, gt=0, le=1)
+    normalization: float = Field(default=0.5, ge=0, le=1)
+    num_neighbors: int = Field(default=500, ge=1)
+
+
+class TransitionGraph(Method):
+    """See the module docstring."""
+
+    Config = TransitionGraphConfig
+    config: TransitionGraphConfig
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Count transitions block by block."""
+        size = inputs.catalog.num_items
+        counts = sparse.csr_matrix((size, size), dtype=np.float64)
+        for block in inputs.train():
+            owner = np.repeat(np.arange(block.num_users), block.lengths())
+            for gap in range(1, self.config.max_gap + 1):
+                same = owner[:-gap] == owner[gap:]
+                source, target = block.item_index[:-gap][same], block.item_index[gap:][same]
+                weight = np.full(len(source), self.config.gap_decay ** (gap - 1))
+                pairs = (weight, (source, target))
+                counts = counts + sparse.csr_matrix(pairs, shape=(size, size))
+        counts = counts - sparse.diags(counts.diagonal())
+        counts.eliminate_zeros()
+        leaving = np.asarray(counts.sum(axis=1)).ravel()
+        scale = np.maximum(leaving, 1e-12) ** -self.config.normalization
+        matrix = sparse.diags(scale) @ counts
+        return ItemGraph.from_matrix(matrix, inputs.catalog.train_count, self.config.num_neighbors)
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild the graph from its edges."""
+        return ItemGraph.from_state(state)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(examples)
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank by the votes of the newest items."""
+        newest = batch["item_index"]
+        age = ages(newest)
+        voting = (age >= 0) & (age < self.config.max_sources)
+        strength = (self.config.decay ** age.clamp(min=0)) * voting
+        return Ranking.from_scores(module(newest, strength), k, candidates)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Nothing is trained."""
+        return ()

@@ -1,0 +1,81 @@
+"""A sparse item-to-item graph as a module: weighted edges, a fallback score, dense scoring.
+
+Shapes: I items, N edges kept an item, B batch, T history length.
+"""
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+
+class ItemGraph(nn.Module):
+    """Scores items by summing the edges that leave the items of a history.
+
+    Attributes:
+        neighbor [I, N] int64: items that an item leads to; unused places have weight 0.
+        weight [I, N] float32: weight of each edge.
+        fallback [I] float32: score of every item before any edge, small enough only to order
+            items that no edge reaches.
+    """
+
+    neighbor: Tensor
+    weight: Tensor
+    fallback: Tensor
+
+    def __init__(self, neighbor: Tensor, weight: Tensor, fallback: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("neighbor", neighbor)
+        self.register_buffer("weight", weight)
+        self.register_buffer("fallback", fallback)
+
+    @classmethod
+    def from_matrix(
+        cls, matrix: sparse.csr_matrix, fallback: np.ndarray, max_neighbors: int
+    ) -> "ItemGraph":
+        """Keep the `max_neighbors` heaviest edges of each row (ties: the lower item_index).
+
+        Args:
+            matrix: ``[I, I]`` weights, all positive.
+            fallback: ``[I]`` popularity; scaled to lie below the lightest kept edge.
+            max_neighbors: Bound on N.
+        """
+        matrix = sparse.csr_matrix(matrix)
+        matrix.sort_indices()
+        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        order = np.lexsort((matrix.indices, -matrix.data, rows))
+        place = np.arange(len(rows)) - matrix.indptr[rows]
+        width = max(1, min(max_neighbors, int(np.diff(matrix.indptr).max(initial=0))))
+        kept = place < width
+        neighbor = np.zeros((matrix.shape[0], width), dtype=np.int64)
+        weight = np.zeros((matrix.shape[0], width), dtype=np.float32)
+        neighbor[rows[kept], place[kept]] = matrix.indices[order][kept]
+        weight[rows[kept], place[kept]] = matrix.data[order][kept]
+        lightest = float(weight[weight > 0].min()) if (weight > 0).any() else 1.0
+        scaled = fallback / max(float(fallback.max(initial=0)), 1.0) * lightest * 1e-3
+        return cls(
+            torch.from_numpy(neighbor),
+            torch.from_numpy(weight),
+            torch.from_numpy(scaled.astype(np.float32)),
+        )
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> "ItemGraph":
+        """Rebuild it from its saved tensors."""
+        return cls(state["neighbor"], state["weight"], state["fallback"])
+
+    def forward(self, item_index: Tensor, strength: Tensor) -> Tensor:
+        """Score the catalogue.
+
+        Args:
+            item_index: ``[B, T]`` int64, padded with -1.
+            strength: ``[B, T]`` float, how much each item of the history counts; 0 for padding.
+
+        Returns:
+            ``[B, I]`` float32.
+        """
+        known = item_index.clamp(min=0)
+        edges = self.neighbor[known].flatten(1)
+        weights = (self.weight[known] * strength[..., None]).flatten(1)
+        scores = self.fallback.repeat(len(item_index), 1)
+        return scores.scatter_add(1, edges, weights)
