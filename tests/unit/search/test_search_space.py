@@ -1,0 +1,198 @@
+"""The space against a recipe: each end is tried, and Tune draws what the file says."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from pydantic import Field
+from ray.tune.search.optuna import OptunaSearch
+
+from itemese.config import Config
+from itemese.errors import ConfigError
+from itemese.search.config import SearchConfig
+from itemese.search.space import check_space, load_space, to_tune
+
+
+class Codes(Config):
+    codebook_size: int = Field(default=32, ge=2, le=1024)
+
+
+class Training(Config):
+    learning_rate: float = Field(default=0.01, gt=0, le=1)
+    schedule: str = "cosine"
+    metric: str = "ndcg@10"
+
+
+class Evaluation(Config):
+    cutoffs: tuple[int, ...] = (5, 10)
+
+
+class Recipe(Config):
+    seed: int = 0
+    codebooks: Codes | None = Codes()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+
+RATE = {"kind": "uniform", "low": 0.001, "high": 0.1, "log": True}
+SIZE = {"kind": "int", "low": 16, "high": 64, "step": 16}
+
+
+def config(parameters: dict[str, Any], **more: Any) -> SearchConfig:
+    return SearchConfig.parse({"recipe": "r.yaml", "parameters": parameters} | more)
+
+
+def test_defaults_and_enqueued_points_name_every_parameter() -> None:
+    study = config(
+        {"training.learning_rate": RATE, "codebooks.codebook_size": SIZE},
+        enqueue=[{"codebooks.codebook_size": 64}],
+    )
+    space = check_space(study, {"training": {"learning_rate": 0.02}}, parse=Recipe.parse)
+    assert space.defaults == {"training.learning_rate": 0.02, "codebooks.codebook_size": 32}
+    assert space.enqueued == ({"training.learning_rate": 0.02, "codebooks.codebook_size": 64},)
+    values = space.values({"codebooks.codebook_size": 48, "training.learning_rate": 0.5})
+    assert Recipe.parse(values).codebooks == Codes(codebook_size=48)
+    assert Recipe.parse(values).training.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("parameters", "more", "sentences"),
+    [
+        (
+            {"training.learnig_rate": RATE},
+            {},
+            ["`parameters.training.learnig_rate` must be", "Did you mean 'training.learning_rate'"],
+        ),
+        (
+            {"codebooks.codebook_size": {"kind": "int", "low": 1, "high": 64}},
+            {},
+            ["must hold only values that the recipe accepts; got 1", "codebooks.codebook_size"],
+        ),
+        (
+            {"codebooks.codebook_size": {"kind": "int", "low": 2, "high": 2048}},
+            {},
+            ["must hold only values that the recipe accepts; got 2048"],
+        ),
+        (
+            {"codebooks.codebook_size": {"kind": "choice", "choices": [32, 64, "big"]}},
+            {},
+            ["must hold only values that the recipe accepts; got 'big'"],
+        ),
+        (
+            {"codebooks.codebook_size": {"kind": "uniform", "low": 16, "high": 64}},
+            {},
+            ["`parameters.codebooks.codebook_size.kind` must be int"],
+        ),
+        (
+            {"training.learning_rate": {"kind": "uniform", "low": 0.02, "high": 0.1}},
+            {},
+            ["must be able to hold the recipe's own value", "got 0.01", "between 0.02 and 0.1"],
+        ),
+        ({"seed": {"kind": "int", "low": 0, "high": 9}}, {}, ["must not vary", "choosing luck"]),
+        (
+            {"evaluation.cutoffs": {"kind": "choice", "choices": [1, 2]}},
+            {},
+            ["must not vary", "yardstick"],
+        ),
+        (
+            {"training.learning_rate": RATE},
+            {"metric": "val/recall@10"},
+            ["`metric` must be the recipe's training.metric", "training.metric=recall@10"],
+        ),
+        (
+            {"training.learning_rate": RATE},
+            {"enqueue": [{"training.rate": 0.01}]},
+            ["`enqueue.0.training.rate` must be one of the parameters"],
+        ),
+        (
+            {"training.learning_rate": RATE},
+            {"enqueue": [{"training.learning_rate": 0.5}]},
+            ["`enqueue.0.training.learning_rate` must be between 0.001 and 0.1; got 0.5"],
+        ),
+    ],
+)
+def test_space_that_the_recipe_refuses(
+    parameters: dict[str, Any], more: dict[str, Any], sentences: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_space(config(parameters, **more), {}, parse=Recipe.parse)
+    for sentence in sentences:
+        assert sentence in str(caught.value)
+
+
+def test_metric_needs_its_cutoff() -> None:
+    study = config({"training.learning_rate": RATE}, metric="val/ndcg@20")
+    recipe = {"training": {"metric": "ndcg@20"}}
+    with pytest.raises(ConfigError, match=r"cutoff among evaluation.cutoffs \(\[5, 10\]\)"):
+        check_space(study, recipe, parse=Recipe.parse)
+
+
+def test_parameter_of_an_empty_section() -> None:
+    study = config({"codebooks.codebook_size": SIZE})
+    with pytest.raises(ConfigError, match="section `codebooks` is empty"):
+        check_space(study, {"codebooks": None}, parse=Recipe.parse)
+
+
+def test_recipe_is_found_beside_the_space_and_overridden(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "spaces").mkdir()
+    (tmp_path / "recipes" / "r.yaml").write_text("training: {learning_rate: 0.05}\n")
+    written = {
+        "recipe": "recipes/r.yaml",
+        "overrides": ["codebooks.codebook_size=48"],
+        "parameters": {"training.learning_rate": RATE, "codebooks.codebook_size": SIZE},
+    }
+    file = tmp_path / "spaces" / "s.yaml"
+    file.write_text(yaml.safe_dump(written))
+    space = load_space(file, ["training.schedule=constant"], parse=Recipe.parse)
+    assert space.defaults == {"training.learning_rate": 0.05, "codebooks.codebook_size": 48}
+    assert space.recipe["training"]["schedule"] == "constant"
+    file.write_text(yaml.safe_dump(written | {"recipe": "recipes/missing.yaml"}))
+    with pytest.raises(ConfigError, match="`recipe` must be a readable file"):
+        load_space(file, parse=Recipe.parse)
+
+
+def test_digest_follows_what_decides_the_trials_and_nothing_else() -> None:
+    def digest(recipe: dict[str, Any], **more: Any) -> str:
+        study = config({"training.learning_rate": RATE}, **more)
+        return check_space(study, recipe, parse=Recipe.parse).digest()
+
+    assert digest({}) == digest({}, num_trials=5, seeds=[9], max_concurrent=1)
+    assert digest({}) != digest({}, seed=1)
+    assert digest({}) != digest({"training": {"schedule": "constant"}})
+
+
+DRAWN = {
+    "a.plain": {"kind": "int", "low": 2, "high": 5},
+    "a.log": {"kind": "int", "low": 1, "high": 4, "log": True},
+    "a.step": {"kind": "int", "low": 3, "high": 9, "step": 3},
+    "a.real": {"kind": "uniform", "low": -1, "high": 1},
+    "a.rate": {"kind": "uniform", "low": 1e-4, "high": 1e-2, "log": True},
+    "b.deep.choice": {"kind": "choice", "choices": ["x", True, None, 3]},
+}
+
+
+def drawn(sampler: optuna.samplers.BaseSampler, times: int) -> dict[str, list[Any]]:
+    """Draw through the very path that a study takes: Tune's domains, then OptunaSearch."""
+    search = OptunaSearch(metric="objective", mode="max", sampler=sampler)
+    domains = to_tune(config(DRAWN))
+    search.set_search_properties("objective", "max", domains)
+    points = [search.suggest(str(number)) for number in range(times)]
+    return {path: [point[path] for point in points] for path in domains}
+
+
+def test_drawn_values_keep_dotted_keys_and_include_both_ends() -> None:
+    values = drawn(optuna.samplers.RandomSampler(seed=0), 1000)
+    assert set(values) == set(DRAWN)
+    assert set(values["a.plain"]) == {2, 3, 4, 5}
+    assert set(values["a.log"]) == {1, 2, 3, 4}
+    assert set(values["a.step"]) == {3, 6, 9}
+    assert {repr(value) for value in values["b.deep.choice"]} == {"'x'", "True", "None", "3"}
+    assert all(isinstance(value, int) for value in values["a.step"])
+    assert min(values["a.real"]) < -0.9 < 0.9 < max(values["a.real"])
+    # Log-uniform over two decades: the median is their geometric mean, 1e-3.
+    assert 7e-4 < float(np.median(values["a.rate"])) < 1.4e-3
+    assert 1e-4 <= min(values["a.rate"]) < max(values["a.rate"]) <= 1e-2
