@@ -1,1 +1,1 @@
-"""evaluation"""
+"""Honest evaluation: full-catalogue ranking, intervals, paired tests, leakage checks, reports."""

@@ -1,0 +1,51 @@
+"""Settings of the evaluation."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from itemese.config import Config
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class EvaluationConfig(Config):
+    """How a method's rankings become numbers.
+
+    Attributes:
+        cutoffs: List lengths of the metrics, rising; the longest is what a method is asked for.
+        exclude_seen: Whether items of the user's history are taken out of the candidates. The
+            result holds both figures; this one chooses which is called ``test/...``.
+        batch_size: Users ranked at once.
+        bootstrap_samples: Resamples of the users behind each interval.
+        confidence: Coverage of the intervals.
+        head_share: Share of the items, most often trained on first, that count as head.
+        cold_max_train_count: A target with at most so many training events is cold.
+        history_bins: Shortest history (events) of each slice but the first, rising.
+    """
+
+    cutoffs: tuple[Positive, ...] = (5, 10, 20)
+    exclude_seen: bool = True
+    batch_size: int = Field(default=256, ge=1)
+    bootstrap_samples: int = Field(default=1000, ge=100)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    head_share: float = Field(default=0.2, gt=0, lt=1)
+    cold_max_train_count: int = Field(default=5, ge=0)
+    history_bins: tuple[Annotated[int, Field(ge=2)], ...] = (10, 50)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name in ("cutoffs", "history_bins"):
+            values = getattr(self, name)
+            if list(values) != sorted(set(values)):
+                message = f"`{name}` rising without repeats"
+                raise ValueError(message)
+        if not self.cutoffs:
+            message = "`cutoffs` at least one list length"
+            raise ValueError(message)
+        return self
+
+    @property
+    def longest_list(self) -> int:
+        """The largest cutoff: items asked of a method for each user."""
+        return self.cutoffs[-1]
