@@ -1,1 +1,1 @@
-"""codebooks"""
+"""Item vectors to semantic IDs: quantizers, collision handling, health, prefix trie."""

@@ -1,1 +1,1 @@
-"""embeddings"""
+"""Item text to item vectors, on Ray Data."""

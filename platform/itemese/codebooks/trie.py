@@ -1,0 +1,187 @@
+"""The catalogue's codes as a flat prefix trie in CSR tensors.
+
+Nodes are numbered level by level and, inside a level, in the order of their prefixes. So the
+children of a node have consecutive numbers, the number of a child is also the target of the edge,
+and the items below any node are one run of consecutive leaves.
+
+Shapes: I items, L code length, B batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from itemese.errors import DataError
+
+
+@dataclass(frozen=True)
+class PrefixTrie:
+    """Which codes may follow which; each leaf is one item.
+
+    Attributes:
+        child_start [num_nodes + 1] int64: children of node n are the nodes
+            ``child_start[n]:child_start[n + 1]``, in the order of their codes.
+        code [num_nodes] int64: code on the edge into a node; -1 at the root, node 0.
+        item [num_nodes] int64: item_index at a leaf, else -1.
+        items_of [I] int64: item_index of each leaf, in node order.
+        leaf_start [num_nodes] int64: first place in `items_of` of the items below a node.
+        leaf_stop [num_nodes] int64: place after the last of them.
+        depth_start: L + 2 numbers, the first node of each depth, then the number of nodes.
+        code_sizes: L sizes of the codes.
+        most_children: L + 1 numbers, the most children of any node of each depth.
+    """
+
+    child_start: Tensor
+    code: Tensor
+    item: Tensor
+    items_of: Tensor
+    leaf_start: Tensor
+    leaf_stop: Tensor
+    depth_start: tuple[int, ...]
+    code_sizes: tuple[int, ...]
+    most_children: tuple[int, ...]
+
+    @classmethod
+    def from_codes(cls, codes: Tensor, code_sizes: Sequence[int]) -> "PrefixTrie":
+        """Build the trie of a catalogue, on the device of its codes.
+
+        Args:
+            codes: ``[I, L]`` int, row = item_index, rows unique.
+            code_sizes: L sizes; position l holds codes in ``0..code_sizes[l] - 1``.
+
+        Raises:
+            DataError: No item, a wrong shape, a code out of range, or two equal rows.
+        """
+        sizes = tuple(int(size) for size in code_sizes)
+        codes = codes.long()
+        _require_codes(codes, sizes)
+        parent = codes.new_zeros(len(codes))  # of each item, its node among those of this depth
+        edge_codes = [codes.new_tensor([-1])]
+        counts: list[Tensor] = []
+        depth_start = [0, 1]
+        for level, size in enumerate(sizes):
+            # Sorting by (parent, code) keeps siblings together and levels in prefix order.
+            edges, child = torch.unique(parent * size + codes[:, level], return_inverse=True)
+            counts.append(torch.bincount(edges // size, minlength=len(edge_codes[-1])))
+            edge_codes.append(edges % size)
+            depth_start.append(depth_start[-1] + len(edges))
+            parent = child
+        if len(edge_codes[-1]) != len(codes):
+            twins = len(codes) - len(edge_codes[-1])
+            message = (
+                f"`semantic_ids.codes` must be unique rows; got {twins} items whose codes another "
+                "item has. Set `codebooks.disambiguation: suffix`."
+            )
+            raise DataError(message)
+        most = (*(int(count.max()) for count in counts), 0)
+        items_of = torch.empty_like(parent)
+        items_of[parent] = torch.arange(len(codes), device=codes.device)
+        counts.append(codes.new_zeros(len(codes)))
+        child_start = torch.cat([codes.new_ones(1), torch.cat(counts).cumsum(0) + 1])
+        leaf_start, leaf_stop = _leaf_runs(child_start, depth_start, len(codes))
+        code = torch.cat(edge_codes)
+        item = torch.full_like(code, -1)
+        item[depth_start[-2] :] = items_of
+        return cls(
+            child_start=child_start,
+            code=code,
+            item=item,
+            items_of=items_of,
+            leaf_start=leaf_start,
+            leaf_stop=leaf_stop,
+            depth_start=tuple(depth_start),
+            code_sizes=sizes,
+            most_children=most,
+        )
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes, the root included."""
+        return self.depth_start[-1]
+
+    @property
+    def num_items(self) -> int:
+        """Number of leaves, I."""
+        return self.depth_start[-1] - self.depth_start[-2]
+
+    @property
+    def code_length(self) -> int:
+        """Codes an item, L."""
+        return len(self.code_sizes)
+
+    def max_children(self, depth: int) -> int:
+        """Return the most children that a node of `depth` has; the root's depth is 0."""
+        return self.most_children[depth]
+
+    def to(self, device: torch.device | str) -> "PrefixTrie":
+        """Return the trie on a device; itself if it is there."""
+        if self.code.device == torch.device(device):
+            return self
+        return replace(
+            self,
+            child_start=self.child_start.to(device),
+            code=self.code.to(device),
+            item=self.item.to(device),
+            items_of=self.items_of.to(device),
+            leaf_start=self.leaf_start.to(device),
+            leaf_stop=self.leaf_stop.to(device),
+        )
+
+    def allowed(self, item_mask: Tensor) -> Tensor:
+        """Return which nodes lead to an allowed item.
+
+        Args:
+            item_mask: ``[I]`` or ``[B, I]`` bool by item_index.
+
+        Returns:
+            ``[num_nodes]`` or ``[B, num_nodes]`` bool.
+
+        Raises:
+            DataError: The mask is of another catalogue.
+        """
+        if item_mask.shape[-1] != self.num_items or item_mask.dim() not in (1, 2):
+            message = (
+                f"`item_mask` must be [{self.num_items}] or [B, {self.num_items}]; got "
+                f"{list(item_mask.shape)}. Use a mask of this catalogue."
+            )
+            raise DataError(message)
+        leaves = item_mask.bool()[..., self.items_of]
+        before = torch.nn.functional.pad(leaves.cumsum(-1, dtype=torch.int32), (1, 0))
+        return before[..., self.leaf_stop] > before[..., self.leaf_start]
+
+
+def _require_codes(codes: Tensor, sizes: tuple[int, ...]) -> None:
+    """Raise DataError unless codes are ``[I >= 1, L >= 1]`` and in range."""
+    if codes.dim() != 2 or not len(codes) or not sizes or codes.shape[1] != len(sizes):
+        message = (
+            f"`semantic_ids.codes` must be [num_items >= 1, {len(sizes)}] with a size for each "
+            f"code; got {list(codes.shape)}. Make codes for this catalogue."
+        )
+        raise DataError(message)
+    if ((codes < 0) | (codes >= codes.new_tensor(sizes))).any():
+        message = (
+            f"`semantic_ids.codes` must lie in 0 and below {sizes}; got codes from "
+            f"{codes.amin(0).tolist()} to {codes.amax(0).tolist()}. Rebuild the codebooks."
+        )
+        raise DataError(message)
+
+
+def _leaf_runs(
+    child_start: Tensor, depth_start: Sequence[int], num_items: int
+) -> tuple[Tensor, Tensor]:
+    """Return the first leaf below each node and the one after its last, both ``[num_nodes]``."""
+    num_nodes = depth_start[-1]
+    leaf = torch.arange(num_items + 1, device=child_start.device)
+    starts, stops = [leaf[:-1]], [leaf[1:]]
+    for depth in range(len(depth_start) - 3, -1, -1):
+        first, last = depth_start[depth], depth_start[depth + 1]
+        # A node's run begins where its first child's does; every inner node has a child.
+        borders = torch.cat([starts[-1], leaf[-1:]])
+        begin = borders[child_start[first : last + 1] - last]
+        starts.append(begin[:-1])
+        stops.append(begin[1:])
+    leaf_start, leaf_stop = torch.cat(starts[::-1]), torch.cat(stops[::-1])
+    assert len(leaf_start) == num_nodes
+    return leaf_start, leaf_stop
