@@ -25,6 +25,7 @@ Values = dict[str, Scalar]
 _FIXED = {
     "name": "it is a label",
     "seed": "choosing a seed is choosing luck",
+    "data_seed": "trials on different data cannot be compared",
     "logs": "trials on different data cannot be compared",
     "sequences": "trials on different splits cannot be compared",
     "evaluation": "it is the yardstick",
