@@ -1,31 +1,31 @@
 """Language-model loss over the codes of semantic IDs, level by level.
 
-Shapes: B batch, T items of a history, L codes an item, K_l codes of level l.
+Shapes: N items to predict, L codes an item, K_l codes of level l.
 """
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def next_code(logits: Sequence[Tensor], codes: Tensor, real: Tensor) -> Tensor:
-    """Cross-entropy of every code of every real item, each against its own level's codes.
+def next_code(logits: Sequence[Tensor], codes: Tensor) -> Tensor:
+    """Cross-entropy of every code of every item, each against its own level's codes.
 
     The softmax runs over the K_l codes of the position's level only: an item token of another
     level is impossible there, and leaving it out saves the largest matrix product.
 
     Args:
-        logits: L tensors ``[B, T, K_l]`` float; entry l predicts the l-th code of the item.
-        codes: ``[B, T, L]`` int64.
-        real: ``[B, T]`` bool, false where the history is padding.
+        logits: L tensors ``[N, K_l]`` float; entry l predicts the l-th code.
+        codes: ``[N, L]`` int64.
 
     Returns:
-        Scalar, mean over codes of real items, nats.
+        Scalar, mean over codes, nats.
+
+    >>> even = [torch.zeros(1, 4), torch.zeros(1, 16)]
+    >>> next_code(even, torch.tensor([[3, 7]])).exp().round().item()
+    8.0
     """
-    total = sum(
-        F.cross_entropy(level[real], codes[..., depth][real], reduction="sum")
-        for depth, level in enumerate(logits)
-    )
-    assert isinstance(total, Tensor)
-    return total / (real.sum() * len(logits))
+    terms = [F.cross_entropy(level, codes[:, depth]) for depth, level in enumerate(logits)]
+    return torch.stack(terms).mean()

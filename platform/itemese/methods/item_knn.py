@@ -37,8 +37,8 @@ class ItemKnnConfig(MethodConfig):
 
     name: Literal["item_knn"] = "item_knn"
     num_neighbors: int = Field(default=200, ge=1)
-    shrinkage: float = Field(default=5.0, ge=0)
-    decay: float = Field(default=0.8, gt=0, le=1)
+    shrinkage: float = Field(default=1.0, ge=0)
+    decay: float = Field(default=0.6, gt=0, le=1)
     max_user_items: int = Field(default=500, ge=2)
 
 

@@ -1,0 +1,35 @@
+"""Prepare the data of a recipe: logs, sequences and what its method needs.
+
+python jobs/prepare.py jobs/recipes/sasrec_beauty.yaml --inspect
+"""
+
+from typing import Annotated
+
+import typer
+
+from itemese import console, pipeline
+from itemese.artifacts import Store
+from itemese.experiment import Experiment
+from itemese.logs.inspect import describe, inspect_logs
+
+
+def main(
+    recipe: str,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="path=value")] = None,
+    storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
+    inspect: Annotated[bool, typer.Option("--inspect", help="Describe the log and stop")] = False,
+) -> None:
+    """Prepare the data of RECIPE, or describe its behaviour log."""
+    experiment, store = Experiment.from_yaml(recipe, set_ or []), Store(storage)
+    if inspect:
+        print(describe(inspect_logs(pipeline.read_logs(experiment, store).folder)))
+        return
+    prepared = pipeline.prepare(experiment, store)
+    for stage, artifact in prepared.artifacts().items():
+        print(f"{stage}: {artifact.folder.uri}")
+        for name, value in artifact.counts.items():
+            print(f"  {name}: {value}")
+
+
+if __name__ == "__main__":
+    console.run(main)

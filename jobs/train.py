@@ -1,0 +1,34 @@
+"""Train and evaluate the method of a recipe.
+
+python jobs/train.py jobs/recipes/sasrec_beauty.yaml --set training.learning_rate=0.002
+"""
+
+from typing import Annotated
+
+import typer
+
+from itemese import console, pipeline
+from itemese.artifacts import Store
+from itemese.evaluation.compare import leaderboard
+from itemese.experiment import Experiment
+
+
+def main(
+    recipe: str,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="path=value")] = None,
+    storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
+    bundle: Annotated[str | None, typer.Option(help="Also write a bundle there")] = None,
+) -> None:
+    """Train and evaluate RECIPE; everything that was done before is reused."""
+    experiment, store = Experiment.from_yaml(recipe, set_ or []), Store(storage)
+    evaluated = pipeline.evaluate(experiment, store)
+    if bundle:
+        pipeline.bundle(experiment, store, Store(bundle).root)
+        print(f"bundle: {bundle}")
+    print(leaderboard([evaluated.folder.read_json("result.json")]))
+    print(f"report: {evaluated.folder.uri}/report.html")
+    print(f"result: {evaluated.folder.uri}/result.json")
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,45 @@
+"""What every job does around its one verb: log lines, and errors as one sentence."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from itemese.errors import ItemeseError
+
+_NOISY = ("ray", "ray.data", "ray.serve", "ray.tune", "ray.train", "httpx", "transformers")
+
+
+def storage_default() -> str:
+    """Return ``$ITEMESE_STORAGE``, else ``runs`` in the working folder."""
+    return os.environ.get("ITEMESE_STORAGE", "runs")
+
+
+def run(job: Callable[..., None]) -> None:
+    """Run a job's function as a command line.
+
+    A fault that the user can mend ends with its sentence on standard error and exit status 2;
+    anything else keeps its traceback, because it is a defect.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(job)
+    with sentences():
+        app()
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Print an ItemeseError as its one sentence and exit with status 2."""
+    try:
+        yield
+    except ItemeseError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,75 @@
+"""The whole typed configuration of one experiment."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SerializeAsAny, field_validator
+
+from itemese.codebooks.config import CodebooksConfig
+from itemese.config import Config, read_yaml, with_overrides
+from itemese.embeddings.config import EmbeddingsConfig
+from itemese.evaluation.config import EvaluationConfig
+from itemese.logs.config import LogsConfig
+from itemese.methods.base import MethodConfig, parse_method_config
+from itemese.sequences.config import SequencesConfig
+from itemese.training.config import TrainingConfig
+
+
+class Experiment(Config):
+    """One section for each room; no room receives more than its own.
+
+    Attributes:
+        name: For reports and folders; changes no number.
+        seed: Decides weights, order, dropout, codebooks.
+        data_seed: Decides simulated logs and shuffled ties, so that runs of several seeds share
+            one data set and one split.
+        logs: Where the behaviour log comes from.
+        sequences: Filtering, order and split.
+        embeddings: Item vectors; made only for methods that need them.
+        codebooks: Semantic IDs; made only for methods that need them.
+        method: The recommender; its `name` selects the settings that are allowed.
+        training: The loop.
+        evaluation: The protocol.
+    """
+
+    name: str = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+    data_seed: int = Field(default=0, ge=0)
+    logs: LogsConfig
+    sequences: SequencesConfig = SequencesConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    codebooks: CodebooksConfig = CodebooksConfig()
+    method: SerializeAsAny[MethodConfig]
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> MethodConfig:
+        return parse_method_config(values)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:
+        """Read a recipe and apply ``path=value`` overrides.
+
+        Raises:
+            ConfigError: The file cannot be read, or a value is refused.
+        """
+        return cls.parse(with_overrides(read_yaml(path), overrides))
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same experiment with another seed (the data stay)."""
+        return self.model_copy(update={"seed": seed})
+
+    def values(self) -> Mapping[str, Any]:
+        """Return all settings, defaults included, as plain nested values."""
+        dump: dict[str, Any] = self.model_dump(mode="json")
+        return dump
+
+    def run(self, storage: str | Path = "runs") -> dict[str, Any]:
+        """Prepare, train and evaluate; return the result that ``result.json`` holds."""
+        from itemese import pipeline
+        from itemese.artifacts import Store
+
+        return pipeline.run(self, Store(storage))

@@ -1,0 +1,100 @@
+"""Semantic-ID language model: a decoder-only LM reads and continues histories of item tokens.
+
+Source: S. Rajput et al., "Recommender Systems with Generative Retrieval" (TIGER),
+    arXiv 2305.05065v3, for semantic IDs and their generation; decoder-only form as in
+    J. Deng et al., "OneRec", arXiv 2502.18965v1, section 3.
+Code: none followed.
+Follows: 2305.05065 section 3.1 (residual codes, one more code where items collide) and 3.2
+    (a user's history as the sequence of its items' codes).
+Differs: residual k-means instead of RQ-VAE; a decoder-only Hugging Face model instead of T5, so
+    one pass over a history trains every position; no user token; each position's softmax runs
+    over its own level's codes; beams are constrained to the catalogue.
+Shapes: B batch, T history length, L code length, K_l codes of level l.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.codebooks.trie import PrefixTrie
+from itemese.losses.code_tokens import next_code
+from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
+from itemese.models.backbone import BackboneConfig, build_backbone
+from itemese.models.decoding import beam_search
+from itemese.models.histories import pad_histories
+from itemese.models.item_language import ItemLanguageModel
+from itemese.prompts.item_tokens import TokenLayout
+from itemese.schema import Candidates, Example, Ranking
+
+
+class SemanticIdLmLossWeights(LossWeights):
+    """The language model has one term."""
+
+    next_code: float = Field(default=1.0, ge=0)
+
+
+class SemanticIdLmConfig(MethodConfig):
+    """Settings.
+
+    Attributes:
+        backbone: The decoder.
+        dropout: Of token vectors and of the states before the output head, in training.
+        beam_width: Prefixes kept while decoding.
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    name: Literal["semantic_id_lm"] = "semantic_id_lm"
+    backbone: BackboneConfig = BackboneConfig()
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    beam_width: int = Field(default=20, ge=1)
+    loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
+
+
+class SemanticIdLm(Method):
+    """See the module docstring."""
+
+    Config = SemanticIdLmConfig
+    config: SemanticIdLmConfig
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS})
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return the decoder with item tokens for this catalogue's semantic IDs."""
+        ids = inputs.semantic_ids
+        assert ids is not None, "semantic_id_lm needs semantic IDs"
+        num_tokens = TokenLayout(ids.code_sizes).num_tokens
+        longest = 1 + (self.config.max_history + 1) * ids.code_length
+        backbone = build_backbone(self.config.backbone, num_tokens, longest)
+        vocabulary = len(backbone.get_input_embeddings().weight)  # type: ignore[operator]
+        layout = TokenLayout(ids.code_sizes, opening=vocabulary - num_tokens)
+        tokens = layout.item_tokens(ids)
+        return ItemLanguageModel(
+            backbone,
+            tokens,
+            starts=layout.starts,
+            code_sizes=ids.code_sizes,
+            opening=layout.opening,
+            tree=PrefixTrie.from_codes(tokens - tokens.new_tensor(layout.starts), ids.code_sizes),
+            dropout=self.config.dropout,
+        )
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
+        return pad_histories(examples)
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return ``next_code``: every code of every item, given all before it."""
+        logits, codes = module(batch["item_index"])
+        return {"next_code": next_code(logits, codes)}
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank by constrained beam search."""
+        assert isinstance(module, ItemLanguageModel)
+        width = self.config.beam_width
+        return beam_search(module, batch["item_index"], k, beam_width=width, candidates=candidates)
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return the beam width and the length of an item in tokens."""
+        assert isinstance(module, ItemLanguageModel)
+        return {"beam_width": self.config.beam_width, "code_length": module.code_length}

@@ -1,0 +1,119 @@
+"""A causal language model whose words are item tokens.
+
+Shapes: B batch, T history length, L code length, K_l codes of level l, D hidden size, V tokens,
+I items, N real items of a batch, S tokens of a batch.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ItemTree(Protocol):
+    """The catalogue as a prefix tree in tensors: children of a node have consecutive numbers.
+
+    Attributes:
+        child_start [num_nodes + 1]: children of node n are ``child_start[n]:child_start[n + 1]``.
+        code [num_nodes]: code on the edge into a node; -1 at the root, node 0.
+        item [num_nodes]: item_index at a leaf, else -1.
+    """
+
+    child_start: Tensor
+    code: Tensor
+    item: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """Return the tree on a device."""
+
+    def max_children(self, depth: int) -> int:
+        """Return the most children that a node of this depth has; the root's depth is 0."""
+
+    def allowed(self, item_mask: Tensor) -> Tensor:
+        """Return which nodes have an allowed item below: ``[I]`` or ``[B, I]`` bool to nodes."""
+
+
+class ItemLanguageModel(nn.Module):
+    """A Hugging Face decoder over item tokens, its output head tied to the token table.
+
+    Attributes:
+        item_tokens [I, L] int64: the catalogue in tokens; saved with the weights.
+        starts: Token id of code 0 at each position.
+        code_sizes: Codes of each position.
+        opening: Token before the first item.
+        tree: Which codes may follow which.
+    """
+
+    item_tokens: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        item_tokens: Tensor,
+        *,
+        starts: Sequence[int],
+        code_sizes: Sequence[int],
+        opening: int,
+        tree: ItemTree,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("item_tokens", item_tokens)
+        self.starts = tuple(starts)
+        self.code_sizes = tuple(code_sizes)
+        self.opening = opening
+        self.tree = tree
+        self.dropout = dropout
+
+    @property
+    def code_length(self) -> int:
+        """Tokens an item, L."""
+        return len(self.code_sizes)
+
+    @property
+    def token_table(self) -> Tensor:
+        """Token vectors ``[V, D]``, read at the input and at the output."""
+        weight: Tensor = self.backbone.get_input_embeddings().weight  # type: ignore[operator]
+        return weight
+
+    def history_tokens(self, item_index: Tensor) -> Tensor:
+        """Write histories as tokens: the opening token, then L tokens an item.
+
+        Args:
+            item_index: ``[B, T]`` int64, right-padded with -1; padding becomes some valid token.
+
+        Returns:
+            ``[B, 1 + T * L]`` int64.
+        """
+        tokens = self.item_tokens[item_index.clamp(min=0)].flatten(1)
+        return F.pad(tokens, (1, 0), value=self.opening)
+
+    def code_logits(self, states: Tensor, level: int) -> Tensor:
+        """Return ``[..., K_l]``: the codes of one level, from ``states [..., D]``."""
+        start = self.starts[level]
+        return states @ self.token_table[start : start + self.code_sizes[level]].T
+
+    def forward(self, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Predict every code of every item from what stands before it.
+
+        Args:
+            item_index: ``[B, T]`` int64, right-padded with -1.
+
+        Returns:
+            L logits ``[N, K_l]`` and the codes ``[N, L] int64`` that they should predict, for
+            the N items that are not padding.
+        """
+        tokens = self.history_tokens(item_index)[:, :-1]
+        vectors = F.embedding(tokens, self.token_table)
+        vectors = F.dropout(vectors, self.dropout, self.training)
+        # Padding on the right is seen by no real token, so the fast causal kernel needs no mask.
+        states = self.backbone(inputs_embeds=vectors, use_cache=False).last_hidden_state
+        states = F.dropout(states, self.dropout, self.training)
+        real = item_index >= 0
+        states = states.view(*item_index.shape, self.code_length, -1)[real]
+        logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
+        starts = torch.tensor(self.starts, device=item_index.device)
+        return logits, self.item_tokens[item_index[real]] - starts

@@ -1,0 +1,214 @@
+"""The story: logs -> sequences -> embeddings -> codebooks -> a trained method -> its evaluation.
+
+Each step is a stage of the artifact store: it runs only if nobody ran the same one before.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from itemese.artifacts import Artifact, Folder, Store
+from itemese.bundle import write_bundle
+from itemese.codebooks.stage import VERSION as CODEBOOKS_VERSION
+from itemese.codebooks.stage import build_codebooks
+from itemese.config import Config
+from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION
+from itemese.embeddings.stage import build_embeddings
+from itemese.evaluation.config import EvaluationConfig
+from itemese.experiment import Experiment
+from itemese.logs.stage import VERSION as LOGS_VERSION
+from itemese.logs.stage import build_logs, fingerprint
+from itemese.methods.base import Method, Need, method_of
+from itemese.results import assemble_result
+from itemese.schema import Catalog, Embeddings, SemanticIds
+from itemese.sequences.stage import VERSION as SEQUENCES_VERSION
+from itemese.sequences.stage import build_sequences
+from itemese.training.config import TrainingConfig
+from itemese.training.stage import VERSION as TRAINING_VERSION
+from itemese.training.stage import TrainingSpec, train_model
+
+_LOG = logging.getLogger(__name__)
+
+OnMetrics = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The artifacts that a method is built from; what it does not need is None."""
+
+    logs: Artifact
+    sequences: Artifact
+    embeddings: Artifact | None
+    codebooks: Artifact | None
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """Return those that exist, by stage."""
+        return {name: found for name, found in vars(self).items() if found is not None}
+
+
+def run(experiment: Experiment, store: Store) -> dict[str, Any]:
+    """Do everything; return what ``result.json`` holds."""
+    prepare(experiment, store)
+    train(experiment, store)
+    return evaluate(experiment, store).folder.read_json("result.json")  # type: ignore[no-any-return]
+
+
+def read_logs(experiment: Experiment, store: Store) -> Artifact:
+    """Parse the raw files into one table of interactions."""
+    return _told(
+        store.stage(
+            "logs",
+            version=LOGS_VERSION,
+            config=experiment.logs,
+            inputs={"raw": fingerprint(experiment.logs, experiment.data_seed)},
+            build=lambda out: build_logs(experiment.logs, out, seed=experiment.data_seed),
+        )
+    )
+
+
+def prepare(experiment: Experiment, store: Store) -> Prepared:
+    """Make everything that the method is built from, in order."""
+    logs = read_logs(experiment, store)
+    sequences = _told(
+        store.stage(
+            "sequences",
+            version=SEQUENCES_VERSION,
+            config=experiment.sequences,
+            inputs={"logs": logs, "data_seed": str(experiment.data_seed)},
+            build=lambda out: build_sequences(
+                experiment.sequences, logs.folder, out, seed=experiment.data_seed
+            ),
+        )
+    )
+    needs = method_of(experiment.method).needs
+    embeddings = codebooks = None
+    if needs & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}:
+        embeddings = _told(
+            store.stage(
+                "embeddings",
+                version=EMBEDDINGS_VERSION,
+                config=experiment.embeddings,
+                inputs={"sequences": sequences},
+                build=lambda out: build_embeddings(experiment.embeddings, sequences.folder, out),
+            )
+        )
+    if embeddings is not None and Need.SEMANTIC_IDS in needs:
+        vectors = embeddings.folder
+        codebooks = _told(
+            store.stage(
+                "codebooks",
+                version=CODEBOOKS_VERSION,
+                config=experiment.codebooks,
+                inputs={
+                    "embeddings": embeddings,
+                    "sequences": sequences,
+                    "seed": str(experiment.seed),
+                },
+                build=lambda out: build_codebooks(
+                    experiment.codebooks, vectors, sequences.folder, out, seed=experiment.seed
+                ),
+            )
+        )
+    return Prepared(logs, sequences, embeddings, codebooks)
+
+
+class _TrainingKey(Config):
+    """What decides a trained model, besides the artifacts it is built from."""
+
+    method: dict[str, Any]
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    seed: int
+
+
+def train(experiment: Experiment, store: Store, *, on_metrics: OnMetrics | None = None) -> Artifact:
+    """Train the method; validation metrics are in ``counts["best"]``.
+
+    Args:
+        experiment: What to train.
+        store: Where artifacts live.
+        on_metrics: Called after each validation with flat metrics (a search reports them).
+    """
+    prepared = prepare(experiment, store)
+    key = _TrainingKey(
+        method=experiment.method.model_dump(mode="json"),
+        training=experiment.training,
+        evaluation=experiment.evaluation,
+        seed=experiment.seed,
+    )
+    spec = _spec(experiment, prepared, store, key)
+    return _told(
+        store.stage(
+            "training",
+            version=TRAINING_VERSION,
+            config=key,
+            inputs={**prepared.artifacts()},
+            build=lambda out: train_model(spec, out, on_metrics),
+        )
+    )
+
+
+def _spec(
+    experiment: Experiment, prepared: Prepared, store: Store, key: _TrainingKey
+) -> TrainingSpec:
+    """Gather what a training worker needs; all of it travels to other machines."""
+    upstream = "-".join(found.key.rpartition("/")[2] for found in prepared.artifacts().values())
+    return TrainingSpec(
+        method=experiment.method,
+        training=experiment.training,
+        evaluation=experiment.evaluation,
+        seed=experiment.seed,
+        sequences=prepared.sequences.folder,
+        embeddings=prepared.embeddings.folder if prepared.embeddings else None,
+        codebooks=prepared.codebooks.folder if prepared.codebooks else None,
+        checkpoints=store.root.child(f"checkpoints/{key.digest()}-{upstream[-33:]}"),
+    )
+
+
+def evaluate(experiment: Experiment, store: Store) -> Artifact:
+    """Rank for every user; the artifact holds result.json, report.html and per_user.parquet."""
+    prepared = prepare(experiment, store)
+    trained = train(experiment, store)
+    method: Method = method_of(experiment.method)
+    return _told(
+        store.stage(
+            "evaluation",
+            version=1,
+            config=experiment,
+            inputs={"training": trained, **prepared.artifacts()},
+            build=lambda out: assemble_result(
+                experiment, method, {**prepared.artifacts(), "training": trained}, out
+            ),
+        )
+    )
+
+
+def bundle(experiment: Experiment, store: Store, folder: Folder) -> None:
+    """Write what Serve loads: config, weights, catalogue, semantic IDs, metrics, ancestry."""
+    prepared = prepare(experiment, store)
+    trained, evaluated = train(experiment, store), evaluate(experiment, store)
+    embeddings, codebooks = prepared.embeddings, prepared.codebooks
+    needs = method_of(experiment.method).needs
+    write_bundle(
+        folder,
+        experiment=dict(experiment.values()),
+        method_config=experiment.method.model_dump(mode="json"),
+        state=trained.folder.read_tensors("model.safetensors"),
+        catalog=Catalog.read(prepared.sequences.folder),
+        semantic_ids=SemanticIds.read(codebooks.folder) if codebooks else None,
+        embeddings=Embeddings.read(embeddings.folder)
+        if embeddings and Need.EMBEDDINGS in needs
+        else None,
+        metrics=evaluated.folder.read_json("result.json")["metrics"],
+        ancestry=store.ancestry(evaluated),
+    )
+
+
+def _told(artifact: Artifact) -> Artifact:
+    """Log one line about a stage that had to be built, and pass its artifact on."""
+    if artifact.reused:
+        _LOG.debug("%s reused", artifact.key)
+    else:
+        _LOG.info("%s built in %.1f s", artifact.key, artifact.manifest.seconds)
+    return artifact

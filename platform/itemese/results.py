@@ -1,0 +1,174 @@
+"""From a trained method to ``result.json``, its report and its per-user rows."""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from itemese import __version__
+from itemese.artifacts import Artifact, Counts, Folder
+from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.ranking import Ranker, method_ranker, rank_users
+from itemese.evaluation.report import write_report
+from itemese.evaluation.summary import summarise
+from itemese.experiment import Experiment
+from itemese.methods.base import Method, count_parameters
+from itemese.schema import Candidates, Catalog, Histories, Split
+from itemese.simulation.ceiling import oracle_ranker
+from itemese.simulation.world import World
+from itemese.training.stage import load_module
+
+LATENCY_REQUESTS = 100
+"""Single-user predictions timed for the in-process latency."""
+
+
+def assemble_result(
+    experiment: Experiment, method: Method, artifacts: Mapping[str, Artifact], out: Folder
+) -> Counts:
+    """Rank validation and test users, and write what is known of the run.
+
+    Args:
+        experiment: The whole configuration.
+        method: The one that was trained.
+        artifacts: ``logs``, ``sequences``, ``training`` and what else the method was built from.
+        out: Receives result.json, report.html, per_user.parquet.
+
+    Returns:
+        The headline metrics.
+    """
+    sequences, trained = artifacts["sequences"], artifacts["training"]
+    catalog = Catalog.read(sequences.folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = load_module(method, trained.folder, artifacts_of(artifacts), seed=experiment.seed)
+    module.to(device).eval()
+    ranker = method_ranker(method, module, device)
+
+    def ranked(who: Ranker, split: Split, *, exclude_seen: bool) -> PerUser:
+        return rank_users(
+            who,
+            Histories.stream(sequences.folder),
+            split,
+            config=experiment.evaluation,
+            catalog=catalog,
+            exclude_seen=exclude_seen,
+            longest=experiment.method.max_history,
+        )
+
+    exclude = experiment.evaluation.exclude_seen
+    test = ranked(ranker, Split.TEST, exclude_seen=exclude)
+    twin = ranked(ranker, Split.TEST, exclude_seen=not exclude)
+    validation = ranked(ranker, Split.VALIDATION, exclude_seen=exclude)
+    test.write(out, "per_user.parquet")
+    summary = summarise(test, experiment.evaluation)
+    twin_name = "test_seen_allowed" if exclude else "test_seen_excluded"
+    metrics = {
+        **_metrics("test", summary),
+        **_metrics(twin_name, summarise(twin, experiment.evaluation)),
+        **_metrics("validation", summarise(validation, experiment.evaluation)),
+    }
+    oracle = None
+    if experiment.logs.source == "simulated":
+        world = World(experiment.logs.simulation, experiment.data_seed)
+        best = ranked(oracle_ranker(world, catalog), Split.TEST, exclude_seen=exclude)
+        oracle = _metrics("test", summarise(best, experiment.evaluation))
+    result = {
+        "name": experiment.name,
+        "method": experiment.method.name,
+        "recipe": dict(experiment.values()),
+        "artifacts": {stage: artifact.key for stage, artifact in artifacts.items()},
+        "data": {**sequences.counts, "source": experiment.logs.source},
+        "split_hash": sequences.counts["split_hash"],
+        "protocol": protocol(experiment),
+        "metrics": metrics,
+        "slices": summary["slices"],
+        "checks": summary["checks"],
+        "diversity": {k: v for k, v in summary.items() if k.startswith("coverage")},
+        "codebooks": _health(artifacts),
+        "learning_curve": trained.folder.read_json("learning_curve.json"),
+        "facts": method.facts(module),
+        "parameters": count_parameters(module),
+        "train_seconds": trained.counts["seconds"],
+        "users_per_second": summary["users_per_second"],
+        "latency_ms": _latency(ranker, sequences.folder, experiment),
+        "seeds": [experiment.seed],
+        "oracle": oracle,
+        "environment": environment(),
+        "command": " ".join(["python", *map(_relative, sys.argv)]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    out.write_json("result.json", result)
+    write_report(result, out)
+    return {name: value["value"] for name, value in metrics.items()}
+
+
+def artifacts_of(artifacts: Mapping[str, Artifact]) -> dict[str, Folder | None]:
+    """Return the folders that a method's inputs are read from."""
+    names = ("sequences", "embeddings", "codebooks")
+    return {n: artifacts[n].folder if n in artifacts else None for n in names}
+
+
+def protocol(experiment: Experiment) -> dict[str, Any]:
+    """Name every choice that makes two figures comparable or not."""
+    return {
+        "split": experiment.sequences.split,
+        "ties": experiment.sequences.ties,
+        "candidates": "full catalogue, item-level",
+        "exclude_seen": experiment.evaluation.exclude_seen,
+        "data_seed": experiment.data_seed,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Describe machine and versions, without names of hosts, users or folders."""
+    return {
+        "itemese": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _relative(argument: str) -> str:
+    """Return a path under the working folder without the part that names this machine."""
+    return os.path.relpath(argument) if os.path.isabs(argument) else argument
+
+
+def _metrics(split: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that have an interval, as ``split/metric``."""
+    return {f"{split}/{n}": v for n, v in summary.items() if isinstance(v, dict) and "low" in v}
+
+
+def _health(artifacts: Mapping[str, Artifact]) -> Any:
+    """Return the codebook health report, or None without semantic IDs."""
+    codebooks = artifacts.get("codebooks")
+    return codebooks.folder.read_json("health.json") if codebooks else None
+
+
+def _latency(ranker: Ranker, sequences: Folder, experiment: Experiment) -> dict[str, float]:
+    """Time single-user predictions in this process, milliseconds."""
+    block: Histories = next(iter(_non_empty(Histories.stream(sequences))))
+    targets = block.targets(Split.TEST)
+    seconds = []
+    for row in range(min(LATENCY_REQUESTS, len(targets.row))):
+        user, place = int(targets.row[row]), int(targets.place[row])
+        example = block.example(user, place, experiment.method.max_history)
+        started = time.perf_counter()
+        ranker([block.user_id[user]], [example], 10, Candidates())
+        seconds.append(time.perf_counter() - started)
+    p50, p95 = np.percentile(seconds, [50, 95]) * 1000
+    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
+
+
+def _non_empty(blocks: Iterator[Histories]) -> Iterator[Histories]:
+    """Yield the blocks that hold a test target."""
+    return (block for block in blocks if len(block.targets(Split.TEST).row))
