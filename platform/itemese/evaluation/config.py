@@ -38,10 +38,10 @@ class EvaluationConfig(Config):
         for name in ("cutoffs", "history_bins"):
             values = getattr(self, name)
             if list(values) != sorted(set(values)):
-                message = f"`{name}` rising without repeats"
+                message = f"a section whose `{name}` rise without repeats"
                 raise ValueError(message)
         if not self.cutoffs:
-            message = "`cutoffs` at least one list length"
+            message = "a section whose `cutoffs` hold at least one list length"
             raise ValueError(message)
         return self
 

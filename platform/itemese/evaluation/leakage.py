@@ -1,0 +1,164 @@
+"""Does anything of the future reach the model, and does the protocol itself leak?
+
+`train_blocks` is the one door through which training data leaves the histories: whatever counts,
+trains or embeds behind it cannot see a validation or test event. `Audit` measures what remains
+true of the split as such and must be told, not hidden: with leave-one-out, training holds events
+that are newer than many test targets.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from itemese.errors import DataError
+from itemese.schema import Histories, Split
+
+
+def check_train_block(histories: Histories) -> Histories:
+    """Return the block unchanged if it holds training events only.
+
+    Raises:
+        DataError: It holds others.
+    """
+    foreign = int((histories.split != Split.TRAIN).sum())
+    if foreign:
+        message = (
+            f"`train` must hold training events only; got {foreign} validation or test events in "
+            "a block. Pass it through `Histories.only(Split.TRAIN)`."
+        )
+        raise DataError(message)
+    return histories
+
+
+def train_blocks(blocks: Iterable[Histories]) -> Iterator[Histories]:
+    """Yield each block without its validation and test events."""
+    for block in blocks:
+        yield check_train_block(block.only(Split.TRAIN))
+
+
+def check_order(histories: Histories) -> Histories:
+    """Return the block unchanged if no user's history goes back from test to training.
+
+    Raises:
+        DataError: Some user has a training event after a validation event, or the like.
+    """
+    falls = np.diff(histories.split.astype(np.int8)) < 0
+    starts = histories.offsets[1:-1]
+    falls[starts[(starts > 0) & (starts <= len(falls))] - 1] = False
+    if falls.any():
+        event = int(np.flatnonzero(falls)[0])
+        user = int(np.searchsorted(histories.offsets, event, side="right")) - 1
+        message = (
+            "`histories.split` must run from training through validation to test within each "
+            f"user; got a step back for user {histories.user_id[user]!r}. Rebuild the sequences "
+            "stage."
+        )
+        raise DataError(message)
+    return histories
+
+
+@dataclass
+class Audit:
+    """What a pass over all histories tells of the split; `add` blocks, then ask `report`.
+
+    Attributes:
+        users: Users seen.
+        newest: Newest timestamp of each split, seconds UTC.
+        oldest: Oldest timestamp of each split, seconds UTC.
+        targets: Targets of each held-out split.
+        repeated: Those that the user had before.
+        tied: Those whose timestamp equals that of the event before: the order is a convention.
+        target_times: Timestamps of the targets.
+    """
+
+    users: int = 0
+    newest: dict[Split, int] = field(default_factory=dict)
+    oldest: dict[Split, int] = field(default_factory=dict)
+    targets: dict[Split, int] = field(default_factory=dict)
+    repeated: dict[Split, int] = field(default_factory=dict)
+    tied: dict[Split, int] = field(default_factory=dict)
+    target_times: dict[Split, list[np.ndarray]] = field(default_factory=dict)
+
+    def add(self, block: Histories) -> None:
+        """Take one block into account."""
+        check_order(block)
+        self.users += block.num_users
+        for split in Split:
+            times = block.timestamp[block.split == split]
+            if len(times):
+                self.newest[split] = max(self.newest.get(split, int(times.max())), int(times.max()))
+                self.oldest[split] = min(self.oldest.get(split, int(times.min())), int(times.min()))
+        owner = np.repeat(np.arange(block.num_users), block.lengths())
+        place = np.arange(len(owner)) - block.offsets[owner]
+        for split in (Split.VALIDATION, Split.TEST):
+            found = block.targets(split)
+            events = block.offsets[found.row] + found.place
+            aim = np.full(block.num_users, -1, dtype=np.int64)
+            until = np.zeros(block.num_users, dtype=np.int64)
+            aim[found.row], until[found.row] = found.target, found.place
+            again = (block.item_index == aim[owner]) & (place < until[owner])
+            ties = block.timestamp[events] == block.timestamp[events - 1]
+            self.targets[split] = self.targets.get(split, 0) + len(events)
+            self.repeated[split] = self.repeated.get(split, 0) + len(np.unique(owner[again]))
+            self.tied[split] = self.tied.get(split, 0) + int(ties.sum())
+            self.target_times.setdefault(split, []).append(block.timestamp[events])
+
+    def report(self) -> dict[str, Any]:
+        """Return the findings, JSON-able; shares are of the split's targets."""
+        findings: dict[str, Any] = {"users": self.users}
+        last_training = self.newest.get(Split.TRAIN)
+        for split in (Split.VALIDATION, Split.TEST):
+            total = self.targets.get(split, 0)
+            times = np.concatenate(self.target_times.get(split) or [np.empty(0, np.int64)])
+            older = int((times < last_training).sum()) if last_training is not None else 0
+            findings[split.name.lower()] = {
+                "targets": total,
+                "repeated_share": self.repeated.get(split, 0) / max(1, total),
+                "tied_share": self.tied.get(split, 0) / max(1, total),
+                # The model was trained on events that happened after these targets.
+                "older_than_training_share": older / max(1, total),
+            }
+        findings["train_newest"] = last_training
+        findings["test_oldest"] = self.oldest.get(Split.TEST)
+        return findings
+
+
+def audit(blocks: Iterable[Histories]) -> dict[str, Any]:
+    """Return `Audit.report` of a stream of blocks."""
+    result = Audit()
+    for block in blocks:
+        result.add(block)
+    return result.report()
+
+
+def check_temporal(findings: dict[str, Any]) -> None:
+    """Check that a split which calls itself temporal has no future in training.
+
+    Args:
+        findings: What `audit` returned.
+
+    Raises:
+        DataError: A held-out event is older than the newest training event.
+    """
+    newest, oldest = findings["train_newest"], findings["test_oldest"]
+    shares = [findings[name]["older_than_training_share"] for name in ("validation", "test")]
+    if any(shares) or (newest is not None and oldest is not None and oldest < newest):
+        message = (
+            "`sequences.split` must keep the future out of training; got held-out events older "
+            f"than the newest training event ({newest}). Rebuild the sequences stage."
+        )
+        raise DataError(message)
+
+
+def protocol_note(findings: dict[str, Any]) -> str:
+    """Return the sentence that a report prints about what the protocol lets through."""
+    share = findings["test"]["older_than_training_share"]
+    if not share:
+        return "No training event is newer than a test target."
+    return (
+        f"This split leaks by design: {share:.0%} of the test targets are older than the newest "
+        "training event, so models learn from items' future. Use a temporal split for claims "
+        "about deployment."
+    )
