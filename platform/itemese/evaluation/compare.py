@@ -1,0 +1,201 @@
+"""Several runs in one table, and their paired tests.
+
+The table says what its figures are (data, split, protocol), and says so when the generative model
+loses.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from itemese.errors import ConfigError
+from itemese.evaluation.comparable import (
+    TWINS,
+    Result,
+    check_comparable,
+    headline_metrics,
+    labels,
+    ordered,
+    protocol_line,
+    uses_semantic_ids,
+    value_of,
+)
+from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.significance import paired_tests
+from itemese.evaluation.summary import over_seeds
+
+
+@dataclass(frozen=True)
+class Table:
+    """A leaderboard as text, for the console and the report.
+
+    Attributes:
+        columns: Headings.
+        rows: One list of cells a run, best first; the oracle last, if there is one.
+        best: Places ``(row, column)`` that hold the best value of their column.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+    best: set[tuple[int, int]]
+
+
+def leaderboard(results: Sequence[Result]) -> str:
+    """Return the table of the runs as text, best first, the best figure of a column starred.
+
+    Args:
+        results: What each run's ``result.json`` holds.
+
+    Raises:
+        ConfigError: The results differ in data, split or protocol.
+    """
+    check_comparable(results)
+    table = leaderboard_table(results)
+    cells = [
+        [cell + ("*" if (r, c) in table.best else " ") for c, cell in enumerate(row)]
+        for r, row in enumerate(table.rows)
+    ]
+    widths = [
+        max(len(heading) + 1, *(len(row[c]) for row in cells))
+        for c, heading in enumerate(table.columns)
+    ]
+    lines = [
+        "  ".join(
+            text.ljust(width) if column == 0 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [[f"{heading} " for heading in table.columns], *cells]
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    notes = [protocol_line(results[0]), "* best of its column; [low-high] is over users."]
+    return "\n".join([*lines, "", *verdicts(results), *notes])
+
+
+def leaderboard_table(results: Sequence[Result]) -> Table:
+    """Return headings and cells; a column that no run can fill is left out."""
+    ranked = ordered(results)
+    metrics = headline_metrics(results)
+    columns: list[tuple[str, list[str], list[float | None]]] = [("run", labels(ranked), [])]
+    for metric in metrics:
+        found = [value_of(result["metrics"], f"test/{metric}") for result in ranked]
+        columns.append((metric, [_with_interval(f) for f in found], _values(found)))
+    for twin, about in TWINS.items():
+        found = [value_of(result["metrics"], f"{twin}/{metrics[1]}") for result in ranked]
+        cells = [_number(v) for v in _values(found)]
+        columns.append((f"{metrics[1]}, {about}", cells, _values(found)))
+    for heading, key, digits in (
+        ("parameters", "parameters", 0),
+        ("train s", "train_seconds", 1),
+        ("users/s", "users_per_second", 0),
+    ):
+        plain = [result.get(key) for result in ranked]
+        shown = ["-" if v is None else f"{v:,.{digits}f}" for v in plain]
+        columns.append((heading, shown, []))
+    for quantile in ("p50", "p95"):
+        times = [(result.get("latency_ms") or {}).get(quantile) for result in ranked]
+        shown = ["-" if v is None else f"{v:,.1f}" for v in times]
+        columns.append((f"{quantile} ms", shown, []))
+    known = [c for c in columns if any(cell != "-" for cell in c[1])]
+    best = {
+        (values.index(max(v for v in values if v is not None)), place)
+        for place, (_, _, values) in enumerate(known)
+        if values
+    }
+    rows = [[column[1][row] for column in known] for row in range(len(ranked))]
+    oracle = next((r["oracle"] for r in ranked if r.get("oracle")), None)
+    if oracle:
+        ceiling = {m: _with_interval(value_of(oracle, f"test/{m}")) for m in metrics}
+        rows.append(["best achievable", *[ceiling.get(c[0], "-") for c in known[1:]]])
+    return Table([c[0] for c in known], rows, best if len(ranked) > 1 else set())
+
+
+def _values(found: Sequence[Mapping[str, float] | None]) -> list[float | None]:
+    return [None if f is None else f["value"] for f in found]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _with_interval(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return "-"
+    value = _number(found["value"])
+    return f"{value} [{found['low']:.4f}-{found['high']:.4f}]" if "low" in found else value
+
+
+def verdicts(results: Sequence[Result]) -> list[str]:
+    """Say who is best, whether a generative model loses, and which output was bad."""
+    ranked = ordered(results)
+    metric = headline_metrics(results)[1]
+    names = dict(zip(map(id, ranked), labels(ranked), strict=True))
+    score = {id(r): value_of(r["metrics"], f"test/{metric}")["value"] for r in ranked}  # type: ignore[index]
+    sentences = []
+    plain = [r for r in ranked if not uses_semantic_ids(r)]
+    for result in ranked:
+        if uses_semantic_ids(result) and plain:
+            best, ours = score[id(plain[0])], score[id(result)]
+            relation = "beats" if ours > best else "does not beat"
+            sentences.append(
+                f"{names[id(result)]} (semantic IDs) {relation} {names[id(plain[0])]}, the best "
+                f"without: {metric} {ours:.4f} against {best:.4f}."
+            )
+    for result in ranked:
+        checks = result.get("checks") or {}
+        kinds = ("illegal", "duplicates", "seen_recommended")
+        broken = [
+            f"{checks[kind]:,} {kind.replace('_', ' ')}" for kind in kinds if checks.get(kind)
+        ]
+        if broken:
+            listed = ", ".join(broken)
+            sentences.append(f"WARNING: {names[id(result)]} put out items ({listed}); must be 0.")
+    return sentences
+
+
+def compare(
+    results: Sequence[Result],
+    per_users: Sequence[PerUser] | Mapping[str, PerUser],
+    *,
+    baseline: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Test every run against a baseline, user by user, and sum up several seeds.
+
+    Args:
+        results: One a run.
+        per_users: Their rows, in the order of `results`, or by label (see `labels`).
+        baseline: Label of the baseline; by default the best run without semantic IDs.
+        seed: Of the tests.
+
+    Returns:
+        ``{"baseline", "metrics", "tests": [...], "seeds": {name: {metric: {"mean", "std",
+        ...}}}, "verdicts": [...], "protocol": line}``.
+
+    Raises:
+        ConfigError: The results are not comparable, or there is no such baseline.
+        DataError: The rows cannot be paired.
+    """
+    check_comparable(results)
+    names = labels(results)
+    rows = per_users if isinstance(per_users, Mapping) else dict(zip(names, per_users, strict=True))
+    if baseline is None:
+        place = {id(result): name for result, name in zip(results, names, strict=True)}
+        best = ordered(results)
+        plain = [r for r in best if not uses_semantic_ids(r)]
+        baseline = place[id((plain or best)[0])]
+    if baseline not in names:
+        message = f"`baseline` must be one of {names}; got {baseline!r}. Name one of the runs."
+        raise ConfigError(message)
+    metrics = headline_metrics(results)
+    others = {name: rows[name] for name in names if name != baseline}
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(str(result["name"]), []).append(result)
+    return {
+        "baseline": baseline,
+        "metrics": metrics,
+        "tests": paired_tests(rows[baseline], others, metrics, seed=seed),
+        "seeds": {name: over_seeds(runs) for name, runs in groups.items() if len(runs) > 1},
+        "verdicts": verdicts(results),
+        "protocol": protocol_line(results[0]),
+    }
