@@ -1,0 +1,115 @@
+"""Seeded k-means in torch with bounded memory.
+
+Shapes: N vectors, D vector size, K centres.
+"""
+
+import torch
+from torch import Tensor
+
+SETTLED = 1e-4
+"""Rounds end when one lowers the error by less than this share of it."""
+
+_DISTANCES_AT_ONCE = 2**24
+"""Entries of the largest distance matrix held at once: 64 MiB of float32."""
+
+_SEEDING_SHARE = 32
+"""Starting centres are drawn from at most so many vectors for each centre."""
+
+
+def kmeans(vectors: Tensor, size: int, *, generator: torch.Generator, rounds: int) -> Tensor:
+    """Return K centres that lower the mean squared distance to their nearest vectors.
+
+    Starts from k-means++ (D. Arthur and S. Vassilvitskii, SODA 2007, section 2.2), then assigns
+    and averages in turn. A centre that nobody is assigned to moves to the vector worst served.
+    Where there are fewer distinct vectors than centres, the spare centres serve nobody.
+
+    The mean squared distance to the result is at most that to the origin.
+
+    Args:
+        vectors: ``[N, D]`` float32, N >= 1.
+        size: K.
+        generator: Draws the start.
+        rounds: Most rounds.
+
+    Returns:
+        ``[K, D]`` float32.
+    """
+    centres = _spread(vectors, size, generator)
+    nearest, distance = assign(vectors, centres)
+    error = float(distance.mean())
+    for _ in range(rounds):
+        centres = _averaged(vectors, centres, nearest, distance)
+        nearest, distance = assign(vectors, centres)
+        before, error = error, float(distance.mean())
+        idle = len(torch.unique(nearest)) < size and bool((distance > 0).any())
+        if before - error <= SETTLED * before and not idle:
+            break
+    return centres
+
+
+def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the nearest centre of each vector; equally near ones go to the lowest number.
+
+    Args:
+        vectors: ``[N, D]`` float32.
+        centres: ``[K, D]`` float32.
+
+    Returns:
+        ``nearest [N] int64`` and the squared distance to it ``[N] float32``.
+    """
+    nearest = torch.empty(len(vectors), dtype=torch.long)
+    distance = torch.empty(len(vectors))
+    half = centres.square().sum(dim=1) / 2
+    rows = max(1, _DISTANCES_AT_ONCE // len(centres))
+    for start in range(0, len(vectors), rows):
+        block = vectors[start : start + rows]
+        # |x - c|^2 / 2 = |x|^2 / 2 - (x c - |c|^2 / 2), and |x|^2 changes no comparison.
+        best = torch.addmm(half, block, centres.T, beta=-1).argmax(dim=1)
+        nearest[start : start + rows] = best
+        distance[start : start + rows] = (block - centres[best]).square().sum(dim=1)
+    return nearest, distance
+
+
+def _spread(vectors: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Draw ``[K, D]`` starting centres, each with odds of its squared distance to the others."""
+    count = min(len(vectors), _SEEDING_SHARE * size)
+    if count < len(vectors):
+        vectors = vectors[torch.randperm(len(vectors), generator=generator)[:count]]
+    norms = vectors.square().sum(dim=1)
+    distance = torch.full((count,), float("inf"))
+    picked: list[int] = []
+    odds = torch.ones(count, dtype=torch.float64)
+    for _ in range(size):
+        pick = _draw(odds, generator)
+        picked.append(pick)
+        to_pick = norms - 2 * (vectors @ vectors[pick]) + norms[pick]
+        distance = torch.minimum(distance, to_pick.clamp(min=0))
+        distance[pick] = 0.0
+        odds = distance.double()
+        if not odds.any():  # every distinct vector is a centre by now
+            break
+    centres = vectors[picked]
+    spare = size - len(picked)
+    return torch.cat([centres, centres[-1:].expand(spare, -1)]) if spare else centres.clone()
+
+
+def _draw(odds: Tensor, generator: torch.Generator) -> int:
+    """Draw a place of ``odds [N] float64``, never one of odds 0."""
+    # torch.multinomial refuses more than 2**24 places.
+    total = odds.cumsum(0)
+    point = torch.rand(1, generator=generator, dtype=torch.float64) * total[-1]
+    place = int(torch.searchsorted(total, point, right=True))
+    return min(place, int(odds.nonzero()[-1]))
+
+
+def _averaged(vectors: Tensor, centres: Tensor, nearest: Tensor, distance: Tensor) -> Tensor:
+    """Return the mean of each centre's vectors; idle centres go to the vectors worst served."""
+    count = torch.bincount(nearest, minlength=len(centres))
+    total = torch.zeros_like(centres).index_add_(0, nearest, vectors)
+    means = torch.where(count[:, None] > 0, total / count[:, None].clamp(min=1), centres)
+    idle = (count == 0).nonzero().flatten()
+    if len(idle):
+        worst = distance.topk(min(len(idle), len(distance)))
+        served = worst.indices[worst.values > 0]
+        means[idle[: len(served)]] = vectors[served]
+    return means
