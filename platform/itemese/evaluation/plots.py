@@ -1,0 +1,256 @@
+"""Figures of a report, each one panel wide enough for a phone, as SVG.
+
+Figures are made without pyplot, so there is no global state and no display is needed.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from itemese.evaluation.comparable import TWINS, Result, value_of
+
+WIDTH = 5.0
+"""Inches; at 9 points, text stays legible where a phone shows the figure 360 pixels wide."""
+
+COLOURS = ("#2166ac", "#c2410c", "#15803d", "#7c3aed", "#b45309", "#0e7490", "#be185d", "#57534e")
+INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
+
+_STYLE = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "itemese",  # the same figures give the same bytes
+}
+
+
+def forest(results: Sequence[Result], names: Sequence[str], metric: str) -> str:
+    """Draw each run's metric with its interval, its twins hollow, the ceiling as a line.
+
+    Args:
+        results: Best first.
+        names: One a result.
+        metric: For example ``"ndcg@10"``.
+    """
+    with _panel(height=1.2 + 0.42 * len(results)) as (figure, axes):
+        places = np.arange(len(results))
+        for place, result in enumerate(results):
+            colour = COLOURS[place % len(COLOURS)]
+            _interval(axes, value_of(result["metrics"], f"test/{metric}"), place, colour)
+            for twin in TWINS:
+                found = value_of(result["metrics"], f"{twin}/{metric}")
+                if found:
+                    axes.plot(found["value"], place, "o", mfc="white", mec=colour, ms=5, zorder=3)
+        ceiling = next(
+            (value_of(r["oracle"], f"test/{metric}") for r in results if r.get("oracle")), None
+        )
+        if ceiling:
+            axes.axvline(ceiling["value"], color=INK, ls="--", lw=1)
+            axes.annotate(
+                "best achievable ",
+                (ceiling["value"], 1.0),
+                xycoords=("data", "axes fraction"),
+                ha="right",
+                va="bottom",
+                fontsize=8,
+                color=FAINT,
+            )
+        axes.set_yticks(places, [_plain(name) for name in names])
+        axes.set_ylim(len(results) - 0.4, -0.6)
+        axes.set_xlim(left=0)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(metric)
+        return _svg(figure)
+
+
+def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str | None:
+    """Draw the metric of every run in every slice; None if nobody holds slices."""
+    labels = list(dict.fromkeys(label for r in results for label in r.get("slices") or {}))
+    if not labels:
+        return None
+    with _panel(height=1.4 + (0.2 + 0.11 * len(results)) * len(labels)) as (figure, axes):
+        for number, (result, name) in enumerate(zip(results, names, strict=True)):
+            colour = COLOURS[number % len(COLOURS)]
+            shift = 0.6 * ((number + 0.5) / len(results) - 0.5)
+            axes.plot([], [], "o", color=colour, ms=5, label=_plain(name))
+            for place, label in enumerate(labels):
+                found = value_of((result.get("slices") or {}).get(label), metric)
+                _interval(axes, found, place + shift, colour, size=4)
+        axes.set_yticks(range(len(labels)), [_plain(label) for label in labels])
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(f"{metric} by slice", pad=6)
+        figure.legend(loc="outside lower center", ncols=2)
+        return _svg(figure)
+
+
+def curves(results: Sequence[Result], names: Sequence[str], key: str) -> str | None:
+    """Draw one column of the learning curves over the steps; None if nobody holds it."""
+    drawn = False
+    with _panel(height=3.2) as (figure, axes):
+        for number, (result, name) in enumerate(zip(results, names, strict=True)):
+            points = [
+                (row["step"], row[key])
+                for row in result.get("learning_curve") or []
+                if isinstance(row.get(key), int | float) and "step" in row
+            ]
+            if points:
+                steps, values = zip(*points, strict=True)
+                colour = COLOURS[number % len(COLOURS)]
+                marker = "o" if len(points) < 40 else ""
+                axes.plot(
+                    steps, values, color=colour, lw=1.6, marker=marker, ms=3, label=_plain(name)
+                )
+                drawn = True
+        if not drawn:
+            return None
+        axes.set_xlabel("optimiser step")
+        axes.set_title(_plain(key))
+        figure.legend(loc="outside lower center", ncols=2)
+        return _svg(figure)
+
+
+def code_use(levels: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Draw how much of each codebook is used, and how evenly.
+
+    Args:
+        levels: For each position of the semantic ID ``size``, ``used`` and maybe ``perplexity``.
+        name: The run's.
+    """
+    with _panel(height=1.3 + 0.4 * len(levels)) as (figure, axes):
+        places = np.arange(len(levels))
+        used = [100 * level["used"] / max(1, level["size"]) for level in levels]
+        axes.barh(places, used, height=0.55, color="#9ec5e8", label="codes used")
+        for place, level, share in zip(places, levels, used, strict=True):
+            text = f" {level['used']:,} of {level['size']:,}"
+            inside = share > 70
+            axes.text(
+                share,
+                place,
+                text + " " if inside else text,
+                va="center",
+                ha="right" if inside else "left",
+                fontsize=8,
+            )
+        even = [
+            (p, 100 * v["perplexity"] / max(1, v["size"]))
+            for p, v in zip(places, levels, strict=True)
+            if v.get("perplexity") is not None
+        ]
+        if even:
+            axes.plot(
+                [e for _, e in even],
+                [p for p, _ in even],
+                "D",
+                color=COLOURS[1],
+                ms=5,
+                label="perplexity",
+            )
+        axes.set_yticks(places, [f"code {place + 1}" for place in places])
+        axes.set_ylim(len(levels) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("% of the codebook")
+        axes.set_title(_plain(f"{name}: use of each code position"))
+        figure.legend(loc="outside lower center", ncols=2)
+        return _svg(figure)
+
+
+def trade_off(
+    results: Sequence[Result],
+    names: Sequence[str],
+    metric: str,
+    *,
+    costs: Sequence[float | None],
+    label: str,
+) -> str | None:
+    """Draw the metric over a cost on a log scale; None if fewer than two runs know the cost.
+
+    Args:
+        results: Runs.
+        names: One a result.
+        metric: For example ``"ndcg@10"``.
+        costs: One a result; zero is drawn at the left border.
+        label: What the cost is, with its unit.
+    """
+    known = [n for n, cost in enumerate(costs) if cost is not None]
+    if len(known) < 2:
+        return None
+    with _panel(height=3.2) as (figure, axes):
+        positive = [float(costs[n]) for n in known if costs[n]]  # type: ignore[arg-type]
+        if not positive:
+            return None
+        axes.set_xscale("symlog", linthresh=min(positive), linscale=0.4)
+        for number in known:
+            found = value_of(results[number]["metrics"], f"test/{metric}")
+            if found is None:
+                continue
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(float(costs[number] or 0), found["value"], "o", color=colour, ms=7)
+            axes.annotate(
+                _plain(names[number]),
+                (float(costs[number] or 0), found["value"]),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=colour,
+            )
+        axes.margins(x=0.18, y=0.22)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(label)
+        axes.set_title(f"{metric} against {label.partition(',')[0]}")
+        return _svg(figure)
+
+
+@contextmanager
+def _panel(*, height: float) -> Iterator[tuple[Any, Any]]:
+    """Yield a figure and its only axes in the house's style; `height` in inches."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def _interval(
+    axes: Any, found: Mapping[str, float] | None, place: float, colour: str, *, size: float = 6
+) -> None:
+    """Draw a value with its interval at the height `place`."""
+    if found is None:
+        return
+    if "low" in found:
+        axes.plot([found["low"], found["high"]], [place, place], color=colour, lw=2, alpha=0.55)
+    axes.plot(found["value"], place, "o", color=colour, ms=size, zorder=4)
+
+
+def _plain(text: str) -> str:
+    """Return text that matplotlib shows as it is: a dollar would start a formula."""
+    short = text if len(text) <= 28 else text[:25] + "..."
+    return short.replace("$", r"\$")
+
+
+def _svg(figure: Any) -> str:
+    content = io.StringIO()
+    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return content.getvalue()
