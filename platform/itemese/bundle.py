@@ -137,6 +137,19 @@ def write_bundle(
     )
 
 
+def verify_bundle(folder: Folder) -> dict[str, Any]:
+    """Check that a bundle is whole without loading it; return what ``bundle.json`` holds.
+
+    Raises:
+        ArtifactError: The folder is no bundle, its format is another one, or a file is missing or
+            changed.
+    """
+    record = _read_record(folder)
+    for name, expected in record["files"].items():
+        _check(folder, name, expected)
+    return record
+
+
 def read_bundle(folder: Folder) -> Bundle:
     """Read a bundle and check every byte of it.
 
@@ -144,9 +157,7 @@ def read_bundle(folder: Folder) -> Bundle:
         ArtifactError: The folder is no bundle, its format is another one, a file is missing or
             changed, or a weight is NaN.
     """
-    record = _read_record(folder)
-    for name, expected in record["files"].items():
-        _check(folder, name, expected)
+    record = verify_bundle(folder)
     try:
         catalog = Catalog.read(folder)
         semantic_ids = SemanticIds.read(folder) if _SEMANTIC_IDS[0] in record["files"] else None
@@ -284,8 +295,9 @@ def _read_record(folder: Folder) -> dict[str, Any]:
             "Give the folder that `jobs/search.py` or `pipeline.bundle` wrote."
         )
         raise ArtifactError(message)
-    record = folder.read_json("bundle.json")
-    version = record.get("format_version") if isinstance(record, dict) else None
+    found = folder.read_json("bundle.json")
+    record: dict[str, Any] = found if isinstance(found, dict) else {}
+    version = record.get("format_version")
     if version != FORMAT_VERSION:
         message = (
             f"`bundle.format_version` must be {FORMAT_VERSION}; got {version!r} in {folder.uri!r}. "

@@ -1,0 +1,44 @@
+"""Settings of the service."""
+
+from pydantic import Field
+
+from itemese.config import Config
+
+MAX_K = 1000
+"""Most items that one request may ask for, or ask the scores of."""
+
+
+class ServingConfig(Config):
+    """How one replica answers.
+
+    Attributes:
+        max_batch_size: Requests answered by one pass through the model.
+        batch_wait_seconds: How long the first request of a batch waits for company; each lonely
+            request is slower by that much.
+        max_waiting: Requests in one replica at a time; further ones are refused with 503.
+        max_body_bytes: Larger request bodies are refused with 413.
+        max_history: Longer histories are refused with 422; of those accepted the model reads
+            the newest events that it has room for.
+        num_threads: Threads of torch in a replica.
+    """
+
+    max_batch_size: int = Field(default=16, ge=1, le=4096)
+    batch_wait_seconds: float = Field(default=0.001, ge=0, le=1)
+    max_waiting: int = Field(default=64, ge=1, le=100_000)
+    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    max_history: int = Field(default=10_000, ge=1)
+    num_threads: int = Field(default=1, ge=1, le=1024)
+
+
+class ServeArgs(ServingConfig):
+    """Arguments of the application builder, as a Serve config file gives them.
+
+    Attributes:
+        bundle: URI or path of the bundle; replicas must be able to read it.
+        token: What clients must send as ``Authorization: Bearer ...``. Serve shows arguments in
+            its status page, so prefer the environment variable ``ITEMESE_TOKEN``. Without a
+            token only clients on the same machine are answered.
+    """
+
+    bundle: str = Field(min_length=1)
+    token: str | None = Field(default=None, min_length=8)

@@ -1,0 +1,293 @@
+"""From a bundle to recommendations, in this process and without HTTP.
+
+Shape letters: B batch, I items, X excluded items padded.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from itemese.artifacts import Folder
+from itemese.bundle import Bundle, read_bundle
+from itemese.errors import ArtifactError, ConfigError
+from itemese.methods.base import Inputs, Method, Task, method_of, parse_method_config, to_device
+from itemese.schema import Candidates, Example, Ranking
+from itemese.serving.config import MAX_K
+from itemese.serving.filters import ItemFilters
+from itemese.serving.query import (
+    Answer,
+    Event,
+    Filter,
+    Query,
+    QueryError,
+    Recommendation,
+    split_events,
+)
+
+
+class Recommender:
+    """A trained method that answers; not safe for several threads at once.
+
+    Attributes:
+        bundle: What it was loaded from; its `state` is dropped once the module holds it.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.catalog = bundle.catalog
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.method, self.module = _restore(bundle)
+        self.module.to(self.device).eval()
+        self._max_history = int(self.method.config.max_history)
+        evaluation = bundle.experiment.get("evaluation") or {}
+        self.exclude_seen = bool(evaluation.get("exclude_seen", True))
+        self._filters = ItemFilters(self.catalog)
+        # Most popular first; equal counts go to the lower index.
+        self._popular = np.argsort(-self.catalog.train_count, kind="stable")
+
+    @classmethod
+    def load(cls, uri: str | Path) -> "Recommender":
+        """Read a bundle, rebuild its method and prove it on one question.
+
+        Raises:
+            ArtifactError: The bundle is torn, does not fit its method, or answers nonsense.
+            ConfigError: This version does not know the bundle's method.
+        """
+        engine = cls(read_bundle(Folder.at(uri)))
+        engine.self_test()
+        engine.bundle.state.clear()
+        return engine
+
+    @property
+    def name(self) -> str:
+        """Experiment and digest of the bundle."""
+        return self.bundle.name
+
+    def self_test(self) -> None:
+        """Answer for one popular item; this is also what warms the model up.
+
+        Raises:
+            ArtifactError: No answer, or a score that is not finite.
+        """
+        known = self.catalog.item_ids[int(self._popular[0])]
+        answer = self.answers([Query(history=(known,), exclude_seen=False)])[0]
+        if not answer.items or not all(np.isfinite(item.score) for item in answer.items):  # type: ignore[arg-type]
+            message = (
+                f"`bundle` must hold a model that ranks; got {self.bundle.uri!r}, whose self-test "
+                "gave no finite scores. Train the model again."
+            )
+            raise ArtifactError(message)
+
+    def recommend(
+        self,
+        history: Sequence[Event],
+        k: int = 10,
+        exclude: Sequence[str] = (),
+        filter: Filter | None = None,  # noqa: A002  (the name it has over HTTP)
+    ) -> list[Recommendation]:
+        """Return at most `k` items for one history.
+
+        Args:
+            history: item_ids or ``{"item_id", "timestamp"}``, oldest first. Unknown items are
+                ignored; if none is known the most popular items are returned.
+            k: 1..1000.
+            exclude: item_ids never to return.
+            filter: For example ``{"genres": "Drama"}`` or ``{"item_id": ["1", "2"]}``.
+
+        Raises:
+            QueryError: A field is malformed, or a filter names an unknown column.
+        """
+        items, times = split_events(history)
+        query = Query(items, times, k=k, exclude=tuple(exclude), filter=filter)
+        return self.answers([query])[0].items
+
+    def recommend_batch(
+        self, histories: Sequence[Sequence[Event]], k: int = 10
+    ) -> list[list[Recommendation]]:
+        """Return `recommend` of each history, computed together."""
+        queries = []
+        for history in histories:
+            items, times = split_events(history)
+            queries.append(Query(items, times, k=k))
+        return [answer.items for answer in self.answers(queries)]
+
+    def score(self, history: Sequence[Event], item_ids: Sequence[str]) -> list[Recommendation]:
+        """Return the scores of `item_ids` for one history, in their order."""
+        items, times = split_events(history)
+        return self.answers([Query(items, times, score_items=tuple(item_ids))])[0].items
+
+    def check(self, query: Query) -> None:
+        """Raise `QueryError` if the query cannot be answered; `answers` then accepts it."""
+        wanted = len(query.score_items) if query.score_items is not None else query.k
+        if isinstance(query.k, bool) or not 1 <= wanted <= MAX_K:
+            name = "k" if query.score_items is None else "item_ids"
+            message = f"`{name}` must be 1..{MAX_K}; got {wanted}. Ask for fewer, or in parts."
+            raise QueryError(message)
+        self._filters.mask(query.filter)
+
+    def answers(self, queries: Sequence[Query]) -> list[Answer]:
+        """Answer queries, those that share `k` and filter by one pass through the model.
+
+        An answer does not depend on the queries beside it, but for the last bits of floats.
+
+        Raises:
+            QueryError: One of the queries cannot be answered.
+        """
+        answers: list[Answer | None] = [None] * len(queries)
+        groups: dict[str, list[int]] = {}
+        for place, query in enumerate(queries):
+            self.check(query)
+            if self._known(query.history).size == 0:
+                answers[place] = self._cold(query)
+            else:
+                # A beam search is widened to k, so a neighbour's k would change the answer.
+                key = [query.k, query.score_items, self._filters.key(query.filter)]
+                groups.setdefault(json.dumps(key), []).append(place)
+        for places in groups.values():
+            together = self._ranked([queries[place] for place in places])
+            for place, answer in zip(places, together, strict=True):
+                answers[place] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``GET /v1/model`` tells."""
+        return {
+            "model": self.name,
+            "method": self.method.config.name,
+            "digest": self.bundle.digest,
+            "created": self.bundle.created,
+            "code_version": self.bundle.code_version,
+            "num_items": self.catalog.num_items,
+            "max_history": self._max_history,
+            "exclude_seen": self.exclude_seen,
+            "filters": self.catalog.table.column_names,
+            "metrics": self.bundle.metrics,
+        }
+
+    def _known(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Return the item_index of those that the catalogue has, in order."""
+        index_of = self.catalog.index_of
+        return np.array([index_of[i] for i in item_ids if i in index_of], dtype=np.int32)
+
+    def _unknown(self, query: Query) -> list[str]:
+        """Return the ids that the catalogue lacks, each once."""
+        asked = [*query.history, *(query.score_items or ())]
+        return [i for i in dict.fromkeys(asked) if i not in self.catalog.index_of]
+
+    def _hidden(self, query: Query) -> np.ndarray:
+        """Return the item_index of everything that this query must not get back."""
+        if query.score_items is not None:
+            return np.empty(0, np.int32)
+        seen = self.exclude_seen if query.exclude_seen is None else query.exclude_seen
+        return self._known([*query.exclude, *(query.history if seen else ())])
+
+    def _allowed(self, query: Query) -> torch.Tensor | None:
+        """Return which items may come back at all, ``[I]`` bool; None for all."""
+        if query.score_items is None:
+            return self._filters.mask(query.filter)
+        allowed = torch.zeros(self.catalog.num_items, dtype=torch.bool)
+        allowed[torch.from_numpy(self._known(query.score_items).astype(np.int64))] = True
+        return allowed
+
+    def _example(self, query: Query) -> Example:
+        """Return the newest known events that the model has room for."""
+        index_of = self.catalog.index_of
+        times = query.timestamps or (0,) * len(query.history)
+        pairs = [
+            (index_of[i], t) for i, t in zip(query.history, times, strict=True) if i in index_of
+        ][-self._max_history :]
+        history, timestamp = zip(*pairs, strict=True)
+        return Example(np.array(history, np.int32), np.array(timestamp, np.int64))
+
+    def _ranked(self, queries: list[Query]) -> list[Answer]:
+        """Answer queries with the same `k`, filter and items to score, none of them cold."""
+        first = queries[0]
+        allowed = self._allowed(first)
+        if allowed is not None and not bool(allowed.any()):
+            return [self._answer(query, [], []) for query in queries]
+        hidden = [self._hidden(query) for query in queries]
+        exclude = np.full((len(queries), max(1, *map(len, hidden), 0)), -1, dtype=np.int64)
+        for row, items in enumerate(hidden):
+            exclude[row, : len(items)] = items
+        k = first.k if first.score_items is None else len(set(first.score_items))
+        candidates = Candidates(
+            torch.from_numpy(exclude).to(self.device),
+            None if allowed is None else allowed.to(self.device),
+        )
+        with torch.inference_mode():
+            batch = to_device(
+                self.method.collate([self._example(query) for query in queries]), self.device
+            )
+            k = min(k, self.catalog.num_items)
+            ranking = self.method.predict(self.module, batch, k, candidates)
+            assert isinstance(ranking, Ranking), "checked when the bundle was loaded"
+            lists, scores = ranking.item_index.tolist(), ranking.score.tolist()
+        return [self._answer(*row) for row in zip(queries, lists, scores, strict=True)]
+
+    def _cold(self, query: Query) -> Answer:
+        """Answer with the most popular items, scored by their training events."""
+        free = np.ones(self.catalog.num_items, dtype=bool)
+        allowed = self._allowed(query)
+        if allowed is not None:
+            free &= allowed.numpy()
+        free[self._hidden(query)] = False
+        wanted = query.k if query.score_items is None else MAX_K
+        items = self._popular[free[self._popular]][:wanted]
+        scores = self.catalog.train_count[items].astype(float)
+        return self._answer(query, items.tolist(), scores.tolist(), cold=True)
+
+    def _answer(
+        self, query: Query, items: list[int], scores: list[float], cold: bool = False
+    ) -> Answer:
+        """Name the items; padding (-1) falls away."""
+        catalog = self.catalog
+        found = {i: s for i, s in zip(items, scores, strict=True) if i >= 0}
+        if query.score_items is None:
+            rows = [
+                Recommendation(catalog.item_ids[i], catalog.titles[i], s) for i, s in found.items()
+            ]
+        else:
+            rows = []
+            for item_id in dict.fromkeys(query.score_items):
+                index = catalog.index_of.get(item_id)
+                title = item_id if index is None else catalog.titles[index]
+                score = None if index is None else found.get(index)
+                rows.append(Recommendation(item_id, title, score))
+        return Answer(rows, self._unknown(query), cold)
+
+
+def _restore(bundle: Bundle) -> tuple[Method, torch.nn.Module]:
+    """Rebuild the method and its module from the bundle alone.
+
+    Raises:
+        ArtifactError: The tensors do not fit the method's settings or the catalogue.
+        ConfigError: The method is unknown here, or ranks no items.
+    """
+    config = parse_method_config(bundle.method_config)
+    method = method_of(config)
+    if method.task is not Task.NEXT_ITEM:
+        message = (
+            f"`method.name` must be a method that ranks items; got {config.name!r}, which "
+            f"predicts {method.task}. Serve another bundle."
+        )
+        raise ConfigError(message)
+    inputs = Inputs(
+        catalog=bundle.catalog,
+        train=lambda: iter(()),
+        seed=int(bundle.experiment.get("seed") or 0),
+        embeddings=bundle.embeddings,
+        semantic_ids=bundle.semantic_ids,
+    )
+    try:
+        return method, method.restore(inputs, dict(bundle.state))
+    except (RuntimeError, KeyError, AssertionError, ValueError, TypeError) as error:
+        detail = " ".join(str(error).split())[:300]
+        message = (
+            f"`bundle.model` must fit the method {config.name!r}; got {bundle.uri!r}: {detail}. "
+            "Write the bundle again with this version."
+        )
+        raise ArtifactError(message) from None

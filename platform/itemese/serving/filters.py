@@ -1,0 +1,98 @@
+"""Filters on catalogue columns as masks over items.
+
+Shape letter: I items.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from itemese.config import nearest
+from itemese.schema import Catalog
+from itemese.serving.query import Filter, FilterValue, QueryError
+
+CACHED_MASKS = 64
+"""Masks kept, I bytes each; clients mostly repeat a few filters."""
+
+
+class ItemFilters:
+    """Turns filters into masks and remembers the latest.
+
+    Not safe for several threads at once.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._table = catalog.table
+        self._cache: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    @staticmethod
+    def key(wanted: Filter | None) -> str:
+        """Return text that is equal for equal filters; empty for none."""
+        return json.dumps(wanted, sort_keys=True) if wanted else ""
+
+    def mask(self, wanted: Filter | None) -> torch.Tensor | None:
+        """Return ``allowed [I]`` bool, or None if every item passes.
+
+        Args:
+            wanted: Columns with a value or a list of values. A list column passes if it holds at
+                least one of them; a null passes nothing.
+
+        Raises:
+            QueryError: An unknown column, or a value that the column's type cannot hold.
+        """
+        if not wanted:
+            return None
+        key = self.key(wanted)
+        if key not in self._cache:
+            passed = np.ones(self._table.num_rows, dtype=bool)
+            for column, value in wanted.items():
+                many = isinstance(value, Sequence) and not isinstance(value, str)
+                passed &= self._holds(column, list(value) if many else [value])  # type: ignore[arg-type,list-item]
+            self._cache[key] = torch.from_numpy(passed)
+            if len(self._cache) > CACHED_MASKS:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    def _holds(self, column: str, values: list[FilterValue]) -> np.ndarray:
+        """Return ``[I]`` bool: whether the item's column holds one of `values`."""
+        if column not in self._table.column_names:
+            message = f"`filter.{column}` must be a column of the catalogue. "
+            raise QueryError(message + nearest(column, self._table.column_names))
+        held = self._table[column].combine_chunks()
+        if isinstance(held, pa.ChunkedArray):
+            held = pa.concat_arrays(held.chunks)
+        listed = pa.types.is_list(held.type) or pa.types.is_large_list(held.type)
+        kind = held.type.value_type if listed else held.type
+        try:
+            options = _as_array(values, kind)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            message = (
+                f"`filter.{column}` must hold values of type {kind}; got {str(values)[:80]!r}. "
+                "Send the values as they stand in the catalogue."
+            )
+            raise QueryError(message) from None
+        if not listed:
+            hits = pc.is_in(held, value_set=options, skip_nulls=True)
+            return np.asarray(hits.to_numpy(zero_copy_only=False), dtype=bool)
+        owner = pc.list_parent_indices(held).to_numpy(zero_copy_only=False)
+        inner = pc.is_in(pc.list_flatten(held), value_set=options, skip_nulls=True)
+        passed = np.zeros(len(held), dtype=bool)
+        passed[owner[inner.to_numpy(zero_copy_only=False)]] = True
+        return passed
+
+
+def _as_array(values: list[FilterValue], kind: pa.DataType) -> pa.Array:
+    """Return the values in the column's type; text is never read as a number or a truth."""
+    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    truths = pa.types.is_boolean(kind)
+    for value in values:
+        if isinstance(value, str) != texts or isinstance(value, bool) != truths:
+            message = "a value of another kind"
+            raise TypeError(message)
+    return pa.array(values, type=kind)

@@ -1,0 +1,114 @@
+"""What is asked of a recommender and what it answers, without HTTP."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from itemese.errors import DataError
+
+FilterValue = str | int | float | bool
+Filter = Mapping[str, FilterValue | Sequence[FilterValue]]
+"""``column -> value`` or ``column -> values``: an item passes if every column holds one of them."""
+
+Event = str | Mapping[str, object]
+"""An ``item_id``, or ``{"item_id": ..., "timestamp": seconds}``."""
+
+
+class QueryError(DataError):
+    """A request that cannot be answered; the message opens with the field's path."""
+
+    @property
+    def field(self) -> str:
+        """The path of the field that is wrong, for example ``filter.genre``."""
+        parts = str(self).split("`")
+        return parts[1] if len(parts) > 2 else ""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item.
+
+    Attributes:
+        item_id: As in the input data.
+        title: As in the input data, never altered; escape it where it is shown.
+        score: What ranks; comparable within one answer only. None if the method gives the item
+            no score.
+    """
+
+    item_id: str
+    title: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Query:
+    """One user's question.
+
+    Attributes:
+        history: item_ids, oldest first; ones that the catalogue lacks are ignored.
+        timestamps: Seconds UTC of each event, not falling; empty if unknown.
+        k: Items wanted; fewer come if fewer may be recommended.
+        exclude: item_ids never to return; unknown ones have no effect.
+        filter: Which items may be returned.
+        exclude_seen: Whether items of the history are left out; None follows the protocol that
+            the model was evaluated with.
+        score_items: If given, score exactly these item_ids instead of ranking the catalogue;
+            `k`, `exclude`, `filter` and `exclude_seen` then have no effect.
+    """
+
+    history: tuple[str, ...] = ()
+    timestamps: tuple[int, ...] = ()
+    k: int = 10
+    exclude: tuple[str, ...] = ()
+    filter: Filter | None = None
+    exclude_seen: bool | None = None
+    score_items: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out.
+
+    Attributes:
+        items: Best first; for scores, in the order asked.
+        unknown_items: item_ids of the request's history (or of the items to score) that the
+            catalogue lacks, each once, in order.
+        cold_start: Nothing in the history was known, so the most popular items were returned
+            with their number of training events as score.
+    """
+
+    items: list[Recommendation]
+    unknown_items: list[str] = field(default_factory=list)
+    cold_start: bool = False
+
+
+def split_events(history: Sequence[Event]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Separate a history into item_ids and timestamps.
+
+    Args:
+        history: Oldest first; either all events have a timestamp or the timestamps are unused.
+
+    Raises:
+        QueryError: An event is malformed, or a timestamp falls.
+    """
+    items: list[str] = []
+    times: list[int] = []
+    for place, event in enumerate(history):
+        values = {"item_id": event} if isinstance(event, str) else event
+        item = values.get("item_id") if isinstance(values, Mapping) else None
+        time = values.get("timestamp") if isinstance(values, Mapping) else None
+        if not isinstance(item, str) or not (time is None or isinstance(time, int)):
+            message = (
+                f"`history.{place}` must be an item_id or {{item_id, timestamp}}; got "
+                f"{str(event)[:80]!r}. Send ids as text and times as whole seconds."
+            )
+            raise QueryError(message)
+        items.append(item)
+        if time is not None:
+            if times and time < times[-1]:
+                message = (
+                    f"`history.{place}.timestamp` must not be earlier than the event before it; "
+                    f"got {time} after {times[-1]}. Sort the history, oldest first."
+                )
+                raise QueryError(message)
+            times.append(time)
+    return tuple(items), tuple(times) if len(times) == len(items) else ()
