@@ -39,9 +39,9 @@ class StudyResult:
         return len(over) < self.num_trials
 
     @property
-    def default(self) -> Trial:
-        """The recipe as it is."""
-        return self.trials[0]
+    def default(self) -> Trial | None:
+        """Trial 0, the recipe as it is; None if the study was stopped before it began."""
+        return next((t for t in self.trials if t.number == 0), None)
 
     @property
     def best(self) -> Trial | None:
@@ -51,9 +51,9 @@ class StudyResult:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able values."""
         endings = [t.ending for t in self.trials]
-        best = self.best
+        best, default = self.best, self.default
         scores = {
-            "default": self.trials[0].ending.objective if self.trials else None,
+            "default": default.ending.objective if default else None,
             "best": best.ending.objective if best else None,
         }
         return {
@@ -100,7 +100,7 @@ def tell(result: StudyResult) -> None:
         " stopped early" if result.interrupted else "",
         result.metric,
         best.ending.objective,
-        short(result.default.ending.objective),
+        short(result.default.ending.objective) if result.default else None,
         best.number,
         values,
         failed,

@@ -1,8 +1,10 @@
 """A whole study: plan, Tune with Optuna, resume, the table, and the winner."""
 
 import logging
+import os
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -190,14 +192,24 @@ def _tuner(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Tune's and Optuna's own lines away: each failed trial has its one line already."""
-    tunes = logging.getLogger("ray.tune")
-    level = tunes.level
-    verbosity = optuna.logging.get_verbosity()
-    tunes.setLevel(logging.CRITICAL)
+    """Keep the lines of Tune, Optuna and TensorBoard away: each trial has its one line already."""
+    levels = {"ray.tune": logging.CRITICAL, "tensorboardX": logging.ERROR}
+    before = {name: logging.getLogger(name).level for name in levels}
+    verbosity, output = optuna.logging.get_verbosity(), os.environ.get("RAY_AIR_NEW_OUTPUT")
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables even at verbose=0
     try:
-        yield
+        with warnings.catch_warnings():
+            # A trial that runs again after a resume reports steps that the sampler knows.
+            warnings.filterwarnings("ignore", module="optuna")
+            yield
     finally:
-        tunes.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
         optuna.logging.set_verbosity(verbosity)
+        if output is None:
+            os.environ.pop("RAY_AIR_NEW_OUTPUT", None)
+        else:
+            os.environ["RAY_AIR_NEW_OUTPUT"] = output

@@ -115,7 +115,7 @@ def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[
     def trial(values: dict[str, Any]) -> None:
         trial_id = tune.get_context().get_trial_id()
         store = CountingStore(storage)
-        began = time.monotonic()
+        began = time.monotonic() - records.ending(trial_id).seconds
         latest: dict[str, Any] = {}
 
         def report(metrics: dict[str, Any]) -> None:
@@ -136,8 +136,8 @@ def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[
 
         try:
             run_trial(space.values(values), metric=metric, store=store, report=report)
-        except SystemExit:  # how Tune ends a trial that the scheduler stops
-            end("stopped")
+        except SystemExit:  # how Tune ends a trial: by its scheduler or with the whole study
+            end("interrupted")
             raise
         except Exception as error:
             end("failed", one_sentence(error))
