@@ -1,1 +1,1 @@
-"""simulation"""
+"""Simulation: users, items with text, and events whose next-item distribution is known."""
