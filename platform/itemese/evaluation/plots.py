@@ -11,13 +11,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
 from itemese.evaluation.comparable import TWINS, Result, value_of
 
 WIDTH = 5.0
 """Inches; at 9 points, text stays legible where a phone shows the figure 360 pixels wide."""
 
-COLOURS = ("#2166ac", "#c2410c", "#15803d", "#7c3aed", "#b45309", "#0e7490", "#be185d", "#57534e")
+COLOURS = ("#2166ac", "#c2410c", "#15803d", "#7c3aed", "#be185d", "#0e7490", "#a16207", "#57534e")
 INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 
 _STYLE = {
@@ -132,12 +133,11 @@ def curves(results: Sequence[Result], names: Sequence[str], key: str) -> str | N
         return _svg(figure)
 
 
-def code_use(levels: Sequence[Mapping[str, Any]], name: str) -> str:
+def code_use(levels: Sequence[Mapping[str, Any]]) -> str:
     """Draw how much of each codebook is used, and how evenly.
 
     Args:
         levels: For each position of the semantic ID ``size``, ``used`` and maybe ``perplexity``.
-        name: The run's.
     """
     with _panel(height=1.3 + 0.4 * len(levels)) as (figure, axes):
         places = np.arange(len(levels))
@@ -173,7 +173,7 @@ def code_use(levels: Sequence[Mapping[str, Any]], name: str) -> str:
         axes.set_xlim(0, 100)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("% of the codebook")
-        axes.set_title(_plain(f"{name}: use of each code position"))
+        axes.set_title("use of each code position")
         figure.legend(loc="outside lower center", ncols=2)
         return _svg(figure)
 
@@ -198,31 +198,43 @@ def trade_off(
     known = [n for n, cost in enumerate(costs) if cost is not None]
     if len(known) < 2:
         return None
-    with _panel(height=3.2) as (figure, axes):
-        positive = [float(costs[n]) for n in known if costs[n]]  # type: ignore[arg-type]
-        if not positive:
-            return None
-        axes.set_xscale("symlog", linthresh=min(positive), linscale=0.4)
+    with _panel(height=3.4) as (figure, axes):
+        _log_axis(axes, [float(costs[number] or 0) for number in known])
         for number in known:
             found = value_of(results[number]["metrics"], f"test/{metric}")
-            if found is None:
-                continue
-            colour = COLOURS[number % len(COLOURS)]
-            axes.plot(float(costs[number] or 0), found["value"], "o", color=colour, ms=7)
-            axes.annotate(
-                _plain(names[number]),
-                (float(costs[number] or 0), found["value"]),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color=colour,
-            )
-        axes.margins(x=0.18, y=0.22)
+            if found:
+                colour = COLOURS[number % len(COLOURS)]
+                name = _plain(names[number])
+                place = float(costs[number] or 0)
+                _interval(axes, found, place, colour, upright=True)
+                axes.plot([], [], "o", color=colour, ms=5, label=name)
+        axes.margins(x=0.12, y=0.15)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(label)
         axes.set_title(f"{metric} against {label.partition(',')[0]}")
+        figure.legend(loc="outside lower center", ncols=2)
         return _svg(figure)
+
+
+def _log_axis(axes: Any, costs: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with a place for zero if some cost is zero."""
+    decade = 10.0 ** np.floor(np.log10(min((cost for cost in costs if cost > 0), default=1.0)))
+    if min(costs) > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xscale("symlog", linthresh=decade, linscale=1.0)
+        axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=decade))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+
+def _short(value: float) -> str:
+    """Return 1500000 as 1.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 @contextmanager
@@ -234,14 +246,23 @@ def _panel(*, height: float) -> Iterator[tuple[Any, Any]]:
 
 
 def _interval(
-    axes: Any, found: Mapping[str, float] | None, place: float, colour: str, *, size: float = 6
+    axes: Any,
+    found: Mapping[str, float] | None,
+    place: float,
+    colour: str,
+    *,
+    size: float = 6,
+    upright: bool = False,
 ) -> None:
-    """Draw a value with its interval at the height `place`."""
+    """Draw a value with its interval at height `place`, or upright at the abscissa `place`."""
     if found is None:
         return
     if "low" in found:
-        axes.plot([found["low"], found["high"]], [place, place], color=colour, lw=2, alpha=0.55)
-    axes.plot(found["value"], place, "o", color=colour, ms=size, zorder=4)
+        span = [found["low"], found["high"]]
+        line = ([place, place], span) if upright else (span, [place, place])
+        axes.plot(*line, color=colour, lw=2, alpha=0.55)
+    dot = (place, found["value"]) if upright else (found["value"], place)
+    axes.plot(*dot, "o", color=colour, ms=size, zorder=4)
 
 
 def _plain(text: str) -> str:

@@ -19,6 +19,7 @@ from itemese.evaluation.comparable import (
     value_of,
 )
 from itemese.evaluation.compare import leaderboard_table, verdicts
+from itemese.evaluation.leakage import protocol_note
 
 FILE = "report.html"
 
@@ -82,10 +83,12 @@ def _head(title: str, ranked: Sequence[Result]) -> str:
         page.paragraph(line, "warning" if line.startswith("WARNING") else "verdict")
         for line in verdicts(ranked)
     ]
+    leakage = ranked[0].get("leakage")
     return "\n".join(
         [
             f"<h1>{escape(title)}</h1>",
             page.paragraph(protocol_line(ranked[0])),
+            page.paragraph(protocol_note(leakage), "faint") if leakage else "",
             page.paragraph(f"Written {created}." if created else "", "faint"),
             *lines,
         ]
@@ -203,8 +206,10 @@ def _codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
         health = result.get("codebooks") or {}
         levels = code_levels(health)
         if levels:
-            caption = "Bars: codes in use. Diamond: perplexity, which equals the bar at even use."
-            figures.append(page.figure(plots.code_use(levels, name), caption))
+            caption = (
+                f"{name}. Bars: codes in use; diamonds: perplexity, equal to the bar at even use."
+            )
+            figures.append(page.figure(plots.code_use(levels), caption))
         if health.get("collision_rate") is not None:
             rows.append([name, f"{float(health['collision_rate']):.2%}"])
     return page.section(

@@ -1,0 +1,221 @@
+"""The report page: complete, offline, and safe with hostile text."""
+
+import base64
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from itemese.artifacts import Folder
+from itemese.errors import ArtifactError, ConfigError
+from itemese.evaluation import plots
+from itemese.evaluation.report import render, write_report
+
+VOID = {"meta", "img", "br"}
+
+
+class Tree(HTMLParser):
+    """Collects tags, images and text, and checks that tags are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.images, self.text, self.attributes = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "img":
+            self.images.append(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parse(html):
+    tree = Tree()
+    tree.feed(html)
+    assert tree.open == []
+    return tree
+
+
+def headings(html):
+    return re.findall(r"<h2>(.*?)</h2>", html)
+
+
+def test_all_sections_of_a_comparison(four_results):
+    html = render(four_results)
+    assert headings(html) == [
+        "Leaderboard",
+        "Slices",
+        "Learning curves",
+        "Semantic IDs",
+        "What accuracy costs",
+        "Checks",
+        "Origin of transition_graph",
+        "Origin of sasrec",
+        "Origin of semantic_id_lm",
+        "Origin of popularity",
+    ]
+    text = " ".join(parse(html).text)
+    for fact in (
+        "0.0868 [0.0828-0.0908]",
+        "does not beat transition_graph",
+        "split hash 9f3a1c5577aa01be",
+        "exclude_seen yes",
+        "seen items allowed",
+        "8.30%",
+        "beam_width 50",
+        "sequences/a1b2c3d4e5f60718",
+        "python jobs/train.py jobs/recipes/sasrec_beauty.yaml",
+        "Seeds: 0",
+        "61.0%",
+    ):
+        assert fact in text, fact
+
+
+def test_every_figure_is_an_inline_svg_with_a_caption(four_results):
+    images = parse(render(four_results)).images
+    assert len(images) == 8, "2 forests, slices, 2 curves, codes, 2 trade-offs"
+    for image in images:
+        kind, data = image["src"].split(",", 1)
+        assert kind == "data:image/svg+xml;base64"
+        assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
+        assert image["alt"]
+
+
+def test_page_makes_no_request_and_forbids_scripts(four_results):
+    html = render(four_results)
+    tree = parse(html)
+    assert not {"script", "link", "iframe", "object"} & set(tree.tags)
+    links = [v for name, v in tree.attributes if name in {"src", "href", "srcset", "style"}]
+    assert links
+    assert all(link.startswith("data:") for link in links)
+    assert "url(" not in html
+    assert "@import" not in html
+    assert ("content", "width=device-width, initial-scale=1") in tree.attributes
+    policy = [v for n, v in tree.attributes if n == "content" and v and "default-src 'none'" in v]
+    assert len(policy) == 1
+    assert "script-src" not in policy[0]
+
+
+def test_hostile_text_stays_text(make_result):
+    evil = '</td><script>alert(1)</script><img src=x onerror="alert(1)"> $\\frac{'
+    result = make_result(
+        evil,
+        0.1,
+        0.05,
+        method=evil,
+        command=evil,
+        facts={evil: evil},
+        environment={evil: evil},
+        artifacts={evil: evil},
+        recipe={evil: [evil, {"a": evil}]},
+        created=evil,
+        split_hash=evil,
+    )
+    result["protocol"][evil] = evil
+    result["data"]["source"] = evil
+    result["slices"][evil] = {"about": evil, "users": 1}
+    result["learning_curve"][0]["val/" + evil] = 0.3
+    tree = parse(
+        render([result, make_result("b", 0.2, 0.1, protocol=result["protocol"], split_hash=evil)])
+    )
+    assert "script" not in tree.tags
+    assert not [name for name, _ in tree.attributes if name.startswith("on")]
+    assert all(image["src"].startswith("data:") for image in tree.images)
+    assert sum("<script>alert(1)</script>" in text for text in tree.text) > 8
+
+
+def test_twins_ceiling_and_leak_are_shown(make_result):
+    result = make_result("a", 0.1, 0.05, oracle={"test/recall@10": 0.3, "test/ndcg@10": 0.2})
+    result["metrics"]["test_ties_shuffled/ndcg@10"] = {"value": 0.0444, "low": 0.04, "high": 0.05}
+    result["leakage"] = {"test": {"older_than_training_share": 0.993}}
+    text = " ".join(parse(render([result])).text)
+    assert "ndcg@10, ties shuffled" in text
+    assert "0.0444" in text
+    assert "best achievable" in text
+    assert "leaks by design: 99% of the test targets" in text
+
+
+def test_the_least_that_a_result_must_hold_is_enough():
+    result = {
+        "name": "least",
+        "split_hash": "x",
+        "protocol": {},
+        "metrics": {"test/recall@10": 0.1, "test/ndcg@10": 0.05},
+    }
+    html = render([result])
+    assert headings(html) == ["Leaderboard", "Checks", "Origin of least"]
+    parse(html)
+
+
+def test_paired_tests_and_seeds_are_shown(make_result):
+    test = {
+        "name": "b",
+        "metric": "ndcg@10",
+        "difference": 0.0123,
+        "low": 0.01,
+        "high": 0.0146,
+        "wins": 1200,
+        "ties": 20000,
+        "losses": 800,
+        "effect_size": 0.12,
+        "p_holm": 0.0004,
+        "significant": True,
+    }
+    spread = {"mean": 0.21, "std": 0.003, "seeds": 3}
+    comparison = {
+        "baseline": "a",
+        "metrics": ["recall@10", "ndcg@10"],
+        "tests": [test],
+        "seeds": {"b": {"test/ndcg@10": spread, "test/mrr@5": spread}},
+    }
+    html = render([make_result("a", 0.2, 0.1)], comparison)
+    text = " ".join(parse(html).text)
+    assert "Against a" in headings(html)
+    assert "+0.0123 [+0.0100, +0.0146]" in text
+    assert "1,200 / 20,000 / 800" in text
+    assert text.count("0.2100") == 1
+
+
+def test_written_to_the_folder_and_the_same_every_time(tmp_path, make_result):
+    result = make_result("a", 0.2, 0.1)
+    folder = Folder.at(tmp_path / "new")
+    uri = write_report(result, folder)
+    assert uri == f"{folder.uri}/report.html"
+    first = folder.read_bytes("report.html")
+    write_report([result], folder)
+    assert folder.read_bytes("report.html") == first
+
+
+def test_runs_of_different_splits_are_not_drawn_together(tmp_path, make_result):
+    pair = [make_result("a", 0.2, 0.1), make_result("b", 0.2, 0.1, split_hash="y")]
+    with pytest.raises(ConfigError, match="must get results of one split"):
+        write_report(pair, Folder.at(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, make_result):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="file"):
+        write_report(make_result("a", 0.2, 0.1), Folder.at(tmp_path / "file"))
+
+
+def test_a_trade_off_needs_two_known_costs(make_result):
+    runs = [make_result(n, 0.2, 0.1) for n in "ab"]
+    draw = {"metric": "ndcg@10", "label": "ms"}
+    assert plots.trade_off(runs, ["a", "b"], costs=[1.0, None], **draw) is None
+    assert plots.trade_off(runs, ["a", "b"], costs=[0, 0], **draw) is not None
+    assert plots.trade_off(runs, ["a", "b"], costs=[0.5, 3000.0], **draw) is not None
+
+
+def test_more_runs_than_colours(make_result):
+    runs = [make_result(f"run {n}", *np.random.default_rng(n).random(2) / 5) for n in range(11)]
+    assert len(parse(render(runs)).images) >= 6
