@@ -1,0 +1,145 @@
+"""A real study on a tiny log: a failing trial, shared artifacts, a winner on fresh seeds."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from itemese.artifacts import Store
+from itemese.errors import ConfigError, TrainingError
+from itemese.search.config import SearchConfig
+from itemese.search.space import Space, check_space
+from itemese.search.study import run_study
+
+pytestmark = pytest.mark.ray
+
+NUM_USERS, NUM_ITEMS, EVENTS = 48, 12, 8
+TWO_HEADS = {"method.dim": 8, "method.num_heads": 2}
+INDIVISIBLE = {"method.dim": 8, "method.num_heads": 3}
+
+
+def write_log(folder: Path) -> None:
+    """Users who walk round a ring of items, so that one epoch learns something."""
+    folder.mkdir()
+    rows = [
+        {
+            "user_id": f"u{user:02}",
+            "item_id": f"i{(user + place) % NUM_ITEMS:02}",
+            "timestamp": place,
+        }
+        for user in range(NUM_USERS)
+        for place in range(EVENTS)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "interactions.parquet")
+    items = [{"item_id": f"i{item:02}", "title": f"Item {item}"} for item in range(NUM_ITEMS)]
+    pq.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
+
+
+def make_space(log: Path, **changes: Any) -> Space:
+    recipe = {
+        "name": "tiny",
+        "logs": {"source": "parquet", "path": str(log)},
+        "method": {"name": "sasrec", "dim": 12, "num_heads": 2, "num_layers": 1},
+        "training": {"max_epochs": 2, "batch_size": 16, "learning_rate": 0.01},
+        "evaluation": {"bootstrap_samples": 100},
+    }
+    study = {
+        "recipe": "unused.yaml",
+        "parameters": {
+            "method.dim": {"kind": "choice", "choices": [8, 12]},
+            "method.num_heads": {"kind": "choice", "choices": [2, 3]},
+        },
+        "enqueue": [TWO_HEADS],
+        "num_trials": 3,
+        "seeds": [5, 6],
+    }
+    return check_space(SearchConfig.parse(study | changes), recipe)
+
+
+def test_study_survives_a_failing_trial_and_bundles_its_winner(
+    ray_cluster: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_log(tmp_path / "log")
+    # Each value is fine by itself, so only running the point shows that the two do not fit.
+    space = make_space(tmp_path / "log")
+    space = dataclasses.replace(space, enqueued=(INDIVISIBLE, TWO_HEADS))
+    storage = str(tmp_path / "store")
+    with caplog.at_level(logging.INFO, logger="itemese.search"):
+        result = run_study(space, storage=storage, name="tiny", max_concurrent=2)
+
+    assert [t.number for t in result.trials] == [0, 1, 2]
+    assert [t.ending.status for t in result.trials] == ["completed", "failed", "completed"]
+    default, failed, other = result.trials
+    assert default.values == space.defaults == {"method.dim": 12, "method.num_heads": 2}
+    assert "a dim that num_heads divides" in failed.ending.error
+    assert "trial 1 (of 0..2) failed" in caplog.text
+    assert other.values == TWO_HEADS
+
+    # Logs and sequences were built before the trials: both trials found them.
+    for trial in (default, other):
+        assert {key.split("/")[0] for key in trial.ending.reused} == {"logs", "sequences"}
+        assert [key.split("/")[0] for key in trial.ending.built] == ["training"]
+
+    best = max((default, other), key=lambda t: (t.ending.objective, -t.number))
+    winner = result.winner
+    assert winner is not None
+    assert winner.trial == best.number
+    assert [run.seed for run in winner.reruns] == [5, 6]
+    mean = sum(run.validation["val/ndcg@10"] for run in winner.reruns) / 2
+    assert winner.validation == pytest.approx(mean)
+    recalls = [run.test["test/recall@10"] for run in winner.reruns]
+    assert winner.test["test/recall@10"]["mean"] == pytest.approx(sum(recalls) / 2)
+    assert (Path(winner.bundle) / "bundle.json").is_file()
+
+    home = tmp_path / "store" / "studies" / "tiny"
+    written = json.loads((home / "study.json").read_text())
+    assert written["best_trial"] == best.number
+    assert written["validation"]["default"] == default.ending.objective
+    assert written["cost"]["stages_reused"] == 4 + len(failed.ending.reused)
+    assert list(home.glob("*/events.out.tfevents.*"))
+    # The search never touched the test split: only the two fresh seeds were evaluated.
+    assert len(list((tmp_path / "store" / "evaluation").iterdir())) == 2
+
+    with pytest.raises(ConfigError, match="`name` must be new; got 'tiny'"):
+        run_study(space, storage=storage, name="tiny")
+    changed = dataclasses.replace(
+        space, recipe=space.recipe | {"training": {**space.recipe["training"], "max_epochs": 3}}
+    )
+    with pytest.raises(ConfigError, match=r"recipe.training.max_epochs: 2 -> 3"):
+        run_study(changed, storage=storage, name="tiny", resume=True)
+    again = run_study(space, storage=storage, name="tiny", resume=True)
+    assert again.trials == result.trials
+    assert again.winner == winner
+
+
+def test_study_without_one_good_trial_says_why(ray_cluster: None, tmp_path: Path) -> None:
+    write_log(tmp_path / "log")
+    space = dataclasses.replace(make_space(tmp_path / "log", num_trials=1), defaults=INDIVISIBLE)
+    with pytest.raises(TrainingError, match=r"The first says: .*a dim that num_heads divides"):
+        run_study(space, storage=str(tmp_path / "store"), name="bad")
+
+
+def test_what_a_study_refuses_before_it_starts(ray_cluster: None, tmp_path: Path) -> None:
+    write_log(tmp_path / "log")
+    storage = str(tmp_path / "store")
+    space = make_space(tmp_path / "log")
+    with pytest.raises(ConfigError, match="`name` must be letters"):
+        run_study(space, storage=storage, name="../up")
+    with pytest.raises(ConfigError, match="`name` must be a study to resume; got 'none'"):
+        run_study(space, storage=storage, name="none", resume=True)
+    nested = dataclasses.replace(
+        space, recipe=space.recipe | {"training": {**space.recipe["training"], "num_workers": 2}}
+    )
+    with pytest.raises(ConfigError, match=r"`training.num_workers` must be 0 .*got 2"):
+        run_study(nested, storage=storage, name="nested")
+    sizes = {"codebooks.codebook_size": {"kind": "choice", "choices": [64, 256]}}
+    useless = make_space(tmp_path / "log", parameters=sizes, enqueue=[])
+    with pytest.raises(ConfigError, match=r"must have an effect.*sasrec.* uses no codebooks"):
+        run_study(useless, storage=storage, name="useless")
+    # Nothing that was refused has taken its name.
+    assert not Store(storage).root.child("studies/useless").exists("space.json")

@@ -1,0 +1,45 @@
+"""How many trials run side by side, so that none waits for ever."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from itemese.errors import ConfigError
+from itemese.search.config import SearchConfig
+from itemese.search.planning import Plan, plan_resources
+from itemese.search.space import Space
+
+RATE = {"kind": "uniform", "low": 0.001, "high": 0.1}
+ON_RAY_DATA = {"embeddings.dim": {"kind": "int", "low": 2, "high": 9}}
+
+
+def plan(
+    resources: dict[str, float],
+    parameters: dict[str, Any] | None = None,
+    *,
+    limit: int | None = None,
+    workers: int = 0,
+) -> Plan:
+    varied = parameters or {"training.learning_rate": RATE}
+    config = SearchConfig.parse({"recipe": "r.yaml", "parameters": varied})
+    recipe: Any = SimpleNamespace(training=SimpleNamespace(num_workers=workers))
+    return plan_resources(Space(config, {}, {}, ()), recipe, resources, limit=limit)
+
+
+def test_one_cpu_a_trial_as_many_as_the_cluster_holds() -> None:
+    assert plan({"CPU": 8.0}) == Plan({"CPU": 1}, 8)
+    assert plan({"CPU": 8.0}, limit=3) == Plan({"CPU": 1}, 3)
+    assert plan({"CPU": 2.0}, limit=9) == Plan({"CPU": 1}, 2)
+    assert plan({"CPU": 8.0, "GPU": 2.0}) == Plan({"CPU": 1, "GPU": 1}, 2)
+
+
+def test_a_stage_on_ray_data_inside_a_trial_finds_a_free_cpu() -> None:
+    assert plan({"CPU": 4.0}, ON_RAY_DATA) == Plan({"CPU": 1}, 3)
+    assert plan({"CPU": 2.0}, ON_RAY_DATA) == Plan({"CPU": 1}, 1)
+    assert plan({"CPU": 1.0}, ON_RAY_DATA) == Plan({"memory": 1}, 1)
+
+
+def test_recipe_with_workers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`training.num_workers` must be 0 in a search.*got 2"):
+        plan({"CPU": 4.0}, workers=2)
