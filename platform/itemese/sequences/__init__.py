@@ -1,1 +1,1 @@
-"""sequences"""
+"""Interactions in; filtered, ordered, split histories and a catalogue out."""

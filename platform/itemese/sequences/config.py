@@ -1,0 +1,49 @@
+"""What the sequences room may be told."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from itemese.config import Config
+
+
+class SequencesConfig(Config):
+    """Filtering, order and split of the histories.
+
+    Attributes:
+        duplicates: What happens to a second event with the same user, item and timestamp. Where
+            all timestamps of the log are equal, time cannot tell a repeat from a copy, so no event
+            counts as a duplicate.
+        min_user_events: Users with fewer events are dropped (with `min_item_events`: to a
+            fixpoint, the k-core); 0 and 1 drop nobody. Events are counted, repeats included.
+        min_item_events: Items with fewer events are dropped; 0 and 1 drop none.
+        order: What orders a user's events. ``auto`` takes an explicit `pos` column if the log has
+            one, else the timestamp; ``input`` is the order of the raw file. Equal places keep the
+            input's order. A temporal split always orders by time first, then by this.
+        ties: Events of a user with equal timestamps, adjacent in the order above, keep it
+            (``input``) or are permuted by the seed (``shuffle``).
+        split: ``leave_one_out`` (last event test, second-last validation; users with fewer than
+            three events only train) or ``temporal`` (two cuts in time for all users).
+        validation_share: Temporal only: share of all events between the two cuts.
+        test_share: Temporal only: share of all events at or after the last cut.
+        num_shards: Parquet files of histories; None takes one for each million events.
+    """
+
+    duplicates: Literal["keep", "drop"] = "drop"
+    min_user_events: int = Field(default=0, ge=0)
+    min_item_events: int = Field(default=0, ge=0)
+    order: Literal["auto", "pos", "timestamp", "input"] = "auto"
+    ties: Literal["input", "shuffle"] = "input"
+    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    validation_share: float = Field(default=0.1, gt=0.0, lt=1.0)
+    test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
+    num_shards: int | None = Field(default=None, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _leave_training_events(self) -> Self:
+        if self.validation_share + self.test_share >= 1.0:
+            message = (
+                "less than 1 for validation_share + test_share, or nothing is left to train on"
+            )
+            raise ValueError(message)
+        return self

@@ -1,0 +1,164 @@
+"""Third round: filter one partition, split its histories, write its shard, tell what is in it.
+
+Letters: U users, E events of a partition, V items of the log, I items that are kept.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from itemese.artifacts import Folder
+from itemese.schema import HISTORIES, Split
+from itemese.sequences.facts import Lengths, ShardFacts
+from itemese.sequences.hashing import combine, hash_strings
+from itemese.sequences.partitions import Partition
+from itemese.sequences.splits import (
+    first_targets,
+    split_by_time,
+    split_last_two,
+    tied_targets,
+    time_counts,
+)
+
+_SECOND_LANE = 0x5851F42D4C957F2D
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """What the k-core leaves.
+
+    Attributes:
+        items [V] bool: items that stay; None keeps all.
+        min_user_events: Users with fewer events of those items go.
+    """
+
+    items: np.ndarray | None
+    min_user_events: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a partition is split.
+
+    Attributes:
+        index_of [V] int32: item_index of each item of the log; -1 where it is dropped.
+        num_items: I.
+        cuts: ``(validation_cut, test_cut)`` seconds; None leaves one out.
+    """
+
+    index_of: np.ndarray
+    num_items: int
+    cuts: tuple[int, int] | None
+
+
+def keep_events(partition: Partition, survivors: Survivors) -> np.ndarray:
+    """Return a mask ``[E] bool``: events of surviving items whose user has enough of them."""
+    if survivors.items is None:
+        kept = np.ones(len(partition.item), bool)
+    else:
+        kept = survivors.items[partition.item]
+    if survivors.min_user_events > 1 and len(kept):
+        sizes = np.add.reduceat(kept.astype(np.int64), partition.offsets[:-1])
+        kept &= np.repeat(sizes >= survivors.min_user_events, partition.lengths())
+    return kept
+
+
+def count_items(partition: Partition, survivors: Survivors, num_vocabulary: int) -> np.ndarray:
+    """Return how many surviving events each item of the log has, ``[V] int64``."""
+    return np.bincount(partition.item[keep_events(partition, survivors)], minlength=num_vocabulary)
+
+
+def count_times(partition: Partition, survivors: Survivors, start: int, width: int) -> np.ndarray:
+    """Return the surviving events in each bin of time; see `splits.find_cut`."""
+    return time_counts(partition.timestamp[keep_events(partition, survivors)], start, width)
+
+
+def write_shard(
+    partition: Partition,
+    survivors: Survivors,
+    plan: Plan,
+    item_hash: np.ndarray,
+    *,
+    folder: Folder,
+    name: str,
+) -> ShardFacts:
+    """Filter, split and write one partition.
+
+    Args:
+        partition: Whole, ordered histories.
+        survivors: What is kept.
+        plan: How it is split.
+        item_hash: [V] uint64, hash of each item id.
+        folder: Where shards go; a partition without events writes none.
+        name: File name of this shard.
+    """
+    kept = keep_events(partition, survivors)
+    owner = np.repeat(np.arange(len(partition.users)), partition.lengths())
+    sizes = np.bincount(owner[kept], minlength=len(partition.users))
+    stays = sizes > 0
+    offsets = np.concatenate([[0], np.cumsum(sizes[stays])]).astype(np.int64)
+    users = partition.users.filter(pa.array(stays))
+    code, time = partition.item[kept], partition.timestamp[kept]
+    item = plan.index_of[code]
+    split = split_by_time(time, *plan.cuts) if plan.cuts else split_last_two(offsets)
+    if len(users):
+        folder.write_table(name, _table(users, offsets, item, time, split))
+    targets = {
+        part.name.lower(): first_targets(offsets, split, part)
+        for part in (Split.VALIDATION, Split.TEST)
+    }
+    train = np.bincount(item[split == Split.TRAIN], minlength=plan.num_items)
+    held_out = np.concatenate([item[events] for events in targets.values()])
+    return ShardFacts(
+        _counts(offsets, time, split, targets),
+        _split_hash(hash_strings(users), item_hash[code], offsets, split),
+        train,
+        np.bincount(held_out, minlength=plan.num_items),
+        Lengths.of(np.diff(offsets)),
+    )
+
+
+def _table(
+    users: pa.Array, offsets: np.ndarray, item: np.ndarray, time: np.ndarray, split: np.ndarray
+) -> pa.Table:
+    """Return rows of the HISTORIES schema without touching the events."""
+    edges = pa.array(offsets.astype(np.int32))
+    lists = [pa.ListArray.from_arrays(edges, pa.array(column)) for column in (item, time, split)]
+    return pa.Table.from_arrays([users, *lists], schema=HISTORIES)
+
+
+def _counts(
+    offsets: np.ndarray, time: np.ndarray, split: np.ndarray, targets: dict[str, np.ndarray]
+) -> dict[str, int]:
+    """Count what adds up over shards."""
+    per_split = np.bincount(split, minlength=3)
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    trained = np.bincount(owner[split == Split.TRAIN], minlength=len(offsets) - 1)
+    held_out = np.diff(offsets) - trained
+    back = time[1:] < time[:-1]
+    back[offsets[1:-1] - 1] = False
+    counts = {
+        "users": len(offsets) - 1,
+        "events": len(split),
+        "shards": int(len(split) > 0),
+        "steps_back_in_time": int(back.sum()),
+        "cold_users": int((trained == 0).sum()),
+        "train_only_users": int((held_out == 0).sum()),
+    }
+    counts |= {f"events/{part.name.lower()}": int(per_split[part]) for part in Split}
+    for name, events in targets.items():
+        counts[f"targets/{name}"] = len(events)
+        counts[f"tied/{name}"] = tied_targets(offsets, time, events)
+    return counts
+
+
+def _split_hash(
+    user_hash: np.ndarray, item_hash: np.ndarray, offsets: np.ndarray, split: np.ndarray
+) -> tuple[int, int]:
+    """Hash the set of (user, item, split, place); a sum, so that the order of rows is nothing."""
+    lengths = np.diff(offsets)
+    place = np.arange(len(split)) - np.repeat(offsets[:-1], lengths)
+    lane = combine(np.repeat(user_hash, lengths), item_hash, split, place)
+    other = combine(lane, _SECOND_LANE)
+    return int(lane.sum(dtype=np.uint64)), int(other.sum(dtype=np.uint64))

@@ -1,0 +1,87 @@
+"""What the stage tells of its output."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from itemese.config import digest_of
+from itemese.sequences.config import SequencesConfig
+from itemese.sequences.facts import Lengths, LogFacts, ShardFacts
+
+
+@dataclass(frozen=True)
+class Before:
+    """The log before any filter.
+
+    Attributes:
+        facts: From the scan.
+        num_items: Distinct items.
+        lengths: Raw history lengths.
+        duplicates: Events dropped as such.
+        core_rounds: Counting rounds until the k-core was a fixpoint; 0 where it is off.
+    """
+
+    facts: LogFacts
+    num_items: int
+    lengths: Lengths
+    duplicates: int
+    core_rounds: int
+
+
+def summarise(
+    config: SequencesConfig,
+    *,
+    order: str,
+    cuts: tuple[int, int] | None,
+    before: Before,
+    after: ShardFacts,
+) -> dict[str, Any]:
+    """Return the content of ``summary.json``.
+
+    `split_hash` names the set of (user, item, split, place in the history): two preparations with
+    equal hashes rank the same targets after the same histories, however they are sharded.
+
+    A target is *tied* when its timestamp equals that of the event before or after it in the user's
+    history, so that another order of the tie would make another event the target.
+    """
+    counts, cold = after.counts, after.train_count == 0
+    events = counts["events"]
+    targets = {}
+    for name in ("validation", "test"):
+        number, tied = counts[f"targets/{name}"], counts[f"tied/{name}"]
+        share = round(tied / number, 6) if number else 0.0
+        targets[name] = {"count": number, "tied": tied, "tied_share": share}
+    return {
+        "num_users": counts["users"],
+        "num_items": len(after.train_count),
+        "num_events": events,
+        "num_users_in": before.lengths.num_users,
+        "num_items_in": before.num_items,
+        "num_events_in": before.facts.num_events,
+        "duplicates": config.duplicates,
+        "duplicates_removed": before.duplicates,
+        "k_core": {
+            "min_user_events": config.min_user_events,
+            "min_item_events": config.min_item_events,
+            "rounds": before.core_rounds,
+            "events_removed": before.facts.num_events - before.duplicates - events,
+        },
+        "order": order,
+        "times": before.facts.times,
+        "first_time": before.facts.first_time,
+        "last_time": before.facts.last_time,
+        "steps_back_in_time": counts["steps_back_in_time"],
+        "ties": config.ties,
+        "split": config.split,
+        "cuts": {"validation": cuts[0], "test": cuts[1]} if cuts else None,
+        "split_hash": digest_of([*after.split_hash, events]),
+        "events": {name: counts[f"events/{name}"] for name in ("train", "validation", "test")},
+        "targets": targets,
+        "cold_items": int(cold.sum()),
+        "targets_of_cold_items": int(np.sum(after.target_count[cold])),
+        "users_without_training": counts["cold_users"],
+        "users_only_training": counts["train_only_users"],
+        "history_length": {"before": before.lengths.describe(), "after": after.lengths.describe()},
+        "num_shards": counts["shards"],
+    }
