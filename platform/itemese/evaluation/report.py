@@ -32,6 +32,16 @@ _CHECKS = {
 }
 
 
+_LEVEL = {
+    "codes": ("size", ",d"),
+    "used": ("used", ",d"),
+    "perplexity": ("perplexity", ",.1f"),
+    "distinct prefixes": ("prefixes", ",d"),
+    "mean fan-out": ("mean_fan_out", ",.2f"),
+    "error left": ("error", ".1%"),
+}
+
+
 def write_report(
     result: Result | Sequence[Result],
     folder: Folder,
@@ -201,7 +211,7 @@ def _curves(ranked: Sequence[Result], names: Sequence[str]) -> str:
 
 
 def _codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
-    figures, rows = [], []
+    figures, levels_rows, rows = [], [], []
     for result, name in zip(ranked, names, strict=True):
         health = result.get("codebooks") or {}
         levels = code_levels(health)
@@ -210,13 +220,26 @@ def _codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
                 f"{name}. Bars: codes in use; diamonds: perplexity, equal to the bar at even use."
             )
             figures.append(page.figure(plots.code_use(levels), caption))
-        if health.get("collision_rate") is not None:
-            rows.append([name, f"{float(health['collision_rate']):.2%}"])
+        if health:
+            before, after = (health.get(f"collision_rate_{when}") for when in ("before", "after"))
+            group = health.get("largest_collision_group")
+            shares = ["-" if share is None else f"{share:.2%}" for share in (before, after)]
+            rows.append([name, *shares, "-" if group is None else f"{group:,}"])
+        levels_rows += [
+            [name, str(place), *[_or_dash(level.get(key), form) for key, form in _LEVEL.values()]]
+            for place, level in enumerate(levels, start=1)
+        ]
+    collisions = ["run", "items sharing their codes", "after disambiguation", "largest such group"]
     return page.section(
         "Semantic IDs",
+        page.table(collisions, rows),
         page.figures(*figures),
-        page.table(["run", "items whose codes another item had before disambiguation"], rows),
+        page.table(["run", "code position", *_LEVEL], levels_rows),
     )
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def code_levels(health: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from itemese.randomness import derive_seed
 from itemese.schema import Example, Histories, Split
 
 
@@ -112,8 +113,7 @@ def _distinct(
 
 
 def _hashes(user_ids: list[str], seed: int) -> np.ndarray:
-    salt = f"{seed}/evaluation/users".encode()[:16].ljust(16, b"\0")
-    digests = (
-        hashlib.blake2b(user.encode(), digest_size=8, person=salt).digest() for user in user_ids
-    )
+    """Return ``[N] uint64``, the same on every machine."""
+    key = derive_seed(seed, "evaluation/users").to_bytes(8, "big")
+    digests = (hashlib.blake2b(user.encode(), digest_size=8, key=key).digest() for user in user_ids)
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)

@@ -91,9 +91,19 @@ def result_of(name, recall, ndcg, **changes):
 
 HEALTH = {
     "num_items": 12101,
-    "collision_rate": 0.083,
+    "code_length": 4,
+    "collision_rate_before": 0.083,
+    "collision_rate_after": 0.0,
+    "largest_collision_group": 11,
     "levels": [
-        {"size": 256, "used": 256, "perplexity": 201.3},
+        {
+            "size": 256,
+            "used": 256,
+            "perplexity": 201.3,
+            "prefixes": 256,
+            "mean_fan_out": 256.0,
+            "error": 0.62,
+        },
         {"size": 256, "used": 249, "perplexity": 188.0},
         {"size": 256, "used": 231, "perplexity": 150.7},
         {"size": 16, "used": 11, "perplexity": 1.3},

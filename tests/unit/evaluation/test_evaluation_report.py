@@ -71,6 +71,8 @@ def test_all_sections_of_a_comparison(four_results):
         "exclude_seen yes",
         "seen items allowed",
         "8.30%",
+        "62.0%",
+        "201.3",
         "beam_width 50",
         "sequences/a1b2c3d4e5f60718",
         "python jobs/train.py jobs/recipes/sasrec_beauty.yaml",
