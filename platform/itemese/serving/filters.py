@@ -4,6 +4,7 @@ Shape letter: I items.
 """
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -21,14 +22,12 @@ CACHED_MASKS = 64
 
 
 class ItemFilters:
-    """Turns filters into masks and remembers the latest.
-
-    Not safe for several threads at once.
-    """
+    """Turns filters into masks and remembers the latest; safe for several threads."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._table = catalog.table
         self._cache: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._lock = threading.Lock()
 
     @staticmethod
     def key(wanted: Filter | None) -> str:
@@ -48,16 +47,20 @@ class ItemFilters:
         if not wanted:
             return None
         key = self.key(wanted)
-        if key not in self._cache:
-            passed = np.ones(self._table.num_rows, dtype=bool)
-            for column, value in wanted.items():
-                many = isinstance(value, Sequence) and not isinstance(value, str)
-                passed &= self._holds(column, list(value) if many else [value])  # type: ignore[arg-type,list-item]
-            self._cache[key] = torch.from_numpy(passed)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        passed = np.ones(self._table.num_rows, dtype=bool)
+        for column, value in wanted.items():
+            many = isinstance(value, Sequence) and not isinstance(value, str)
+            passed &= self._holds(column, list(value) if many else [value])  # type: ignore[arg-type,list-item]
+        mask = torch.from_numpy(passed)
+        with self._lock:
+            self._cache[key] = mask
             if len(self._cache) > CACHED_MASKS:
                 self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+        return mask
 
     def _holds(self, column: str, values: list[FilterValue]) -> np.ndarray:
         """Return ``[I]`` bool: whether the item's column holds one of `values`."""

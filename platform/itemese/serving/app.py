@@ -1,0 +1,145 @@
+"""The HTTP interface as a FastAPI application; it knows neither Ray nor the engine."""
+
+import math
+import time
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from itemese import __version__
+from itemese.serving.config import ServingConfig
+from itemese.serving.failures import add_handlers, failure
+from itemese.serving.guard import Guard, Metrics
+from itemese.serving.messages import (
+    Answered,
+    Failed,
+    HistoryEvent,
+    Item,
+    RecommendRequest,
+    ScoreRequest,
+)
+from itemese.serving.query import Answer, Event, Query, QueryError, split_events
+
+_FAILURES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Failed} for status in (401, 404, 413, 422, 500, 503)
+}
+
+
+class Service(Protocol):
+    """What stands behind the addresses."""
+
+    def ready(self) -> bool:
+        """Return whether questions can be answered now."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is known of the model, with its name under ``model``."""
+
+    async def answer(self, query: Query) -> Answer:
+        """Answer one query.
+
+        Raises:
+            QueryError: The query cannot be answered.
+            Busy: Too many requests at once.
+        """
+
+
+def create_app(service: Service, settings: ServingConfig, token: str | None = None) -> FastAPI:
+    """Return the application.
+
+    Args:
+        service: Answers.
+        settings: Limits.
+        token: What clients must send; None hears only this machine.
+    """
+    app = FastAPI(
+        title="itemese",
+        version=__version__,
+        description="Recommendations for histories of items.",
+        redoc_url=None,
+        responses=_FAILURES,
+    )
+    metrics = Metrics()
+    app.add_middleware(Guard, token=token, max_body_bytes=settings.max_body_bytes, metrics=metrics)
+    add_handlers(app)
+
+    async def answered(request: Request, query: Query) -> Answered:
+        answer = await service.answer(query)
+        metrics.cold_starts.inc(int(answer.cold_start))
+        metrics.unknown_items.inc(len(answer.unknown_items))
+        items = [
+            Item(item_id=i.item_id, title=i.title, score=_plain(i.score)) for i in answer.items
+        ]
+        return Answered(
+            items=items,
+            model=service.describe()["model"],
+            latency_ms=round(1000 * (time.perf_counter() - request.state.started), 3),
+            unknown_items=answer.unknown_items,
+            cold_start=answer.cold_start,
+            request_id=request.state.request_id,
+        )
+
+    def events(history: list[str | HistoryEvent]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        if len(history) > settings.max_history:
+            message = (
+                f"`history` must have at most {settings.max_history} events; got {len(history)}. "
+                "Send the newest."
+            )
+            raise QueryError(message)
+        plain: list[Event] = [
+            e if isinstance(e, str) else e.model_dump(exclude_none=True) for e in history
+        ]
+        return split_events(plain)
+
+    @app.post("/v1/recommend")
+    async def recommend(request: Request, body: RecommendRequest) -> Answered:
+        """Recommend items for a history; an empty or unknown one gets the most popular items."""
+        items, times = events(body.history)
+        query = Query(
+            history=items,
+            timestamps=times,
+            k=body.k,
+            exclude=tuple(body.exclude),
+            filter=body.filter,
+            exclude_seen=body.exclude_seen,
+        )
+        return await answered(request, query)
+
+    @app.post("/v1/score")
+    async def score(request: Request, body: ScoreRequest) -> Answered:
+        """Score given items for a history; items that the model cannot score have null."""
+        items, times = events(body.history)
+        return await answered(request, Query(items, times, score_items=tuple(body.item_ids)))
+
+    @app.get("/v1/model")
+    async def model() -> dict[str, Any]:
+        """Tell which model answers, how it was evaluated and what it can be asked."""
+        return service.describe()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Tell that the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz(request: Request) -> Response:
+        """Tell whether the model is loaded and warm."""
+        if service.ready():
+            return JSONResponse({"status": "ready"})
+        message = "`service` must be ready; got a model that still loads. Try again in a second."
+        retry = {"Retry-After": "1"}
+        return failure(503, message, request.state.request_id, headers=retry)
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        """Counters of the replica that answers, in Prometheus' text format."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _plain(score: float | None) -> float | None:
+    """Return a score that JSON can carry."""
+    return score if score is not None and math.isfinite(score) else None

@@ -1,0 +1,161 @@
+"""What every request passes before and after the application: id, token, size, counting."""
+
+import hmac
+import ipaddress
+import logging
+import re
+import time
+import uuid
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from itemese.serving.failures import failure
+
+_LOG = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+"""Answered without a token: they tell no more than that the service is there."""
+
+PATHS = OPEN_PATHS | {"/v1/recommend", "/v1/score", "/v1/model", "/metrics"}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Metrics:
+    """Counters of one replica, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "itemese_requests", "Requests answered.", ["path", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "itemese_request_seconds",
+            "Time in the service.",
+            ["path"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.cold_starts = Counter(
+            "itemese_cold_starts", "Answers without a known item.", registry=self.registry
+        )
+        self.unknown_items = Counter(
+            "itemese_unknown_items", "Unknown items in requests.", registry=self.registry
+        )
+
+
+class Guard:
+    """ASGI middleware around the application.
+
+    It gives each request an id (the client's ``X-Request-ID`` if that is well-formed), checks the
+    bearer token in constant time, reads at most `max_body_bytes` of the body, turns what nobody
+    expected into a 500 without its text, and counts. Without a token only this machine is heard.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, max_body_bytes: int, metrics: Metrics
+    ) -> None:
+        self.app = app
+        self.token = token
+        self.max_body_bytes = max_body_bytes
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {}).update(request_id=request_id, started=started)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                named = (b"x-request-id", request_id.encode())
+                message = {**message, "headers": [*message.get("headers", []), named]}
+            await send(message)
+
+        try:
+            await self._admitted(scope, headers, receive, answer)
+        except Exception:
+            _LOG.exception("request %s failed", request_id)
+            if status:
+                raise
+            message = "`service` must not fail; got an error of its own. Report the request_id."
+            await failure(500, message, request_id)(scope, receive, answer)
+        path = scope["path"] if scope["path"] in PATHS else "other"
+        self.metrics.requests.labels(path, str(status)).inc()
+        self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
+
+    async def _admitted(
+        self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send
+    ) -> None:
+        """Pass the request on if its token and its size are right."""
+        request_id = scope["state"]["request_id"]
+        if scope["path"] not in OPEN_PATHS and not self._may_ask(scope, headers):
+            message = (
+                "`Authorization` must be 'Bearer <token>' with the service's token. "
+                "Send that header."
+                if self.token
+                else "`client` must be on the service's machine, for it has no token. Set one "
+                "with ITEMESE_TOKEN to serve other machines."
+            )
+            refusal = failure(401, message, request_id, headers={"WWW-Authenticate": "Bearer"})
+            await refusal(scope, receive, send)
+            return
+        body = await self._body(headers, receive)
+        if body is None:
+            message = f"`body` must have at most {self.max_body_bytes} bytes. Send less at once."
+            await failure(413, message, request_id)(scope, receive, send)
+            return
+        replayed = False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()
+            replayed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, replay, send)
+
+    def _may_ask(self, scope: Scope, headers: dict[str, str]) -> bool:
+        """Return whether the client showed the token, or needs none."""
+        if self.token:
+            scheme, _, shown = headers.get("authorization", "").partition(" ")
+            matches = hmac.compare_digest(shown.strip().encode("latin-1"), self.token.encode())
+            return scheme.lower() == "bearer" and matches
+        client = scope.get("client")
+        return client is None or is_loopback(client[0])
+
+    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes | None:
+        """Return the body, or None as soon as it is known to be too large."""
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self.max_body_bytes:
+            return None
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > self.max_body_bytes:
+                return None
+            if not message.get("more_body", False):
+                return bytes(body)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is this machine's own."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

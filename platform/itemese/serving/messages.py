@@ -1,0 +1,105 @@
+"""What travels over HTTP, typed; ``/docs`` is made from this."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from itemese.serving.config import MAX_K
+
+ItemId = Annotated[StrictStr, Field(min_length=1, max_length=512)]
+Value = StrictStr | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Message(BaseModel):
+    """Base: unknown fields are refused, so that a misspelt one is noticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HistoryEvent(Message):
+    """One event of a history; a bare item_id is the same without a time."""
+
+    item_id: ItemId
+    timestamp: Annotated[int, Field(strict=True, ge=0, le=2**53)] | None = None
+
+
+class RecommendRequest(Message):
+    """Who is asking, by history, and what may come back."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {"history": ["1", "260"], "k": 5},
+                {
+                    "history": [{"item_id": "1", "timestamp": 978300760}],
+                    "k": 5,
+                    "exclude": ["2"],
+                    "filter": {"genres": ["Drama", "Comedy"]},
+                },
+            ]
+        },
+    )
+
+    history: list[ItemId | HistoryEvent] = Field(description="Oldest first; may be empty.")
+    k: int = Field(default=10, ge=1, le=MAX_K, strict=True, description="Items wanted.")
+    exclude: list[ItemId] = Field(
+        default=[], max_length=10_000, description="Items never to return."
+    )
+    filter: dict[str, Value | Annotated[list[Value], Field(max_length=MAX_K)]] | None = Field(
+        default=None,
+        max_length=16,
+        description="Column of the catalogue to a value, or to values of which one must be held.",
+    )
+    exclude_seen: StrictBool | None = Field(
+        default=None,
+        description="Leave out the history's items; by default as the model was evaluated.",
+    )
+
+
+class ScoreRequest(Message):
+    """Which items to score for a history."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"history": ["1", "260"], "item_ids": ["1196", "1210"]}]},
+    )
+
+    history: list[ItemId | HistoryEvent] = Field(description="Oldest first; may be empty.")
+    item_ids: list[ItemId] = Field(min_length=1, max_length=MAX_K)
+
+
+class Item(Message):
+    """One item of an answer. The title is data: escape it before showing it as markup."""
+
+    item_id: str
+    title: str
+    score: float | None = Field(description="Comparable within this answer; null if it has none.")
+
+
+class Answered(Message):
+    """An answer."""
+
+    items: list[Item] = Field(description="Best first; scores come in the order asked.")
+    model: str = Field(description="Experiment and digest of the bundle.")
+    latency_ms: float = Field(description="Time in the service.")
+    unknown_items: list[str] = Field(description="Items of the request that were ignored.")
+    cold_start: bool = Field(description="No known item in the history: popular items came.")
+    request_id: str
+
+
+class Failure(Message):
+    """What went wrong."""
+
+    code: str
+    message: str
+    field: str | None = Field(description="Path of the offending field of the request.")
+    request_id: str
+
+
+class Failed(Message):
+    """Every answer that is not a success has this shape."""
+
+    error: Failure
