@@ -1,1 +1,1 @@
-"""training"""
+"""The training loop, its checkpoints, and the Ray Train shell around it."""

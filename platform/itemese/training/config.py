@@ -27,6 +27,10 @@ class TrainingConfig(Config):
         patience: Validations without a better `metric` before training stops.
         precision: ``auto`` takes bf16 where the hardware has it (CUDA), else fp32.
         bucketed: Whether batches hold histories of similar length, which saves padding.
+        group_users: Histories held in memory at once, rounded up to whole shards; batches mix the
+            users of one such group.
+        checkpoint_every_steps: Optimiser steps between checkpoints inside an epoch; None saves at
+            the ends of epochs only.
         num_workers: Ray Train workers; 0 trains in this process without Ray.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         use_gpu: Whether each Ray Train worker gets a GPU.
@@ -48,6 +52,8 @@ class TrainingConfig(Config):
     patience: int = Field(default=5, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     bucketed: bool = True
+    group_users: int = Field(default=200_000, ge=1)
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=0, ge=0)
     cpus_per_worker: float = Field(default=1.0, gt=0)
     use_gpu: bool = False

@@ -1,0 +1,205 @@
+"""The training histories as a list of micro-batches that every worker derives alike.
+
+An epoch streams the shards in an order drawn by (seed, epoch), a bounded group of them at a time.
+Inside a group, histories of similar length go into one batch and the batches are shuffled. The
+plan depends on the seed, the epoch and the counts alone, so any worker can find its share, and a
+resumed run its place, without reading what came before.
+
+Step s of an epoch takes the micro-batches ``s * W * A`` and on (W workers, A accumulated); worker
+r takes ``s * W * A + a * W + r`` at accumulation a. Hence W = 2, A = 1 sees exactly what W = 1,
+A = 2 sees. The last step of an epoch is filled up with the first batches of its last group.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from itemese.artifacts import Folder
+from itemese.errors import DataError
+from itemese.randomness import numpy_generator
+from itemese.schema import Example, Histories, Split
+from itemese.training.config import TrainingConfig
+
+SHORTEST = 2
+"""Training events without which a history holds nothing to predict."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which micro-batches of a step are this worker's.
+
+    Attributes:
+        workers: W, all workers of the run.
+        rank: r, this one.
+        accumulation: A, micro-batches of each worker and step.
+    """
+
+    workers: int = 1
+    rank: int = 0
+    accumulation: int = 1
+
+    @property
+    def step_size(self) -> int:
+        """Micro-batches of one optimiser step over all workers."""
+        return self.workers * self.accumulation
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Shards that are in memory together.
+
+    Attributes:
+        shards: Their file names.
+        num_batches: Micro-batches that their users fill.
+    """
+
+    shards: list[str]
+    num_batches: int
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The training events of a sequences artifact.
+
+    Attributes:
+        sequences: The artifact.
+        users_of_shard: Users with enough training events, by shard file.
+        config: Batch size, bucketing and group size.
+        longest: Newest training events of a user that an example holds.
+        seed: The experiment's.
+    """
+
+    sequences: Folder
+    users_of_shard: dict[str, int]
+    config: TrainingConfig
+    longest: int
+    seed: int
+
+    @classmethod
+    def scan(
+        cls, sequences: Folder, config: TrainingConfig, *, max_history: int, seed: int
+    ) -> "TrainingData":
+        """Count the users of each shard; only the small `split` column is read.
+
+        Args:
+            sequences: The artifact.
+            config: Batch size, bucketing and group size.
+            max_history: Newest events that the model sees. An example holds one more, because
+                each item needs a successor to predict.
+            seed: The experiment's.
+
+        Raises:
+            DataError: No user has two training events.
+        """
+        counts = {n: _count_users(sequences, n) for n in Histories.shard_names(sequences)}
+        if not sum(counts.values()):
+            message = (
+                "`sequences` must hold a user with at least 2 training events; got none in "
+                f"{len(counts)} shards. Bring longer histories or lower the k-core."
+            )
+            raise DataError(message)
+        return cls(sequences, counts, config, max_history + 1, seed)
+
+    @property
+    def num_users(self) -> int:
+        """Users that are trained on."""
+        return sum(self.users_of_shard.values())
+
+    def steps_in_epoch(self, epoch: int, step_size: int) -> int:
+        """Return the optimiser steps of an epoch, of `step_size` micro-batches each."""
+        return math.ceil(sum(g.num_batches for g in self._groups(epoch)) / step_size)
+
+    def total_steps(self, step_size: int) -> int:
+        """Return the steps that `max_epochs` and `max_steps` allow."""
+        if len(self._groups(0)) == 1:  # then no epoch is cut differently from another
+            total = self.steps_in_epoch(0, step_size) * self.config.max_epochs
+        else:
+            epochs = range(self.config.max_epochs)
+            total = sum(self.steps_in_epoch(epoch, step_size) for epoch in epochs)
+        return min(total, self.config.max_steps or total)
+
+    def steps(
+        self, epoch: int, share: Share, *, start: int = 0
+    ) -> Iterator[list[tuple[int, list[Example]]]]:
+        """Yield this worker's micro-batches of each step.
+
+        Args:
+            epoch: From 0.
+            share: Which worker asks.
+            start: First step of the epoch that is wanted; groups before it are not read.
+
+        Yields:
+            A pairs of the micro-batch's number in the epoch and its examples.
+        """
+        groups = self._groups(epoch)
+        total = self.steps_in_epoch(epoch, share.step_size) * share.step_size
+        first, begin = 0, start * share.step_size
+        mine: list[tuple[int, list[Example]]] = []
+        for number, group in enumerate(groups):
+            stop = total if number == len(groups) - 1 else first + group.num_batches
+            if stop > begin:
+                block, batches = self._load(group, epoch, number)
+                for place in range(max(first, begin), stop):
+                    if place % share.workers != share.rank:
+                        continue
+                    users = batches[(place - first) % group.num_batches]
+                    examples = [block.example(int(u), longest=self.longest) for u in users]
+                    mine.append((place, examples))
+                    if len(mine) == share.accumulation:
+                        yield mine
+                        mine = []
+            first += group.num_batches
+
+    def _groups(self, epoch: int) -> list[_Group]:
+        """Return the epoch's groups of shards, in order; none is empty."""
+        names = sorted(name for name, users in self.users_of_shard.items() if users)
+        order = numpy_generator(self.seed, f"training/shards/{epoch}").permutation(len(names))
+        groups: list[_Group] = []
+        waiting: list[str] = []
+        users = 0
+        for place in order:
+            waiting.append(names[place])
+            users += self.users_of_shard[names[place]]
+            if users >= self.config.group_users:
+                groups.append(_Group(waiting, math.ceil(users / self.config.batch_size)))
+                waiting, users = [], 0
+        if waiting:
+            groups.append(_Group(waiting, math.ceil(users / self.config.batch_size)))
+        return groups
+
+    def _load(self, group: _Group, epoch: int, number: int) -> tuple[Histories, list[np.ndarray]]:
+        """Read a group; return its training events and the users of each batch."""
+        block = Histories.read(self.sequences, group.shards).only(Split.TRAIN)
+        lengths = block.lengths()
+        users = np.flatnonzero(lengths >= SHORTEST)
+        generator = numpy_generator(self.seed, f"training/batches/{epoch}/{number}")
+        clipped = np.minimum(lengths[users], self.longest)
+        order = users[_order(clipped, generator, bucketed=self.config.bucketed)]
+        # Parts of nearly equal size: a last batch of one user would weigh as much as the others.
+        batches = np.array_split(order, group.num_batches)
+        return block, [batches[place] for place in generator.permutation(len(batches))]
+
+
+def _order(lengths: np.ndarray, generator: np.random.Generator, *, bucketed: bool) -> np.ndarray:
+    """Return the users in the order in which they are cut into batches.
+
+    Lengths are jittered by up to a tenth, so that epochs do not repeat the same batches.
+    """
+    if not bucketed:
+        return generator.permutation(len(lengths))
+    draw = generator.random(len(lengths))
+    return np.argsort(lengths * (1 + 0.1 * draw) + draw, kind="stable")
+
+
+def _count_users(sequences: Folder, shard: str) -> int:
+    """Return the users of a shard who have enough training events."""
+    column = sequences.child("histories").read_table(shard, ["split"])["split"]
+    users = 0
+    for chunk in column.chunks:
+        is_train = chunk.values.to_numpy(zero_copy_only=False) == Split.TRAIN
+        before = np.concatenate([[0], np.cumsum(is_train)])
+        lengths = np.diff(before[chunk.offsets.to_numpy()])
+        users += int((lengths >= SHORTEST).sum())
+    return users

@@ -1,0 +1,300 @@
+"""The training loop: the same in this process and in every Ray Train worker.
+
+It knows methods only through `Method` and its surroundings only through `Hooks`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+
+from itemese.artifacts import Folder
+from itemese.errors import ArtifactError
+from itemese.methods.base import Method, Stage
+from itemese.training.checkpoints import (
+    Checkpoint,
+    latest_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    snapshot,
+)
+from itemese.training.config import TrainingConfig
+from itemese.training.data import Share, TrainingData
+from itemese.training.progress import Console, Progress
+from itemese.training.stepping import Stepper, learning_rate, make_accelerator
+
+STEPS_TIMED = 1000
+"""Newest steps over which the median step time is taken."""
+
+
+class Validate(Protocol):
+    """Ranks a worker's share of the validation users."""
+
+    def __call__(
+        self, module: nn.Module, device: torch.device, *, rank: int, workers: int
+    ) -> tuple[dict[str, float], int]:
+        """Return the sum of each metric over the share, and the share's size."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What surrounds a loop.
+
+    Attributes:
+        validate: Measures the module; None trains to the end and keeps the last state.
+        checkpoints: Where checkpoints are kept and looked for; None keeps none.
+        report: Called by every worker after each validation and checkpoint with flat metrics and
+            the checkpoint just written (None on workers but the first, and where there is none).
+        on_metrics: Called by the first worker after each validation with flat metrics.
+    """
+
+    validate: Validate | None = None
+    checkpoints: Folder | None = None
+    report: Callable[[dict[str, float], Folder | None], None] | None = None
+    on_metrics: Callable[[dict[str, float]], None] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training came to.
+
+    Attributes:
+        state: Tensors of the selected module, on the CPU.
+        best: Validation metrics of that module.
+        curve: Rows of the learning curve.
+        steps: Optimiser steps taken.
+        epochs: Epochs begun.
+        seconds: Training and validation, over all attempts.
+        tokens_per_second: History events trained on in a second of training.
+        step_seconds: Median over the newest steps.
+    """
+
+    state: dict[str, Tensor]
+    best: dict[str, float]
+    curve: list[dict[str, float]]
+    steps: int
+    epochs: int
+    seconds: float
+    tokens_per_second: float
+    step_seconds: float
+
+
+def fit(
+    method: Method,
+    module: nn.Module,
+    data: TrainingData,
+    config: TrainingConfig,
+    *,
+    seed: int = 0,
+    hooks: Hooks | None = None,
+) -> Fitted:
+    """Train `module` in place and return its best state.
+
+    Args:
+        method: Gives batches, loss terms and stages.
+        module: Built by the method.
+        data: The training histories.
+        config: The training section.
+        seed: The experiment's: of batch order, dropout and sampled negatives.
+        hooks: Validation, checkpoints and reports.
+
+    Raises:
+        TrainingError: A loss term is not finite.
+        ArtifactError: A checkpoint cannot be written.
+        ConfigError: No loss term is on, or the precision is not to be had.
+    """
+    return _Run(method, module, data, config, seed=seed, hooks=hooks or Hooks()).go()
+
+
+def plan_stages(stages: Sequence[Stage], total: int) -> list[tuple[Stage, int]]:
+    """Deal `total` steps out to the stages by their shares; each gets at least one."""
+    assert abs(sum(stage.share for stage in stages) - 1) < 1e-6, "shares of stages must sum to 1"
+    plan, done, share = [], 0, 0.0
+    for stage in stages:
+        share += stage.share
+        until = max(done + 1, round(share * total))
+        plan.append((stage, until - done))
+        done = until
+    return plan
+
+
+class _Run:
+    """One call of `fit`."""
+
+    def __init__(
+        self,
+        method: Method,
+        module: nn.Module,
+        data: TrainingData,
+        config: TrainingConfig,
+        *,
+        seed: int,
+        hooks: Hooks,
+    ) -> None:
+        self.method = method
+        self.data = data
+        self.config = config
+        self.seed = seed
+        self.hooks = hooks
+        use_gpu = config.use_gpu if config.num_workers else True
+        self.accelerator: Accelerator = make_accelerator(config, use_gpu=use_gpu)
+        self.module = module.to(self.accelerator.device)
+        workers, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.share = Share(workers, rank, config.accumulation)
+        self.plan = plan_stages(method.stages(), data.total_steps(self.share.step_size))
+        self.trainable = {n for n, p in module.named_parameters() if p.requires_grad}
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+        self.step_seconds: deque[float] = deque(maxlen=STEPS_TIMED)
+        self.console = Console(sum(steps for _, steps in self.plan), speaks=rank == 0)
+        self.started = time.monotonic()
+
+    def go(self) -> Fitted:
+        """Train every stage from wherever the last attempt came to."""
+        optimizer = self._resume()
+        while self.progress.stage < len(self.plan):
+            stage, steps = self.plan[self.progress.stage]
+            self._choose_trained(stage)
+            stepper = Stepper(
+                self.method,
+                self.module,
+                stage=stage,
+                config=self.config,
+                accelerator=self.accelerator,
+                seed=self.seed,
+            )
+            if optimizer is not None:
+                restore_optimizer(stepper.optimizer, optimizer)
+            optimizer = None
+            while self.progress.stage_step < steps and self.progress.waited < self.config.patience:
+                self._train_epoch(stepper, steps)
+            self._end_stage()
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(name in self.trainable)
+        done = self.progress
+        return Fitted(
+            state=self.best or snapshot(self.module),
+            best=done.best,
+            curve=done.curve,
+            steps=done.step,
+            epochs=done.epoch + (done.epoch_step > 0),
+            seconds=round(done.seconds, 3),
+            tokens_per_second=round(done.tokens / max(done.train_seconds, 1e-9), 1),
+            step_seconds=median(self.step_seconds) if self.step_seconds else 0.0,
+        )
+
+    def _train_epoch(self, stepper: Stepper, stage_steps: int) -> None:
+        """Go on with the current epoch until it or the stage ends, then validate and save."""
+        here, every = self.progress, self.config.checkpoint_every_steps
+        steps_in_epoch = self.data.steps_in_epoch(here.epoch, self.share.step_size)
+        self.module.train()
+        rate = 0.0
+        clock = time.perf_counter()
+        for micro_batches in self.data.steps(here.epoch, self.share, start=here.epoch_step):
+            rate = learning_rate(self.config, here.stage_step, stage_steps)
+            facts = stepper.step(micro_batches, epoch=here.epoch, step=here.step, rate=rate)
+            seconds = time.perf_counter() - clock
+            here.add(facts, seconds)
+            self.step_seconds.append(seconds)
+            self.console.step(here, facts)
+            if here.stage_step == stage_steps or here.epoch_step == steps_in_epoch:
+                break
+            if every and here.step % every == 0:
+                self._save(stepper, {})
+            clock = time.perf_counter()
+        if here.epoch_step == steps_in_epoch:
+            here.epoch, here.epoch_step = here.epoch + 1, 0
+        self._end_epoch(stepper, rate, ended=here.stage_step == stage_steps)
+
+    def _end_epoch(self, stepper: Stepper, rate: float, *, ended: bool) -> None:
+        """Validate if it is time, note what is best, write a checkpoint and report."""
+        here, metrics, best = self.progress, {}, False
+        due = here.epoch % self.config.validate_every == 0 or ended
+        if self.hooks.validate is not None and due:
+            metrics = self._validate()
+            best = here.add_validation(metrics, self.config)
+            if best:
+                self.best = snapshot(self.module)
+        self._tick()
+        row = here.close_row(metrics, rate)
+        self.console.row(row, self.config.metric, best=best)
+        self._save(stepper, row)
+        if metrics and self.hooks.on_metrics is not None and self.accelerator.is_main_process:
+            self.hooks.on_metrics(dict(row))
+
+    def _validate(self) -> dict[str, float]:
+        """Return metrics over all validation users, equal on every worker."""
+        assert self.hooks.validate is not None
+        sums, users = self.hooks.validate(
+            self.module,
+            self.accelerator.device,
+            rank=self.share.rank,
+            workers=self.share.workers,
+        )
+        total = torch.tensor([*sums.values(), users], dtype=torch.float64)
+        total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
+        *values, count = total.tolist()
+        return {name: value / count for name, value in zip(sums, values, strict=True)}
+
+    def _end_stage(self) -> None:
+        """Go on from the best state of the stage; the next one selects anew."""
+        here = self.progress
+        here.stage, here.stage_step, here.waited = here.stage + 1, 0, 0
+        if here.stage < len(self.plan):
+            if self.best is not None:
+                self.module.load_state_dict(self.best)
+            here.best, self.best = {}, None
+
+    def _choose_trained(self, stage: Stage) -> None:
+        """Freeze what the stage does not train; what `build` froze stays frozen."""
+        for name, parameter in self.module.named_parameters():
+            chosen = not stage.trains or name.startswith(stage.trains)
+            parameter.requires_grad_(chosen and name in self.trainable)
+        trained = any(parameter.requires_grad for parameter in self.module.parameters())
+        assert trained, f"stage {stage.name!r} trains nothing: no parameter under {stage.trains}"
+
+    def _tick(self) -> None:
+        """Move the time since the last call into the record."""
+        now = time.monotonic()
+        self.progress.seconds += now - self.started
+        self.started = now
+
+    def _save(self, stepper: Stepper, metrics: dict[str, float]) -> None:
+        """Write a checkpoint on the first worker, and let every worker report."""
+        self._tick()
+        place = None
+        if self.hooks.checkpoints is not None and self.accelerator.is_main_process:
+            optimizer = optimizer_tensors(stepper.optimizer)
+            state = Checkpoint(self.progress, snapshot(self.module), self.best, optimizer)
+            place = save_checkpoint(self.hooks.checkpoints, state)
+        if self.hooks.report is not None:
+            self.hooks.report(metrics, place)
+
+    def _resume(self) -> dict[str, Tensor] | None:
+        """Take up the newest checkpoint; return its optimiser tensors, None for a new run."""
+        if self.hooks.checkpoints is None:
+            return None
+        found = latest_checkpoint(self.hooks.checkpoints)
+        steps = [found.progress.step if found else -1]
+        # Workers that see different checkpoints would train different models without a word.
+        if self.share.workers > 1:
+            broadcast_object_list(steps)
+        if steps[0] != (found.progress.step if found else -1):
+            message = (
+                f"`storage` must be the same for all workers; got checkpoint step {steps[0]} on "
+                f"the first and another on worker {self.share.rank}. Use a shared storage."
+            )
+            raise ArtifactError(message)
+        if found is None:
+            return None
+        self.progress, self.best = found.progress, found.best
+        self.module.load_state_dict(found.model)
+        return found.optimizer

@@ -1,0 +1,173 @@
+"""Where a run is, what it has seen, and what it tells."""
+
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from itemese.training.config import TrainingConfig
+from itemese.training.stepping import StepFacts
+
+_LOG = logging.getLogger(__name__)
+
+LOG_SECONDS = 10.0
+"""Seconds between two lines of progress."""
+
+
+@dataclass
+class Window:
+    """Sums since the last row of the learning curve."""
+
+    steps: int = 0
+    loss: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, facts: StepFacts, seconds: float) -> None:
+        """Add one step."""
+        self.steps += 1
+        self.loss += facts.loss
+        for name, value in facts.terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
+        self.tokens += facts.tokens
+        self.seconds += seconds
+
+    def means(self) -> dict[str, float]:
+        """Return ``train/loss`` and ``train/loss/<term>``, means over the steps."""
+        count = max(1, self.steps)
+        terms = {f"train/loss/{name}": value / count for name, value in self.terms.items()}
+        return {"train/loss": self.loss / count, **terms}
+
+
+@dataclass
+class Progress:
+    """The position of a run and its record; a checkpoint holds it as JSON.
+
+    Attributes:
+        stage: Number of the stage, from 0; the number of stages when all are done.
+        stage_step: Steps taken in this stage.
+        epoch: From 0.
+        epoch_step: Steps taken in this epoch.
+        step: Steps taken in all.
+        best: Metrics of the best validation of this stage, ``val/<metric>``.
+        waited: Validations since the best one.
+        seconds: Spent in all, validation included.
+        tokens: History events trained on.
+        train_seconds: Spent in steps.
+        window: What was seen since the last row of the curve.
+        curve: Rows of the learning curve.
+    """
+
+    stage: int = 0
+    stage_step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    waited: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    train_seconds: float = 0.0
+    window: Window = field(default_factory=Window)
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Progress":
+        """Read what `to_json` returned."""
+        return cls(**{**values, "window": Window(**values["window"])})
+
+    def add(self, facts: StepFacts, seconds: float) -> None:
+        """Note one step."""
+        self.stage_step += 1
+        self.epoch_step += 1
+        self.step += 1
+        self.tokens += facts.tokens
+        self.train_seconds += seconds
+        self.window.add(facts, seconds)
+
+    def add_validation(self, metrics: dict[str, float], config: TrainingConfig) -> bool:
+        """Note a validation; return whether it is the best one of the stage."""
+        name = f"val/{config.metric}"
+        if self.best and metrics[name] <= self.best[name]:
+            self.waited += 1
+            return False
+        self.best, self.waited = dict(metrics), 0
+        return True
+
+    def close_row(self, metrics: dict[str, float], rate: float) -> dict[str, float]:
+        """Append a row to the learning curve, and begin a new window."""
+        speed = self.window.tokens / max(self.window.seconds, 1e-9)
+        row = {
+            "step": self.step,
+            "epoch": self.epoch,
+            **self.window.means(),
+            **metrics,
+            "learning_rate": rate,
+            "tokens_per_second": round(speed, 1),
+            "seconds": round(self.seconds, 3),
+        }
+        self.curve.append(row)
+        self.window = Window()
+        return row
+
+
+class Console:
+    """Logs a line of progress every few seconds."""
+
+    def __init__(self, total_steps: int, *, speaks: bool) -> None:
+        self.total_steps = total_steps
+        self.speaks = speaks
+        self.last = time.monotonic()
+
+    def step(self, progress: Progress, facts: StepFacts) -> None:
+        """Log the step if the last line is old."""
+        if not self.speaks or time.monotonic() - self.last < LOG_SECONDS:
+            return
+        self.last = time.monotonic()
+        left = self.total_steps - progress.step
+        eta = left * progress.train_seconds / max(1, progress.step)
+        terms = " ".join(f"{name} {value:.4f}" for name, value in facts.terms.items())
+        _LOG.info(
+            "epoch %d step %d/%d loss %.4f (%s) %.0f tokens/s, ETA %s",
+            progress.epoch + 1,
+            progress.step,
+            self.total_steps,
+            facts.loss,
+            terms,
+            progress.tokens / max(progress.train_seconds, 1e-9),
+            duration(eta),
+        )
+
+    def row(self, row: dict[str, float], metric: str, *, best: bool) -> None:
+        """Log the end of an epoch."""
+        if not self.speaks:
+            return
+        self.last = time.monotonic()
+        value = row.get(f"val/{metric}")
+        shown = "" if value is None else f", val/{metric} {value:.4f}{' (best)' if best else ''}"
+        _LOG.info(
+            "epoch %d done at step %d/%d: train/loss %.4f%s, %.0f tokens/s, %s",
+            row["epoch"],
+            row["step"],
+            self.total_steps,
+            row["train/loss"],
+            shown,
+            row["tokens_per_second"],
+            duration(row["seconds"]),
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``1:02:03`` or ``2:03``.
+
+    >>> duration(3723.4), duration(59)
+    ('1:02:03', '0:59')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,160 @@
+"""The training stage: from artifacts to ``model.safetensors``."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from itemese.artifacts import Counts, Folder
+from itemese.evaluation.config import EvaluationConfig
+from itemese.methods.base import Method, MethodConfig, count_parameters, method_of
+from itemese.training.checkpoints import snapshot
+from itemese.training.config import TrainingConfig
+from itemese.training.data import TrainingData
+from itemese.training.inputs import build_module, load_inputs
+from itemese.training.loop import Fitted, Hooks, fit
+from itemese.training.validation import Validator
+
+VERSION = 1
+"""Raise it when this room's code changes what it writes."""
+
+_LOG = logging.getLogger(__name__)
+
+OnMetrics = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """All that a training run is; it travels to workers on other machines.
+
+    Attributes:
+        method: The method's settings.
+        training: The training section.
+        evaluation: The evaluation section, for validation.
+        seed: The experiment's.
+        sequences: The sequences artifact.
+        embeddings: The embeddings artifact, if the method needs it.
+        codebooks: The codebooks artifact, if the method needs it.
+        checkpoints: Where this run's checkpoints lie, the same after a restart.
+    """
+
+    method: MethodConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    seed: int
+    sequences: Folder
+    embeddings: Folder | None
+    codebooks: Folder | None
+    checkpoints: Folder
+
+
+def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None = None) -> Counts:
+    """Train the method and write ``model.safetensors`` and ``learning_curve.json``.
+
+    A training-free method is built and saved. A run that was killed goes on from its newest
+    checkpoint; checkpoints are removed when the model is written.
+
+    Args:
+        spec: What to train.
+        folder: Receives the files.
+        on_metrics: Called after each validation with flat metrics (``step``, ``epoch``,
+            ``train/loss``, ``val/ndcg@10``, ...).
+
+    Returns:
+        parameters, steps, epochs, seconds, best (validation metrics), tokens_per_second.
+
+    Raises:
+        ConfigError: Settings that cannot be carried out here.
+        DataError: Nothing to train on or to validate with.
+        ArtifactError: The storage cannot be written.
+        TrainingError: A loss term is not finite, or workers failed too often.
+    """
+    method = method_of(spec.method)
+    started = time.monotonic()
+    if not method.stages():
+        module = _build(method, spec)
+        fitted = Fitted(snapshot(module), {}, [], 0, 0, time.monotonic() - started, 0.0, 0.0)
+        parameters = count_parameters(module)
+    elif spec.training.num_workers == 0:
+        fitted, parameters = fit_spec(spec, Hooks(on_metrics=on_metrics))
+    else:
+        from itemese.training.distributed import fit_on_ray
+
+        fitted, parameters = fit_on_ray(spec, on_metrics)
+    folder.write_tensors("model.safetensors", fitted.state)
+    folder.write_json("learning_curve.json", fitted.curve)
+    spec.checkpoints.delete()
+    return {
+        "parameters": parameters,
+        "steps": fitted.steps,
+        "epochs": fitted.epochs,
+        "seconds": round(fitted.seconds, 3),
+        "best": fitted.best,
+        "tokens_per_second": fitted.tokens_per_second,
+        "step_seconds": fitted.step_seconds,
+    }
+
+
+def fit_spec(spec: TrainingSpec, hooks: Hooks) -> tuple[Fitted, int]:
+    """Build and train in this process, which may be one of several workers.
+
+    Args:
+        spec: What to train.
+        hooks: `report` and `on_metrics`; validation and checkpoints are those of the spec.
+
+    Returns:
+        The result and the number of parameters.
+    """
+    method = method_of(spec.method)
+    validator = Validator.prepare(
+        method,
+        sequences=spec.sequences,
+        training=spec.training,
+        evaluation=spec.evaluation,
+        seed=spec.seed,
+    )
+    data = TrainingData.scan(
+        spec.sequences, spec.training, max_history=spec.method.max_history, seed=spec.seed
+    )
+    module = _build(method, spec)
+    parameters = count_parameters(module)
+    _LOG.info("training %s: %d parameters, %d users", spec.method.name, parameters, data.num_users)
+    whole = Hooks(validator, spec.checkpoints, hooks.report, hooks.on_metrics)
+    return fit(method, module, data, spec.training, seed=spec.seed, hooks=whole), parameters
+
+
+def load_module(
+    method: Method, folder: Folder, artifacts: Mapping[str, Folder | None], *, seed: int = 0
+) -> nn.Module:
+    """Return the trained module, on the CPU and in evaluation mode.
+
+    Args:
+        method: The one that was trained.
+        folder: What `train_model` filled.
+        artifacts: ``sequences`` and, if needed, ``embeddings`` and ``codebooks``.
+        seed: The experiment's.
+    """
+    sequences = artifacts["sequences"]
+    assert sequences is not None, "a module cannot be loaded without its sequences artifact"
+    inputs = load_inputs(
+        method,
+        sequences=sequences,
+        embeddings=artifacts.get("embeddings"),
+        codebooks=artifacts.get("codebooks"),
+        seed=seed,
+    )
+    return method.restore(inputs, folder.read_tensors("model.safetensors")).eval()
+
+
+def _build(method: Method, spec: TrainingSpec) -> nn.Module:
+    """Build the untrained module from the spec's artifacts."""
+    inputs = load_inputs(
+        method,
+        sequences=spec.sequences,
+        embeddings=spec.embeddings,
+        codebooks=spec.codebooks,
+        seed=spec.seed,
+    )
+    return build_module(method, inputs)

@@ -1,0 +1,152 @@
+"""Rank validation users during training, each worker its share of them.
+
+Shapes: N users, M metrics.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from itemese.artifacts import Folder
+from itemese.errors import ConfigError, DataError
+from itemese.evaluation.config import EvaluationConfig
+from itemese.evaluation.metrics import metric_names, per_user
+from itemese.evaluation.ranking import method_ranker, rank_users
+from itemese.methods.base import Method
+from itemese.randomness import derive_seed
+from itemese.schema import Catalog, Histories, Split
+from itemese.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Measures a module on the validation split.
+
+    Attributes:
+        method: Ranks.
+        sequences: The sequences artifact, streamed at each validation.
+        catalog: The items.
+        evaluation: Cutoffs and batch size.
+        drawn: The users' histories if only some were drawn, else None.
+    """
+
+    method: Method
+    sequences: Folder
+    catalog: Catalog
+    evaluation: EvaluationConfig
+    drawn: Histories | None = None
+
+    @classmethod
+    def prepare(
+        cls,
+        method: Method,
+        *,
+        sequences: Folder,
+        training: TrainingConfig,
+        evaluation: EvaluationConfig,
+        seed: int,
+    ) -> "Validator":
+        """Draw the validation users, once for the whole run.
+
+        Raises:
+            ConfigError: `training.metric` is not measured with these cutoffs.
+            DataError: Nobody has a validation event.
+        """
+        names = metric_names(evaluation.cutoffs)
+        if training.metric not in names:
+            message = (
+                f"`training.metric` must be one of {', '.join(names)}; got "
+                f"{training.metric!r}. Change it, or add its cutoff to `evaluation.cutoffs`."
+            )
+            raise ConfigError(message)
+        drawn = None
+        if training.validation_users is not None:
+            drawn = _draw(sequences, training.validation_users, seed)
+        found = [drawn] if drawn is not None else Histories.stream(sequences)
+        if not any(len(block.targets(Split.VALIDATION).row) for block in found):
+            message = (
+                "`sequences` must hold a user with a validation event and a history before it; "
+                "got none. Bring users with at least 3 events, or move the temporal cut."
+            )
+            raise DataError(message)
+        return cls(method, sequences, Catalog.read(sequences), evaluation, drawn)
+
+    def __call__(
+        self, module: nn.Module, device: torch.device, *, rank: int, workers: int
+    ) -> tuple[dict[str, float], int]:
+        """Rank this worker's share of the users.
+
+        Args:
+            module: On `device`.
+            device: Where batches go.
+            rank: This worker.
+            workers: All of them.
+
+        Returns:
+            The sum of each metric over its users, by ``val/<metric>``, and their number.
+        """
+        rows = rank_users(
+            method_ranker(self.method, module, device),
+            self._share(rank, workers),
+            Split.VALIDATION,
+            config=self.evaluation,
+            catalog=self.catalog,
+            longest=self.method.config.max_history,
+        )
+        names = metric_names(self.evaluation.cutoffs)
+        sums = {f"val/{name}": float(per_user(name, rows.rank).sum()) for name in names}
+        return sums, rows.num_users
+
+    def _share(self, rank: int, workers: int) -> Iterator[Histories]:
+        """Yield every `workers`-th user of the drawn ones, or every `workers`-th shard."""
+        if self.drawn is not None:
+            yield take(self.drawn, np.arange(rank, self.drawn.num_users, workers))
+            return
+        for shard in Histories.shard_names(self.sequences)[rank::workers]:
+            yield Histories.read(self.sequences, [shard])
+
+
+def take(block: Histories, users: np.ndarray) -> Histories:
+    """Return these users of a block, ``users [N] int64``, in this order."""
+    sizes = block.lengths()[users]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    events = np.arange(offsets[-1]) + np.repeat(block.offsets[users] - offsets[:-1], sizes)
+    names = [block.user_id[user] for user in users]
+    lists = (block.item_index[events], block.timestamp[events], block.split[events])
+    return Histories(names, offsets, *lists)
+
+
+def _draw(sequences: Folder, max_users: int, seed: int) -> Histories:
+    """Return the users with a validation event whose hashed id is lowest.
+
+    The draw depends on ids and seed alone: neither sharding nor order changes it.
+    """
+    kept: Histories | None = None
+    order = np.empty(0, dtype=np.uint64)
+    key = derive_seed(seed, "training/validation_users").to_bytes(8, "big")
+    for block in Histories.stream(sequences):
+        found = take(block, block.targets(Split.VALIDATION).row)
+        kept = found if kept is None else _join(kept, found)
+        order = np.concatenate([order, _hashes(found.user_id, key)])
+        if kept.num_users > max_users:
+            lowest = np.sort(np.argpartition(order, max_users - 1)[:max_users])
+            kept, order = take(kept, lowest), order[lowest]
+    return kept if kept is not None else Histories.read(sequences, [])
+
+
+def _join(first: Histories, second: Histories) -> Histories:
+    """Return the users of both blocks."""
+    names = ("item_index", "timestamp", "split")
+    lists = [np.concatenate([getattr(first, n), getattr(second, n)]) for n in names]
+    offsets = np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]])
+    return Histories(first.user_id + second.user_id, offsets, *lists)
+
+
+def _hashes(user_ids: list[str], key: bytes) -> np.ndarray:
+    """Return ``[N] uint64``, the same on every machine."""
+    digests = (hashlib.blake2b(u.encode(), digest_size=8, key=key).digest() for u in user_ids)
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
