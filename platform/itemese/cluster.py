@@ -5,8 +5,10 @@ import os
 
 import ray
 
+# RAY_AUTH_MODE is not among them: unset, `ray.init` turns token authentication on for the cluster
+# that it starts, and makes the token. Set after `import ray` it is read too late by this process
+# and in time by the cluster, which then refuses its own driver (Ray 2.60).
 _SETTINGS = {
-    "RAY_AUTH_MODE": "token",  # an open cluster runs anybody's code; Ray creates the token
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A Dataset that waits for CPUs held by others would hang for 30 minutes; fail instead.
