@@ -93,9 +93,9 @@ def _names(values: Iterable[Value], where: str) -> tuple[str, ...]:
     """Return the values as text."""
     values = list(values)
     names = tuple(str(value) for value in values)
-    if not names or len(set(names)) != len(names) or any(isinstance(v, bool) for v in values):
+    if not names or len(set(names)) != len(names):
         message = f"`{where}.values` must be different texts or numbers; got {list(values)}. "
-        raise ConfigError(message + "Put words such as yes and no in quotes.")
+        raise ConfigError(message + "Name at least one, each once.")
     return names
 
 

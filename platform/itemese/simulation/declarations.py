@@ -8,16 +8,25 @@ too, written ``relation.attribute``. `choice` declares which item an event is ab
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from itemese.artifacts import Folder
 from itemese.config import Config, nearest, read_yaml
 from itemese.errors import ConfigError
 
-Value = str | int | float
+
+def _no_truth(value: Any) -> Any:
+    """Refuse a truth value, which YAML makes of a bare yes, no, on or off."""
+    if isinstance(value, bool):
+        message = "a text or a number (put words such as yes, no, on and off in quotes)"
+        raise ValueError(message)
+    return value
+
+
+Value = Annotated[str | int | float, BeforeValidator(_no_truth)]
 
 
 class Declaration(Config):
@@ -217,7 +226,12 @@ def load_network(network: str | Mapping[str, Any]) -> dict[str, Any]:
         return read_yaml(network)
     place = PurePosixPath(network.split("://", 1)[1])
     text = Folder.at(network[: -len(place.name) - 1]).read_bytes(place.name)
-    values = yaml.safe_load(text)
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        message = f"`{place.name}` must be valid YAML; got: {detail}. Mend that line."
+        raise ConfigError(message) from None
     if not isinstance(values, dict):
         message = f"`network` must be a mapping; got {type(values).__name__} in {network!r}. "
         raise ConfigError(message + "Begin it with `name:` and `entities:`.")
