@@ -1,0 +1,165 @@
+"""The embeddings stage: the catalogue's text in, one vector an item out, on a pool of Ray actors.
+
+Shapes: I items, D vector size, N rows of a block.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from itemese.artifacts import Counts, Folder
+from itemese.cluster import connect
+from itemese.embeddings.assembly import Assembly
+from itemese.embeddings.config import EmbeddingsConfig
+from itemese.embeddings.models import load_model, locate
+from itemese.embeddings.text import item_texts, text_columns
+from itemese.errors import ConfigError, DataError
+from itemese.schema import Embeddings
+
+VERSION = 1
+
+_BLOCK_ROWS = 512
+"""Items an actor takes at once: enough to sort by length, few enough to end together."""
+
+_MOST_BLOCKS = 8192
+"""Very large catalogues get larger blocks instead of more."""
+
+logger = logging.getLogger(__name__)
+
+
+def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder) -> Counts:
+    """Embed the text of every item of the catalogue.
+
+    Items without any text in `columns` get the mean vector of the others and are counted. Only
+    item text is read, which no event of any split has touched.
+
+    Args:
+        config: The section.
+        sequences: Holds ``catalog.parquet``, whose row is the item_index.
+        folder: Receives ``embeddings.safetensors`` and ``embeddings.json``.
+
+    Returns:
+        ``num_items``, ``dim``, ``items_without_text``, ``columns`` read, ``columns_absent``,
+        ``actors`` (at most), ``device``, ``items_per_second`` (model loading included).
+
+    Raises:
+        ConfigError: No such column, or a model that cannot be had.
+        DataError: An empty catalogue, no text at all, or vectors that are not finite.
+    """
+    locate(config.model)
+    filesystem, path = sequences.filesystem()
+    with pq.ParquetFile(f"{path}/catalog.parquet", filesystem=filesystem) as file:
+        num_items = file.metadata.num_rows
+        if not num_items:
+            message = "`catalog` must hold items; got none. Lower `sequences.min_item_count`."
+            raise DataError(message)
+        columns = text_columns(file.schema_arrow, config.columns)
+        started = time.monotonic()
+        connect()
+        # The object store holds the text (and spills it), not this process.
+        blocks = [ray.put(block) for block in _blocks(file, columns, num_items)]
+    device, pool = _plan(config, len(blocks))
+    # PyTorch takes as many threads as the actor has CPUs: Ray sets OMP_NUM_THREADS.
+    dataset = ray.data.from_arrow_refs(blocks).map_batches(
+        _Embedder,
+        fn_constructor_args=(config, columns, device),
+        batch_size=None,
+        batch_format="pyarrow",
+        **pool,
+    )
+    parts = _collect(dataset, num_items)
+    vectors = parts.finish()
+    seconds = time.monotonic() - started
+    if config.normalize:
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    embeddings = Embeddings("item", vectors, f"{config.model} of {', '.join(columns)}")
+    embeddings.validate(num_items)
+    embeddings.write(folder)
+    without = int((~parts.described).sum())
+    if without:
+        logger.info("%d of %d items have no text and got the mean vector", without, num_items)
+    return {
+        "num_items": num_items,
+        "dim": int(vectors.shape[1]),
+        "items_without_text": without,
+        "columns": columns,
+        "columns_absent": [c for c in config.columns if c not in columns],
+        "actors": pool["compute"].max_size,
+        "device": device,
+        "items_per_second": round(num_items / seconds, 1),
+    }
+
+
+class _Embedder:
+    """An actor: one copy of the model, one block of items at a time."""
+
+    def __init__(self, config: EmbeddingsConfig, columns: list[str], device: str) -> None:
+        self._config = config
+        self._columns = columns
+        self._model = load_model(config, device)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Return ``item_index``, ``described`` and ``vector`` of each row."""
+        texts = item_texts(block, self._columns, self._config.max_tokens)
+        described = np.array([bool(text) for text in texts])
+        # One stand-in keeps the width known where a whole block has no text.
+        some = self._model.encode([text for text in texts if text] or ["item"])
+        vectors = np.zeros((len(texts), some.shape[1]), dtype=np.float32)
+        vectors[described] = some[: int(described.sum())]
+        flat = pa.array(vectors.reshape(-1))
+        return pa.table(
+            {
+                "item_index": block["item_index"],
+                "described": pa.array(described),
+                "vector": pa.FixedSizeListArray.from_arrays(flat, some.shape[1]),
+            }
+        )
+
+
+def _blocks(file: pq.ParquetFile, columns: list[str], num_items: int) -> Iterator[pa.Table]:
+    """Yield the catalogue's text in blocks, each row with its item_index."""
+    rows = max(_BLOCK_ROWS, -(-num_items // _MOST_BLOCKS))
+    start = 0
+    for batch in file.iter_batches(batch_size=rows, columns=columns):
+        index = pa.array(np.arange(start, start + batch.num_rows))
+        start += batch.num_rows
+        yield pa.Table.from_batches([batch]).append_column("item_index", index)
+
+
+def _plan(config: EmbeddingsConfig, num_blocks: int) -> tuple[str, dict[str, Any]]:
+    """Choose the device and the actor pool for this cluster.
+
+    Returns:
+        The device, and the resource arguments of ``map_batches``.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
+    if config.device == "cuda" and not gpus:
+        message = "`embeddings.device` must be a device of the cluster; got 'cuda' without a GPU."
+        raise ConfigError(message + " Set it to auto.")
+    device = "cuda" if gpus and config.device != "cpu" else "cpu"
+    most = max(1, min(config.max_actors, num_blocks, gpus if device == "cuda" else int(cpus)))
+    # One actor is enough to begin, so a busy cluster delays this stage but cannot block it. One
+    # block in flight each: blocks last seconds, and a queue behind one actor would idle another.
+    compute = ray.data.ActorPoolStrategy(
+        min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1
+    )
+    # A cluster of one CPU keeps half of it for whatever else must run meanwhile.
+    pool = {"compute": compute, "num_cpus": 1.0 if cpus >= 2 else 0.5}
+    return device, pool | ({"num_gpus": 1} if device == "cuda" else {})
+
+
+def _collect(dataset: ray.data.Dataset, num_items: int) -> Assembly:
+    """Run the dataset and put its rows back in order."""
+    parts = Assembly(num_items)
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        vectors = batch["vector"].combine_chunks().flatten().to_numpy()
+        index, described = batch["item_index"].to_numpy(), batch["described"].to_numpy()
+        parts.add(index, vectors.reshape(len(index), -1), described)
+    return parts
