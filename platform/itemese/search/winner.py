@@ -15,6 +15,7 @@ import ray
 from itemese import pipeline
 from itemese.artifacts import Folder, Store
 from itemese.config import with_values
+from itemese.errors import ItemeseError
 from itemese.experiment import Experiment
 from itemese.search.records import Trial
 from itemese.search.space import Space
@@ -84,7 +85,13 @@ def crown(
         rerun
     )
     pending = [task.remote(recipe, storage=storage) for recipe in recipes.values()]
-    reruns: tuple[Rerun, ...] = tuple(ray.get(pending))
+    try:
+        reruns: tuple[Rerun, ...] = tuple(ray.get(pending))
+    except ray.exceptions.RayTaskError as error:
+        # Ray's own wrapper says the whole remote traceback; the user needs the sentence.
+        if isinstance(error.cause, ItemeseError):
+            raise error.cause from None
+        raise
     metric = space.config.metric
     chosen = max(reruns, key=lambda run: run.validation[metric])
     pipeline.bundle(Experiment.parse(recipes[chosen.seed]), store, folder)
