@@ -1,0 +1,96 @@
+"""Rows that equal an earlier row, found across all chunks by their fingerprints."""
+
+import json
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from itemese.artifacts import Folder
+from itemese.logs.files import Chunk
+from itemese.logs.shards import PART
+from itemese.schema import INTERACTIONS
+
+BUCKET_ROWS = 1 << 24
+"""Fingerprints that one task compares: 32 bytes a row, so about 500 MB."""
+
+REPEATS = pa.schema([(name, pa.int64()) for name in ("chunk", "row", "line")])
+REASON = "duplicate of an earlier row"
+
+
+def num_buckets(num_rows: int) -> int:
+    """Return how many hash buckets keep each comparison within one task's memory."""
+    return max(1, -(-num_rows // BUCKET_ROWS))
+
+
+def repeated_rows(keys: "ray.data.Dataset", buckets: int) -> dict[int, np.ndarray]:
+    """Return, for each chunk that has any, rows that equal an earlier one.
+
+    Args:
+        keys: Rows of `shards.KEYS`, already computed.
+        buckets: As given to the tasks that made them.
+
+    Returns:
+        By chunk ``[N, 2] int64``: row (rising) and line.
+    """
+    slim = keys.select_columns(["bucket", "chunk", "row", "line", "low", "high"])
+    # One bucket needs no shuffle, whose fixed cost is several seconds.
+    gathered = slim.repartition(1) if buckets == 1 else slim.repartition(buckets, keys=["bucket"])
+    found = gathered.map_batches(
+        later_copies, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+    )
+    tables = list(found.iter_batches(batch_size=None, batch_format="pyarrow"))
+    frame = pl.DataFrame(pa.concat_tables([REPEATS.empty_table(), *tables])).sort("row")
+    groups = frame.partition_by("chunk", as_dict=True)
+    return {int(key[0]): group.select("row", "line").to_numpy() for key, group in groups.items()}
+
+
+def later_copies(keys: pa.Table) -> pa.Table:
+    """Return chunk and place of every row whose fingerprint an earlier place has."""
+    frame = pl.DataFrame(keys.combine_chunks()).drop("bucket")
+    rows = frame.explode("row", "line", "low", "high").drop_nulls("row")
+    later = rows.filter(pl.col("row") > pl.col("row").min().over("low", "high"))
+    return later.select("chunk", "row", "line").to_arrow().cast(REPEATS)
+
+
+def take_out(chunk: Chunk, rows: np.ndarray, folder: Folder) -> dict[str, Any]:
+    """Move ``rows [N, 2] int64`` (row, line) of a chunk's shard to a quarantine part.
+
+    The new shard has a new name, so that a task which runs twice finds its input again.
+
+    Returns:
+        The old name, the new name and how many rows moved.
+    """
+    interactions = folder.child("interactions")
+    filesystem, path = interactions.filesystem()
+    old, new = chunk.shard, chunk.shard.replace(".parquet", "-unique.parquet")
+    parts: list[pa.Table] = []
+    options = {"filesystem": filesystem, "compression": "zstd"}
+    with (
+        pq.ParquetFile(f"{path}/{old}", filesystem=filesystem) as file,
+        pq.ParquetWriter(f"{path}/{new}", INTERACTIONS, **options) as writer,
+    ):
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            hit = np.isin(table["row"].to_numpy(), rows[:, 0])
+            writer.write_table(table.filter(pa.array(~hit)).cast(INTERACTIONS))
+            parts.append(_quarantined(table.filter(pa.array(hit)), chunk, rows))
+    folder.child("parts").write_table(f"duplicates-{chunk.shard}", pa.concat_tables(parts))
+    return {"old": old, "new": new, "rows": len(rows)}
+
+
+def _quarantined(table: pa.Table, chunk: Chunk, rows: np.ndarray) -> pa.Table:
+    """Return rows of a quarantine part."""
+    place = table["row"].to_numpy()
+    records = table.drop_columns(["row"]).to_pylist()
+    columns = {
+        "reason": [REASON] * len(table),
+        "file": [chunk.source.label if chunk.source else "simulated"] * len(table),
+        "row": rows[np.searchsorted(rows[:, 0], place), 1],
+        "raw": [json.dumps(record, ensure_ascii=False) for record in records],
+        "place": place,
+    }
+    return pa.table(columns, schema=PART)

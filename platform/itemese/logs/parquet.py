@@ -1,0 +1,105 @@
+"""Parquet chunks -> pieces of raw columns."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from itemese.logs.files import Chunk
+
+PIECE_ROWS = 1 << 20
+
+
+@dataclass
+class Piece:
+    """Some rows of a chunk, read but not judged.
+
+    Attributes:
+        columns: Raw columns under the input's names.
+        row [N] int64: Place in the input, unique and rising over all chunks.
+        line [N] int64: Place to report: row from 0 in Parquet, else line from 0 in the chunk.
+        raw: N raw texts of a text form; None where the columns say it all.
+        bad: Rows that could not be read: (row, line, reason, raw text).
+        num_rows: Rows that the piece held, bad ones included.
+        num_lines: Lines that the piece held, blank ones included (text forms).
+    """
+
+    columns: pl.DataFrame
+    row: np.ndarray
+    line: np.ndarray
+    num_rows: int
+    num_lines: int = 0
+    raw: "list[bytes] | None" = None
+    bad: list[tuple[int, int, str, str]] = field(default_factory=list)
+
+    def raw_text(self, places: np.ndarray) -> list[str]:
+        """Return the raw fields of some rows as text."""
+        if self.raw is not None:
+            return [self.raw[place].decode("utf-8", "backslashreplace") for place in places]
+        records = self.columns[places.tolist()].to_dicts()
+        return [json.dumps(record, default=str, ensure_ascii=False) for record in records]
+
+
+def parquet_pieces(chunk: Chunk, columns: list[str], file_bits: int) -> Iterator[Piece]:
+    """Yield the chunk's rows, at most `PIECE_ROWS` at a time, with only the needed columns."""
+    assert chunk.source is not None
+    with chunk.source.open() as stream:
+        file = pq.ParquetFile(stream)
+        groups = list(range(chunk.start, chunk.stop))
+        place = chunk.first_row
+        for batch in file.iter_batches(PIECE_ROWS, row_groups=groups, columns=columns):
+            line = np.arange(place, place + len(batch), dtype=np.int64)
+            place += len(batch)
+            row = line + (chunk.ordinal << file_bits)
+            yield _piece(pa.Table.from_batches([batch]), row, line)
+
+
+def _piece(table: pa.Table, row: np.ndarray, line: np.ndarray) -> Piece:
+    """Isolate rows whose text is no UTF-8 and hand the rest to polars."""
+    damaged = np.zeros(len(table), bool)
+    for place, column in enumerate(table.columns):
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        textual = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if not (textual or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            continue
+        plain = column.cast(kind) if kind != column.type else column
+        fine, faults = _valid_text(plain)
+        table = table.set_column(place, table.column_names[place], fine)
+        damaged |= faults
+    piece = Piece(pl.DataFrame(table), row, line, len(table))
+    if damaged.any():
+        hit = np.flatnonzero(damaged)
+        texts = piece.raw_text(hit)
+        rows = zip(row[hit].tolist(), line[hit].tolist(), texts, strict=True)
+        piece.bad = [(r, at, "bad encoding", text) for r, at, text in rows]
+        piece.columns = piece.columns.filter(pl.Series(~damaged))
+        piece.row, piece.line = row[~damaged], line[~damaged]
+    return piece
+
+
+def _valid_text(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """Return the column as valid text and a mask of the values that were not."""
+    large = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+    binary = column.cast(pa.large_binary() if large else pa.binary())
+    text = pa.large_string() if large else pa.string()
+    try:
+        return pc.cast(binary, text), np.zeros(len(column), bool)
+    except pa.ArrowInvalid:
+        values = binary.to_pylist()
+    faults = np.array([v is not None and not _is_utf8(v) for v in values])
+    shown = [None if v is None else v.decode("utf-8", "backslashreplace") for v in values]
+    return pa.chunked_array([pa.array(shown, text)]), faults
+
+
+def _is_utf8(value: bytes) -> bool:
+    """Return whether bytes decode."""
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,171 @@
+"""Raw columns of any type -> the interactions schema, with a reason for each bad row.
+
+Everything works on whole columns; a good row is never touched by Python.
+"""
+
+import polars as pl
+
+from itemese.errors import DataError
+from itemese.logs.config import TimestampUnit
+
+_PER_SECOND = {
+    "seconds": 1,
+    "milliseconds": 1_000,
+    "microseconds": 1_000_000,
+    "nanoseconds": 1_000_000_000,
+    "iso8601": 1,
+}
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999: later times are another unit in disguise."""
+
+OUTPUT = ["user_id", "item_id", "timestamp", "event", "rating", "pos", "row"]
+
+
+def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
+    """Cast raw columns to the schema and judge every row.
+
+    Args:
+        raw: Columns under our names, of any type; ``user_id``, ``item_id``, ``timestamp`` and
+            ``row`` are there, ``event``, ``rating`` and ``pos`` may be missing.
+        unit: Of the timestamp column.
+
+    Returns:
+        The columns of `OUTPUT` and ``reason``, null for a good row.
+
+    Raises:
+        DataError: A column whose type cannot hold what it should.
+    """
+    schema = raw.schema
+    seconds, time_faults = _seconds(schema["timestamp"], unit)
+    columns = {
+        "user_id": as_text("user_id", schema["user_id"]),
+        "item_id": as_text("item_id", schema["item_id"]),
+        "timestamp": seconds,
+        "event": as_text("event", schema.get("event", pl.Null())),
+        "rating": _number("rating", schema.get("rating", pl.Null()), pl.Float32()),
+        "pos": _number("pos", schema.get("pos", pl.Null()), pl.Int64()),
+    }
+    missing = [n for n in ("event", "rating", "pos") if n not in schema]
+    given = raw.with_columns(pl.lit(None).alias(n) for n in missing)
+    faults: list[tuple[pl.Expr, str]] = [
+        (is_blank("user_id", schema["user_id"]), "missing user_id"),
+        (is_blank("item_id", schema["item_id"]), "missing item_id"),
+        (pl.col("_user_id").is_null(), "user_id is not text or a whole number"),
+        (pl.col("_item_id").is_null(), "item_id is not text or a whole number"),
+        (is_blank("timestamp", schema["timestamp"]), "missing timestamp"),
+        *time_faults,
+    ]
+    for name in ("rating", "pos"):
+        if name in schema:
+            given_value = ~is_blank(name, schema[name])
+            faults.append((given_value & pl.col(f"_{name}").is_null(), f"non-numeric {name}"))
+    if "pos" in schema:
+        faults.append((pl.col("_pos").is_null(), "missing pos"))
+        faults.append((pl.col("_pos") < 0, "negative pos"))
+    reason = pl.coalesce([pl.when(fault).then(pl.lit(text)) for fault, text in faults])
+    judged = given.with_columns(value.alias(f"_{name}") for name, value in columns.items())
+    return judged.select(
+        *(pl.col(f"_{name}").alias(name) for name in columns), "row", reason.alias("reason")
+    )
+
+
+def as_text(name: str, kind: pl.DataType) -> pl.Expr:
+    """Return a column as text; whole floats (what pandas makes of integers) lose their ``.0``."""
+    column = pl.col(name)
+    if kind == pl.Null():
+        return pl.lit(None, pl.String)
+    if kind.is_float():
+        whole = column.is_finite() & (column == column.floor()) & (column.abs() < 2.0**53)
+        return pl.when(whole).then(column).cast(pl.Int64, strict=False).cast(pl.String)
+    if kind.is_integer() or kind in (pl.String(), pl.Categorical()) or kind == pl.Enum:
+        return column.cast(pl.String)
+    message = (
+        f"`logs.columns.{name}` must name a column of text or whole numbers; got {kind}. "
+        "Map another column or convert it."
+    )
+    raise DataError(message)
+
+
+def is_blank(name: str, kind: pl.DataType) -> pl.Expr:
+    """Return whether a value is absent: null, NaN, empty or only white space."""
+    column = pl.col(name)
+    if kind.is_float():
+        return column.is_null() | column.is_nan()
+    if kind == pl.String():
+        return column.is_null() | (column.str.strip_chars() == "")
+    return column.is_null()
+
+
+def _number(name: str, kind: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    """Return a column as `wanted`; what is no finite number of that kind becomes null."""
+    column = pl.col(name)
+    if kind == pl.Null():
+        return pl.lit(None, wanted)
+    if not (kind.is_numeric() or kind == pl.String()):
+        message = f"`logs.columns.{name}` must name a column of numbers; got {kind}. Map another."
+        raise DataError(message)
+    if kind == pl.String():
+        column = column.str.strip_chars()
+    if wanted == pl.Int64():
+        exact = column.cast(pl.Int64, strict=False)
+        if kind.is_integer():
+            return exact
+        value = column.cast(pl.Float64, strict=False)
+        whole = value.is_finite() & (value == value.floor()) & (value.abs() < 2.0**53)
+        whole_value = pl.when(whole).then(value).cast(pl.Int64, strict=False)
+        return pl.coalesce(exact, whole_value) if kind == pl.String() else whole_value
+    value = column.cast(pl.Float64, strict=False)
+    return pl.when(value.is_finite()).then(value).cast(wanted, strict=False)
+
+
+def _seconds(kind: pl.DataType, unit: TimestampUnit) -> tuple[pl.Expr, list[tuple[pl.Expr, str]]]:
+    """Return the expression of seconds UTC, rounded down, and its faults in order."""
+    column = pl.col("timestamp")
+    if kind == pl.Null():
+        seconds = pl.lit(None, pl.Int64)
+    elif kind == pl.Date() or kind == pl.Datetime:
+        seconds = column.dt.epoch("s")
+    elif unit == "iso8601":
+        if kind != pl.String():
+            message = (
+                f"`logs.timestamp_unit` must not be 'iso8601' for a column of {kind}; that unit "
+                "is for text. Set seconds or milliseconds."
+            )
+            raise DataError(message)
+        seconds = _iso_seconds(column)
+    elif kind == pl.String() or kind.is_numeric():
+        text = column.str.strip_chars() if kind == pl.String() else column
+        per_second = _PER_SECOND[unit]
+        whole = text.cast(pl.Int64, strict=False).floordiv(per_second)
+        real = text.cast(pl.Float64, strict=False)
+        real_seconds = (
+            pl.when(real.is_finite() & (real.abs() < 2.0**62))
+            .then((real / per_second).floor())
+            .cast(pl.Int64, strict=False)
+        )
+        seconds = whole if kind.is_integer() else real_seconds
+        seconds = pl.coalesce(whole, real_seconds) if kind == pl.String() else seconds
+    else:
+        message = f"`logs.columns.timestamp` must name a column of times; got {kind}. Map another."
+        raise DataError(message)
+    wrong = "unreadable timestamp" if unit == "iso8601" else "non-numeric timestamp"
+    late = "timestamp after the year 9999 (check logs.timestamp_unit)"
+    cast = pl.col("_timestamp")
+    return seconds, [
+        (cast.is_null(), wrong),
+        (cast < 0, "negative timestamp"),
+        (cast > LAST_SECOND, late),
+    ]
+
+
+def _iso_seconds(column: pl.Expr) -> pl.Expr:
+    """Parse dates and times with or without fraction and zone; no zone means UTC."""
+    text = column.str.strip_chars().str.replace("T", " ", literal=True)
+    zone = r"(?:Z|[+-]\d{2}:?\d{2})$"
+    zoned = text.str.replace(r"Z$", "+00:00").str.to_datetime(
+        "%Y-%m-%d %H:%M:%S%.f%z", strict=False, time_unit="us", time_zone="UTC"
+    )
+    plain = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us")
+    date = text.str.to_date("%Y-%m-%d", strict=False)
+    with_zone = pl.when(text.str.contains(zone)).then(zoned.dt.epoch("s"))
+    return pl.coalesce(with_zone, plain.dt.epoch("s"), date.dt.epoch("s"))

@@ -1,0 +1,165 @@
+"""One task of the logs room: a chunk of the input becomes a shard, a quarantine and a summary.
+
+Files carry the chunk's number, so a task that Ray runs again replaces what it wrote before.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from itemese.artifacts import Folder
+from itemese.logs.config import LogsConfig
+from itemese.logs.files import FILE_BITS, Chunk
+from itemese.logs.parquet import Piece, parquet_pieces
+from itemese.logs.rows import OUTPUT, normalise
+from itemese.logs.simulated import simulated_pieces
+from itemese.schema import INTERACTIONS
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),  # line from 1 (text), row from 0 (Parquet)
+        pa.field("raw", pa.string()),
+    ]
+)
+"""What ``quarantine.parquet`` holds."""
+
+PART = QUARANTINE.append(pa.field("place", pa.int64()))
+"""A quarantine part; ``place`` is `INTERACTIONS.row`, by which parts are merged."""
+
+KEYS = pa.schema(
+    [
+        pa.field("bucket", pa.int32()),
+        pa.field("chunk", pa.int32()),
+        pa.field("summary", pa.string()),  # JSON, once a chunk
+        pa.field("row", pa.list_(pa.int64())),
+        pa.field("line", pa.list_(pa.int64())),
+        pa.field("low", pa.list_(pa.uint64())),
+        pa.field("high", pa.list_(pa.uint64())),
+    ]
+)
+"""What a task returns: a 128-bit fingerprint of each good row, by hash bucket."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a task needs to know beside its chunk.
+
+    Attributes:
+        config: The recipe's section.
+        seed: Of the experiment; only simulated sources use it.
+        folder: The artifact.
+        names: The input's column name for each of ours that it has.
+        num_buckets: Hash buckets of the duplicate check; 0 for none.
+    """
+
+    config: LogsConfig
+    seed: int
+    folder: Folder
+    names: dict[str, str]
+    num_buckets: int
+
+
+def pieces_of(chunk: Chunk, job: Job) -> Iterator[Piece]:
+    """Yield the chunk's rows, read but not judged."""
+    if chunk.form == "simulated":
+        yield from simulated_pieces(chunk, job.config.world(), job.seed)
+        return
+    yield from parquet_pieces(chunk, list(job.names.values()), FILE_BITS)
+
+
+def write_shard(chunk: Chunk, job: Job) -> pa.Table:
+    """Turn one chunk into its shard and quarantine part.
+
+    Returns:
+        Rows of `KEYS`: the summary, and the fingerprints of the kept rows.
+    """
+    interactions = job.folder.child("interactions").create()
+    filesystem, path = interactions.filesystem()
+    reasons: Counter[str] = Counter()
+    parts: list[pa.Table] = []
+    prints: list[np.ndarray] = []
+    counts = {"chunk": chunk.index, "rows_in": 0, "rows_kept": 0, "lines": 0}
+    target = f"{path}/{chunk.shard}"
+    with pq.ParquetWriter(
+        target, INTERACTIONS, filesystem=filesystem, compression="zstd"
+    ) as writer:
+        for piece in pieces_of(chunk, job):
+            good, part = judge(piece, chunk, job, first_line=counts["lines"])
+            counts["rows_in"] += piece.num_rows
+            counts["lines"] += piece.num_lines
+            counts["rows_kept"] += len(good)
+            reasons.update(part["reason"].to_pylist())
+            if len(part):
+                parts.append(part)
+            if len(good):
+                writer.write_table(good.select(OUTPUT).to_arrow().cast(INTERACTIONS))
+                if job.num_buckets:
+                    prints.append(fingerprints(good))
+    if parts:
+        name = chunk.shard
+        job.folder.child("parts").write_table(name, pa.concat_tables(parts))
+    summary = json.dumps({**counts, "reasons": dict(reasons)})
+    return keys_table(chunk.index, summary, prints, job.num_buckets)
+
+
+def judge(
+    piece: Piece, chunk: Chunk, job: Job, *, first_line: int
+) -> tuple[pl.DataFrame, pa.Table]:
+    """Split a piece into good rows (columns `OUTPUT` and ``line``) and a quarantine part."""
+    raw = piece.columns.select(pl.col(theirs).alias(ours) for ours, theirs in job.names.items())
+    raw = raw.with_columns(pl.Series("row", piece.row, pl.Int64))
+    line = pl.Series("line", piece.line + first_line, pl.Int64)
+    judged = normalise(raw, job.config.timestamp_unit).with_columns(line)
+    is_bad = judged["reason"].is_not_null()
+    bad = list(piece.bad)
+    if is_bad.any():
+        hit = np.flatnonzero(is_bad.to_numpy())
+        reasons = judged["reason"].filter(is_bad).to_list()
+        facts = (piece.row[hit].tolist(), piece.line[hit].tolist(), reasons, piece.raw_text(hit))
+        bad += zip(*facts, strict=True)
+        judged = judged.filter(~is_bad)
+    bad.sort(key=lambda fault: fault[0])
+    label = chunk.source.label if chunk.source else "simulated"
+    columns: dict[str, list[Any]] = {
+        "reason": [fault[2] for fault in bad],
+        "file": [label] * len(bad),
+        "row": [fault[1] + first_line for fault in bad],
+        "raw": [fault[3] for fault in bad],
+        "place": [fault[0] for fault in bad],
+    }
+    return judged.drop("reason"), pa.table(columns, schema=PART)
+
+
+def fingerprints(frame: pl.DataFrame) -> np.ndarray:
+    """Return ``[N, 4] uint64``: row, line, and 128 bits that equal rows share."""
+    content = frame.drop("row", "line")
+    hashes = [content.hash_rows(seed=seed).to_numpy() for seed in (1, 2)]
+    places = [frame[name].to_numpy().astype(np.uint64) for name in ("row", "line")]
+    return np.stack([*places, *hashes], axis=1)
+
+
+def keys_table(index: int, summary: str, prints: list[np.ndarray], num_buckets: int) -> pa.Table:
+    """Pack a chunk's fingerprints into one row a bucket."""
+    found = np.concatenate(prints) if prints else np.zeros((0, 4), np.uint64)
+    num = max(1, num_buckets)
+    bucket = (found[:, 2] % np.uint64(num)).astype(np.int64)
+    order = np.argsort(bucket, kind="stable")
+    ends = np.searchsorted(bucket[order], np.arange(num + 1))
+    offsets = pa.array(ends.astype(np.int32))
+    packed = found[order]
+    lists = [
+        pa.ListArray.from_arrays(offsets, pa.array(values))
+        for values in (*packed[:, :2].astype(np.int64).T, *packed[:, 2:].T)
+    ]
+    summaries = pa.array([summary] + [None] * (num - 1), pa.string())
+    first = [pa.array(np.arange(num, dtype=np.int32)), pa.array([index] * num, pa.int32())]
+    return pa.Table.from_arrays([*first, summaries, *lists], schema=KEYS)
