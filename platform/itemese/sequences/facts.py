@@ -115,6 +115,7 @@ class ShardFacts:
         train_count [I] int64: training events of each item.
         target_count [I] int64: validation and test targets of each item.
         lengths: History lengths.
+        tie_runs: By split, how many users' target lies in a run of how many equal timestamps.
     """
 
     counts: dict[str, int]
@@ -122,6 +123,7 @@ class ShardFacts:
     train_count: np.ndarray
     target_count: np.ndarray
     lengths: Lengths
+    tie_runs: dict[str, Lengths]
 
     @classmethod
     def merge(cls, several: Iterable["ShardFacts"]) -> "ShardFacts":
@@ -136,4 +138,5 @@ class ShardFacts:
             self.train_count + other.train_count,
             self.target_count + other.target_count,
             Lengths.merge([self.lengths, other.lengths]),
+            {n: Lengths.merge([self.tie_runs[n], other.tie_runs[n]]) for n in self.tie_runs},
         )

@@ -17,7 +17,7 @@ from itemese.sequences.splits import (
     first_targets,
     split_by_time,
     split_last_two,
-    tied_targets,
+    tie_runs,
     time_counts,
 )
 
@@ -111,11 +111,12 @@ def write_shard(
     train = np.bincount(item[split == Split.TRAIN], minlength=plan.num_items)
     held_out = np.concatenate([item[events] for events in targets.values()])
     return ShardFacts(
-        _counts(offsets, time, split, targets),
+        _counts(offsets, time, split),
         _split_hash(hash_strings(users), item_hash[code], offsets, split),
         train,
         np.bincount(held_out, minlength=plan.num_items),
         Lengths.of(np.diff(offsets)),
+        {name: Lengths.of(tie_runs(offsets, time, events)) for name, events in targets.items()},
     )
 
 
@@ -128,9 +129,7 @@ def _table(
     return pa.Table.from_arrays([users, *lists], schema=HISTORIES)
 
 
-def _counts(
-    offsets: np.ndarray, time: np.ndarray, split: np.ndarray, targets: dict[str, np.ndarray]
-) -> dict[str, int]:
+def _counts(offsets: np.ndarray, time: np.ndarray, split: np.ndarray) -> dict[str, int]:
     """Count what adds up over shards."""
     per_split = np.bincount(split, minlength=3)
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
@@ -147,9 +146,6 @@ def _counts(
         "train_only_users": int((held_out == 0).sum()),
     }
     counts |= {f"events/{part.name.lower()}": int(per_split[part]) for part in Split}
-    for name, events in targets.items():
-        counts[f"targets/{name}"] = len(events)
-        counts[f"tied/{name}"] = tied_targets(offsets, time, events)
     return counts
 
 

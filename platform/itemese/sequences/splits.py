@@ -54,16 +54,26 @@ def first_targets(offsets: np.ndarray, split: np.ndarray, part: Split) -> np.nda
     return chosen
 
 
-def tied_targets(offsets: np.ndarray, timestamp: np.ndarray, targets: np.ndarray) -> int:
-    """Count targets that a tie decides.
+def tie_runs(offsets: np.ndarray, timestamp: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return how many adjacent events of the user share each target's timestamp, itself included.
 
-    Such a target has the same timestamp as the event before or after it in the user's history:
-    ordered otherwise, the tie would make another event the target.
+    In a run of k such events any could have been the target had the tie been ordered otherwise: a
+    random order keeps the target with probability 1 / k.
+
+    Args:
+        offsets: [U + 1] int64.
+        timestamp: [E] int64, seconds.
+        targets: [N] int64, places among the E events.
+
+    Returns:
+        [N] int64, 1 where no tie decides.
     """
-    same = np.zeros(len(timestamp) + 1, bool)  # same[e]: e ties with e - 1; none before or after
-    same[1:-1] = timestamp[1:] == timestamp[:-1]
-    same[offsets] = False  # neighbours of different users
-    return int((same[targets] | same[targets + 1]).sum())
+    starts = np.ones(len(timestamp), bool)
+    starts[1:] = timestamp[1:] != timestamp[:-1]
+    starts[offsets[:-1]] = True
+    run = np.cumsum(starts) - 1
+    sizes: np.ndarray = np.bincount(run)[run[targets]]
+    return sizes
 
 
 def find_cut(

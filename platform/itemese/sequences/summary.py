@@ -42,16 +42,12 @@ def summarise(
     `split_hash` names the set of (user, item, split, place in the history): two preparations with
     equal hashes rank the same targets after the same histories, however they are sharded.
 
-    A target is *tied* when its timestamp equals that of the event before or after it in the user's
-    history, so that another order of the tie would make another event the target.
+    `targets/<split>/tied` counts targets whose timestamp equals that of the event before or after
+    them in the user's history; `decided_by_tie` is the share of all targets that another, random
+    order of the ties would replace (1 - 1 / k for a run of k equal timestamps).
     """
     counts, cold = after.counts, after.train_count == 0
     events = counts["events"]
-    targets = {}
-    for name in ("validation", "test"):
-        number, tied = counts[f"targets/{name}"], counts[f"tied/{name}"]
-        share = round(tied / number, 6) if number else 0.0
-        targets[name] = {"count": number, "tied": tied, "tied_share": share}
     return {
         "num_users": counts["users"],
         "num_items": len(after.train_count),
@@ -77,11 +73,24 @@ def summarise(
         "cuts": {"validation": cuts[0], "test": cuts[1]} if cuts else None,
         "split_hash": digest_of([*after.split_hash, events]),
         "events": {name: counts[f"events/{name}"] for name in ("train", "validation", "test")},
-        "targets": targets,
+        "targets": {name: _ties(runs) for name, runs in after.tie_runs.items()},
         "cold_items": int(cold.sum()),
         "targets_of_cold_items": int(np.sum(after.target_count[cold])),
         "users_without_training": counts["cold_users"],
         "users_only_training": counts["train_only_users"],
         "history_length": {"before": before.lengths.describe(), "after": after.lengths.describe()},
         "num_shards": counts["shards"],
+    }
+
+
+def _ties(runs: Lengths) -> dict[str, Any]:
+    """Count the targets of one split, and those that a tie decides."""
+    number = runs.num_users
+    tied = int(runs.users[runs.length > 1].sum())
+    replaced = float((runs.users * (1.0 - 1.0 / runs.length)).sum())
+    return {
+        "count": number,
+        "tied": tied,
+        "tied_share": round(tied / number, 6) if number else 0.0,
+        "decided_by_tie": round(replaced / number, 6) if number else 0.0,
     }
