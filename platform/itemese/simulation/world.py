@@ -24,6 +24,9 @@ _SEEN_BYTES = 32_000_000
 _LARGEST_BLOCK = 16_384
 """Users that are drawn side by side at most."""
 
+_BLOCK_EVENTS = 1_000_000
+"""Expected events that are drawn side by side at most (about 200 bytes of work space each)."""
+
 
 class World:
     """Users, items and events of one (config, seed).
@@ -110,7 +113,8 @@ class World:
         """
         numbers = self._range(user_start, user_stop)
         bits = 1 if self.config.repeats else max(1, self.num_items // 8)
-        size = max(1, min(_LARGEST_BLOCK, _SEEN_BYTES // bits))
+        few = min(_SEEN_BYTES // bits, int(_BLOCK_EVENTS / self.config.lengths.mean))
+        size = max(1, min(_LARGEST_BLOCK, few))
         blocks = [self._block(numbers[i : i + size]) for i in range(0, len(numbers), size)]
         return pa.concat_tables(blocks) if blocks else self._block(numbers)
 
