@@ -75,6 +75,7 @@ class Fitted:
         seconds: Training and validation, over all attempts.
         tokens_per_second: History events trained on in a second of training.
         step_seconds: Median over the newest steps.
+        is_first: Whether this is the worker that writes.
     """
 
     state: dict[str, Tensor]
@@ -85,6 +86,7 @@ class Fitted:
     seconds: float
     tokens_per_second: float
     step_seconds: float
+    is_first: bool
 
 
 def fit(
@@ -189,6 +191,7 @@ class _Run:
             seconds=round(done.seconds, 3),
             tokens_per_second=round(done.tokens / max(done.train_seconds, 1e-9), 1),
             step_seconds=median(self.step_seconds) if self.step_seconds else 0.0,
+            is_first=self.accelerator.is_main_process,
         )
 
     def _train_epoch(self, stepper: Stepper, stage_steps: int) -> None:

@@ -14,7 +14,7 @@ from itemese.training.checkpoints import snapshot
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
 from itemese.training.inputs import build_module, load_inputs
-from itemese.training.loop import Fitted, Hooks, fit
+from itemese.training.loop import Hooks, fit
 from itemese.training.validation import Validator
 
 VERSION = 1
@@ -63,7 +63,8 @@ def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
             ``train/loss``, ``val/ndcg@10``, ...).
 
     Returns:
-        parameters, steps, epochs, seconds, best (validation metrics), tokens_per_second.
+        parameters, steps, epochs, seconds, best (validation metrics), tokens_per_second and
+        step_seconds (median).
 
     Raises:
         ConfigError: Settings that cannot be carried out here.
@@ -72,40 +73,29 @@ def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
         TrainingError: A loss term is not finite, or workers failed too often.
     """
     method = method_of(spec.method)
-    started = time.monotonic()
     if not method.stages():
-        module = _build(method, spec)
-        fitted = Fitted(snapshot(module), {}, [], 0, 0, time.monotonic() - started, 0.0, 0.0)
-        parameters = count_parameters(module)
+        counts = _save_built(method, spec, folder)
     elif spec.training.num_workers == 0:
-        fitted, parameters = fit_spec(spec, Hooks(on_metrics=on_metrics))
+        counts = fit_spec(spec, folder, Hooks(on_metrics=on_metrics))
     else:
+        # Ray is imported only where it is asked for: the loop itself needs none.
         from itemese.training.distributed import fit_on_ray
 
-        fitted, parameters = fit_on_ray(spec, on_metrics)
-    folder.write_tensors("model.safetensors", fitted.state)
-    folder.write_json("learning_curve.json", fitted.curve)
+        counts = fit_on_ray(spec, folder, on_metrics)
     spec.checkpoints.delete()
-    return {
-        "parameters": parameters,
-        "steps": fitted.steps,
-        "epochs": fitted.epochs,
-        "seconds": round(fitted.seconds, 3),
-        "best": fitted.best,
-        "tokens_per_second": fitted.tokens_per_second,
-        "step_seconds": fitted.step_seconds,
-    }
+    return counts
 
 
-def fit_spec(spec: TrainingSpec, hooks: Hooks) -> tuple[Fitted, int]:
+def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
     """Build and train in this process, which may be one of several workers.
 
     Args:
         spec: What to train.
+        folder: Receives the files, from the first worker.
         hooks: `report` and `on_metrics`; validation and checkpoints are those of the spec.
 
     Returns:
-        The result and the number of parameters.
+        What `train_model` returns.
     """
     method = method_of(spec.method)
     validator = Validator.prepare(
@@ -122,7 +112,19 @@ def fit_spec(spec: TrainingSpec, hooks: Hooks) -> tuple[Fitted, int]:
     parameters = count_parameters(module)
     _LOG.info("training %s: %d parameters, %d users", spec.method.name, parameters, data.num_users)
     whole = Hooks(validator, spec.checkpoints, hooks.report, hooks.on_metrics)
-    return fit(method, module, data, spec.training, seed=spec.seed, hooks=whole), parameters
+    fitted = fit(method, module, data, spec.training, seed=spec.seed, hooks=whole)
+    if fitted.is_first:
+        folder.write_tensors("model.safetensors", fitted.state)
+        folder.write_json("learning_curve.json", fitted.curve)
+    return {
+        "parameters": parameters,
+        "steps": fitted.steps,
+        "epochs": fitted.epochs,
+        "seconds": fitted.seconds,
+        "best": fitted.best,
+        "tokens_per_second": fitted.tokens_per_second,
+        "step_seconds": fitted.step_seconds,
+    }
 
 
 def load_module(
@@ -146,6 +148,23 @@ def load_module(
         seed=seed,
     )
     return method.restore(inputs, folder.read_tensors("model.safetensors")).eval()
+
+
+def _save_built(method: Method, spec: TrainingSpec, folder: Folder) -> Counts:
+    """Save a training-free method's module."""
+    started = time.monotonic()
+    module = _build(method, spec)
+    folder.write_tensors("model.safetensors", snapshot(module))
+    folder.write_json("learning_curve.json", [])
+    return {
+        "parameters": count_parameters(module),
+        "steps": 0,
+        "epochs": 0,
+        "seconds": round(time.monotonic() - started, 3),
+        "best": {},
+        "tokens_per_second": 0.0,
+        "step_seconds": 0.0,
+    }
 
 
 def _build(method: Method, spec: TrainingSpec) -> nn.Module:

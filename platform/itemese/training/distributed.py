@@ -1,0 +1,185 @@
+"""The Ray Train shell: the same loop on several workers, restarted when one is lost.
+
+The run's folder of checkpoints is also Ray Train's run folder. The loop writes its checkpoints
+there itself and reports each one without a second copy, so a restarted worker group, and a
+restarted driver, go on from the newest whole one.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig
+from ray.train import ScalingConfig as Scaling
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.util.queue import Empty, Queue
+
+from itemese.artifacts import Counts, Folder
+from itemese.cluster import connect
+from itemese.errors import ConfigError, DataError, ItemeseError, TrainingError
+from itemese.training.checkpoints import KEPT
+from itemese.training.config import TrainingConfig
+from itemese.training.loop import Hooks
+from itemese.training.stage import TrainingSpec, fit_spec
+
+_LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+"""How often metrics are fetched from the workers while they train."""
+
+OnMetrics = Callable[[dict[str, float]], None]
+
+
+def fit_on_ray(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None = None) -> Counts:
+    """Train on ``spec.training.num_workers`` Ray Train workers.
+
+    Args:
+        spec: What to train; its storage must be the same place for all workers.
+        folder: Receives the model and the learning curve, from the first worker.
+        on_metrics: Called in this process after each validation.
+
+    Returns:
+        What `fit_spec` counted.
+
+    Raises:
+        ConfigError: The cluster can never hold the workers.
+        TrainingError: A loss term is not finite, or workers failed too often.
+        ItemeseError: Whatever else a worker raised for the user to mend.
+    """
+    connect()
+    check_resources(spec.training)
+    metrics = Queue(actor_options={"num_cpus": 0}) if on_metrics else None
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"spec": spec, "folder": folder, "metrics": metrics},
+        scaling_config=Scaling(
+            num_workers=spec.training.num_workers,
+            use_gpu=spec.training.use_gpu,
+            resources_per_worker={"CPU": spec.training.cpus_per_worker}
+            | ({"GPU": 1} if spec.training.use_gpu else {}),
+        ),
+        run_config=run_config(spec),
+    )
+    try:
+        if metrics is None or on_metrics is None:
+            returned = trainer.fit().return_value
+        else:
+            returned = _fit_and_listen(trainer, metrics, on_metrics)
+    except TrainingFailedError as error:
+        raise _user_error(error, spec.training) from error
+    finally:
+        if metrics is not None:
+            metrics.shutdown(force=True)
+    if isinstance(returned, ItemeseError):
+        raise returned
+    return dict(returned)
+
+
+def run_config(spec: TrainingSpec) -> RunConfig:
+    """Return Ray Train's settings of the run; its name and place survive restarts."""
+    home, _, name = spec.checkpoints.uri.rpartition("/")
+    return RunConfig(
+        name=name,
+        storage_path=home,
+        checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
+        # Without a limit a worker group that cannot start is retried for ever.
+        failure_config=FailureConfig(
+            max_failures=spec.training.max_failures, controller_failure_limit=2
+        ),
+    )
+
+
+def check_resources(config: TrainingConfig) -> None:
+    """Refuse workers that the cluster can never hold; Ray would wait for them.
+
+    Raises:
+        ConfigError: Too few CPUs or GPUs, counted node by node.
+    """
+    places = 0
+    for node in ray.nodes():
+        if not node["Alive"]:
+            continue
+        held = node["Resources"]
+        fits = held.get("CPU", 0.0) / config.cpus_per_worker
+        if config.use_gpu:
+            fits = min(fits, held.get("GPU", 0.0))
+        places += int(fits + 1e-9)
+    if places >= config.num_workers:
+        return
+    total = ray.cluster_resources()
+    each = f"{config.cpus_per_worker:g} CPU" + (" and a GPU" if config.use_gpu else "")
+    message = (
+        f"`training.num_workers` must be at most {places} on this cluster ({total.get('CPU', 0):g} "
+        f"CPUs, {total.get('GPU', 0):g} GPUs, {each} a worker); got {config.num_workers}. Lower "
+        f"`training.num_workers` or `training.cpus_per_worker`, or set `training.num_workers` "
+        f"to 0 to train in this process."
+    )
+    raise ConfigError(message)
+
+
+def train_worker(config: dict[str, Any]) -> Counts | ItemeseError:
+    """Run the loop in one Ray Train worker.
+
+    Args:
+        config: ``spec``, ``folder`` and ``metrics`` (a Ray queue or None).
+
+    Returns:
+        The counts, or an error that every worker meets alike: returned, it ends the run at once,
+        where a raised one would be tried again as if a machine had failed.
+    """
+    spec: TrainingSpec = config["spec"]
+    threads = max(1, int(spec.training.cpus_per_worker))
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would take every CPU without it
+    torch.set_num_threads(threads)
+    metrics: Queue | None = config["metrics"]
+    hooks = Hooks(report=_report, on_metrics=metrics.put if metrics is not None else None)
+    try:
+        return fit_spec(spec, config["folder"], hooks)
+    except (ConfigError, DataError, TrainingError) as error:
+        return error
+
+
+def _report(metrics: dict[str, float], place: Folder | None) -> None:
+    """Tell Ray Train of a checkpoint that already lies where it belongs."""
+    checkpoint = None
+    if place is not None:
+        filesystem, path = place.filesystem()
+        checkpoint = ray.train.Checkpoint(path, filesystem)
+    mode = CheckpointUploadMode.NO_UPLOAD
+    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=mode)
+
+
+def _fit_and_listen(trainer: TorchTrainer, metrics: Queue, on_metrics: OnMetrics) -> Any:
+    """Train in a second thread, so that this one can pass metrics on while it happens."""
+    with ThreadPoolExecutor(1) as pool:
+        future: Future[Any] = pool.submit(trainer.fit)
+        while True:
+            finished = future.done()
+            try:
+                on_metrics(metrics.get(timeout=POLL_SECONDS))
+            except Empty:
+                if finished:
+                    return future.result().return_value
+
+
+def _user_error(error: TrainingFailedError, config: TrainingConfig) -> ItemeseError:
+    """Return the one sentence that a failed run comes down to."""
+    if isinstance(error, WorkerGroupError):
+        for _, failure in sorted(error.worker_failures.items()):
+            for cause in (failure, failure.__cause__, getattr(failure, "_base_exc", None)):
+                if isinstance(cause, ItemeseError):
+                    return cause
+    detail = " ".join(str(error).split())
+    detail = detail if len(detail) <= 600 else f"... {detail[-600:]}"
+    return TrainingError(
+        f"`training.num_workers` ({config.num_workers}) must be workers that start and stay "
+        f"alive; got more than `training.max_failures` ({config.max_failures}) failures, last: "
+        f"{detail} Run the same command again to go on from the last checkpoint, with fewer "
+        f"workers or smaller batches if memory or CPUs are short."
+    )

@@ -1,0 +1,161 @@
+"""Ray Train around the loop: equal to the bare loop, restarted when a worker is killed."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+import torch
+
+from itemese.artifacts import Folder
+from itemese.errors import ConfigError, TrainingError
+from itemese.evaluation.config import EvaluationConfig
+from itemese.methods.base import parse_method_config
+from itemese.schema import Histories
+from itemese.training.config import TrainingConfig
+from itemese.training.stage import TrainingSpec, train_model
+
+pytestmark = pytest.mark.ray
+
+NUM_ITEMS = 40
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute here with as many threads as a worker of one CPU has: sums are then bit-equal."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Users who mostly walk from item i to i + 1."""
+    folder = Folder.at(tmp_path_factory.mktemp("world"))
+    draw = np.random.default_rng(7)
+    for shard in range(3):
+        sizes = draw.integers(4, 20, size=60)
+        hops = np.where(
+            draw.random(sizes.sum()) < 0.9, 1, draw.integers(NUM_ITEMS, size=sizes.sum())
+        )
+        flat = (np.cumsum(hops) % NUM_ITEMS).astype(np.int32)
+        split = np.concatenate([[0] * (n - 2) + [1, 2] for n in sizes]).astype(np.int8)
+        block = Histories(
+            [f"u{shard}-{user}" for user in range(60)],
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            flat,
+            np.arange(len(flat), dtype=np.int64),
+            split,
+        )
+        folder.child("histories").write_table(f"shard-{shard:05d}.parquet", block.to_table())
+    names = [f"i{item:02d}" for item in range(NUM_ITEMS)]
+    counts = np.ones(NUM_ITEMS, np.int64)
+    catalog = pa.table({"item_id": names, "title": names, "train_count": counts})
+    folder.write_table("catalog.parquet", catalog)
+    return folder
+
+
+def spec_of(world: Folder, place: Path, *, method=None, **training) -> TrainingSpec:
+    settings = {"batch_size": 16, "learning_rate": 0.01, "max_epochs": 2, **training}
+    recipe = {"name": "sasrec", "dim": 16, "dropout": 0.2, **(method or {})}
+    return TrainingSpec(
+        method=parse_method_config(recipe),
+        training=TrainingConfig(**settings),
+        evaluation=EvaluationConfig(),
+        seed=11,
+        sequences=world,
+        embeddings=None,
+        codebooks=None,
+        checkpoints=Folder.at(place / "checkpoints" / "run"),
+    )
+
+
+def train(spec: TrainingSpec, place: Path, on_metrics=None):
+    """Return the counts, the learning curve and the tensors."""
+    folder = Folder.at(place / "out").create()
+    counts = train_model(spec, folder, on_metrics)
+    return counts, folder.read_json("learning_curve.json"), folder.read_tensors("model.safetensors")
+
+
+def timeless(curve):
+    """Return the curve without the columns that a clock decides."""
+    clocked = {"seconds", "tokens_per_second"}
+    return [{n: v for n, v in row.items() if n not in clocked} for row in curve]
+
+
+def test_two_workers_equal_one_with_doubled_accumulation(ray_cluster, world, tmp_path) -> None:
+    seen: list[dict[str, float]] = []
+    alone = train(spec_of(world, tmp_path / "a", accumulation=2), tmp_path / "a")
+    one = train(
+        spec_of(world, tmp_path / "b", accumulation=2, num_workers=1), tmp_path / "b", seen.append
+    )
+    two = train(spec_of(world, tmp_path / "c", num_workers=2), tmp_path / "c")
+    assert timeless(one[1]) == timeless(alone[1])  # one worker: the very same arithmetic
+    assert [row["step"] for row in seen] == [row["step"] for row in alone[1]]
+    for name, expected in alone[2].items():
+        assert (one[2][name] == expected).all(), name
+        np.testing.assert_allclose(two[2][name], expected, rtol=2e-3, atol=2e-5, err_msg=name)
+    for mine, theirs in zip(timeless(two[1]), timeless(alone[1]), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-6)
+    assert not (tmp_path / "c" / "checkpoints" / "run").exists()  # removed once the model is safe
+
+
+@pytest.mark.slow
+def test_a_killed_worker_resumes_to_the_same_end(ray_cluster, world, tmp_path) -> None:
+    settings = {"num_workers": 2, "checkpoint_every_steps": 4, "max_epochs": 6, "batch_size": 4}
+    clean = train(spec_of(world, tmp_path / "clean", **settings), tmp_path / "clean")
+    spec = spec_of(world, tmp_path / "killed", **settings)
+    killed_at: list[str] = []
+    finished = threading.Event()
+    killer = threading.Thread(target=_kill_a_worker, args=(spec, killed_at, finished))
+    killer.start()
+    try:
+        survived = train(spec, tmp_path / "killed")
+    finally:
+        finished.set()
+        killer.join()
+    assert killed_at, "no worker was killed, so nothing was shown"
+    assert timeless(survived[1]) == timeless(clean[1])
+    assert all((survived[2][name] == tensor).all() for name, tensor in clean[2].items())
+
+
+def _kill_a_worker(spec: TrainingSpec, killed_at: list[str], finished: threading.Event) -> None:
+    """Kill -9 one of this process's own workers once a second checkpoint lies there."""
+    folder = Path(spec.checkpoints.uri)
+    while not finished.is_set():
+        manifests = sorted(folder.glob("step-*/manifest.json"))
+        if len(manifests) >= 2:
+            own = psutil.Process().children(recursive=True)
+            workers = [p for p in own if "RayTrainWorker" in " ".join(p.cmdline())]
+            if workers:
+                os.kill(workers[-1].pid, signal.SIGKILL)
+                killed_at.append(manifests[-1].parent.name)
+                return
+        time.sleep(0.02)
+
+
+def test_a_cluster_too_small_is_refused_before_anything_starts(
+    ray_cluster, world, tmp_path
+) -> None:
+    spec = spec_of(world, tmp_path, num_workers=500)
+    with pytest.raises(ConfigError, match=r"`training.num_workers` must be at most \d+ .* got 500"):
+        train(spec, tmp_path)
+    gpu = replace(spec, training=TrainingConfig(num_workers=1, use_gpu=True))
+    with pytest.raises(ConfigError, match="GPU"):
+        train(gpu, tmp_path)
+
+
+def test_a_user_error_in_a_worker_comes_out_as_itself(ray_cluster, world, tmp_path) -> None:
+    method = {"loss_weights": {"next_item": 1e38}}
+    spec = spec_of(world, tmp_path, method=method, num_workers=1, max_failures=2)
+    with pytest.raises(TrainingError, match="must be finite") as caught:
+        train(spec, tmp_path)
+    assert "\n" not in str(caught.value)
