@@ -4,13 +4,14 @@ Shapes: N vectors, D vector size, K centres.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SETTLED = 1e-4
 """Rounds end when one lowers the error by less than this share of it."""
 
-_DISTANCES_AT_ONCE = 2**24
-"""Entries of the largest distance matrix held at once: 64 MiB of float32."""
+_SCORES_AT_ONCE = 2**24
+"""Entries of the largest matrix of scores held at once: 64 MiB of float32."""
 
 _SEEDING_SHARE = 32
 """Starting centres are drawn from at most so many vectors for each centre."""
@@ -20,29 +21,33 @@ def kmeans(vectors: Tensor, size: int, *, generator: torch.Generator, rounds: in
     """Return K centres that lower the mean squared distance to their nearest vectors.
 
     Starts from k-means++ (D. Arthur and S. Vassilvitskii, SODA 2007, section 2.2), then assigns
-    and averages in turn. A centre that nobody is assigned to moves to the vector worst served.
-    Where there are fewer distinct vectors than centres, the spare centres serve nobody.
+    and averages in turn. The first assignment goes by direction alone. Residuals are nearly
+    orthogonal to each other, so by distance most of them would be nearest to the shortest centre:
+    one centre would gather nearly all and the others would stay single vectors.
 
-    The mean squared distance to the result is at most that to the origin.
+    A centre that nobody is assigned to moves to the vector worst served. Where there are fewer
+    distinct vectors than centres, the spare centres serve nobody. The mean squared distance to
+    the result is at most that to the origin.
 
     Args:
         vectors: ``[N, D]`` float32, N >= 1.
         size: K.
         generator: Draws the start.
-        rounds: Most rounds.
+        rounds: Most rounds, >= 1.
 
     Returns:
         ``[K, D]`` float32.
     """
     centres = _spread(vectors, size, generator)
-    nearest, distance = assign(vectors, centres)
-    error = float(distance.mean())
+    nearest = _best(vectors, F.normalize(centres, dim=1), torch.zeros(size))
+    distance = _distance(vectors, centres, nearest)
+    error = float("inf")
     for _ in range(rounds):
         centres = _averaged(vectors, centres, nearest, distance)
         nearest, distance = assign(vectors, centres)
         before, error = error, float(distance.mean())
         idle = len(torch.unique(nearest)) < size and bool((distance > 0).any())
-        if before - error <= SETTLED * before and not idle:
+        if before - error <= SETTLED * error and not idle:
             break
     return centres
 
@@ -57,17 +62,29 @@ def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``nearest [N] int64`` and the squared distance to it ``[N] float32``.
     """
-    nearest = torch.empty(len(vectors), dtype=torch.long)
-    distance = torch.empty(len(vectors))
-    half = centres.square().sum(dim=1) / 2
-    rows = max(1, _DISTANCES_AT_ONCE // len(centres))
+    # |x - c|^2 / 2 = |x|^2 / 2 - (x c - |c|^2 / 2), and |x|^2 changes no comparison.
+    nearest = _best(vectors, centres, centres.square().sum(dim=1) / 2)
+    return nearest, _distance(vectors, centres, nearest)
+
+
+def _best(vectors: Tensor, centres: Tensor, penalty: Tensor) -> Tensor:
+    """Return where ``x c - penalty`` is largest, ``[N] int64``, a block of vectors at a time."""
+    best = torch.empty(len(vectors), dtype=torch.long)
+    rows = max(1, _SCORES_AT_ONCE // len(centres))
     for start in range(0, len(vectors), rows):
         block = vectors[start : start + rows]
-        # |x - c|^2 / 2 = |x|^2 / 2 - (x c - |c|^2 / 2), and |x|^2 changes no comparison.
-        best = torch.addmm(half, block, centres.T, beta=-1).argmax(dim=1)
-        nearest[start : start + rows] = best
-        distance[start : start + rows] = (block - centres[best]).square().sum(dim=1)
-    return nearest, distance
+        best[start : start + rows] = torch.addmm(penalty, block, centres.T, beta=-1).argmax(dim=1)
+    return best
+
+
+def _distance(vectors: Tensor, centres: Tensor, nearest: Tensor) -> Tensor:
+    """Return the squared distance of each vector to its centre, ``[N] float32``."""
+    distance = torch.empty(len(vectors))
+    rows = max(1, _SCORES_AT_ONCE // vectors.shape[1])
+    for start in range(0, len(vectors), rows):
+        part = slice(start, start + rows)
+        distance[part] = (vectors[part] - centres[nearest[part]]).square().sum(dim=1)
+    return distance
 
 
 def _spread(vectors: Tensor, size: int, generator: torch.Generator) -> Tensor:
