@@ -1,4 +1,4 @@
-"""Serve a bundle from Python: start what is missing, wait until it answers, stop what was started."""
+"""Serve a bundle from Python: start what is missing, wait for it, stop what was started."""
 
 import contextlib
 import logging
@@ -89,10 +89,13 @@ def deploy(
     args = ServeArgs.parse({**values, "bundle": bundle_uri, "token": token}, where="serving")
     _quiet()
     with contextlib.ExitStack() as stack:
-        if not ray.is_initialized():
+        ours = not ray.is_initialized()
+        if ours:
             cluster.connect()
             stack.callback(cluster.shut_down)
-        port = _listen(stack, host, port)
+        port, started = _listen(host, port)
+        if started and not ours:  # else Serve ends with its cluster
+            stack.callback(serve.shutdown)
         url = f"http://{_reachable(host)}:{port}"
         stack.callback(_remove)
         actor = {"num_cpus": num_cpus}
@@ -160,8 +163,8 @@ def wait_until_ready(url: str, headers: dict[str, str], seconds: float = READY_S
     raise ConfigError(message)
 
 
-def _listen(stack: contextlib.ExitStack, host: str, port: int) -> int:
-    """Start Serve's proxy, or join the one that runs; return its port.
+def _listen(host: str, port: int) -> tuple[int, bool]:
+    """Start Serve's proxy, or join the one that runs; return its port and whether it is new.
 
     Raises:
         ConfigError: The port is taken, or Serve listens on another one already.
@@ -180,15 +183,14 @@ def _listen(stack: contextlib.ExitStack, host: str, port: int) -> int:
                 f"got {host!r}. Give that host and a token."
             )
             raise ConfigError(message)
-        return running[1]
+        return running[1], False
     port = free_port(host, port)
-    stack.callback(serve.shutdown)
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": host, "port": port, "request_timeout_s": REQUEST_SECONDS},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
-    return port
+    return port, True
 
 
 def _running_address() -> tuple[str, int] | None:
@@ -222,7 +224,7 @@ def _start(target: serve.Application) -> None:
             raise ArtifactError(message)
         time.sleep(0.1)
     message = (
-        f"`serving.num_cpus` must fit into the cluster; got no replica within {READY_SECONDS:.0f} s "
+        f"`serving.num_cpus` must fit into the cluster; got none in {READY_SECONDS:.0f} s "
         f"with {ray.available_resources().get('CPU', 0):g} CPUs free. Give fewer CPUs or replicas."
     )
     raise ConfigError(message)

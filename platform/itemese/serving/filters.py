@@ -94,8 +94,11 @@ def _as_array(values: list[FilterValue], kind: pa.DataType) -> pa.Array:
     """Return the values in the column's type; text is never read as a number or a truth."""
     texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     truths = pa.types.is_boolean(kind)
+    whole = pa.types.is_integer(kind)
     for value in values:
-        if isinstance(value, str) != texts or isinstance(value, bool) != truths:
+        # Arrow would cut a fraction off without a word.
+        cut = whole and isinstance(value, float)
+        if cut or isinstance(value, str) != texts or isinstance(value, bool) != truths:
             message = "a value of another kind"
             raise TypeError(message)
     return pa.array(values, type=kind)

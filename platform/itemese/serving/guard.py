@@ -48,7 +48,8 @@ class Metrics:
 class Guard:
     """ASGI middleware around the application.
 
-    It gives each request an id (the client's ``X-Request-ID`` if that is well-formed), checks the
+    It gives each request an id (the ``X-Request-ID`` that the client or Serve sent, if that is
+    well-formed; Serve repeats it in the header of the answer), checks the
     bearer token in constant time, reads at most `max_body_bytes` of the body, turns what nobody
     expected into a 500 without its text, and counts. Without a token only this machine is heard.
     """
@@ -77,8 +78,6 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                named = (b"x-request-id", request_id.encode())
-                message = {**message, "headers": [*message.get("headers", []), named]}
             await send(message)
 
         try:

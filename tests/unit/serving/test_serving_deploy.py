@@ -1,0 +1,134 @@
+"""What is refused before anything starts, and the load measurement."""
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import ray
+import yaml
+
+from itemese.errors import ArtifactError, ConfigError
+from itemese.serving import deploy as deploying
+from itemese.serving.config import ServeArgs, ServingConfig
+from itemese.serving.load import measure
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def no_token(monkeypatch):
+    monkeypatch.delenv("ITEMESE_TOKEN", raising=False)
+
+
+def test_a_port_in_use_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        expected = rf"`http\.port` must be free; got {port} in use.*Choose another with --port\."
+        with pytest.raises(ConfigError, match=expected):
+            deploying.free_port("127.0.0.1", port)
+    assert deploying.free_port("127.0.0.1", port) == port, "free again"
+
+
+def test_port_zero_picks_one():
+    assert 0 < deploying.free_port("127.0.0.1", 0) < 65536
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("192.0.2.1", 0)])
+def test_an_impossible_address_is_named(host, port):
+    with pytest.raises(ConfigError, match=r"`http\.port` must be free"):
+        deploying.free_port(host, port)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
+def test_other_machines_need_a_token(no_token, bundle_of, host):
+    was = ray.is_initialized()
+    with (
+        pytest.raises(ConfigError, match=r"`http\.token` must be set"),
+        deploying.deploy(bundle_of(), host=host),
+    ):
+        pytest.fail("must not start")
+    assert ray.is_initialized() == was
+    deploying.require_token(host, "long-enough")
+
+
+def test_a_torn_bundle_starts_nothing(no_token, bundle_of):
+    uri = bundle_of()
+    was = ray.is_initialized()
+    (Path(uri) / "model.safetensors").write_bytes(b"torn")
+    with (
+        pytest.raises(ArtifactError, match=r"`bundle\.model\.safetensors` must be the file"),
+        deploying.deploy(uri),
+    ):
+        pytest.fail("must not start")
+    assert ray.is_initialized() == was
+
+
+def test_a_short_token_is_refused(no_token, bundle_of):
+    with (
+        pytest.raises(ConfigError, match=r"`serving\.token` must"),
+        deploying.deploy(bundle_of(), token="x"),
+    ):
+        pytest.fail("must not start")
+
+
+def test_the_serve_config_is_valid():
+    from ray.serve.schema import ServeDeploySchema
+
+    files = sorted((ROOT / "serve_configs").glob("*.yaml"))
+    assert files
+    for file in files:
+        schema = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
+        assert schema.http_options.host == "127.0.0.1"
+        for application in schema.applications:
+            args = ServeArgs.parse(application.args)
+            assert application.import_path == "itemese.serving.replica:build"
+            deployment = application.deployments[0]
+            assert deployment.name == "Recommender"
+            assert deployment.max_ongoing_requests > args.max_waiting >= args.max_batch_size
+
+
+@pytest.mark.parametrize("values", [{"max_batch_size": 0}, {"num_threads": 0}, {"typo": 1}])
+def test_settings_are_bounded(values):
+    with pytest.raises(ConfigError):
+        ServingConfig.parse(values)
+
+
+class Flaky(BaseHTTPRequestHandler):
+    """Fails every fourth request."""
+
+    count = 0
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        Flaky.count += 1
+        self.send_response(500 if Flaky.count % 4 == 0 else 200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_measure_counts_successes_and_failures():
+    server = HTTPServer(("127.0.0.1", 0), Flaky)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    result = measure(url, [{"history": []}] * 15)
+    server.shutdown()
+    server.server_close()
+    assert Flaky.count == 20, "5 to warm up and 15 that count"
+    assert result["requests"] == 15
+    assert result["errors"] == 4, "the 8th, 12th, 16th and 20th"
+    assert 0 < result["p50_ms"] <= result["p95_ms"] < 60_000
+    dead = measure(url, [{"history": []}])
+    assert (dead["errors"], dead["p50_ms"]) == (1, 0.0)
+
+
+def test_measure_needs_requests():
+    with pytest.raises(ConfigError, match="at least one request"):
+        measure("http://127.0.0.1:1", [])

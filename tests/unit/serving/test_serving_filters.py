@@ -1,0 +1,64 @@
+"""Filters against hand-written masks."""
+
+import pytest
+
+from itemese.serving.filters import CACHED_MASKS, ItemFilters
+from itemese.serving.query import QueryError
+
+
+@pytest.fixture
+def passed(catalog):
+    filters = ItemFilters(catalog)
+
+    def run(wanted):
+        mask = filters.mask(wanted)
+        return "".join(i for i, ok in zip(catalog.item_ids, mask.tolist(), strict=True) if ok)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"genres": "Drama"}, "ab"),
+        ({"genres": ["Drama", "Comedy"]}, "abc"),
+        ({"item_id": ["e", "a", "nobody"]}, "ae"),
+        ({"year": 1991}, "bc"),
+        ({"year": [1990, 1999]}, "ae"),
+        ({"free": True}, "ac"),
+        ({"genres": "Comedy", "year": 1991, "free": False}, "b"),
+        ({"genres": []}, ""),
+        ({"title": "Alpha"}, "a"),
+        ({"title": "alpha"}, ""),
+    ],
+)
+def test_masks(passed, wanted, expected):
+    assert passed(wanted) == expected
+    assert passed(wanted) == expected, "from the cache"
+
+
+def test_no_filter_allows_all(catalog):
+    assert ItemFilters(catalog).mask(None) is None
+    assert ItemFilters(catalog).mask({}) is None
+
+
+def test_an_unknown_column_is_named_with_the_nearest(catalog):
+    with pytest.raises(QueryError, match=r"Did you mean 'genres'\?") as error:
+        ItemFilters(catalog).mask({"genre": "Drama"})
+    assert error.value.field == "filter.genre"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"year": "1991"}, {"genres": 1}, {"free": 1}, {"year": True}, {"year": 2**70}, {"year": 1.5}],
+)
+def test_a_value_of_another_kind_is_refused(catalog, wanted):
+    with pytest.raises(QueryError, match="must hold values of type"):
+        ItemFilters(catalog).mask(wanted)
+
+
+def test_memory_is_bounded(catalog):
+    filters = ItemFilters(catalog)
+    for year in range(3 * CACHED_MASKS):
+        filters.mask({"year": year})
+    assert len(filters._cache) == CACHED_MASKS
