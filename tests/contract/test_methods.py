@@ -1,0 +1,239 @@
+"""What every method must do; each suite runs over every file in methods/."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from itemese.methods.base import (
+    Inputs,
+    Method,
+    MethodConfig,
+    Stage,
+    method_class,
+    method_names,
+    method_of,
+)
+from itemese.schema import Candidates, Catalog, Example, Histories, Ranking, SemanticIds, Split
+
+NUM_ITEMS = 30
+SMALL = {
+    "sasrec": {"dim": 16, "dropout": 0.0},
+    "semantic_id_lm": {
+        "dropout": 0.0,
+        "beam_width": 30,
+        "backbone": {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64},
+    },
+}
+"""Small sizes for methods whose defaults are larger than a test wants."""
+
+NAMES = method_names()
+TRAINED = [n for n in NAMES if method_of(method_class(n).Config()).stages()]
+
+
+def planted(num_users: int = 200, seed: int = 0) -> Histories:
+    """Users walk a fixed cycle over the items, with a random step one time in five."""
+    generator = np.random.default_rng(seed)
+    follower = np.random.default_rng(99).permutation(NUM_ITEMS)
+    rows: list[list[int]] = []
+    for _ in range(num_users):
+        items = [int(generator.integers(NUM_ITEMS))]
+        for _ in range(int(generator.integers(4, 12))):
+            jump = generator.random() < 0.2
+            items.append(int(generator.integers(NUM_ITEMS) if jump else follower[items[-1]]))
+        rows.append(items)
+    offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
+    split = np.zeros(offsets[-1], np.int8)
+    split[offsets[1:] - 1], split[offsets[1:] - 2] = Split.TEST, Split.VALIDATION
+    flat = np.concatenate(rows).astype(np.int32)
+    times = np.arange(len(flat), dtype=np.int64)
+    return Histories([f"u{u}" for u in range(num_users)], offsets, flat, times, split)
+
+
+HISTORIES = planted()
+
+
+def catalog() -> Catalog:
+    train = HISTORIES.only(Split.TRAIN)
+    ids = [f"i{i}" for i in range(NUM_ITEMS)]
+    table = pa.table({"item_id": ids, "title": ids})
+    return Catalog(ids, ids, np.bincount(train.item_index, minlength=NUM_ITEMS), table)
+
+
+def inputs() -> Inputs:
+    def train() -> Iterator[Histories]:
+        yield HISTORIES.only(Split.TRAIN)
+
+    codes = np.stack([np.arange(NUM_ITEMS) // 6, np.arange(NUM_ITEMS) % 6], axis=1)
+    ids = SemanticIds(codes.astype(np.int32), (5, 6))
+    return Inputs(catalog(), train, semantic_ids=ids)
+
+
+def make(name: str) -> tuple[Method, torch.nn.Module]:
+    config = method_class(name).Config.parse(
+        {"name": name, "max_history": 12, **SMALL.get(name, {})}
+    )
+    method = method_of(config)
+    torch.manual_seed(0)
+    return method, method.build(inputs())
+
+
+def examples(count: int = 6) -> list[Example]:
+    targets = HISTORIES.targets(Split.TEST)
+    pairs = zip(targets.row[:count], targets.place[:count], strict=True)
+    return [HISTORIES.example(int(row), int(place)) for row, place in pairs]
+
+
+def training_examples(count: int) -> list[Example]:
+    train = HISTORIES.only(Split.TRAIN)
+    users = [u for u in range(train.num_users) if train.lengths()[u] >= 2][:count]
+    return [train.example(u) for u in users]
+
+
+def predict(
+    method: Method, module: torch.nn.Module, rows: list[Example], k: int, hide: Candidates
+) -> Ranking:
+    with torch.no_grad():
+        ranking = method.predict(module.eval(), method.collate(rows), k, hide)
+    assert isinstance(ranking, Ranking)
+    return ranking
+
+
+def seen(rows: list[Example]) -> torch.Tensor:
+    longest = max(len(r.history) for r in rows)
+    return torch.tensor([[*r.history.tolist(), *[-1] * (longest - len(r.history))] for r in rows])
+
+
+def test_methods_are_found() -> None:
+    expected = {"popularity", "recent_popularity", "item_knn", "transition_graph", "sasrec"}
+    assert expected | {"semantic_id_lm"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_is_named_after_the_file_and_typed(name: str) -> None:
+    config = method_class(name).Config()
+    assert config.name == name
+    assert isinstance(config, MethodConfig)
+    stages = method_of(config).stages()
+    assert not stages or sum(s.share for s in stages) == pytest.approx(1.0)
+    assert all(isinstance(s, Stage) for s in stages)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rankings_are_legal(name: str) -> None:
+    method, module = make(name)
+    rows = examples()
+    ranking = predict(method, module, rows, 10, Candidates(exclude=seen(rows)))
+    assert ranking.item_index.shape == (len(rows), 10)
+    for row, items in zip(rows, ranking.item_index.tolist(), strict=True):
+        assert len(set(items)) == 10
+        assert set(items) <= set(range(NUM_ITEMS)) - set(row.history.tolist())
+    assert (ranking.score.diff(dim=1) <= 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_allowed_items_are_returned_and_the_rest_is_padding(name: str) -> None:
+    method, module = make(name)
+    allowed = torch.zeros(NUM_ITEMS, dtype=torch.bool)
+    allowed[[3, 8]] = True
+    ranking = predict(method, module, examples(), 4, Candidates(allowed=allowed))
+    assert {*ranking.item_index[:, :2].flatten().tolist()} == {3, 8}
+    assert (ranking.item_index[:, 2:] == -1).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_permuting_rows_permutes_rankings_and_padding_changes_nothing(name: str) -> None:
+    method, module = make(name)
+    rows = examples()
+    together = predict(method, module, rows, 5, Candidates())
+    backwards = predict(method, module, rows[::-1], 5, Candidates())
+    assert backwards.item_index.flip(0).tolist() == together.item_index.tolist()
+    for place, row in enumerate(rows):
+        alone = predict(method, module, [row], 5, Candidates())
+        assert alone.item_index[0].tolist() == together.item_index[place].tolist()
+        torch.testing.assert_close(alone.score[0], together.score[place], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_tensors_restore_the_same_scores_without_training_data(name: str) -> None:
+    method, module = make(name)
+    state = {k: v.clone() for k, v in module.state_dict().items()}
+    empty = Inputs(catalog(), lambda: iter(()), semantic_ids=inputs().semantic_ids)
+    torch.manual_seed(1)
+    restored = method.restore(empty, state)
+    first = predict(method, module, examples(), 5, Candidates())
+    second = predict(method, restored, examples(), 5, Candidates())
+    assert torch.equal(first.item_index, second.item_index)
+    assert torch.equal(first.score, second.score)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_gives_the_same_bits(name: str) -> None:
+    _, first = make(name)
+    _, second = make(name)
+    for key, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_loss_terms_are_the_declared_weights_and_reach_every_parameter(name: str) -> None:
+    method, module = make(name)
+    module.train()
+    terms = method.losses(module, method.collate(training_examples(40)))
+    assert set(terms) == set(type(method.config.loss_weights).model_fields)
+    assert all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
+    sum(terms.values()).backward()
+    without = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_padding_takes_no_part_in_the_loss(name: str) -> None:
+    method, module = make(name)
+    module.eval()
+    rows = training_examples(8)
+    lengths = {len(r.history) for r in rows}
+    assert len(lengths) > 1
+    whole = method.losses(module, method.collate(rows))
+    parts: dict[str, float] = dict.fromkeys(whole, 0.0)
+    weight = 0
+    for row in rows:
+        alone = method.losses(module, method.collate([row]))
+        targets = len(row.history) - (0 if name == "semantic_id_lm" else 1)
+        weight += targets
+        for term, value in alone.items():
+            parts[term] += value.item() * targets
+    for term, value in whole.items():
+        assert value.item() == pytest.approx(parts[term] / weight, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_beats_popularity_on_a_planted_signal(name: str) -> None:
+    method, module = make(name)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
+    module.train()
+    batch = method.collate(training_examples(200))
+    first = last = 0.0
+    for step in range(60):
+        loss = torch.stack(list(method.losses(module, batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first, last = (loss.item(), loss.item()) if step == 0 else (first, loss.item())
+    assert last < 0.8 * first
+    assert recall(method, module) > 2 * recall(*make("popularity"))
+
+
+@pytest.mark.parametrize("name", ["item_knn", "transition_graph"])
+def test_graphs_beat_popularity_on_a_planted_signal(name: str) -> None:
+    assert recall(*make(name)) > 2 * recall(*make("popularity"))
+
+
+def recall(method: Method, module: torch.nn.Module) -> float:
+    targets = HISTORIES.targets(Split.TEST)
+    rows = examples(len(targets.row))
+    ranking = predict(method, module, rows, 3, Candidates())
+    wanted = torch.from_numpy(targets.target)[:, None]
+    return float((ranking.item_index == wanted).any(dim=1).float().mean())
