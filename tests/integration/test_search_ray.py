@@ -132,14 +132,22 @@ def test_what_a_study_refuses_before_it_starts(ray_cluster: None, tmp_path: Path
         run_study(space, storage=storage, name="../up")
     with pytest.raises(ConfigError, match="`name` must be a study to resume; got 'none'"):
         run_study(space, storage=storage, name="none", resume=True)
-    nested = dataclasses.replace(
-        space, recipe=space.recipe | {"training": {**space.recipe["training"], "num_workers": 2}}
-    )
-    with pytest.raises(ConfigError, match=r"`training.num_workers` must be 0 .*got 2"):
-        run_study(nested, storage=storage, name="nested")
     sizes = {"codebooks.codebook_size": {"kind": "choice", "choices": [64, 256]}}
     useless = make_space(tmp_path / "log", parameters=sizes, enqueue=[])
     with pytest.raises(ConfigError, match=r"must have an effect.*sasrec.* uses no codebooks"):
         run_study(useless, storage=storage, name="useless")
     # Nothing that was refused has taken its name.
     assert not Store(storage).root.child("studies/useless").exists("space.json")
+
+
+@pytest.mark.slow
+def test_trials_drive_ray_train_workers(ray_cluster: None, tmp_path: Path) -> None:
+    write_log(tmp_path / "log")
+    space = make_space(tmp_path / "log", num_trials=2, seeds=[])
+    training = {**space.recipe["training"], "num_workers": 1}
+    space = dataclasses.replace(space, recipe=space.recipe | {"training": training})
+    result = run_study(space, storage=str(tmp_path / "store"), name="nested", max_concurrent=2)
+    assert [t.ending.status for t in result.trials] == ["completed", "completed"]
+    assert result.best is not None
+    assert result.best.ending.objective is not None
+    assert result.winner is None

@@ -7,6 +7,9 @@ from itemese.errors import ConfigError
 from itemese.experiment import Experiment
 from itemese.search.space import Space
 
+NOTHING = {"memory": 1.0}
+"""One byte: Tune refuses a trial that reserves nothing at all."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -26,8 +29,10 @@ def plan_resources(
 ) -> Plan:
     """Decide what one trial reserves and how many run side by side.
 
-    Trials train in their own process, one CPU each (and one GPU where the cluster has some). A
-    space that varies a stage which runs on Ray Data leaves one CPU to Ray Data's tasks.
+    A recipe without Ray Train workers trains in the trial's own process, on one CPU (and one GPU
+    where the cluster has some). With workers, the trial only drives them and reserves nothing:
+    trials that held the CPUs their own workers wait for would wait for ever. For the same reason
+    a space that varies a stage which runs on Ray Data leaves one CPU to Ray Data's tasks.
 
     Args:
         space: What varies.
@@ -36,22 +41,29 @@ def plan_resources(
         limit: Trials side by side at most.
 
     Raises:
-        ConfigError: The recipe trains with Ray Train's workers, which trials do not start yet.
+        ConfigError: Early stopping of a recipe with workers, which cannot be ended cleanly.
     """
-    if default.training.num_workers > 0:
-        message = (
-            "`training.num_workers` must be 0 in a search, as each trial trains in its own "
-            f"process; got {default.training.num_workers}. Set it in the space's `overrides`."
-        )
-        raise ConfigError(message)
-    cpus = int(resources.get("CPU", 1))
-    gpus = int(resources.get("GPU", 0))
+    training = default.training
+    cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     on_ray = any(path.startswith("embeddings.") for path in space.config.parameters)
-    side_by_side = max(1, cpus - 1 if on_ray else cpus)
-    # A trial without a CPU of its own asks for one byte, as Tune refuses an empty request.
-    needs: dict[str, float] = {"memory": 1} if on_ray and cpus == 1 else {"CPU": 1}
+    free = max(1, cpus - 1 if on_ray else cpus)
+    if training.num_workers > 0:
+        if space.config.asha is not None:
+            message = (
+                "`asha` must be left out where training.num_workers > 0, whose workers would "
+                f"train on after the stop; got {training.num_workers} workers. Drop `asha` or set "
+                "training.num_workers=0 in `overrides`."
+            )
+            raise ConfigError(message)
+        side_by_side = int(free / (training.num_workers * training.cpus_per_worker))
+        if training.use_gpu:
+            side_by_side = min(side_by_side, gpus // training.num_workers)
+        side_by_side = max(1, side_by_side)
+        return Plan(NOTHING, min(side_by_side, limit or side_by_side))
+    needs: dict[str, float] = NOTHING if on_ray and cpus == 1 else {"CPU": 1}
+    side_by_side = free
     if gpus:
-        needs["GPU"] = 1
+        needs = {**needs, "GPU": 1}
         side_by_side = min(side_by_side, gpus)
     return Plan(needs, min(side_by_side, limit or side_by_side))
 

@@ -101,7 +101,7 @@ def run_study(
         space,
         storage=store.root.uri,  # absolute, for workers in other folders
         folder=home.child("winner"),
-        resources=plan.resources,
+        plan=plan,
     )
     found = result(winner)
     home.write_json("study.json", found.to_dict())
@@ -178,7 +178,8 @@ def _tuner(
             search_alg=sampler,
             scheduler=scheduler,
             max_concurrent_trials=plan.max_concurrent,
-            reuse_actors=True,  # a new process costs seconds, small trials less than that
+            # A new process costs seconds, small trials less than that; Ray Train wants its own.
+            reuse_actors="CPU" in plan.resources,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(

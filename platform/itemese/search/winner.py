@@ -17,6 +17,7 @@ from itemese.artifacts import Folder, Store
 from itemese.config import with_values
 from itemese.errors import ItemeseError
 from itemese.experiment import Experiment
+from itemese.search.planning import Plan
 from itemese.search.records import Trial
 from itemese.search.space import Space
 
@@ -61,9 +62,7 @@ class Winner:
     bundled_seed: int
 
 
-def crown(
-    trial: Trial, space: Space, *, storage: str, folder: Folder, resources: Mapping[str, float]
-) -> Winner:
+def crown(trial: Trial, space: Space, *, storage: str, folder: Folder, plan: Plan) -> Winner:
     """Train a trial's recipe on the space's fresh seeds, test each once, bundle the best.
 
     Args:
@@ -71,7 +70,7 @@ def crown(
         space: Where it comes from.
         storage: Folder or URI of the artifacts.
         folder: Where the bundle goes.
-        resources: What Ray reserves for one training.
+        plan: What Ray reserves for one training, and how many run side by side.
     """
     store = Store(storage)
     recipes = {
@@ -80,18 +79,7 @@ def crown(
     logger.info("winner: trial %d again on seeds %s", trial.number, sorted(recipes))
     for recipe in recipes.values():  # on the driver, so that Ray Data's tasks find free CPUs
         pipeline.prepare(Experiment.parse(recipe), store)
-    memory = {"memory": resources["memory"]} if "memory" in resources else {}
-    task = ray.remote(num_cpus=resources.get("CPU", 0), num_gpus=resources.get("GPU", 0), **memory)(
-        rerun
-    )
-    pending = [task.remote(recipe, storage=storage) for recipe in recipes.values()]
-    try:
-        reruns: tuple[Rerun, ...] = tuple(ray.get(pending))
-    except ray.exceptions.RayTaskError as error:
-        # Ray's own wrapper says the whole remote traceback; the user needs the sentence.
-        if isinstance(error.cause, ItemeseError):
-            raise error.cause from None
-        raise
+    reruns = _rerun_all(list(recipes.values()), storage=storage, plan=plan)
     metric = space.config.metric
     chosen = max(reruns, key=lambda run: run.validation[metric])
     pipeline.bundle(Experiment.parse(recipes[chosen.seed]), store, folder)
@@ -104,6 +92,25 @@ def crown(
         bundle=folder.uri,
         bundled_seed=chosen.seed,
     )
+
+
+def _rerun_all(recipes: list[dict[str, Any]], *, storage: str, plan: Plan) -> tuple[Rerun, ...]:
+    """Run each recipe as a Ray task, as many side by side as trials did."""
+    needs = dict(plan.resources)
+    memory = {"memory": needs["memory"]} if "memory" in needs else {}
+    options = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0), **memory}
+    task = ray.remote(**options)(rerun)
+    done: list[Rerun] = []
+    try:
+        for start in range(0, len(recipes), plan.max_concurrent):
+            group = recipes[start : start + plan.max_concurrent]
+            done += ray.get([task.remote(recipe, storage=storage) for recipe in group])
+    except ray.exceptions.RayTaskError as error:
+        # Ray's own wrapper says the whole remote traceback; the user needs the sentence.
+        if isinstance(error.cause, ItemeseError):
+            raise error.cause from None
+        raise
+    return tuple(done)
 
 
 def rerun(recipe: Mapping[str, Any], *, storage: str) -> Rerun:

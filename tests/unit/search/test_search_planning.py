@@ -20,10 +20,12 @@ def plan(
     *,
     limit: int | None = None,
     workers: int = 0,
+    asha: dict[str, int] | None = None,
 ) -> Plan:
     varied = parameters or {"training.learning_rate": RATE}
-    config = SearchConfig.parse({"recipe": "r.yaml", "parameters": varied})
-    recipe: Any = SimpleNamespace(training=SimpleNamespace(num_workers=workers))
+    config = SearchConfig.parse({"recipe": "r.yaml", "parameters": varied, "asha": asha})
+    training = SimpleNamespace(num_workers=workers, cpus_per_worker=1.5, use_gpu="GPU" in resources)
+    recipe: Any = SimpleNamespace(training=training)
     return plan_resources(Space(config, {}, {}, ()), recipe, resources, limit=limit)
 
 
@@ -40,6 +42,13 @@ def test_a_stage_on_ray_data_inside_a_trial_finds_a_free_cpu() -> None:
     assert plan({"CPU": 1.0}, ON_RAY_DATA) == Plan({"memory": 1}, 1)
 
 
-def test_recipe_with_workers_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"`training.num_workers` must be 0 in a search.*got 2"):
-        plan({"CPU": 4.0}, workers=2)
+def test_trial_with_workers_reserves_nothing_and_its_workers_fit() -> None:
+    assert plan({"CPU": 12.0}, workers=2) == Plan({"memory": 1}, 4)
+    assert plan({"CPU": 12.0}, workers=2, limit=3) == Plan({"memory": 1}, 3)
+    assert plan({"CPU": 2.0}, workers=2) == Plan({"memory": 1}, 1)
+    assert plan({"CPU": 12.0, "GPU": 4.0}, workers=2) == Plan({"memory": 1}, 2)
+
+
+def test_early_stopping_of_workers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`asha` must be left out.*got 2 workers"):
+        plan({"CPU": 4.0}, workers=2, asha={"grace_period": 1})
