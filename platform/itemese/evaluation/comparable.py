@@ -88,6 +88,14 @@ def value_of(values: Mapping[str, Any] | None, metric: str) -> dict[str, float] 
     return None if found is None else {"value": float(found)}
 
 
+def with_interval(found: Mapping[str, float] | None) -> str:
+    """Return ``0.0868 [0.0828-0.0908]`` for what `value_of` found, ``-`` for None."""
+    if found is None:
+        return "-"
+    value = f"{found['value']:.4f}"
+    return f"{value} [{found['low']:.4f}-{found['high']:.4f}]" if "low" in found else value
+
+
 def labels(results: Sequence[Result]) -> list[str]:
     """Return a name for each result, with its seed, then a number, where names repeat."""
     names = [str(result["name"]) for result in results]

@@ -19,6 +19,7 @@ from itemese.evaluation.comparable import (
     protocol_line,
     uses_semantic_ids,
     value_of,
+    with_interval,
 )
 from itemese.evaluation.peruser import PerUser
 from itemese.evaluation.significance import paired_tests
@@ -78,10 +79,10 @@ def leaderboard_table(results: Sequence[Result]) -> Table:
     columns: list[tuple[str, list[str], list[float | None]]] = [("run", labels(ranked), [])]
     for metric in metrics:
         found = [value_of(result["metrics"], f"test/{metric}") for result in ranked]
-        columns.append((metric, [_with_interval(f) for f in found], _values(found)))
+        columns.append((metric, [with_interval(f) for f in found], _values(found)))
     for twin, about in TWINS.items():
         found = [value_of(result["metrics"], f"{twin}/{metrics[1]}") for result in ranked]
-        cells = [_number(v) for v in _values(found)]
+        cells = ["-" if v is None else f"{v:.4f}" for v in _values(found)]
         columns.append((f"{metrics[1]}, {about}", cells, _values(found)))
     for heading, key, digits in (
         ("parameters", "parameters", 0),
@@ -104,24 +105,13 @@ def leaderboard_table(results: Sequence[Result]) -> Table:
     rows = [[column[1][row] for column in known] for row in range(len(ranked))]
     oracle = next((r["oracle"] for r in ranked if r.get("oracle")), None)
     if oracle:
-        ceiling = {m: _with_interval(value_of(oracle, f"test/{m}")) for m in metrics}
+        ceiling = {m: with_interval(value_of(oracle, f"test/{m}")) for m in metrics}
         rows.append(["best achievable", *[ceiling.get(c[0], "-") for c in known[1:]]])
     return Table([c[0] for c in known], rows, best if len(ranked) > 1 else set())
 
 
 def _values(found: Sequence[Mapping[str, float] | None]) -> list[float | None]:
     return [None if f is None else f["value"] for f in found]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _with_interval(found: Mapping[str, float] | None) -> str:
-    if found is None:
-        return "-"
-    value = _number(found["value"])
-    return f"{value} [{found['low']:.4f}-{found['high']:.4f}]" if "low" in found else value
 
 
 def verdicts(results: Sequence[Result]) -> list[str]:

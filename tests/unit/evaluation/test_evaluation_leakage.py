@@ -98,6 +98,11 @@ def test_audit_by_hand():
     assert "50% of the test targets" in protocol_note(got)
 
 
+def test_a_target_at_the_time_of_the_newest_training_event_is_not_older():
+    block = block_of({"a": [(0, 10, 0), (1, 20, 0), (2, 20, 2)]})
+    assert audit([block])["test"]["older_than_training_share"] == 0.0
+
+
 def test_temporal_split_is_proved_and_a_planted_future_event_found():
     clean = {
         "a": [(0, 10, 0), (1, 20, 0), (2, 60, 2)],

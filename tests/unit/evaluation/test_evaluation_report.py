@@ -218,6 +218,11 @@ def test_a_trade_off_needs_two_known_costs(make_result):
     assert plots.trade_off(runs, ["a", "b"], costs=[0.5, 3000.0], **draw) is not None
 
 
+def test_a_name_is_never_read_as_a_formula(make_result):
+    runs = [make_result(name, 0.2, 0.1) for name in ("$\\frac{$", "b")]
+    assert len(parse(render(runs)).images) >= 6
+
+
 def test_more_runs_than_colours(make_result):
     runs = [make_result(f"run {n}", *np.random.default_rng(n).random(2) / 5) for n in range(11)]
     assert len(parse(render(runs)).images) >= 6
