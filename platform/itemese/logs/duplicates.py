@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from itemese.artifacts import Folder
-from itemese.logs.files import Chunk
+from itemese.logs.chunks import Chunk
 from itemese.logs.shards import PART
 from itemese.schema import INTERACTIONS
 

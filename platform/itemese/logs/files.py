@@ -1,15 +1,13 @@
-"""Finding input files and cutting them into chunks that tasks read independently."""
+"""Finding and opening input files on any filesystem."""
 
-import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from itemese.artifacts import Folder
 from itemese.config import nearest
@@ -17,12 +15,6 @@ from itemese.errors import DataError
 
 FORMS = {"parquet": (".parquet",), "csv": (".csv", ".csv.gz"), "jsonl": (".jsonl", ".jsonl.gz")}
 """File name endings of each form."""
-
-FILE_BITS = 40
-"""A row's place is ``file ordinal << 40 | place in the file``: files up to 1 TiB, 8 million."""
-
-TEXT_CHUNK_BYTES = 64 << 20
-PARQUET_CHUNK_ROWS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -83,36 +75,6 @@ class Source:
                 "Fetch or copy the file again."
             )
             raise DataError(message) from None
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A part of the input that one task turns into one output shard.
-
-    Attributes:
-        index: Place among all chunks; names the shard.
-        ordinal: Place of the file among all files.
-        form: ``parquet``, ``csv``, ``jsonl``, ``dat`` or ``simulated``.
-        start: First row group, byte or user.
-        stop: Row group, byte or user that the next chunk starts with.
-        first_row: Rows of the file before this chunk (Parquet).
-        source: The file; None for simulated users.
-        header: Column names of a text file without names in its lines.
-    """
-
-    index: int
-    ordinal: int
-    form: str
-    start: int
-    stop: int
-    first_row: int = 0
-    source: Source | None = None
-    header: tuple[str, ...] = field(default=())
-
-    @property
-    def shard(self) -> str:
-        """Name of the output file."""
-        return f"part-{self.index:05d}.parquet"
 
 
 def locate(location: str, where: str) -> tuple[Folder, str | None]:
@@ -183,96 +145,3 @@ def find_table(
                     if parts:
                         return form, parts
     return None
-
-
-def plan_parquet(sources: list[Source], num_blocks: int | None) -> list[Chunk]:
-    """Cut Parquet files into chunks of whole row groups."""
-    footers = [_row_group_sizes(source) for source in sources]
-    total = sum(sum(sizes) for sizes in footers)
-    target = max(1, -(-total // num_blocks)) if num_blocks else PARQUET_CHUNK_ROWS
-    chunks: list[Chunk] = []
-    for ordinal, (source, sizes) in enumerate(zip(sources, footers, strict=True)):
-        start, first, rows = 0, 0, 0
-        for group, size in enumerate(sizes):
-            rows += size
-            if rows >= target or group == len(sizes) - 1:
-                place = (start, group + 1, first)
-                chunks.append(Chunk(len(chunks), ordinal, "parquet", *place, source))
-                start, first, rows = group + 1, first + rows, 0
-    return chunks
-
-
-def _row_group_sizes(source: Source) -> list[int]:
-    """Return the rows of each row group, or raise DataError for a file that is no Parquet."""
-    with source.open() as stream:
-        metadata = pq.ParquetFile(stream).metadata
-        return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-
-
-def plan_text(
-    sources: list[Source],
-    form: str,
-    num_blocks: int | None,
-    headers: list[tuple[tuple[str, ...], int]],
-) -> list[Chunk]:
-    """Cut text files into byte ranges; compressed files stay whole.
-
-    Args:
-        sources: Files in input order.
-        form: ``csv``, ``jsonl`` or ``dat``.
-        num_blocks: Wanted number of chunks, or None for `TEXT_CHUNK_BYTES` each.
-        headers: For each file its column names and the byte at which its rows start.
-    """
-    total = sum(source.size for source in sources)
-    size = max(1, -(-total // num_blocks)) if num_blocks else TEXT_CHUNK_BYTES
-    chunks: list[Chunk] = []
-    for ordinal, source in enumerate(sources):
-        header, start = headers[ordinal]
-        ends = range(start + size, source.size, size) if source.splittable else ()
-        stop_last = source.size if source.splittable else 1 << FILE_BITS
-        for stop in [*ends, stop_last]:
-            chunks.append(Chunk(len(chunks), ordinal, form, start, stop, 0, source, header))
-            start = stop
-    return chunks
-
-
-def read_header(source: Source, delimiter: str) -> tuple[tuple[str, ...], int]:
-    """Return a CSV file's column names and the byte at which its rows start.
-
-    Raises:
-        DataError: The first line is missing, no UTF-8, or names a column twice.
-    """
-    import csv
-
-    with source.open() as stream:
-        line = _first_line(stream)
-    try:
-        text = line.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        message = (
-            f"`{source.label}` must start with a header line in UTF-8; got {line[:60]!r}. "
-            "Convert the file to UTF-8."
-        )
-        raise DataError(message) from None
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
-    names = tuple(name.strip() for name in rows[0]) if rows else ()
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not any(names) or twice:
-        what = f"the columns {twice} twice" if twice else "no column names"
-        message = (
-            f"`{source.label}` must start with a header line of distinct names; got {what}. "
-            "Write the names in its first line."
-        )
-        raise DataError(message)
-    return names, len(line)
-
-
-def _first_line(stream: BinaryIO, limit: int = 1 << 20) -> bytes:
-    """Return the first line with its newline, read in small steps."""
-    line = b""
-    while b"\n" not in line and len(line) < limit:
-        more = stream.read(1 << 16)
-        if not more:
-            break
-        line += more
-    return line[: line.index(b"\n") + 1] if b"\n" in line else line

@@ -1,8 +1,6 @@
 """Parquet chunks -> pieces of raw columns."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -10,42 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from itemese.logs.files import Chunk
+from itemese.logs.chunks import FILE_BITS, Chunk
+from itemese.logs.pieces import Piece
 
 PIECE_ROWS = 1 << 20
 
 
-@dataclass
-class Piece:
-    """Some rows of a chunk, read but not judged.
-
-    Attributes:
-        columns: Raw columns under the input's names.
-        row [N] int64: Place in the input, unique and rising over all chunks.
-        line [N] int64: Place to report: row from 0 in Parquet, else line from 0 in the chunk.
-        raw: N raw texts of a text form; None where the columns say it all.
-        bad: Rows that could not be read: (row, line, reason, raw text).
-        num_rows: Rows that the piece held, bad ones included.
-        num_lines: Lines that the piece held, blank ones included (text forms).
-    """
-
-    columns: pl.DataFrame
-    row: np.ndarray
-    line: np.ndarray
-    num_rows: int
-    num_lines: int = 0
-    raw: "list[bytes] | None" = None
-    bad: list[tuple[int, int, str, str]] = field(default_factory=list)
-
-    def raw_text(self, places: np.ndarray) -> list[str]:
-        """Return the raw fields of some rows as text."""
-        if self.raw is not None:
-            return [self.raw[place].decode("utf-8", "backslashreplace") for place in places]
-        records = self.columns[places.tolist()].to_dicts()
-        return [json.dumps(record, default=str, ensure_ascii=False) for record in records]
-
-
-def parquet_pieces(chunk: Chunk, columns: list[str], file_bits: int) -> Iterator[Piece]:
+def parquet_pieces(chunk: Chunk, columns: list[str]) -> Iterator[Piece]:
     """Yield the chunk's rows, at most `PIECE_ROWS` at a time, with only the needed columns."""
     assert chunk.source is not None
     with chunk.source.open() as stream:
@@ -55,7 +24,7 @@ def parquet_pieces(chunk: Chunk, columns: list[str], file_bits: int) -> Iterator
         for batch in file.iter_batches(PIECE_ROWS, row_groups=groups, columns=columns):
             line = np.arange(place, place + len(batch), dtype=np.int64)
             place += len(batch)
-            row = line + (chunk.ordinal << file_bits)
+            row = line + (chunk.ordinal << FILE_BITS)
             yield _piece(pa.Table.from_batches([batch]), row, line)
 
 
@@ -74,7 +43,7 @@ def _piece(table: pa.Table, row: np.ndarray, line: np.ndarray) -> Piece:
     piece = Piece(pl.DataFrame(table), row, line, len(table))
     if damaged.any():
         hit = np.flatnonzero(damaged)
-        texts = piece.raw_text(hit)
+        texts = piece.raw_texts(hit)
         rows = zip(row[hit].tolist(), line[hit].tolist(), texts, strict=True)
         piece.bad = [(r, at, "bad encoding", text) for r, at, text in rows]
         piece.columns = piece.columns.filter(pl.Series(~damaged))

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from itemese.artifacts import Folder
+from itemese.logs.chunks import Chunk
 from itemese.logs.config import LogsConfig
-from itemese.logs.files import FILE_BITS, Chunk
-from itemese.logs.parquet import Piece, parquet_pieces
+from itemese.logs.parquet import parquet_pieces
+from itemese.logs.pieces import Piece
 from itemese.logs.rows import OUTPUT, normalise
 from itemese.logs.simulated import simulated_pieces
+from itemese.logs.text import text_pieces
 from itemese.schema import INTERACTIONS
 
 QUARANTINE = pa.schema(
@@ -73,7 +75,11 @@ def pieces_of(chunk: Chunk, job: Job) -> Iterator[Piece]:
     if chunk.form == "simulated":
         yield from simulated_pieces(chunk, job.config.world(), job.seed)
         return
-    yield from parquet_pieces(chunk, list(job.names.values()), FILE_BITS)
+    names = list(job.names.values())
+    if chunk.form == "parquet":
+        yield from parquet_pieces(chunk, names)
+    else:
+        yield from text_pieces(chunk, names, job.config.delimiter)
 
 
 def write_shard(chunk: Chunk, job: Job) -> pa.Table:
@@ -93,7 +99,7 @@ def write_shard(chunk: Chunk, job: Job) -> pa.Table:
         target, INTERACTIONS, filesystem=filesystem, compression="zstd"
     ) as writer:
         for piece in pieces_of(chunk, job):
-            good, part = judge(piece, chunk, job, first_line=counts["lines"])
+            good, part = judge(piece, chunk, job)
             counts["rows_in"] += piece.num_rows
             counts["lines"] += piece.num_lines
             counts["rows_kept"] += len(good)
@@ -111,20 +117,18 @@ def write_shard(chunk: Chunk, job: Job) -> pa.Table:
     return keys_table(chunk.index, summary, prints, job.num_buckets)
 
 
-def judge(
-    piece: Piece, chunk: Chunk, job: Job, *, first_line: int
-) -> tuple[pl.DataFrame, pa.Table]:
+def judge(piece: Piece, chunk: Chunk, job: Job) -> tuple[pl.DataFrame, pa.Table]:
     """Split a piece into good rows (columns `OUTPUT` and ``line``) and a quarantine part."""
     raw = piece.columns.select(pl.col(theirs).alias(ours) for ours, theirs in job.names.items())
     raw = raw.with_columns(pl.Series("row", piece.row, pl.Int64))
-    line = pl.Series("line", piece.line + first_line, pl.Int64)
+    line = pl.Series("line", piece.line, pl.Int64)
     judged = normalise(raw, job.config.timestamp_unit).with_columns(line)
     is_bad = judged["reason"].is_not_null()
     bad = list(piece.bad)
     if is_bad.any():
         hit = np.flatnonzero(is_bad.to_numpy())
         reasons = judged["reason"].filter(is_bad).to_list()
-        facts = (piece.row[hit].tolist(), piece.line[hit].tolist(), reasons, piece.raw_text(hit))
+        facts = (piece.row[hit].tolist(), piece.line[hit].tolist(), reasons, piece.raw_texts(hit))
         bad += zip(*facts, strict=True)
         judged = judged.filter(~is_bad)
     bad.sort(key=lambda fault: fault[0])
@@ -132,7 +136,7 @@ def judge(
     columns: dict[str, list[Any]] = {
         "reason": [fault[2] for fault in bad],
         "file": [label] * len(bad),
-        "row": [fault[1] + first_line for fault in bad],
+        "row": [fault[1] for fault in bad],
         "raw": [fault[3] for fault in bad],
         "place": [fault[0] for fault in bad],
     }

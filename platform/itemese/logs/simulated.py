@@ -8,10 +8,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from itemese.artifacts import Counts, Folder
+from itemese.logs.chunks import Chunk
 from itemese.logs.config import ColumnMap, LogsConfig
-from itemese.logs.files import Chunk
-from itemese.logs.parquet import Piece
-from itemese.logs.tables import finish_items
+from itemese.logs.pieces import Piece
+from itemese.logs.tables import write_items
 from itemese.simulation.config import SimulationConfig
 from itemese.simulation.world import World
 
@@ -69,7 +69,7 @@ def simulated_pieces(chunk: Chunk, config: SimulationConfig, seed: int) -> Itera
 def write_sides(config: LogsConfig, folder: Folder, seed: int) -> Counts:
     """Write the simulated ``items.parquet`` and ``users.parquet``."""
     world = world_of(config.world(), seed)
-    counts = finish_items(folder, pl.DataFrame(world.items()), ColumnMap())
+    counts = write_items(folder, pl.DataFrame(world.items()), ColumnMap())
     filesystem, path = folder.filesystem()
     size = _users_per(_PIECE_EVENTS, config.world())
     target = f"{path}/users.parquet"

@@ -16,9 +16,11 @@ import ray.exceptions
 from itemese import cluster
 from itemese.artifacts import Counts, Folder
 from itemese.errors import DataError, ItemeseError
-from itemese.logs import duplicates, inputs, simulated, tables
+from itemese.logs import duplicates, simulated, sources, tables
+from itemese.logs.chunks import Chunk
 from itemese.logs.config import LogsConfig
-from itemese.logs.files import Chunk, Source
+from itemese.logs.files import Source
+from itemese.logs.inputs import Plan
 from itemese.logs.shards import PART, QUARANTINE, Job, write_shard
 
 VERSION = 1
@@ -43,10 +45,9 @@ def fingerprint(config: LogsConfig, seed: int) -> str:
     """
     if config.source == "simulated":
         return config.world().fingerprint(seed)
-    planned = inputs.plan(config)
+    planned = sources.plan(config)
     digest = hashlib.blake2b(digest_size=8)
-    sides = [files for table in (planned.items, planned.users) if table for files in table[1]]
-    for source in [*planned.interactions, *sides]:
+    for source in [*planned.interactions, *planned.sides]:
         digest.update(f"{source.label}/{source.size}/".encode())
         for part in _samples(source):
             digest.update(part)
@@ -57,11 +58,12 @@ def _samples(source: Source) -> Iterator[bytes]:
     """Yield the bytes of a file that stand for it."""
     filesystem, path = source.folder.filesystem()
     with filesystem.open_input_file(f"{path}/{source.name}") as file:
-        if source.size <= _WHOLE_BYTES:
+        size = file.size()
+        if size <= _WHOLE_BYTES:
             yield file.read()
             return
         yield str(source.mtime_ns).encode()
-        for start in np.linspace(0, source.size - _SAMPLE_BYTES, _NUM_SAMPLES).astype(int):
+        for start in np.linspace(0, size - _SAMPLE_BYTES, _NUM_SAMPLES).astype(int):
             file.seek(int(start))
             yield file.read(_SAMPLE_BYTES)
 
@@ -82,7 +84,7 @@ def build_logs(config: LogsConfig, folder: Folder, *, seed: int) -> Counts:
     Raises:
         DataError: A missing or unreadable input, an empty log, or too many bad rows.
     """
-    planned = inputs.plan(config)
+    planned = sources.plan(config)
     cluster.connect()
     try:
         counts = _interactions(config, planned, folder, seed)
@@ -90,8 +92,10 @@ def build_logs(config: LogsConfig, folder: Folder, *, seed: int) -> Counts:
         raise _cause(error) from None
     if config.source == "simulated":
         return counts | simulated.write_sides(config, folder, seed)
-    counts |= tables.write_items(folder, planned.items, config.columns)
-    counts |= tables.write_users(folder, planned.users, config.columns)
+    items = planned.read_items(folder) if planned.read_items else None
+    counts |= tables.write_items(folder, items, planned.side_columns)
+    if planned.read_users:
+        counts |= tables.write_users(folder, planned.read_users(folder), planned.side_columns)
     return counts
 
 
@@ -108,7 +112,7 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _interactions(config: LogsConfig, planned: inputs.Plan, folder: Folder, seed: int) -> Counts:
+def _interactions(config: LogsConfig, planned: Plan, folder: Folder, seed: int) -> Counts:
     """Write the shards and the quarantine; return the counts."""
     chunks = planned.chunks
     if not chunks:
@@ -199,11 +203,11 @@ def _merge_parts(chunks: list[Chunk], summaries: list[dict[str, Any]], folder: F
     ) as writer:
         for chunk in chunks:
             if chunk.ordinal != ordinal:
-                ordinal, first_line = chunk.ordinal, 1 + (chunk.start > 0)
+                ordinal, first_line = chunk.ordinal, 2 if chunk.form == "csv" else 1
             mine = [n for n in (chunk.shard, f"duplicates-{chunk.shard}") if n in names]
             table = pa.concat_tables([PART.empty_table(), *(parts.read_table(n) for n in mine)])
             table = table.sort_by("place").drop_columns(["place"])
-            if chunk.form not in ("parquet", "simulated"):
+            if chunk.form in ("csv", "jsonl", "dat"):
                 moved = pa.array(table["row"].to_numpy() + first_line)
                 table = table.set_column(2, QUARANTINE.field("row"), moved)
             first_line += lines[chunk.index]
@@ -214,9 +218,7 @@ def _merge_parts(chunks: list[Chunk], summaries: list[dict[str, Any]], folder: F
     return total
 
 
-def _check_share(
-    config: LogsConfig, planned: inputs.Plan, rows_in: int, reasons: Counter[str]
-) -> None:
+def _check_share(config: LogsConfig, planned: Plan, rows_in: int, reasons: Counter[str]) -> None:
     """Raise DataError if nothing is left or too much is bad."""
     bad = reasons.total()
     if rows_in == 0:
@@ -238,7 +240,7 @@ def _check_share(
         raise DataError(message)
 
 
-def _empty(planned: inputs.Plan, rows: int) -> str:
+def _empty(planned: Plan, rows: int) -> str:
     """Return the sentence for a log without rows."""
     names = [source.label for source in planned.interactions][:5]
     return (

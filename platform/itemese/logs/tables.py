@@ -15,24 +15,19 @@ from itemese.logs.files import Source
 from itemese.logs.rows import as_text, is_blank
 
 
-def write_items(
-    folder: Folder, table: tuple[str, list[Source]] | None, columns: ColumnMap
-) -> Counts:
+def write_items(folder: Folder, frame: pl.DataFrame | None, columns: ColumnMap) -> Counts:
     """Write ``items.parquet``: ``item_id``, ``title`` and every other column of the input.
 
     Args:
         folder: The artifact.
-        table: Form and files, or None if the source describes no items.
+        frame: The items under the input's column names; None if the source describes none.
         columns: What the columns are called in the input.
+
+    Raises:
+        DataError: The id column, or a title column that the recipe names, is absent.
     """
-    if table is None:
-        empty = pl.DataFrame(schema={"item_id": pl.String, "title": pl.String})
-        return finish_items(folder, empty, columns)
-    return finish_items(folder, read_table(*table), columns)
-
-
-def finish_items(folder: Folder, frame: pl.DataFrame, columns: ColumnMap) -> Counts:
-    """Write the items table from a frame under the input's column names."""
+    if frame is None:
+        frame = pl.DataFrame(schema={columns.item_id: pl.String})
     frame, left_out = keyed(frame, "item_id", columns.item_id, "items")
     title = columns.title
     if title is not None:
@@ -55,17 +50,8 @@ def finish_items(folder: Folder, frame: pl.DataFrame, columns: ColumnMap) -> Cou
     return {"num_items_described": len(frame), "num_items_titled": described, **left_out}
 
 
-def write_users(
-    folder: Folder, table: tuple[str, list[Source]] | None, columns: ColumnMap
-) -> Counts:
-    """Write ``users.parquet`` if the source has a users table."""
-    if table is None:
-        return {}
-    return finish_users(folder, read_table(*table), columns)
-
-
-def finish_users(folder: Folder, frame: pl.DataFrame, columns: ColumnMap) -> Counts:
-    """Write the users table from a frame under the input's column names."""
+def write_users(folder: Folder, frame: pl.DataFrame, columns: ColumnMap) -> Counts:
+    """Write ``users.parquet`` from a frame under the input's column names."""
     frame, left_out = keyed(frame, "user_id", columns.user_id, "users")
     frame = frame.select("user_id", pl.exclude("user_id"))
     folder.write_table("users.parquet", plain_strings(frame))
