@@ -64,7 +64,7 @@ def deploy(
     """Serve a bundle until the block ends.
 
     A Ray cluster or a Serve instance that runs already is used and left running; only this
-    application is then removed from it.
+    application is then removed from it. One service runs in a cluster at a time.
 
     Args:
         bundle_uri: Folder of the bundle; every node must be able to read it.
@@ -80,7 +80,8 @@ def deploy(
 
     Raises:
         ArtifactError: The bundle is torn or does not load.
-        ConfigError: The port is taken, or the address needs a token.
+        ConfigError: The port is taken, the address needs a token, a service runs already, or the
+            cluster has no room.
     """
     token = token or os.environ.get(TOKEN_VARIABLE) or None
     require_token(host, token)
@@ -97,6 +98,12 @@ def deploy(
         if started and not ours:  # else Serve ends with its cluster
             stack.callback(serve.shutdown)
         url = f"http://{_reachable(host)}:{port}"
+        if APPLICATION in serve.status().applications:
+            message = (
+                f"`application` must not run yet; got {APPLICATION!r} serving at {url} already. "
+                "Stop that service first."
+            )
+            raise ConfigError(message)
         stack.callback(_remove)
         actor = {"num_cpus": num_cpus}
         _start(application(args, num_replicas=num_replicas, ray_actor_options=actor))

@@ -1,0 +1,180 @@
+"""A trained model behind Ray Serve, asked over HTTP."""
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import torch
+
+from itemese.artifacts import Folder
+from itemese.bundle import write_bundle
+from itemese.errors import ArtifactError, ConfigError
+from itemese.methods.base import Inputs, method_of, parse_method_config
+from itemese.schema import Catalog
+from itemese.serving.config import ServingConfig
+from itemese.serving.deploy import deploy, free_port
+from itemese.serving.engine import Recommender
+from itemese.serving.load import measure
+
+pytestmark = pytest.mark.ray
+NUM_ITEMS = 200
+TOKEN = "only-for-this-test"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A SASRec with random weights; what it says does not matter, only that it stays the same."""
+    names = [f"i{n}" for n in range(NUM_ITEMS)]
+    titles = ["<i>markup & \u00e9</i>", *names[1:]]
+    counts = pa.array(np.arange(NUM_ITEMS), pa.int64())
+    table = pa.table({"item_id": names, "title": titles, "train_count": counts})
+    catalog = Catalog.from_table(table)
+    config = parse_method_config({"name": "sasrec", "dim": 8, "max_history": 20})
+    torch.manual_seed(0)
+    module = method_of(config).build(Inputs(catalog, lambda: iter(())))
+    folder = Folder.at(tmp_path_factory.mktemp("serving") / "bundle")
+    write_bundle(
+        folder,
+        experiment={"name": "http", "evaluation": {"exclude_seen": True}},
+        method_config=config.model_dump(mode="json"),
+        state=module.state_dict(),
+        catalog=catalog,
+        semantic_ids=None,
+        embeddings=None,
+        metrics={},
+        ancestry={},
+    )
+    return folder.uri
+
+
+@pytest.fixture(scope="module")
+def service(ray_cluster, bundle):
+    settings = ServingConfig(max_body_bytes=10_000, batch_wait_seconds=0.002)
+    with deploy(bundle, port=0, token=TOKEN, num_cpus=0.5, settings=settings) as running:
+        yield running
+    assert ray.is_initialized(), "the cluster was there before"
+    assert nobody_listens(running.url)
+
+
+def nobody_listens(url):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) != 0
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with httpx.Client(base_url=service.url, headers=service.headers, timeout=30) as http:
+        yield http
+
+
+def test_a_bundle_that_fails_in_the_replica_says_why(ray_cluster, tmp_path):
+    # Whole by its hashes, but its tensors do not fit the method: only loading shows it.
+    table = pa.table({"item_id": ["a"], "title": ["A"], "train_count": pa.array([1], pa.int64())})
+    folder = Folder.at(tmp_path / "wrong")
+    write_bundle(
+        folder,
+        experiment={"name": "wrong"},
+        method_config={"name": "sasrec"},
+        state={"x": torch.zeros(1)},
+        catalog=Catalog.from_table(table),
+        semantic_ids=None,
+        embeddings=None,
+        metrics={},
+        ancestry={},
+    )
+    port = free_port("127.0.0.1", 0)
+    with (
+        pytest.raises(ArtifactError, match=r"must load in a replica; got: .*must fit the method"),
+        deploy(folder.uri, port=port, token=TOKEN, num_cpus=0.5),
+    ):
+        pytest.fail("must not start")
+    assert ray.is_initialized()
+    assert nobody_listens(f"http://127.0.0.1:{port}")
+
+
+def test_the_answer_over_http_is_the_engine_s(client, bundle):
+    engine = Recommender.load(bundle)
+    history = [f"i{n}" for n in range(5)]
+    answer = client.post("/v1/recommend", json={"history": history, "k": 5})
+    assert answer.status_code == 200
+    body = answer.json()
+    expected = engine.recommend(history, k=5)
+    assert [item["item_id"] for item in body["items"]] == [r.item_id for r in expected]
+    scores = [item["score"] for item in body["items"]]
+    np.testing.assert_allclose(scores, [r.score for r in expected], rtol=1e-4)
+    assert body["model"] == engine.name
+    assert client.get("/v1/model").json()["model"] == engine.name
+
+
+def test_many_at_once_get_each_their_own_answer(client, bundle):
+    engine = Recommender.load(bundle)
+    histories = [[f"i{n}", f"i{(7 * n) % NUM_ITEMS}"] for n in range(40)]
+
+    def ask(history):
+        return client.post("/v1/recommend", json={"history": history, "k": 3}).json()["items"]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, histories))
+    expected = [[r.item_id for r in engine.recommend(history, k=3)] for history in histories]
+    assert [[item["item_id"] for item in answer] for answer in answers] == expected
+
+
+def test_titles_travel_untouched(client):
+    answer = client.post("/v1/score", json={"history": ["i1"], "item_ids": ["i0"]})
+    assert answer.json()["items"][0]["title"] == "<i>markup & \u00e9</i>"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("POST", "/v1/recommend", b'{"history": [], "k": 0}', 422),
+        ("POST", "/v1/recommend", b"{", 422),
+        ("POST", "/v1/recommend", b"x" * 20_000, 413),
+        ("GET", "/nope", b"", 404),
+    ],
+)
+def test_errors_keep_their_shape_through_serve(client, method, path, content, status):
+    answer = client.request(method, path, content=content)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert error.keys() == {"code", "message", "field", "request_id"}
+    assert answer.headers["x-request-id"] == error["request_id"]
+
+
+def test_the_token_is_needed(service):
+    answer = httpx.post(f"{service.url}/v1/recommend", json={"history": []})
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "unauthorized"
+    assert httpx.get(f"{service.url}/readyz").status_code == 200
+
+
+def test_measured_and_counted(service, client):
+    result = measure(service.url, [{"history": ["i1", "i2"]}] * 20, token=TOKEN)
+    assert result["errors"] == 0
+    assert 0 < result["p50_ms"] <= result["p95_ms"]
+    assert measure(service.url, [{"history": []}], token="wrong")["errors"] == 1
+    text = client.get("/metrics").text
+    assert 'itemese_requests_total{path="/v1/recommend",status="200"}' in text
+
+
+def test_another_port_while_serve_runs_is_refused(service, bundle):
+    with (
+        pytest.raises(ConfigError, match=r"`http\.port` must be \d+, where this cluster's Serve"),
+        deploy(bundle, port=1, token=TOKEN),
+    ):
+        pytest.fail("must not start")
+    assert httpx.get(f"{service.url}/readyz").status_code == 200, "the first one still runs"
+
+
+def test_a_second_service_in_the_cluster_is_refused(service, bundle):
+    with (
+        pytest.raises(ConfigError, match="`application` must not run yet"),
+        deploy(bundle, port=0, token=TOKEN),
+    ):
+        pytest.fail("must not start")
+    assert httpx.get(f"{service.url}/readyz").status_code == 200, "the first one still runs"

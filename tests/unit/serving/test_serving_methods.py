@@ -1,0 +1,95 @@
+"""Every method that ranks answers from its bundle as it did where it was built."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from itemese.artifacts import Folder
+from itemese.bundle import write_bundle
+from itemese.methods.base import (
+    Inputs,
+    Need,
+    Task,
+    method_class,
+    method_names,
+    method_of,
+    parse_method_config,
+)
+from itemese.schema import Candidates, Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.serving.engine import Recommender
+from itemese.serving.query import Query
+
+NUM_ITEMS = 12
+SMALL = {
+    "sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
+    "semantic_id_lm": {"beam_width": NUM_ITEMS},
+}
+RANKING = [name for name in method_names() if method_class(name).task is Task.NEXT_ITEM]
+
+
+def inputs(method):
+    counts = pa.array(np.arange(NUM_ITEMS)[::-1].copy(), pa.int64())
+    names = [f"i{n:02}" for n in range(NUM_ITEMS)]
+    table = pa.table({"item_id": names, "title": names, "train_count": counts})
+    rng = np.random.default_rng(0)
+    events = rng.integers(0, NUM_ITEMS, 90)
+    block = Histories(
+        [f"u{n}" for n in range(9)],
+        np.arange(0, 91, 10),
+        events.astype(np.int32),
+        np.tile(np.arange(10), 9).astype(np.int64),
+        np.zeros(90, np.int8),
+    )
+    codes = np.stack([np.arange(NUM_ITEMS) // 4, np.arange(NUM_ITEMS) % 4], axis=1).astype(np.int32)
+    vectors = rng.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+    return Inputs(
+        Catalog.from_table(table),
+        lambda: iter([block]),
+        seed=1,
+        embeddings=Embeddings("item", vectors, "random")
+        if Need.EMBEDDINGS in method.needs
+        else None,
+        semantic_ids=SemanticIds(codes, (3, 4)) if Need.SEMANTIC_IDS in method.needs else None,
+    )
+
+
+@pytest.mark.parametrize("name", RANKING)
+def test_same_answers_from_the_bundle(name, tmp_path):
+    config = parse_method_config({"name": name, "max_history": 6, **SMALL.get(name, {})})
+    method = method_of(config)
+    built = inputs(method)
+    module = method.build(built).eval()
+    write_bundle(
+        Folder.at(tmp_path),
+        experiment={"name": name, "seed": 1},
+        method_config=config.model_dump(mode="json"),
+        state={k: v.clone() for k, v in module.state_dict().items()},
+        catalog=built.catalog,
+        semantic_ids=built.semantic_ids,
+        embeddings=built.embeddings,
+        metrics={},
+        ancestry={},
+    )
+    engine = Recommender.load(tmp_path)
+    history = [3, 7, 1]
+    example = Example(np.array(history, np.int32), np.array([1, 2, 3]))
+    with torch.no_grad():
+        seen = Candidates(torch.tensor([history]))
+        ranking = method.predict(module, method.collate([example]), 5, seen)
+    expected = [built.catalog.item_ids[i] for i in ranking.item_index[0].tolist() if i >= 0]
+    asked = tuple(built.catalog.item_ids[i] for i in history)
+    answer = engine.answers([Query(asked, (1, 2, 3), k=5)])[0]
+    assert [item.item_id for item in answer.items] == expected
+    scores = [item.score for item in answer.items]
+    np.testing.assert_allclose(scores, ranking.score[0][: len(scores)].tolist(), rtol=1e-4)
+
+    few = ("i11", "i00", "i07")
+    scored = engine.answers([Query(asked, (1, 2, 3), score_items=few)])[0].items
+    assert [item.item_id for item in scored] == list(few)
+    ranked = {item.item_id: item.score for item in answer.items}
+    for item in scored:
+        if item.item_id in ranked:
+            assert item.score == pytest.approx(ranked[item.item_id], rel=1e-4)
+    only = engine.recommend(list(asked), k=5, filter={"item_id": ["i00", "i11", "i07"]})
+    assert {item.item_id for item in only} <= {"i00", "i11"}, "i07 was seen"
