@@ -50,6 +50,7 @@ ROWS = st.lists(
         max_size=30,
     )
 )
+@settings(deadline=None)
 def test_stable_order_equals_lexsort(rows):
     keys = [np.array([row[k] for row in rows], np.int64) for k in range(3)]
     expected = np.lexsort(keys[::-1])

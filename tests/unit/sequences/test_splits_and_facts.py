@@ -38,6 +38,7 @@ def test_tie_runs_stop_at_the_user():
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(0, 60))
+@settings(deadline=None)
 def test_lengths_merge_and_describe(lengths, cut):
     parts = [Lengths.of(np.array(p, np.int64)) for p in (lengths[:cut], lengths[cut:])]
     told = Lengths.merge(parts).describe()
