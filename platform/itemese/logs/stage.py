@@ -74,8 +74,8 @@ def build_logs(config: LogsConfig, folder: Folder, *, seed: int) -> Counts:
     Args:
         config: The recipe's section.
         folder: Receives ``interactions/*.parquet`` (`schema.INTERACTIONS`; shards in input
-            order, ``row`` rising), ``items.parquet``, ``users.parquet`` if there are any, and
-            ``quarantine.parquet`` (`shards.QUARANTINE`).
+            order, ``row`` rising), ``items.parquet``, ``users.parquet`` if there are any,
+            ``quarantine.parquet`` (`shards.QUARANTINE`) and ``summary.json`` (the counts).
         seed: Of the experiment; only a simulated source uses it.
 
     Returns:
@@ -90,10 +90,17 @@ def build_logs(config: LogsConfig, folder: Folder, *, seed: int) -> Counts:
         counts = _interactions(config, planned, folder, seed)
     except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as error:
         raise _cause(error) from None
+    counts |= _sides(config, planned, folder, seed)
+    folder.write_json("summary.json", counts)
+    return counts
+
+
+def _sides(config: LogsConfig, planned: Plan, folder: Folder, seed: int) -> Counts:
+    """Write the items and users tables; return their counts."""
     if config.source == "simulated":
-        return counts | simulated.write_sides(config, folder, seed)
+        return simulated.write_sides(config, folder, seed)
     items = planned.read_items(folder) if planned.read_items else None
-    counts |= tables.write_items(folder, items, planned.side_columns)
+    counts = tables.write_items(folder, items, planned.side_columns)
     if planned.read_users:
         counts |= tables.write_users(folder, planned.read_users(folder), planned.side_columns)
     return counts
