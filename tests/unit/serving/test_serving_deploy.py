@@ -13,6 +13,7 @@ from itemese.errors import ArtifactError, ConfigError
 from itemese.serving import deploy as deploying
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.load import measure
+from itemese.serving.replica import build
 
 ROOT = Path(__file__).parents[3]
 
@@ -89,6 +90,22 @@ def test_the_serve_config_is_valid():
             deployment = application.deployments[0]
             assert deployment.name == "Recommender"
             assert deployment.max_ongoing_requests > args.max_waiting >= args.max_batch_size
+
+
+def test_the_builder_takes_a_serve_config_s_args(monkeypatch):
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as call
+    from ray.serve._private.build_app import build_app
+
+    monkeypatch.setenv("ITEMESE_TOKEN", "from-the-environment")
+    application = call(build, {"bundle": "s3://somewhere/bundle", "max_waiting": 5})
+    (deployment,) = build_app(application, name="itemese").deployments
+    (args,) = deployment.init_args
+    assert args.bundle == "s3://somewhere/bundle"
+    assert args.token == "from-the-environment"
+    assert deployment.name == "Recommender"
+    assert deployment.max_ongoing_requests > 5
+    with pytest.raises(ValueError, match="max_batch"):
+        call(build, {"bundle": "x", "max_batch": 1})
 
 
 @pytest.mark.parametrize("values", [{"max_batch_size": 0}, {"num_threads": 0}, {"typo": 1}])
