@@ -31,7 +31,7 @@ MAY_IMPORT = {
 }
 """Besides the contracts; a dotted name allows that module only."""
 
-STORY = {"experiment", "pipeline", "results", "console"}
+STORY = {"experiment", "pipeline", "results", "console", "benchmarks"}
 """Room 10: may import every room but search and serving."""
 
 RAY_IN = {"logs", "sequences", "embeddings", "search", "serving", "cluster", "training.distributed"}

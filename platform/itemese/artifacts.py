@@ -101,9 +101,11 @@ class Folder:
             ArtifactError: It is missing or cannot be read.
         """
         filesystem, path = self.filesystem()
-        with _clear_errors(f"{self.uri}/{name}", "read"):
-            with filesystem.open_input_stream(f"{path}/{name}") as stream:
-                return bytes(stream.read())
+        with (
+            _clear_errors(f"{self.uri}/{name}", "read"),
+            filesystem.open_input_stream(f"{path}/{name}") as stream,
+        ):
+            return bytes(stream.read())
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write the whole file `name`; on a local disk a reader never sees half of it."""
@@ -138,10 +140,12 @@ class Folder:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the Parquet file `name`, or only some of its columns."""
         filesystem, path = self.filesystem()
-        with _clear_errors(f"{self.uri}/{name}", "read"):
-            # ParquetFile reads one file as it is; read_table would infer hive partitions.
-            with pq.ParquetFile(f"{path}/{name}", filesystem=filesystem) as file:
-                return file.read(columns=columns)
+        # ParquetFile reads one file as it is; read_table would infer hive partitions.
+        with (
+            _clear_errors(f"{self.uri}/{name}", "read"),
+            pq.ParquetFile(f"{path}/{name}", filesystem=filesystem) as file,
+        ):
+            return file.read(columns=columns)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet file, zstd."""

@@ -3,12 +3,13 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
-from itemese.errors import ItemeseError
+from itemese.errors import ConfigError, ItemeseError
 
 _NOISY = ("ray", "ray.data", "ray.serve", "ray.tune", "ray.train", "httpx", "transformers")
 
@@ -33,6 +34,28 @@ def run(job: Callable[..., None]) -> None:
     app.command()(job)
     with sentences():
         app()
+
+
+def integers(text: str, option: str) -> list[int]:
+    """Read ``"0,1,2"``.
+
+    Raises:
+        ConfigError: It is not a list of whole numbers.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        message = f"`{option}` must be whole numbers with commas; got {text!r}. Write 0,1,2."
+        raise ConfigError(message) from None
+
+
+def test_line(test: Mapping[str, Any], baseline: str) -> str:
+    """Return one paired test as a line of text."""
+    verdict = "significant" if test["significant"] else "not significant"
+    return (
+        f"{test['name']} - {baseline}: {test['metric']} {test['difference']:+.4f} "
+        f"[{test['low']:+.4f}, {test['high']:+.4f}], p (Holm) {test['p_holm']:.3g}, {verdict}"
+    )
 
 
 @contextmanager

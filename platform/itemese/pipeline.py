@@ -4,18 +4,21 @@ Each step is a stage of the artifact store: it runs only if nobody ran the same 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itemese.artifacts import Artifact, Folder, Store
+from itemese.artifacts import Artifact, Counts, Folder, Store
 from itemese.bundle import write_bundle
 from itemese.codebooks.stage import VERSION as CODEBOOKS_VERSION
 from itemese.codebooks.stage import build_codebooks
-from itemese.config import Config
+from itemese.config import Config, digest_of, with_values
 from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION
 from itemese.embeddings.stage import build_embeddings
+from itemese.evaluation.compare import compare as compare_results
 from itemese.evaluation.config import EvaluationConfig
+from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.report import write_report
 from itemese.experiment import Experiment
 from itemese.logs.stage import VERSION as LOGS_VERSION
 from itemese.logs.stage import build_logs, fingerprint
@@ -29,6 +32,9 @@ from itemese.training.stage import VERSION as TRAINING_VERSION
 from itemese.training.stage import TrainingSpec, train_model
 
 _LOG = logging.getLogger(__name__)
+
+RIVAL_TRAINING = TrainingConfig(batch_size=64, learning_rate=0.003, max_epochs=15, patience=3)
+"""How the SASRec of `rivals` is trained, whatever the experiment's own training is."""
 
 OnMetrics = Callable[[dict[str, float]], None]
 
@@ -182,6 +188,75 @@ def evaluate(experiment: Experiment, store: Store) -> Artifact:
             ),
         )
     )
+
+
+def with_tie_twin(experiment: Experiment, store: Store) -> Artifact:
+    """Evaluate as `evaluate` does, and beside it the run whose tied events are in random order.
+
+    The twin trains and is tested on the shuffled order; its figures stand in the same result as
+    ``test_ties_shuffled/...``.
+    """
+    shuffled = Experiment.parse(with_values(experiment.values(), {"sequences.ties": "shuffle"}))
+    twin, evaluated = evaluate(shuffled, store), evaluate(experiment, store)
+
+    def merge(out: Folder) -> Counts:
+        result, other = (a.folder.read_json("result.json") for a in (evaluated, twin))
+        figures = {n.partition("/")[2]: v for n, v in other["metrics"].items() if n[:5] == "test/"}
+        result["metrics"] |= {f"test_ties_shuffled/{n}": v for n, v in figures.items()}
+        out.write_json("result.json", result)
+        PerUser.read(evaluated.folder, "per_user.parquet").write(out, "per_user.parquet")
+        write_report(result, out)
+        return {}
+
+    inputs = {"evaluation": evaluated, "twin": twin}
+    return _told(store.stage("twins", version=1, config=None, inputs=inputs, build=merge))
+
+
+def rivals(experiment: Experiment) -> list[Experiment]:
+    """Return what every figure stands beside: popularity, the transition graph, softmax SASRec.
+
+    They run on the same data, split and protocol with their own default settings; the method of
+    the experiment itself is left out.
+    """
+    values = dict(experiment.values())
+    names = ("popularity", "transition_graph", "sasrec")
+    plain = {"training": RIVAL_TRAINING.model_dump(mode="json")}
+    return [
+        Experiment.parse({**values, **plain, "name": name, "method": {"name": name}})
+        for name in names
+        if name != experiment.method.name
+    ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs in one table.
+
+    Attributes:
+        results: What each run's ``result.json`` holds.
+        comparison: Paired tests against the baseline, spread over seeds, verdicts.
+        folder: Holds report.html and comparison.json.
+    """
+
+    results: list[dict[str, Any]]
+    comparison: dict[str, Any]
+    folder: Folder
+
+
+def compare(experiments: Sequence[Experiment], store: Store) -> Comparison:
+    """Evaluate every experiment and compare them user by user.
+
+    Raises:
+        ConfigError: They differ in data, split or protocol.
+    """
+    evaluated = [evaluate(experiment, store) for experiment in experiments]
+    results = [artifact.folder.read_json("result.json") for artifact in evaluated]
+    rows = [PerUser.read(artifact.folder, "per_user.parquet") for artifact in evaluated]
+    comparison = compare_results(results, rows)
+    folder = store.root.child(f"comparisons/{digest_of([a.key for a in evaluated])}")
+    folder.write_json("comparison.json", {"results": results, **comparison})
+    write_report(results, folder, comparison=comparison)
+    return Comparison(results, comparison, folder)
 
 
 def bundle(experiment: Experiment, store: Store, folder: Folder) -> None:

@@ -14,6 +14,7 @@ import transformers
 
 from itemese import __version__
 from itemese.artifacts import Artifact, Counts, Folder
+from itemese.evaluation.leakage import audit
 from itemese.evaluation.peruser import PerUser
 from itemese.evaluation.ranking import Ranker, method_ranker, rank_users
 from itemese.evaluation.report import write_report
@@ -50,7 +51,11 @@ def assemble_result(
     module.to(device).eval()
     ranker = method_ranker(method, module, device)
 
-    def ranked(who: Ranker, split: Split, *, exclude_seen: bool) -> PerUser:
+    longest = experiment.method.max_history
+
+    def ranked(
+        who: Ranker, split: Split, *, exclude_seen: bool, longest: int | None = longest
+    ) -> PerUser:
         return rank_users(
             who,
             Histories.stream(sequences.folder),
@@ -58,7 +63,7 @@ def assemble_result(
             config=experiment.evaluation,
             catalog=catalog,
             exclude_seen=exclude_seen,
-            longest=experiment.method.max_history,
+            longest=longest,
         )
 
     exclude = experiment.evaluation.exclude_seen
@@ -75,8 +80,10 @@ def assemble_result(
     }
     oracle = None
     if experiment.logs.source == "simulated":
-        world = World(experiment.logs.simulation, experiment.data_seed)
-        best = ranked(oracle_ranker(world, catalog), Split.TEST, exclude_seen=exclude)
+        world = World(experiment.logs.world(), experiment.data_seed)
+        best = ranked(
+            oracle_ranker(world, catalog=catalog), Split.TEST, exclude_seen=exclude, longest=None
+        )
         oracle = _metrics("test", summarise(best, experiment.evaluation))
     result = {
         "name": experiment.name,
@@ -89,7 +96,8 @@ def assemble_result(
         "metrics": metrics,
         "slices": summary["slices"],
         "checks": summary["checks"],
-        "diversity": {k: v for k, v in summary.items() if k.startswith("coverage")},
+        "diversity": {k: v for k, v in summary.items() if k.startswith(("coverage", "popul"))},
+        "leakage": audit(Histories.stream(sequences.folder)),
         "codebooks": _health(artifacts),
         "learning_curve": trained.folder.read_json("learning_curve.json"),
         "facts": method.facts(module),

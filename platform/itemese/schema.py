@@ -180,9 +180,9 @@ class Histories:
             message = f"a shard must hold < 2^31 events; got {self.offsets[-1]}. Use more shards."
             raise DataError(message)
         offsets = pa.array(self.offsets.astype(np.int32))
-        columns = [pa.array(self.user_id, pa.string())]
-        for name in ("item_index", "timestamp", "split"):
-            columns.append(pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name))))
+        flat = (self.item_index, self.timestamp, self.split)
+        lists = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in flat]
+        columns = [pa.array(self.user_id, pa.string()), *lists]
         return pa.Table.from_arrays(columns, names=HISTORIES.names).cast(HISTORIES)
 
     @staticmethod
@@ -401,19 +401,32 @@ class Ranking:
     @classmethod
     def from_scores(cls, scores: torch.Tensor, k: int, candidates: Candidates) -> "Ranking":
         """Rank every item by ``scores [B, I]``; equal scores go to the lower item_index."""
-        masked = candidates.mask(scores.float())
+        masked = candidates.mask(scores.float()) + 0.0  # -0.0 becomes 0.0, its equal
         kept = min(k, masked.shape[1])
         # One more than asked for shows whether a tie crosses the border of the list.
-        top = masked.topk(min(kept + 1, masked.shape[1]), dim=1)
-        values, index = top.values, top.indices
-        if (values[:, 1:] == values[:, :-1]).any():
-            values, index = masked.sort(dim=1, descending=True, stable=True)
-        values, index = values[:, :kept], index[:, :kept]
+        best, index = masked.topk(min(kept + 1, masked.shape[1]), dim=1)
+        values, index = best[:, :kept], index[:, :kept]
+        if (best[:, 1:] == best[:, :-1]).any():
+            index = _tied_top(masked, kept)
+            values = masked.gather(1, index)
         index = index.masked_fill(values == float("-inf"), -1)
         if kept < k:
             values = torch.nn.functional.pad(values, (0, k - kept), value=float("-inf"))
             index = torch.nn.functional.pad(index, (0, k - kept), value=-1)
         return cls(index, values)
+
+
+def _tied_top(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the places ``[B, K]`` of the best ``scores [B, I] float32``, lower places first.
+
+    One whole number holds score and place, so that a plain top-k settles every tie; flipping the
+    lower bits of negative floats makes their bit patterns rise with them.
+    """
+    bits = scores.view(torch.int32)
+    rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+    places = torch.arange(scores.shape[1], device=scores.device)
+    keys = (rising << 32) | (0x7FFFFFFF - places)
+    return 0x7FFFFFFF - (keys.topk(k, dim=1).values & 0xFFFFFFFF)
 
 
 @dataclass(frozen=True)

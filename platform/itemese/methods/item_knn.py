@@ -64,7 +64,7 @@ class ItemKnn(Method):
         return ItemGraph.from_matrix(matrix, inputs.catalog.train_count, self.config.num_neighbors)
 
     def _user_items(self, block: Histories, size: int) -> sparse.csr_matrix:
-        """Return the block's ``[U, I]`` matrix; each user's row weighs 1 / sqrt(log2(1 + items))."""
+        """Return the block's ``[U, I]`` matrix; a row weighs ``1 / sqrt(log2(1 + items))``."""
         lengths = block.lengths()
         owner = np.repeat(np.arange(block.num_users), lengths)
         age = np.repeat(block.offsets[1:], lengths) - 1 - np.arange(len(owner))

@@ -21,9 +21,14 @@ class ItemTree(Protocol):
         item [num_nodes]: item_index at a leaf, else -1.
     """
 
-    child_start: Tensor
-    code: Tensor
-    item: Tensor
+    @property
+    def child_start(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def code(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def item(self) -> Tensor: ...  # noqa: D102
 
     def to(self, device: torch.device) -> Self:
         """Return the tree on a device."""

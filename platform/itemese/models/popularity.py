@@ -52,4 +52,5 @@ class ItemCounts(nn.Module):
         Ranks rather than raw counts leave, so that float32 keeps every difference.
         """
         _, places = torch.unique(self.count_of, sorted=True, return_inverse=True)
-        return places.float().expand(len(item_index), -1)
+        ranks: Tensor = places
+        return ranks.float().expand(len(item_index), -1)

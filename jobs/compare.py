@@ -1,0 +1,36 @@
+"""Put several runs into one table and test their differences user by user.
+
+python jobs/compare.py jobs/recipes/transition_graph_beauty.yaml jobs/recipes/sasrec_beauty.yaml
+"""
+
+from typing import Annotated
+
+import typer
+
+from itemese import console, pipeline
+from itemese.artifacts import Store
+from itemese.evaluation.compare import leaderboard
+from itemese.experiment import Experiment
+
+
+def main(
+    recipes: list[str],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="path=value, for all")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of each recipe, comma-separated")] = "0",
+    storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
+) -> None:
+    """Evaluate RECIPES (training those that nobody has) and compare them."""
+    base = [Experiment.from_yaml(recipe, set_ or []) for recipe in recipes]
+    runs = [one.with_seed(seed) for one in base for seed in console.integers(seeds, "--seeds")]
+    compared = pipeline.compare(runs, Store(storage))
+    print(leaderboard(compared.results))
+    for sentence in compared.comparison["verdicts"]:
+        print(sentence)
+    for test in compared.comparison["tests"]:
+        print(console.test_line(test, compared.comparison["baseline"]))
+    print(f"report: {compared.folder.uri}/report.html")
+    print(f"result: {compared.folder.uri}/comparison.json")
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,29 @@
+"""Serve a bundle over HTTP until interrupted.
+
+python jobs/deploy.py runs/studies/sasrec/winner --port 8000
+"""
+
+import signal
+from typing import Annotated
+
+import typer
+
+from itemese import console
+from itemese.serving.deploy import deploy
+
+
+def main(
+    bundle: str,
+    host: Annotated[str, typer.Option(help="Other than loopback needs a token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
+    replicas: Annotated[int, typer.Option(help="Processes that answer")] = 1,
+) -> None:
+    """Serve BUNDLE; clients send the token of $ITEMESE_TOKEN if it is set."""
+    with deploy(bundle, host=host, port=port, num_replicas=replicas) as service:
+        print(f"{service.model} answers at {service.url}; documentation at {service.url}/docs")
+        print("Ctrl-C stops it.", flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,42 @@
+"""Search a space with Ray Tune and Optuna; write the winner as a bundle.
+
+python jobs/search.py search_spaces/sasrec.yaml --num-trials 8
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from itemese import console
+from itemese.search.space import load_space
+from itemese.search.study import run_study
+
+
+def main(
+    space: str,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="path=value, recipe")] = None,
+    storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
+    name: Annotated[str | None, typer.Option(help="Of the study; the file's by default")] = None,
+    num_trials: Annotated[int | None, typer.Option(help="Instead of the space's")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish a stopped study")] = False,
+) -> None:
+    """Search SPACE, train its winner on fresh seeds, test it once and write it as a bundle."""
+    found = run_study(
+        load_space(space, overrides=set_ or []),
+        storage=storage,
+        name=name or Path(space).stem,
+        num_trials=num_trials,
+        resume=resume,
+    )
+    for trial in found.trials:
+        ending = trial.ending
+        print(f"trial {trial.number}: {ending.status} {ending.objective} {trial.values}")
+    if found.winner:
+        print(f"winner: trial {found.winner.trial} {found.winner.values}")
+        print(f"bundle: {found.winner.bundle}")
+    print(f"result: {found.uri}/study.json")
+
+
+if __name__ == "__main__":
+    console.run(main)

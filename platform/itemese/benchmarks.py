@@ -1,0 +1,61 @@
+"""The benchmarks by name; each measures both sides of its ratios in one run."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from itemese.config import nearest
+from itemese.errors import ConfigError
+
+Row = dict[str, Any]
+"""``name``, ``value``, ``unit``, ``bar`` and ``holds``; the last two may be None."""
+
+
+def _group(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    from itemese.sequences.benchmark import run as run_grouping
+
+    return run_grouping(list(sizes), repeats, storage)
+
+
+def _train(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    from itemese.methods.base import parse_method_config
+    from itemese.training.benchmark import benchmark_training
+
+    return benchmark_training(parse_method_config({"name": "sasrec"}), rounds=repeats)
+
+
+_BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
+    "group": _group,
+    "train": _train,
+}
+NAMES = tuple(_BY_NAME)
+
+
+def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    """Run one benchmark.
+
+    Args:
+        name: ``group`` (events into histories, beside polars) or ``train`` (Ray Train beside the
+            bare loop).
+        sizes: Numbers of events, for ``group``.
+        repeats: Runs of each side; medians count.
+        storage: Scratch folder.
+
+    Raises:
+        ConfigError: There is no benchmark of that name.
+    """
+    if name not in _BY_NAME:
+        message = f"`benchmark` must be a known name; got {name!r}. {nearest(name, NAMES)}"
+        raise ConfigError(message)
+    return _BY_NAME[name](sizes, repeats, storage)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as aligned text."""
+    cells = [["name", "value", "unit", "bar", "holds"]]
+    for row in rows:
+        bar = "" if row["bar"] is None else f"{row['bar']:g}"
+        holds = {None: "", True: "yes", False: "NO"}[row["holds"]]
+        cells.append([row["name"], f"{row['value']:,.4g}", row["unit"], bar, holds])
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
+    return "\n".join(line.rstrip() for line in lines)
