@@ -41,8 +41,13 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
 
 
-def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
+def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, kept: int | None = KEPT) -> Folder:
     """Write a checkpoint below `folder`, then drop those that are too old.
+
+    Args:
+        folder: Holds all checkpoints of the run.
+        checkpoint: What to write.
+        kept: Newest checkpoints to keep; None keeps all, where somebody else drops them.
 
     Raises:
         ArtifactError: The storage cannot be written; what was half written is removed.
@@ -58,8 +63,9 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint) -> Folder:
     except BaseException:
         _delete(place)
         raise
-    for old in checkpoint_folders(folder)[:-KEPT]:
-        _delete(old)
+    if kept is not None:
+        for old in checkpoint_folders(folder)[:-kept]:
+            _delete(old)
     return place
 
 

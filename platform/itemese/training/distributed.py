@@ -138,7 +138,8 @@ def train_worker(config: dict[str, Any]) -> Counts | ItemeseError:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would take every CPU without it
     torch.set_num_threads(threads)
     metrics: Queue | None = config["metrics"]
-    hooks = Hooks(report=_report, on_metrics=metrics.put if metrics is not None else None)
+    put = metrics.put if metrics is not None else None
+    hooks = Hooks(report=_report, on_metrics=put, kept=None)  # Ray Train drops the old ones
     try:
         return fit_spec(spec, config["folder"], hooks)
     except (ConfigError, DataError, TrainingError) as error:

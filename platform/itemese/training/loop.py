@@ -19,6 +19,7 @@ from itemese.artifacts import Folder
 from itemese.errors import ArtifactError
 from itemese.methods.base import Method, Stage
 from itemese.training.checkpoints import (
+    KEPT,
     Checkpoint,
     latest_checkpoint,
     optimizer_tensors,
@@ -54,12 +55,14 @@ class Hooks:
         report: Called by every worker after each validation and checkpoint with flat metrics and
             the checkpoint just written (None on workers but the first, and where there is none).
         on_metrics: Called by the first worker after each validation with flat metrics.
+        kept: Newest checkpoints to keep; None where whoever is reported to drops the old ones.
     """
 
     validate: Validate | None = None
     checkpoints: Folder | None = None
     report: Callable[[dict[str, float], Folder | None], None] | None = None
     on_metrics: Callable[[dict[str, float]], None] | None = None
+    kept: int | None = KEPT
 
 
 @dataclass(frozen=True)
@@ -277,7 +280,7 @@ class _Run:
         if self.hooks.checkpoints is not None and self.accelerator.is_main_process:
             optimizer = optimizer_tensors(stepper.optimizer)
             state = Checkpoint(self.progress, snapshot(self.module), self.best, optimizer)
-            place = save_checkpoint(self.hooks.checkpoints, state)
+            place = save_checkpoint(self.hooks.checkpoints, state, kept=self.hooks.kept)
         if self.hooks.report is not None:
             self.hooks.report(metrics, place)
 

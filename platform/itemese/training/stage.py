@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -92,7 +92,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
     Args:
         spec: What to train.
         folder: Receives the files, from the first worker.
-        hooks: `report` and `on_metrics`; validation and checkpoints are those of the spec.
+        hooks: Who is told; validation and checkpoints are those of the spec.
 
     Returns:
         What `train_model` returns.
@@ -111,7 +111,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
     module = _build(method, spec)
     parameters = count_parameters(module)
     _LOG.info("training %s: %d parameters, %d users", spec.method.name, parameters, data.num_users)
-    whole = Hooks(validator, spec.checkpoints, hooks.report, hooks.on_metrics)
+    whole = replace(hooks, validate=validator, checkpoints=spec.checkpoints)
     fitted = fit(method, module, data, spec.training, seed=spec.seed, hooks=whole)
     if fitted.is_first:
         folder.write_tensors("model.safetensors", fitted.state)

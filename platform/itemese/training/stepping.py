@@ -212,7 +212,7 @@ class Stepper:
         *values, tokens_seen, grad_norm = torch.cat([seen, norm[None]]).tolist()  # the only sync
         values = [value / self.accelerator.num_processes for value in values]
         terms_seen = dict(zip(self.weights, values[1:], strict=True))
-        self._check({**terms_seen, "gradient norm": grad_norm}, step)
+        self._check({**terms_seen, "weighted loss": values[0], "gradient norm": grad_norm}, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -232,7 +232,7 @@ class Stepper:
                 message = (
                     f"`{what}` must be finite; got {value} at step {step} of stage "
                     f"{self.stage.name!r}. Lower `training.learning_rate` (now "
-                    f"{self.config.learning_rate:g}) or set `training.max_grad_norm`."
+                    f"{self.config.learning_rate:g}) or its weight in `method.loss_weights`."
                 )
                 raise TrainingError(message)
 

@@ -1,12 +1,13 @@
 """A small planted world: after item i comes i + 1, most of the time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -98,6 +99,15 @@ def write_world(folder: Folder, *, num_users: int = 120, num_shards: int = 3) ->
     table = pa.table({"item_id": names, "title": names, "train_count": counts})
     folder.write_table("catalog.parquet", table)
     return folder
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, which only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

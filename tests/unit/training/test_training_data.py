@@ -1,0 +1,132 @@
+"""The plan of micro-batches: complete, alike for every worker, and found again after a break."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from itemese.errors import DataError
+from itemese.schema import Histories, Split
+from itemese.training.config import TrainingConfig
+from itemese.training.data import Share, TrainingData
+
+
+def scan(world, *, max_history=50, seed=1, **settings) -> TrainingData:
+    config = TrainingConfig(**{"batch_size": 8, **settings})
+    return TrainingData.scan(world, config, max_history=max_history, seed=seed)
+
+
+def batches(data, epoch, share=None, start=0):
+    """Return ``[(place, histories)]`` of all steps in a row."""
+    steps = data.steps(epoch, share or Share(), start=start)
+    flat = itertools.chain.from_iterable(steps)
+    return [(place, [tuple(e.history) for e in examples]) for place, examples in flat]
+
+
+def train_histories(world) -> Counter:
+    """The slow twin: every user's training events, one user at a time."""
+    found: Counter = Counter()
+    for block in Histories.stream(world):
+        for user in range(block.num_users):
+            rows = slice(block.offsets[user], block.offsets[user + 1])
+            items = block.item_index[rows][block.split[rows] == Split.TRAIN]
+            if len(items) >= 2:
+                found[tuple(items)] += 1
+    return found
+
+
+@pytest.mark.parametrize("group_users", [1, 50, 1000])
+def test_an_epoch_holds_every_trainable_user_once(world, group_users) -> None:
+    data = scan(world, group_users=group_users)
+    expected = train_histories(world)
+    assert data.num_users == expected.total()
+    for epoch in (0, 1):
+        got = Counter(history for _, batch in batches(data, epoch) for history in batch)
+        assert got == expected
+
+
+def test_epochs_and_seeds_differ_and_repeat(world) -> None:
+    first = batches(scan(world), 0)
+    assert batches(scan(world), 0) == first
+    assert batches(scan(world), 1) != first
+    assert batches(scan(world, seed=2), 0) != first
+
+
+@pytest.mark.parametrize("group_users", [1, 1000])
+def test_workers_share_what_one_worker_accumulates(world, group_users) -> None:
+    data = scan(world, group_users=group_users)
+    alone = batches(data, 3, Share(workers=1, rank=0, accumulation=4))
+    shares = [batches(data, 3, Share(workers=2, rank=r, accumulation=2)) for r in (0, 1)]
+    woven = [batch for pair in zip(*shares, strict=True) for batch in pair]
+    assert woven == alone
+    assert len(alone) == 4 * data.steps_in_epoch(3, 4)
+
+
+def test_the_last_step_is_filled_from_the_start_of_the_last_group(world) -> None:
+    data = scan(world, batch_size=16)
+    count = len(batches(data, 0))
+    size = count - 1  # two steps, of which the second lacks all but one batch
+    filled = [batch for _, batch in batches(data, 0, Share(accumulation=size))]
+    assert len(filled) == 2 * size
+    assert filled[count:] == filled[: 2 * size - count]
+
+
+@pytest.mark.parametrize("group_users", [1, 1000])
+def test_a_run_finds_its_place_without_reading_what_came_before(
+    world, group_users, monkeypatch
+) -> None:
+    data = scan(world, group_users=group_users)
+    share = Share(accumulation=2)
+    whole = batches(data, 0, share)
+    reads: list[list[str]] = []
+    read = Histories.read
+    monkeypatch.setattr(
+        Histories, "read", lambda folder, shards: (reads.append(shards), read(folder, shards))[1]
+    )
+    start = data.steps_in_epoch(0, 2) - 1
+    assert batches(data, 0, share, start=start) == whole[2 * start :]
+    assert reads == [reads[-1]]
+    assert len(reads[0]) == (1 if group_users == 1 else 3)
+
+
+def test_only_the_newest_training_events_are_seen(world) -> None:
+    whole, clipped = train_histories(world), Counter()
+    for history, count in whole.items():
+        clipped[history[-4:]] += count
+    got = Counter(h for _, batch in batches(scan(world, max_history=3), 0) for h in batch)
+    assert got == clipped
+
+
+def test_buckets_save_padding_and_batches_are_of_nearly_one_size(world) -> None:
+    def padding(data) -> int:
+        sizes = [[len(h) for h in batch] for _, batch in batches(data, 0)]
+        return sum(max(lengths) * len(lengths) - sum(lengths) for lengths in sizes)
+
+    assert padding(scan(world)) < padding(scan(world, bucketed=False)) / 2
+    sizes = [len(batch) for _, batch in batches(scan(world), 0)]
+    assert max(sizes) <= 8
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_steps_are_known_beforehand(world) -> None:
+    data = scan(world, group_users=1, max_epochs=4)
+    counted = sum(len(list(data.steps(epoch, Share(accumulation=3)))) for epoch in range(4))
+    assert data.total_steps(3) == counted
+    assert scan(world, max_epochs=4, max_steps=5).total_steps(1) == 5
+
+
+def test_nobody_to_train_on_is_said(make_world) -> None:
+    empty = make_world(num_users=3)
+    histories = empty.child("histories")
+    for name in histories.names():
+        block = Histories.from_table(histories.read_table(name))
+        held_out = np.full_like(block.split, Split.TEST)
+        histories.write_table(
+            name,
+            Histories(
+                block.user_id, block.offsets, block.item_index, block.timestamp, held_out
+            ).to_table(),
+        )
+    with pytest.raises(DataError, match=r"`sequences` must hold a user with at least 2"):
+        scan(empty)

@@ -1,0 +1,116 @@
+"""From artifacts to model.safetensors and back."""
+
+import errno
+import json
+import pickle
+
+import pytest
+import torch
+
+from itemese.artifacts import Folder, Store
+from itemese.errors import ArtifactError, ConfigError
+from itemese.evaluation.config import EvaluationConfig
+from itemese.methods.base import Need, method_of, parse_method_config
+from itemese.training.config import TrainingConfig
+from itemese.training.inputs import build_module, load_inputs
+from itemese.training.progress import duration
+from itemese.training.stage import TrainingSpec, load_module, train_model
+
+
+@pytest.fixture
+def spec_of(world, tmp_path):
+    def make(method, sequences=world, **settings) -> TrainingSpec:
+        values = {"batch_size": 16, "learning_rate": 0.01, "max_epochs": 2, **settings}
+        return TrainingSpec(
+            method=parse_method_config(method),
+            training=TrainingConfig(**values),
+            evaluation=EvaluationConfig(),
+            seed=5,
+            sequences=sequences,
+            embeddings=None,
+            codebooks=None,
+            checkpoints=Folder.at(tmp_path / "checkpoints"),
+        )
+
+    return make
+
+
+def test_a_trained_module_comes_back(spec_of, world, tmp_path) -> None:
+    spec = spec_of({"name": "sasrec", "dim": 8})
+    out = Folder.at(tmp_path / "out").create()
+    counts = train_model(spec, out)
+    curve = json.loads(out.read_bytes("learning_curve.json"))
+    assert [row["epoch"] for row in curve] == [1, 2]
+    assert max(row["val/ndcg@10"] for row in curve) == counts["best"]["val/ndcg@10"]
+    assert counts["steps"] == curve[-1]["step"]
+    assert counts["tokens_per_second"] > 0
+    assert not (tmp_path / "checkpoints").exists()
+    module = load_module(method_of(spec.method), out, {"sequences": world}, seed=5)
+    saved = out.read_tensors("model.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in module.state_dict().items())
+    assert counts["parameters"] == sum(p.numel() for p in module.parameters())
+    assert not module.training
+
+
+def test_a_training_free_method_is_built_and_saved(spec_of, world, tmp_path) -> None:
+    spec = spec_of({"name": "popularity"})
+    out = Folder.at(tmp_path / "out").create()
+    counts = train_model(spec, out)
+    assert (counts["steps"], counts["best"], counts["parameters"]) == (0, {}, 0)
+    assert out.read_json("learning_curve.json") == []
+    assert load_module(method_of(spec.method), out, {"sequences": world}).state_dict()
+
+
+def test_building_is_reproducible_whatever_ran_before(world) -> None:
+    method = method_of(parse_method_config({"name": "sasrec", "dim": 8}))
+    inputs = load_inputs(method, sequences=world, seed=5)
+    first = build_module(method, inputs).state_dict()
+    torch.rand(3)
+    state = torch.get_rng_state()
+    second = build_module(method, inputs).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)  # and nothing that comes after notices
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_spec_travels(spec_of) -> None:
+    spec = spec_of({"name": "sasrec"})
+    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301
+
+
+def test_a_needed_artifact_that_is_not_there_is_named(world, toy) -> None:
+    method = toy()
+    method.needs = frozenset({Need.SEMANTIC_IDS})
+    with pytest.raises(ConfigError, match="`codebooks` must be given for method 'toy'"):
+        load_inputs(method, sequences=world)
+
+
+def test_inputs_hold_training_events_only(world, toy) -> None:
+    blocks = list(load_inputs(toy(), sequences=world).train())
+    assert sum(block.num_users for block in blocks) == 120
+    assert {int(s) for block in blocks for s in block.split} == {0}
+
+
+def test_a_full_disk_leaves_nothing_half_written(spec_of, tmp_path, monkeypatch) -> None:
+    write = Folder.write_bytes
+
+    def full(folder, name, content) -> None:
+        if name == "learning_curve.json":
+            raise ArtifactError(f"`{name}` could not be written: {errno.ENOSPC}. Free space.")
+        write(folder, name, content)
+
+    monkeypatch.setattr(Folder, "write_bytes", full)
+    store = Store(tmp_path / "store")
+    spec = spec_of({"name": "sasrec", "dim": 8}, max_epochs=1)
+    with pytest.raises(ArtifactError, match="could not be written"):
+        store.stage(
+            "training",
+            version=1,
+            config=spec.training,
+            inputs={},
+            build=lambda out: train_model(spec, out),
+        )
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (0.4, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
