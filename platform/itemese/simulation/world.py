@@ -18,7 +18,7 @@ from itemese.simulation.network import Entity, Network
 from itemese.simulation.planting import plant, roles_of
 from itemese.simulation.streams import Stream
 
-_SEEN_BYTES = 32_000_000
+_SEEN_BYTES = 128_000_000
 """Memory for the bits of which user has seen which item, in one block."""
 
 _LARGEST_BLOCK = 16_384

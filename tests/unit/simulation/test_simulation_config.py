@@ -50,4 +50,7 @@ def test_resolved_settings_need_no_file(tmp_path):
     file.write_text(write_yaml(inside).split("network:\n")[1].split("\nmixture:")[0])
     resolved = SimulationConfig(network=str(file)).resolved()
     file.unlink()
-    assert World(resolved, 0).events(0, 3).equals(World(SimulationConfig(), 0).events(0, 3))
+    again = SimulationConfig.model_validate_json(resolved.model_dump_json())
+    wanted = World(SimulationConfig(), 0).events(0, 3)
+    assert World(resolved, 0).events(0, 3).equals(wanted)
+    assert World(again, 0).events(0, 3).equals(wanted)
