@@ -1,6 +1,6 @@
 """Evaluate the trained method of a recipe, training it first if nobody has.
 
-python jobs/evaluate.py jobs/recipes/sasrec_beauty.yaml --ties shuffle
+python jobs/evaluate.py jobs/recipes/sasrec_beauty.yaml --tie-twin
 """
 
 from typing import Annotated
@@ -16,13 +16,19 @@ from itemese.experiment import Experiment
 def main(
     recipe: str,
     set_: Annotated[list[str] | None, typer.Option("--set", help="path=value")] = None,
-    ties: Annotated[str | None, typer.Option(help="'shuffle' runs the tie-shuffled twin")] = None,
+    tie_twin: Annotated[
+        bool, typer.Option("--tie-twin", help="Beside it, a run with tied events shuffled")
+    ] = False,
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
 ) -> None:
-    """Evaluate RECIPE; with --ties shuffle, its twin whose tied events are in random order."""
-    overrides = [*(set_ or []), *([f"sequences.ties={ties}"] if ties else [])]
-    evaluated = pipeline.evaluate(Experiment.from_yaml(recipe, overrides), Store(storage))
-    print(leaderboard([evaluated.folder.read_json("result.json")]))
+    """Evaluate RECIPE; its figures on every split are printed, the seen-allowed twin included."""
+    experiment, store = Experiment.from_yaml(recipe, set_ or []), Store(storage)
+    judge = pipeline.with_tie_twin if tie_twin else pipeline.evaluate
+    evaluated = judge(experiment, store)
+    result = evaluated.folder.read_json("result.json")
+    print(leaderboard([result]))
+    for name, figure in result["metrics"].items():
+        print(f"{name:40s} {figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]")
     print(f"report: {evaluated.folder.uri}/report.html")
     print(f"result: {evaluated.folder.uri}/result.json")
 

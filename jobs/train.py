@@ -1,4 +1,4 @@
-"""Train and evaluate the method of a recipe.
+"""Train and evaluate the method of a recipe, beside the rivals that every figure must face.
 
 python jobs/train.py jobs/recipes/sasrec_beauty.yaml --set training.learning_rate=0.002
 """
@@ -16,17 +16,24 @@ from itemese.experiment import Experiment
 def main(
     recipe: str,
     set_: Annotated[list[str] | None, typer.Option("--set", help="path=value")] = None,
+    rivals: Annotated[
+        bool, typer.Option(help="Also run popularity, the transition graph and softmax SASRec")
+    ] = True,
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
     bundle: Annotated[str | None, typer.Option(help="Also write a bundle there")] = None,
 ) -> None:
     """Train and evaluate RECIPE; everything that was done before is reused."""
     experiment, store = Experiment.from_yaml(recipe, set_ or []), Store(storage)
     evaluated = pipeline.evaluate(experiment, store)
+    folder, results = evaluated.folder, [evaluated.folder.read_json("result.json")]
     if bundle:
         pipeline.bundle(experiment, store, Store(bundle).root)
         print(f"bundle: {bundle}")
-    print(leaderboard([evaluated.folder.read_json("result.json")]))
-    print(f"report: {evaluated.folder.uri}/report.html")
+    if rivals:
+        compared = pipeline.compare([experiment, *pipeline.rivals(experiment)], store)
+        folder, results = compared.folder, compared.results
+    print(leaderboard(results))
+    print(f"report: {folder.uri}/report.html")
     print(f"result: {evaluated.folder.uri}/result.json")
 
 
