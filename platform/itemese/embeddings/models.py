@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from safetensors import SafetensorError
 
 from itemese.embeddings.config import HASHING_MODEL, PACKAGED_MODEL, EmbeddingsConfig
 from itemese.errors import ConfigError
@@ -89,8 +90,8 @@ class SentenceModel:
         transformers_logging.disable_progress_bar()
         try:
             model: Any = SentenceTransformer(source, device=device, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             message = f"`embeddings.model` must be loadable; got {source!r} ({reason}). "
             raise ConfigError(message + _REMEDIES) from None
         limit = model.max_seq_length

@@ -6,6 +6,7 @@ Shapes: I items, D vector size, N rows of a block.
 import logging
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from itemese.artifacts import Counts, Folder
 from itemese.cluster import connect
 from itemese.embeddings.assembly import Assembly
 from itemese.embeddings.config import EmbeddingsConfig
-from itemese.embeddings.models import load_model, locate
+from itemese.embeddings.models import TextModel, load_model, locate
 from itemese.embeddings.text import item_texts, text_columns
 from itemese.errors import ConfigError, DataError
 from itemese.schema import Embeddings
@@ -102,24 +103,39 @@ class _Embedder:
     def __init__(self, config: EmbeddingsConfig, columns: list[str], device: str) -> None:
         self._config = config
         self._columns = columns
-        self._model = load_model(config, device)
+        self._device = device
+
+    @cached_property
+    def _model(self) -> TextModel:
+        return load_model(self._config, self._device)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return ``item_index``, ``described`` and ``vector`` of each row."""
-        texts = item_texts(block, self._columns, self._config.max_tokens)
-        described = np.array([bool(text) for text in texts])
-        # One stand-in keeps the width known where a whole block has no text.
-        some = self._model.encode([text for text in texts if text] or ["item"])
-        vectors = np.zeros((len(texts), some.shape[1]), dtype=np.float32)
-        vectors[described] = some[: int(described.sum())]
-        flat = pa.array(vectors.reshape(-1))
-        return pa.table(
-            {
-                "item_index": block["item_index"],
-                "described": pa.array(described),
-                "vector": pa.FixedSizeListArray.from_arrays(flat, some.shape[1]),
-            }
-        )
+        """Return ``item_index``, ``described`` and ``vector`` of each row, or a ``fault``.
+
+        A fault travels as a value, and the model is loaded here and not in the constructor,
+        because an exception loses its type on the way and Ray would try again first.
+        """
+        try:
+            return _embedded(block, self._model, self._columns, self._config.max_tokens)
+        except ConfigError as error:
+            return pa.table({"fault": [str(error)]})
+
+
+def _embedded(block: pa.Table, model: TextModel, columns: list[str], max_tokens: int) -> pa.Table:
+    """Embed one block; rows without text get a vector of zeros."""
+    texts = item_texts(block, columns, max_tokens)
+    described = np.array([bool(text) for text in texts])
+    # One stand-in keeps the width known where a whole block has no text.
+    some = model.encode([text for text in texts if text] or ["item"])
+    vectors = np.zeros((len(texts), some.shape[1]), dtype=np.float32)
+    vectors[described] = some[: int(described.sum())]
+    return pa.table(
+        {
+            "item_index": block["item_index"],
+            "described": pa.array(described),
+            "vector": pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), some.shape[1]),
+        }
+    )
 
 
 def _blocks(file: pq.ParquetFile, columns: list[str], num_items: int) -> Iterator[pa.Table]:
@@ -156,9 +172,16 @@ def _plan(config: EmbeddingsConfig, num_blocks: int) -> tuple[str, dict[str, Any
 
 
 def _collect(dataset: ray.data.Dataset, num_items: int) -> Assembly:
-    """Run the dataset and put its rows back in order."""
+    """Run the dataset and put its rows back in order.
+
+    Raises:
+        ConfigError: An actor could not load the model.
+        DataError: A row came twice.
+    """
     parts = Assembly(num_items)
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        if "fault" in batch.column_names:
+            raise ConfigError(batch["fault"][0].as_py())
         vectors = batch["vector"].combine_chunks().flatten().to_numpy()
         index, described = batch["item_index"].to_numpy(), batch["described"].to_numpy()
         parts.add(index, vectors.reshape(len(index), -1), described)
