@@ -1,5 +1,6 @@
 """What Ray Train costs: the same steps in this process and in one Ray Train worker."""
 
+import os
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -44,6 +45,8 @@ def benchmark_training(
         Rows ``{"name", "value", "unit", "bar", "holds"}``; `bar` and `holds` are None where a
         figure has no bar of its own.
     """
+    # Ray runs its workers at niceness 15; beside other work that alone would decide the result.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     threads = torch.get_num_threads()
     times: dict[int, list[float]] = {0: [], 1: []}
     with tempfile.TemporaryDirectory(prefix="itemese-") as place:

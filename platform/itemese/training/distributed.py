@@ -7,8 +7,8 @@ restarted driver, go on from the newest whole one.
 
 import logging
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -18,7 +18,7 @@ from ray.train import CheckpointConfig, CheckpointUploadMode, FailureConfig, Run
 from ray.train import ScalingConfig as Scaling
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Queue
 
 from itemese.artifacts import Counts, Folder
 from itemese.cluster import connect
@@ -29,9 +29,6 @@ from itemese.training.loop import Hooks
 from itemese.training.stage import TrainingSpec, fit_spec
 
 _LOG = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.2
-"""How often metrics are fetched from the workers while they train."""
 
 OnMetrics = Callable[[dict[str, float]], None]
 
@@ -54,10 +51,11 @@ def fit_on_ray(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None 
     """
     connect()
     check_resources(spec.training)
-    metrics = Queue(actor_options={"num_cpus": 0}) if on_metrics else None
+    spec.checkpoints.create()  # storage that cannot be written is found out here, in one sentence
+    told = Queue(actor_options={"num_cpus": 0})
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"spec": spec, "folder": folder, "metrics": metrics},
+        train_loop_config={"spec": spec, "folder": folder, "told": told},
         scaling_config=Scaling(
             num_workers=spec.training.num_workers,
             use_gpu=spec.training.use_gpu,
@@ -66,16 +64,13 @@ def fit_on_ray(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None 
         ),
         run_config=run_config(spec),
     )
+    listener = _Listener(told, on_metrics)
     try:
-        if metrics is None or on_metrics is None:
-            returned = trainer.fit().return_value
-        else:
-            returned = _fit_and_listen(trainer, metrics, on_metrics)
+        returned = trainer.fit().return_value
     except TrainingFailedError as error:
         raise _user_error(error, spec.training) from error
     finally:
-        if metrics is not None:
-            metrics.shutdown(force=True)
+        listener.close()
     if isinstance(returned, ItemeseError):
         raise returned
     return dict(returned)
@@ -127,7 +122,7 @@ def train_worker(config: dict[str, Any]) -> Counts | ItemeseError:
     """Run the loop in one Ray Train worker.
 
     Args:
-        config: ``spec``, ``folder`` and ``metrics`` (a Ray queue or None).
+        config: ``spec``, ``folder`` and ``told``, the Ray queue to the driver.
 
     Returns:
         The counts, or an error that every worker meets alike: returned, it ends the run at once,
@@ -137,9 +132,8 @@ def train_worker(config: dict[str, Any]) -> Counts | ItemeseError:
     threads = max(1, int(spec.training.cpus_per_worker))
     os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would take every CPU without it
     torch.set_num_threads(threads)
-    metrics: Queue | None = config["metrics"]
-    put = metrics.put if metrics is not None else None
-    hooks = Hooks(report=_report, on_metrics=put, kept=None)  # Ray Train drops the old ones
+    put = config["told"].put
+    hooks = Hooks(report=_report, on_metrics=put, say=put, kept=None)  # Ray Train drops old ones
     try:
         return fit_spec(spec, config["folder"], hooks)
     except (ConfigError, DataError, TrainingError) as error:
@@ -156,17 +150,33 @@ def _report(metrics: dict[str, float], place: Folder | None) -> None:
     ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=mode)
 
 
-def _fit_and_listen(trainer: TorchTrainer, metrics: Queue, on_metrics: OnMetrics) -> Any:
-    """Train in a second thread, so that this one can pass metrics on while it happens."""
-    with ThreadPoolExecutor(1) as pool:
-        future: Future[Any] = pool.submit(trainer.fit)
-        while True:
-            finished = future.done()
-            try:
-                on_metrics(metrics.get(timeout=POLL_SECONDS))
-            except Empty:
-                if finished:
-                    return future.result().return_value
+class _Listener:
+    """Passes on what the first worker tells, in a thread beside the one that waits for the run."""
+
+    def __init__(self, told: Queue, on_metrics: OnMetrics | None) -> None:
+        self.told = told
+        self.on_metrics = on_metrics
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        """Wait until everything is passed on; raise what `on_metrics` raised."""
+        self.told.put(None)
+        self.thread.join()
+        self.told.shutdown(force=True)
+        if self.error is not None:
+            raise self.error
+
+    def _listen(self) -> None:
+        while (word := self.told.get()) is not None:
+            if isinstance(word, str):
+                _LOG.info(word)
+            elif self.on_metrics is not None and self.error is None:
+                try:
+                    self.on_metrics(word)
+                except Exception as error:  # noqa: BLE001 - it belongs to the caller, see close
+                    self.error = error
 
 
 def _user_error(error: TrainingFailedError, config: TrainingConfig) -> ItemeseError:

@@ -3,6 +3,7 @@
 It knows methods only through `Method` and its surroundings only through `Hooks`.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ from itemese.training.data import Share, TrainingData
 from itemese.training.progress import Console, Progress
 from itemese.training.stepping import Stepper, learning_rate, make_accelerator
 
+_LOG = logging.getLogger(__name__)
+
 STEPS_TIMED = 1000
 """Newest steps over which the median step time is taken."""
 
@@ -55,6 +58,7 @@ class Hooks:
         report: Called by every worker after each validation and checkpoint with flat metrics and
             the checkpoint just written (None on workers but the first, and where there is none).
         on_metrics: Called by the first worker after each validation with flat metrics.
+        say: Called by the first worker with a line of progress now and then.
         kept: Newest checkpoints to keep; None where whoever is reported to drops the old ones.
     """
 
@@ -62,6 +66,7 @@ class Hooks:
     checkpoints: Folder | None = None
     report: Callable[[dict[str, float], Folder | None], None] | None = None
     on_metrics: Callable[[dict[str, float]], None] | None = None
+    say: Callable[[str], None] = _LOG.info
     kept: int | None = KEPT
 
 
@@ -159,7 +164,8 @@ class _Run:
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.step_seconds: deque[float] = deque(maxlen=STEPS_TIMED)
-        self.console = Console(sum(steps for _, steps in self.plan), speaks=rank == 0)
+        total = sum(steps for _, steps in self.plan)
+        self.console = Console(total, hooks.say if rank == 0 else None)
         self.started = time.monotonic()
 
     def go(self) -> Fitted:

@@ -1,14 +1,12 @@
 """Where a run is, what it has seen, and what it tells."""
 
-import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from itemese.training.config import TrainingConfig
 from itemese.training.stepping import StepFacts
-
-_LOG = logging.getLogger(__name__)
 
 LOG_SECONDS = 10.0
 """Seconds between two lines of progress."""
@@ -117,48 +115,38 @@ class Progress:
 
 
 class Console:
-    """Logs a line of progress every few seconds."""
+    """Says a line of progress every few seconds."""
 
-    def __init__(self, total_steps: int, *, speaks: bool) -> None:
+    def __init__(self, total_steps: int, say: Callable[[str], None] | None) -> None:
         self.total_steps = total_steps
-        self.speaks = speaks
+        self.say = say
         self.last = time.monotonic()
 
     def step(self, progress: Progress, facts: StepFacts) -> None:
-        """Log the step if the last line is old."""
-        if not self.speaks or time.monotonic() - self.last < LOG_SECONDS:
+        """Tell of the step if the last line is old."""
+        if self.say is None or time.monotonic() - self.last < LOG_SECONDS:
             return
         self.last = time.monotonic()
         left = self.total_steps - progress.step
         eta = left * progress.train_seconds / max(1, progress.step)
+        speed = progress.tokens / max(progress.train_seconds, 1e-9)
         terms = " ".join(f"{name} {value:.4f}" for name, value in facts.terms.items())
-        _LOG.info(
-            "epoch %d step %d/%d loss %.4f (%s) %.0f tokens/s, ETA %s",
-            progress.epoch + 1,
-            progress.step,
-            self.total_steps,
-            facts.loss,
-            terms,
-            progress.tokens / max(progress.train_seconds, 1e-9),
-            duration(eta),
+        self.say(
+            f"epoch {progress.epoch + 1} step {progress.step}/{self.total_steps} "
+            f"loss {facts.loss:.4f} ({terms}) {speed:.0f} tokens/s, ETA {duration(eta)}"
         )
 
     def row(self, row: dict[str, float], metric: str, *, best: bool) -> None:
-        """Log the end of an epoch."""
-        if not self.speaks:
+        """Tell of the end of an epoch, or of the part of it that a stage trained."""
+        if self.say is None:
             return
         self.last = time.monotonic()
         value = row.get(f"val/{metric}")
         shown = "" if value is None else f", val/{metric} {value:.4f}{' (best)' if best else ''}"
-        _LOG.info(
-            "epoch %d done at step %d/%d: train/loss %.4f%s, %.0f tokens/s, %s",
-            row["epoch"],
-            row["step"],
-            self.total_steps,
-            row["train/loss"],
-            shown,
-            row["tokens_per_second"],
-            duration(row["seconds"]),
+        self.say(
+            f"epoch {row['epoch']} done at step {row['step']}/{self.total_steps}: "
+            f"train/loss {row['train/loss']:.4f}{shown}, {row['tokens_per_second']:.0f} tokens/s, "
+            f"{duration(row['seconds'])}"
         )
 
 

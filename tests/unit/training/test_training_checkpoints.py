@@ -1,10 +1,9 @@
 """A run that is interrupted ends as if it had not been."""
 
-import os
+import pickle
 import signal
 import subprocess
 import sys
-import textwrap
 
 import pytest
 import torch
@@ -12,12 +11,13 @@ import torch
 from itemese.artifacts import Folder
 from itemese.errors import ArtifactError
 from itemese.evaluation.config import EvaluationConfig
-from itemese.methods.base import Stage
+from itemese.methods.base import Stage, parse_method_config
 from itemese.training.checkpoints import checkpoint_folders, latest_checkpoint
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.loop import Hooks, fit
+from itemese.training.stage import TrainingSpec, train_model
 from itemese.training.validation import Validator
 
 
@@ -119,40 +119,46 @@ def test_a_full_disk_leaves_no_half_checkpoint(toy, world, tmp_path, monkeypatch
 
 
 SCRIPT = """
-import os, signal, sys
+import os, pickle, signal, sys
+import torch
 from itemese.artifacts import Folder
-from itemese.evaluation.config import EvaluationConfig
-from itemese.methods.base import parse_method_config
-from itemese.training.config import TrainingConfig
 from itemese.training.loop import Hooks
-from itemese.training.stage import TrainingSpec, fit_spec
+from itemese.training.stage import fit_spec
 
-world, place, kill = sys.argv[1:]
-spec = TrainingSpec(
-    parse_method_config({"name": "sasrec", "dim": 8}),
-    TrainingConfig(batch_size=16, max_epochs=3, checkpoint_every_steps=2),
-    EvaluationConfig(), 5, Folder.at(world), None, None, Folder.at(place + "/checkpoints"),
-)
 reports = []
 def report(metrics, checkpoint):
     reports.append(metrics)
-    if len(reports) == int(kill):
+    if len(reports) == 6:
         os.kill(os.getpid(), signal.SIGKILL)
-fit_spec(spec, Folder.at(place), Hooks(report=report))
+torch.set_num_threads(1)
+spec = pickle.load(sys.stdin.buffer)
+fit_spec(spec, Folder.at(sys.argv[1]).create(), Hooks(report=report))
 """
 
 
 @pytest.mark.slow
 def test_kill_minus_nine_and_start_again(world, tmp_path) -> None:
-    def start(place, kill) -> int:
-        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), world.uri, str(place), str(kill)]
-        return subprocess.run(
-            command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        ).returncode
+    def spec_at(name: str) -> TrainingSpec:
+        return TrainingSpec(
+            parse_method_config({"name": "sasrec", "dim": 8}),
+            TrainingConfig(batch_size=16, max_epochs=3, checkpoint_every_steps=2),
+            EvaluationConfig(),
+            seed=5,
+            sequences=world,
+            embeddings=None,
+            codebooks=None,
+            checkpoints=Folder.at(tmp_path / name / "checkpoints"),
+        )
 
-    assert start(tmp_path / "clean", 0) == 0
-    assert start(tmp_path / "killed", 6) == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "model.safetensors").exists()
-    assert start(tmp_path / "killed", 0) == 0
-    ends = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("clean", "killed")]
+    ends = []
+    for name in ("clean", "killed"):
+        out = Folder.at(tmp_path / name)
+        if name == "killed":
+            command = [sys.executable, "-c", SCRIPT, out.uri]
+            ended = subprocess.run(command, check=False, input=pickle.dumps(spec_at(name)))
+            assert ended.returncode == -signal.SIGKILL
+            assert latest_checkpoint(spec_at(name).checkpoints).progress.step == 10
+            assert not out.exists("model.safetensors")
+        train_model(spec_at(name), out)
+        ends.append(out.read_bytes("model.safetensors"))
     assert ends[0] == ends[1]
