@@ -219,6 +219,9 @@ def parse_csv(
 ) -> Parsed:
     """Parse CSV lines into text columns; lines with too few or too many fields are faults."""
     ragged: dict[int, str] = {}
+    # A quote left open at the end would pass unseen; it swallows this row of empty fields.
+    last = delimiter.encode() * (len(header) - 1) + b"\n"
+    content = content + (b"" if content.endswith(b"\n") else b"\n") + last
 
     def skip(row: pacsv.InvalidRow) -> str:
         few = row.actual_columns < row.expected_columns
@@ -244,7 +247,11 @@ def parse_csv(
             strings_can_be_null=False,
         ),
     )
-    return pl.DataFrame(table), ragged
+    whole = len(table) > 0 and not any(table.slice(len(table) - 1).to_pylist()[0].values())
+    if not whole:
+        message = "the last line is not closed"
+        raise pa.ArrowInvalid(message)
+    return pl.DataFrame(table.slice(0, len(table) - 1)), ragged
 
 
 def parse_json(content: bytes, names: list[str]) -> Parsed:

@@ -1,0 +1,56 @@
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from itemese.logs import duplicates
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Two files; rows 2 and 5 (counted over both) equal row 0; pos tells row 6 apart."""
+    folder = tmp_path / "in" / "interactions"
+    folder.mkdir(parents=True)
+    same = {"user_id": "u", "item_id": "i", "timestamp": 5, "pos": 0}
+    rows = [
+        same,
+        same | {"item_id": "j"},
+        same,
+        same | {"timestamp": 6},
+        same | {"user_id": "v"},
+        same,
+        same | {"pos": 1},
+    ]
+    pl.DataFrame(rows[:4]).write_parquet(folder / "a.parquet", row_group_size=2)
+    pl.DataFrame(rows[4:]).write_parquet(folder / "b.parquet")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 7])
+@pytest.mark.parametrize("blocks", [None, 7])
+def test_later_copies_move_to_the_quarantine_wherever_they_are(
+    inline: Any, table: Path, buckets: int, blocks: int | None
+) -> None:
+    good, bad = inline(
+        {"source": "parquet", "path": str(table), "num_blocks": blocks}, buckets=buckets
+    )
+    second = 1 << 40
+    assert good["row"].to_list() == [0, 1, 3, second, second + 2]
+    assert bad["place"].to_list() == [2, second + 1]
+    assert bad["reason"].unique().to_list() == [duplicates.REASON]
+    assert bad["file"].to_list() == ["a.parquet", "b.parquet"]
+    assert bad["row"].to_list() == [2, 1]
+    assert '"item_id": "i"' in bad["raw"][0]
+
+
+def test_duplicates_stay_when_the_recipe_keeps_them(inline: Any, table: Path) -> None:
+    good, bad = inline({"source": "parquet", "path": str(table), "duplicates": "keep"}, buckets=0)
+    assert len(good) == 7
+    assert len(bad) == 0
+
+
+def test_the_check_stays_within_a_task_s_memory() -> None:
+    assert duplicates.num_buckets(0) == 1
+    assert duplicates.num_buckets(duplicates.BUCKET_ROWS) == 1
+    assert duplicates.num_buckets(duplicates.BUCKET_ROWS + 1) == 2
