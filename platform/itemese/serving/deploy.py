@@ -192,11 +192,19 @@ def _listen(host: str, port: int) -> tuple[int, bool]:
             raise ConfigError(message)
         return running[1], False
     port = free_port(host, port)
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": host, "port": port, "request_timeout_s": REQUEST_SECONDS},
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
-    )
+    try:
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": host, "port": port, "request_timeout_s": REQUEST_SECONDS},
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+    except (TimeoutError, ray.exceptions.RayError) as error:
+        serve.shutdown()
+        message = (
+            f"`http.port` must be opened by Serve's proxy; got {port} and: {str(error)[-200:]} "
+            "Free CPUs or choose another with --port."
+        )
+        raise ConfigError(message) from None
     return port, True
 
 

@@ -44,6 +44,20 @@ def test_an_impossible_address_is_named(host, port):
         deploying.free_port(host, port)
 
 
+def test_a_proxy_that_never_comes_is_told_and_taken_down(monkeypatch):
+    def late(**_):
+        message = "HTTP proxies not available after 60s."
+        raise TimeoutError(message)
+
+    ended = []
+    monkeypatch.setattr(deploying, "_running_address", lambda: None)
+    monkeypatch.setattr(deploying.serve, "start", late)
+    monkeypatch.setattr(deploying.serve, "shutdown", lambda: ended.append(True))
+    with pytest.raises(ConfigError, match=r"must be opened by Serve's proxy.*not available"):
+        deploying._listen("127.0.0.1", 0)
+    assert ended
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
 def test_other_machines_need_a_token(no_token, bundle_of, host):
     was = ray.is_initialized()
