@@ -137,12 +137,7 @@ def train(experiment: Experiment, store: Store, *, on_metrics: OnMetrics | None 
         on_metrics: Called after each validation with flat metrics (a search reports them).
     """
     prepared = prepare(experiment, store)
-    key = _TrainingKey(
-        method=experiment.method.model_dump(mode="json"),
-        training=experiment.training,
-        evaluation=experiment.evaluation,
-        seed=experiment.seed,
-    )
+    key = _training_key(experiment)
     spec = _spec(experiment, prepared, store, key)
     return _told(
         store.stage(
@@ -155,11 +150,49 @@ def train(experiment: Experiment, store: Store, *, on_metrics: OnMetrics | None 
     )
 
 
+def final_model(experiment: Experiment, store: Store) -> Artifact:
+    """Return what is tested and served: the trained model, or its refit if the protocol asks.
+
+    A refit trains on validation events too, for the steps that validation selected; it can
+    select nothing itself, and it never sees a test event.
+    """
+    trained = train(experiment, store)
+    if not experiment.evaluation.refit:
+        return trained
+    prepared = prepare(experiment, store)
+    key = _training_key(experiment)
+    spec = _spec(experiment, prepared, store, key, refit=tuple(trained.counts["selected_steps"]))
+    return _told(
+        store.stage(
+            "refit",
+            version=TRAINING_VERSION,
+            config=key,
+            inputs={**prepared.artifacts(), "training": trained},
+            build=lambda out: train_model(spec, out),
+        )
+    )
+
+
+def _training_key(experiment: Experiment) -> _TrainingKey:
+    """Return the settings that decide the trained model."""
+    return _TrainingKey(
+        method=experiment.method.model_dump(mode="json"),
+        training=experiment.training,
+        evaluation=experiment.evaluation.model_copy(update={"refit": False}),
+        seed=experiment.seed,
+    )
+
+
 def _spec(
-    experiment: Experiment, prepared: Prepared, store: Store, key: _TrainingKey
+    experiment: Experiment,
+    prepared: Prepared,
+    store: Store,
+    key: _TrainingKey,
+    *,
+    refit: tuple[int, ...] | None = None,
 ) -> TrainingSpec:
     """Gather what a training worker needs; all of it travels to other machines."""
-    upstream = "-".join(found.key.rpartition("/")[2] for found in prepared.artifacts().values())
+    upstream = digest_of([key.digest(), *(a.key for a in prepared.artifacts().values()), refit])
     return TrainingSpec(
         method=experiment.method,
         training=experiment.training,
@@ -168,23 +201,25 @@ def _spec(
         sequences=prepared.sequences.folder,
         embeddings=prepared.embeddings.folder if prepared.embeddings else None,
         codebooks=prepared.codebooks.folder if prepared.codebooks else None,
-        checkpoints=store.root.child(f"checkpoints/{key.digest()}-{upstream[-33:]}"),
+        checkpoints=store.root.child(f"checkpoints/{upstream}"),
+        refit=refit,
     )
 
 
 def evaluate(experiment: Experiment, store: Store) -> Artifact:
     """Rank for every user; the artifact holds result.json, report.html and per_user.parquet."""
     prepared = prepare(experiment, store)
-    trained = train(experiment, store)
+    trained, final = train(experiment, store), final_model(experiment, store)
     method: Method = method_of(experiment.method)
+    models = {"training": trained, "model": final}
     return _told(
         store.stage(
             "evaluation",
             version=1,
             config=experiment,
-            inputs={"training": trained, **prepared.artifacts()},
+            inputs={**models, **prepared.artifacts()},
             build=lambda out: assemble_result(
-                experiment, method, {**prepared.artifacts(), "training": trained}, out
+                experiment, method, {**prepared.artifacts(), **models}, out
             ),
         )
     )
@@ -262,14 +297,14 @@ def compare(experiments: Sequence[Experiment], store: Store) -> Comparison:
 def bundle(experiment: Experiment, store: Store, folder: Folder) -> None:
     """Write what Serve loads: config, weights, catalogue, semantic IDs, metrics, ancestry."""
     prepared = prepare(experiment, store)
-    trained, evaluated = train(experiment, store), evaluate(experiment, store)
+    model, evaluated = final_model(experiment, store), evaluate(experiment, store)
     embeddings, codebooks = prepared.embeddings, prepared.codebooks
     needs = method_of(experiment.method).needs
     write_bundle(
         folder,
         experiment=dict(experiment.values()),
         method_config=experiment.method.model_dump(mode="json"),
-        state=trained.folder.read_tensors("model.safetensors"),
+        state=model.folder.read_tensors("model.safetensors"),
         catalog=Catalog.read(prepared.sequences.folder),
         semantic_ids=SemanticIds.read(codebooks.folder) if codebooks else None,
         embeddings=Embeddings.read(embeddings.folder)

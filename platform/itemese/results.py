@@ -38,7 +38,8 @@ def assemble_result(
     Args:
         experiment: The whole configuration.
         method: The one that was trained.
-        artifacts: ``logs``, ``sequences``, ``training`` and what else the method was built from.
+        artifacts: What the method was built from, ``training`` (validation judges that) and
+            ``model`` (tested and served; the same unless it was refit).
         out: Receives result.json, report.html, per_user.parquet.
 
     Returns:
@@ -47,9 +48,11 @@ def assemble_result(
     sequences, trained = artifacts["sequences"], artifacts["training"]
     catalog = Catalog.read(sequences.folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = load_module(method, trained.folder, artifacts_of(artifacts), seed=experiment.seed)
-    module.to(device).eval()
-    ranker = method_ranker(method, module, device)
+    folders = artifacts_of(artifacts)
+    module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
+    ranker = method_ranker(method, module.to(device), device)
+    selected = load_module(method, trained.folder, folders, seed=experiment.seed)
+    selecting = method_ranker(method, selected.to(device), device)
 
     longest = experiment.method.max_history
 
@@ -69,7 +72,7 @@ def assemble_result(
     exclude = experiment.evaluation.exclude_seen
     test = ranked(ranker, Split.TEST, exclude_seen=exclude)
     twin = ranked(ranker, Split.TEST, exclude_seen=not exclude)
-    validation = ranked(ranker, Split.VALIDATION, exclude_seen=exclude)
+    validation = ranked(selecting, Split.VALIDATION, exclude_seen=exclude)
     test.write(out, "per_user.parquet")
     summary = summarise(test, experiment.evaluation)
     twin_name = "test_seen_allowed" if exclude else "test_seen_excluded"
@@ -129,6 +132,7 @@ def protocol(experiment: Experiment) -> dict[str, Any]:
         "ties": experiment.sequences.ties,
         "candidates": "full catalogue, item-level",
         "exclude_seen": experiment.evaluation.exclude_seen,
+        "fitted_on": "train + validation" if experiment.evaluation.refit else "train",
         "data_seed": experiment.data_seed,
     }
 

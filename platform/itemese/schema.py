@@ -223,7 +223,14 @@ class Histories:
 
     def only(self, split: Split) -> "Histories":
         """Return the same users with only the events of one split (some may be empty)."""
-        keep = self.split == split
+        return self._keep(self.split == split)
+
+    def up_to(self, split: Split) -> "Histories":
+        """Return the same users with the events of `split` and of the splits before it."""
+        return self._keep(self.split <= split)
+
+    def _keep(self, keep: np.ndarray) -> "Histories":
+        """Return the same users with the events where ``keep [E] bool`` is true."""
         owner = np.repeat(np.arange(self.num_users), self.lengths())
         sizes = np.bincount(owner[keep], minlength=self.num_users)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -31,6 +31,10 @@ _BLOCK_ROWS = 512
 _MOST_BLOCKS = 8192
 """Very large catalogues get larger blocks instead of more."""
 
+_LONGEST_BLOCK_SECONDS = 1800
+"""A pool that brings nothing back for so long is stuck: no free CPU, or a model far too large. Ray's
+own limit may be a minute, and the first block waits for a download and for the model to load."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -178,6 +182,7 @@ def _collect(dataset: ray.data.Dataset, num_items: int) -> Assembly:
         ConfigError: An actor could not load the model.
         DataError: A row came twice.
     """
+    dataset.context.execution_no_progress_timeout_s = _LONGEST_BLOCK_SECONDS
     parts = Assembly(num_items)
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         if "fault" in batch.column_names:

@@ -16,6 +16,9 @@ class EvaluationConfig(Config):
         cutoffs: List lengths of the metrics, rising; the longest is what a method is asked for.
         exclude_seen: Whether items of the user's history are taken out of the candidates. The
             result holds both figures; this one chooses which is called ``test/...``.
+        refit: Whether the model that is tested and served is trained once more, on training and
+            validation events, for the steps that validation selected. Part of the protocol:
+            results that differ in it are not compared.
         batch_size: Users ranked at once.
         bootstrap_samples: Resamples of the users behind each interval.
         confidence: Coverage of the intervals.
@@ -26,6 +29,7 @@ class EvaluationConfig(Config):
 
     cutoffs: tuple[Positive, ...] = (5, 10, 20)
     exclude_seen: bool = True
+    refit: bool = False
     batch_size: int = Field(default=256, ge=1)
     bootstrap_samples: int = Field(default=1000, ge=100)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)

@@ -69,6 +69,7 @@ class TrainingData:
         config: Batch size, bucketing and group size.
         longest: Newest training events of a user that an example holds.
         seed: The experiment's.
+        until: Newest split whose events are trained on.
     """
 
     sequences: Folder
@@ -76,10 +77,17 @@ class TrainingData:
     config: TrainingConfig
     longest: int
     seed: int
+    until: Split = Split.TRAIN
 
     @classmethod
     def scan(
-        cls, sequences: Folder, config: TrainingConfig, *, max_history: int, seed: int
+        cls,
+        sequences: Folder,
+        config: TrainingConfig,
+        *,
+        max_history: int,
+        seed: int,
+        until: Split = Split.TRAIN,
     ) -> "TrainingData":
         """Count the users of each shard; only the small `split` column is read.
 
@@ -89,18 +97,19 @@ class TrainingData:
             max_history: Newest events that the model sees. An example holds one more, because
                 each item needs a successor to predict.
             seed: The experiment's.
+            until: Newest split whose events are trained on.
 
         Raises:
             DataError: No user has two training events.
         """
-        counts = {n: _count_users(sequences, n) for n in Histories.shard_names(sequences)}
+        counts = {n: _count_users(sequences, n, until) for n in Histories.shard_names(sequences)}
         if not sum(counts.values()):
             message = (
                 "`sequences` must hold a user with at least 2 training events; got none in "
                 f"{len(counts)} shards. Bring longer histories or lower the k-core."
             )
             raise DataError(message)
-        return cls(sequences, counts, config, max_history + 1, seed)
+        return cls(sequences, counts, config, max_history + 1, seed, until)
 
     @property
     def num_users(self) -> int:
@@ -171,7 +180,7 @@ class TrainingData:
 
     def _load(self, group: _Group, epoch: int, number: int) -> tuple[Histories, list[np.ndarray]]:
         """Read a group; return its training events and the users of each batch."""
-        block = Histories.read(self.sequences, group.shards).only(Split.TRAIN)
+        block = Histories.read(self.sequences, group.shards).up_to(self.until)
         lengths = block.lengths()
         users = np.flatnonzero(lengths >= SHORTEST)
         generator = numpy_generator(self.seed, f"training/batches/{epoch}/{number}")
@@ -193,12 +202,12 @@ def _order(lengths: np.ndarray, generator: np.random.Generator, *, bucketed: boo
     return np.argsort(lengths * (1 + 0.1 * draw) + draw, kind="stable")
 
 
-def _count_users(sequences: Folder, shard: str) -> int:
+def _count_users(sequences: Folder, shard: str, until: Split) -> int:
     """Return the users of a shard who have enough training events."""
     column = sequences.child("histories").read_table(shard, ["split"])["split"]
     users = 0
     for chunk in column.chunks:
-        is_train = chunk.values.to_numpy(zero_copy_only=False) == Split.TRAIN
+        is_train = chunk.values.to_numpy(zero_copy_only=False) <= until
         before = np.concatenate([[0], np.cumsum(is_train)])
         lengths = np.diff(before[chunk.offsets.to_numpy()])
         users += int((lengths >= SHORTEST).sum())

@@ -19,6 +19,7 @@ def load_inputs(
     embeddings: Folder | None = None,
     codebooks: Folder | None = None,
     seed: int = 0,
+    until: Split = Split.TRAIN,
 ) -> Inputs:
     """Read what `method` may be built from; events of validation and test are left out.
 
@@ -28,6 +29,7 @@ def load_inputs(
         embeddings: The embeddings artifact, required for `Need.EMBEDDINGS`.
         codebooks: The codebooks artifact, required for `Need.SEMANTIC_IDS`.
         seed: The experiment's.
+        until: Newest split whose events count as training events.
 
     Raises:
         ConfigError: A needed artifact was not given.
@@ -37,7 +39,7 @@ def load_inputs(
 
     def train() -> Iterator[Histories]:
         for block in Histories.stream(sequences):
-            yield block.only(Split.TRAIN)
+            yield block.up_to(until)
 
     vectors = ids = None
     if Need.EMBEDDINGS in method.needs:

@@ -60,6 +60,8 @@ class Hooks:
         on_metrics: Called by the first worker after each validation with flat metrics.
         say: Called by the first worker with a line of progress now and then.
         kept: Newest checkpoints to keep; None where whoever is reported to drops the old ones.
+        stops: Steps after which each stage ends, though the learning rate falls as if it went on;
+            None lets patience and the plan decide.
     """
 
     validate: Validate | None = None
@@ -68,6 +70,7 @@ class Hooks:
     on_metrics: Callable[[dict[str, float]], None] | None = None
     say: Callable[[str], None] = _LOG.info
     kept: int | None = KEPT
+    stops: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Fitted:
     Attributes:
         state: Tensors of the selected module, on the CPU.
         best: Validation metrics of that module.
+        selected: Steps that each stage had taken at its best validation.
         curve: Rows of the learning curve.
         steps: Optimiser steps taken.
         epochs: Epochs begun.
@@ -88,6 +92,7 @@ class Fitted:
 
     state: dict[str, Tensor]
     best: dict[str, float]
+    selected: tuple[int, ...]
     curve: list[dict[str, float]]
     steps: int
     epochs: int
@@ -163,6 +168,7 @@ class _Run:
         self.trainable = {n for n, p in module.named_parameters() if p.requires_grad}
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
+        self.limit = 0  # steps after which the stage ends
         self.step_seconds: deque[float] = deque(maxlen=STEPS_TIMED)
         total = sum(steps for _, steps in self.plan)
         self.console = Console(total, hooks.say if rank == 0 else None)
@@ -185,7 +191,10 @@ class _Run:
             if optimizer is not None:
                 restore_optimizer(stepper.optimizer, optimizer)
             optimizer = None
-            while self.progress.stage_step < steps and self.progress.waited < self.config.patience:
+            stops = self.hooks.stops
+            self.limit = min(steps, stops[self.progress.stage]) if stops else steps
+            here = self.progress
+            while here.stage_step < self.limit and here.waited < self.config.patience:
                 self._train_epoch(stepper, steps)
             self._end_stage()
         for name, parameter in self.module.named_parameters():
@@ -194,6 +203,7 @@ class _Run:
         return Fitted(
             state=self.best or snapshot(self.module),
             best=done.best,
+            selected=tuple(done.selected),
             curve=done.curve,
             steps=done.step,
             epochs=done.epoch + (done.epoch_step > 0),
@@ -217,14 +227,14 @@ class _Run:
             here.add(facts, seconds)
             self.step_seconds.append(seconds)
             self.console.step(here, facts)
-            if here.stage_step == stage_steps or here.epoch_step == steps_in_epoch:
+            if here.stage_step == self.limit or here.epoch_step == steps_in_epoch:
                 break
             if every and here.step % every == 0:
                 self._save(stepper, {})
             clock = time.perf_counter()
         if here.epoch_step == steps_in_epoch:
             here.epoch, here.epoch_step = here.epoch + 1, 0
-        self._end_epoch(stepper, rate, ended=here.stage_step == stage_steps)
+        self._end_epoch(stepper, rate, ended=here.stage_step == self.limit)
 
     def _end_epoch(self, stepper: Stepper, rate: float, *, ended: bool) -> None:
         """Validate if it is time, note what is best, write a checkpoint and report."""

@@ -49,6 +49,7 @@ class Progress:
         epoch_step: Steps taken in this epoch.
         step: Steps taken in all.
         best: Metrics of the best validation of this stage, ``val/<metric>``.
+        selected: Steps that each stage had taken at its best validation so far.
         waited: Validations since the best one.
         seconds: Spent in all, validation included.
         tokens: History events trained on.
@@ -63,6 +64,7 @@ class Progress:
     epoch_step: int = 0
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    selected: list[int] = field(default_factory=list)
     waited: int = 0
     seconds: float = 0.0
     tokens: int = 0
@@ -95,6 +97,7 @@ class Progress:
             self.waited += 1
             return False
         self.best, self.waited = dict(metrics), 0
+        self.selected = [*self.selected[: self.stage], self.stage_step]
         return True
 
     def close_row(self, metrics: dict[str, float], rate: float) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch import nn
 from itemese.artifacts import Counts, Folder
 from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.base import Method, MethodConfig, count_parameters, method_of
+from itemese.schema import Split
 from itemese.training.checkpoints import snapshot
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
@@ -17,7 +18,7 @@ from itemese.training.inputs import build_module, load_inputs
 from itemese.training.loop import Hooks, fit
 from itemese.training.validation import Validator
 
-VERSION = 1
+VERSION = 2
 """Raise it when this room's code changes what it writes."""
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class TrainingSpec:
         embeddings: The embeddings artifact, if the method needs it.
         codebooks: The codebooks artifact, if the method needs it.
         checkpoints: Where this run's checkpoints lie, the same after a restart.
+        refit: None selects the best state on validation events. Otherwise they are trained on
+            as well, nothing is selected, and each stage ends after so many steps.
     """
 
     method: MethodConfig
@@ -48,6 +51,12 @@ class TrainingSpec:
     embeddings: Folder | None
     codebooks: Folder | None
     checkpoints: Folder
+    refit: tuple[int, ...] | None = None
+
+    @property
+    def until(self) -> Split:
+        """Newest split whose events are trained on."""
+        return Split.TRAIN if self.refit is None else Split.VALIDATION
 
 
 def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None = None) -> Counts:
@@ -98,20 +107,26 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         What `train_model` returns.
     """
     method = method_of(spec.method)
-    validator = Validator.prepare(
-        method,
-        sequences=spec.sequences,
-        training=spec.training,
-        evaluation=spec.evaluation,
-        seed=spec.seed,
-    )
+    validator = None
+    if spec.refit is None:
+        validator = Validator.prepare(
+            method,
+            sequences=spec.sequences,
+            training=spec.training,
+            evaluation=spec.evaluation,
+            seed=spec.seed,
+        )
     data = TrainingData.scan(
-        spec.sequences, spec.training, max_history=spec.method.max_history, seed=spec.seed
+        spec.sequences,
+        spec.training,
+        max_history=spec.method.max_history,
+        seed=spec.seed,
+        until=spec.until,
     )
     module = _build(method, spec)
     parameters = count_parameters(module)
     _LOG.info("training %s: %d parameters, %d users", spec.method.name, parameters, data.num_users)
-    whole = replace(hooks, validate=validator, checkpoints=spec.checkpoints)
+    whole = replace(hooks, validate=validator, checkpoints=spec.checkpoints, stops=spec.refit)
     fitted = fit(method, module, data, spec.training, seed=spec.seed, hooks=whole)
     if fitted.is_first:
         folder.write_tensors("model.safetensors", fitted.state)
@@ -122,6 +137,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         "epochs": fitted.epochs,
         "seconds": fitted.seconds,
         "best": fitted.best,
+        "selected_steps": list(fitted.selected),
         "tokens_per_second": fitted.tokens_per_second,
         "step_seconds": fitted.step_seconds,
     }
@@ -162,6 +178,7 @@ def _save_built(method: Method, spec: TrainingSpec, folder: Folder) -> Counts:
         "epochs": 0,
         "seconds": round(time.monotonic() - started, 3),
         "best": {},
+        "selected_steps": [],
         "tokens_per_second": 0.0,
         "step_seconds": 0.0,
     }
@@ -175,5 +192,6 @@ def _build(method: Method, spec: TrainingSpec) -> nn.Module:
         embeddings=spec.embeddings,
         codebooks=spec.codebooks,
         seed=spec.seed,
+        until=spec.until,
     )
     return build_module(method, inputs)
