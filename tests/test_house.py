@@ -11,7 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "platform" / "itemese"
 
-CONTRACTS = {"config", "schema", "artifacts", "errors", "randomness", "cluster", "bundle"}
+CONTRACTS = {
+    "config",
+    "schema",
+    "ranking",
+    "artifacts",
+    "errors",
+    "randomness",
+    "cluster",
+    "bundle",
+}
 """Modules that any room may import; among themselves they import only each other."""
 
 MAY_IMPORT = {

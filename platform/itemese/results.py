@@ -21,7 +21,8 @@ from itemese.evaluation.report import write_report
 from itemese.evaluation.summary import summarise
 from itemese.experiment import Experiment
 from itemese.methods.base import Method, count_parameters
-from itemese.schema import Candidates, Catalog, Histories, Split
+from itemese.ranking import Candidates
+from itemese.schema import Catalog, Histories, Split
 from itemese.simulation.ceiling import oracle_ranker
 from itemese.simulation.world import World
 from itemese.training.stage import load_module

@@ -16,7 +16,8 @@ from itemese.methods.base import (
     method_names,
     method_of,
 )
-from itemese.schema import Candidates, Catalog, Example, Histories, Ranking, SemanticIds, Split
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Catalog, Example, Histories, SemanticIds, Split
 
 NUM_ITEMS = 30
 SMALL = {

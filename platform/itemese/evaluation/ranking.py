@@ -17,7 +17,8 @@ from itemese.errors import TrainingError
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.peruser import PerUser
 from itemese.evaluation.rows import Rows, rows_of, sample
-from itemese.schema import Candidates, Catalog, Example, Histories, Ranking, Split
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Catalog, Example, Histories, Split
 
 __all__ = ["PerUser", "Ranker", "method_ranker", "rank_users"]
 

@@ -19,16 +19,8 @@ from torch import Tensor, nn
 
 from itemese.config import Config, nearest
 from itemese.errors import ConfigError
-from itemese.schema import (
-    Candidates,
-    Catalog,
-    ClickScores,
-    Embeddings,
-    Example,
-    Histories,
-    Ranking,
-    SemanticIds,
-)
+from itemese.ranking import Candidates, ClickScores, Ranking
+from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
 
 Batch = dict[str, Tensor]
 """Named tensors; ignored labels are -100. Every tensor's first dimension is the row."""

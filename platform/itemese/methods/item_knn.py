@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
 from itemese.models.histories import ages, pad_histories
 from itemese.models.item_graph import ItemGraph
-from itemese.schema import Candidates, Example, Histories, Ranking
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example, Histories
 
 
 class ItemKnnConfig(MethodConfig):

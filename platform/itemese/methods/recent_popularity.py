@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
 from itemese.models.histories import pad_histories
 from itemese.models.popularity import ItemCounts
-from itemese.schema import Candidates, Example, Ranking
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example
 
 
 class RecentPopularityConfig(MethodConfig):

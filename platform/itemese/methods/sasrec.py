@@ -20,7 +20,8 @@ from itemese.losses.next_item import binary_cross_entropy, full_softmax, sampled
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
 from itemese.models.histories import last_states, next_item_pairs, pad_histories
 from itemese.models.transformer import SequenceEncoder
-from itemese.schema import Candidates, Example, Ranking
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example
 
 
 class SasrecLossWeights(LossWeights):

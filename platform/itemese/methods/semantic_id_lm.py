@@ -26,7 +26,8 @@ from itemese.models.decoding import beam_search
 from itemese.models.histories import pad_histories
 from itemese.models.item_language import ItemLanguageModel
 from itemese.prompts.item_tokens import TokenLayout
-from itemese.schema import Candidates, Example, Ranking
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example
 
 
 class SemanticIdLmLossWeights(LossWeights):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from itemese.models.item_language import ItemLanguageModel, ItemTree
-from itemese.schema import Candidates, Ranking
+from itemese.ranking import Candidates, Ranking
 
 
 class SharedPrompt:

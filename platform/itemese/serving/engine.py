@@ -15,7 +15,8 @@ from itemese.artifacts import Folder
 from itemese.bundle import Bundle, read_bundle
 from itemese.errors import ArtifactError, ConfigError
 from itemese.methods.base import Inputs, Method, Task, method_of, parse_method_config, to_device
-from itemese.schema import Candidates, Example, Ranking
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example
 from itemese.serving.config import MAX_K
 from itemese.serving.filters import ItemFilters
 from itemese.serving.query import (

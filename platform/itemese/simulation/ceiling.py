@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from itemese.errors import DataError
-from itemese.schema import Candidates, Catalog, Example, Histories, Ranking, Split
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Catalog, Example, Histories, Split
 from itemese.simulation.world import World
 
 Ranker = Callable[[list[str], list[Example], int, Candidates], Ranking]

@@ -10,7 +10,8 @@ from itemese.artifacts import Folder
 from itemese.errors import ArtifactError, TrainingError
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.ranking import PerUser, method_ranker, rank_users
-from itemese.schema import Candidates, Catalog, Histories, Ranking, Split
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Catalog, Histories, Split
 
 CONFIG = EvaluationConfig(cutoffs=(2, 4), batch_size=2)
 

@@ -9,7 +9,7 @@ from itemese.codebooks.trie import PrefixTrie
 from itemese.models.backbone import BackboneConfig, build_backbone
 from itemese.models.decoding import beam_search
 from itemese.models.item_language import ItemLanguageModel
-from itemese.schema import Candidates
+from itemese.ranking import Candidates
 
 SIZES = (4, 5, 3)
 

@@ -8,7 +8,7 @@ from itemese.artifacts import Folder
 from itemese.errors import ArtifactError, ConfigError
 from itemese.methods import base
 from itemese.models.histories import pad_histories
-from itemese.schema import Ranking
+from itemese.ranking import Ranking
 from itemese.serving.engine import Recommender
 from itemese.serving.query import Query, QueryError
 

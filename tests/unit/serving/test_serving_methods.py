@@ -16,7 +16,8 @@ from itemese.methods.base import (
     method_of,
     parse_method_config,
 )
-from itemese.schema import Candidates, Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.ranking import Candidates
+from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
 from itemese.serving.engine import Recommender
 from itemese.serving.query import Query
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from itemese.errors import DataError
-from itemese.schema import Candidates, Catalog, Example, Histories, Ranking, Split
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Catalog, Example, Histories, Split
 from itemese.simulation.ceiling import (
     expected_best,
     expected_best_ndcg,

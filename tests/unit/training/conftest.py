@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from itemese.artifacts import Folder
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
 from itemese.models.histories import next_item_pairs, pad_histories
-from itemese.schema import Candidates, Catalog, Example, Histories, Ranking, Split
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Catalog, Example, Histories, Split
 
 NUM_ITEMS = 30
 

@@ -1,0 +1,84 @@
+"""What a method returns: rankings and click scores, and the candidates it may choose from.
+
+Shape letters: B batch, I items, K list length, X hidden items of a row.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which items may be recommended.
+
+    Attributes:
+        exclude [B, X] int64: item_index never to return for that row, padded with -1; or None.
+        allowed [I] bool: items in stock, of a category, ...; None allows all.
+    """
+
+    exclude: torch.Tensor | None = None
+    allowed: torch.Tensor | None = None
+
+    def mask(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return ``scores [B, I]`` with every item that may not be returned at -inf."""
+        if self.allowed is not None:
+            scores = scores.masked_fill(~self.allowed.to(scores.device), float("-inf"))
+        if self.exclude is not None:
+            exclude = self.exclude.to(scores.device)
+            hidden = torch.zeros_like(scores, dtype=torch.bool)
+            hidden = torch.cat([hidden, hidden[:, :1]], dim=1)  # a spare column takes the padding
+            hidden.scatter_(1, exclude.where(exclude >= 0, scores.shape[1]), True)
+            scores = scores.masked_fill(hidden[:, :-1], float("-inf"))
+        return scores
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Recommended items of B users.
+
+    Attributes:
+        item_index [B, K] int64: best first; -1 where fewer than K items may be returned.
+        score [B, K] float32: falling; -inf where item_index is -1.
+    """
+
+    item_index: torch.Tensor
+    score: torch.Tensor
+
+    @classmethod
+    def from_scores(cls, scores: torch.Tensor, k: int, candidates: Candidates) -> "Ranking":
+        """Rank every item by ``scores [B, I]``; equal scores go to the lower item_index."""
+        masked = candidates.mask(scores.float()) + 0.0  # -0.0 becomes 0.0, its equal
+        kept = min(k, masked.shape[1])
+        # One more than asked for shows whether a tie crosses the border of the list.
+        best, index = masked.topk(min(kept + 1, masked.shape[1]), dim=1)
+        values, index = best[:, :kept], index[:, :kept]
+        if (best[:, 1:] == best[:, :-1]).any():
+            index = _tied_top(masked, kept)
+            values = masked.gather(1, index)
+        index = index.masked_fill(values == float("-inf"), -1)
+        if kept < k:
+            values = torch.nn.functional.pad(values, (0, k - kept), value=float("-inf"))
+            index = torch.nn.functional.pad(index, (0, k - kept), value=-1)
+        return cls(index, values)
+
+
+def _tied_top(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the places ``[B, K]`` of the best ``scores [B, I] float32``, lower places first.
+
+    One whole number holds score and place, so that a plain top-k settles every tie; flipping the
+    lower bits of negative floats makes their bit patterns rise with them.
+    """
+    bits = scores.view(torch.int32)
+    rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+    places = torch.arange(scores.shape[1], device=scores.device)
+    keys = (rising << 32) | (0x7FFFFFFF - places)
+    return 0x7FFFFFFF - (keys.topk(k, dim=1).values & 0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class ClickScores:
+    """Predicted clicks: ``prob [B] float32`` in 0..1 beside ``clicked [B] bool``."""
+
+    prob: torch.Tensor
+    clicked: torch.Tensor
