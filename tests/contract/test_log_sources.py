@@ -204,7 +204,7 @@ def test_too_many_bad_rows_stop_the_stage_and_name_the_reasons(tmp_path: Path) -
 def test_real_repeats_are_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\n" + "u,i,1\n" * 4)
     values = {"source": "csv", "path": str(tmp_path)}
-    with pytest.raises(DataError, match="Set `logs.duplicates: keep` if the repeats are real"):
+    with pytest.raises(DataError, match=r"Set `logs.duplicates: keep` if the repeats are real"):
         build(values, tmp_path / "out")
     counts, _ = build(values | {"duplicates": "keep"}, tmp_path / "kept")
     assert counts["rows_kept"] == 4

@@ -51,7 +51,7 @@ def test_a_bad_section_is_refused_in_one_sentence(values: dict[str, Any], words:
 
 def test_a_missing_path_names_its_nearest_neighbour(tmp_path: Path) -> None:
     (tmp_path / "clicks").mkdir()
-    with pytest.raises(DataError, match="existing file or folder.*Did you mean 'clicks'"):
+    with pytest.raises(DataError, match=r"existing file or folder.*Did you mean 'clicks'"):
         plan(source="csv", path=str(tmp_path / "click"))
 
 

@@ -1,0 +1,173 @@
+"""The whole story on small data, as a user runs it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from itemese import pipeline
+from itemese.artifacts import Store
+from itemese.errors import ConfigError, DataError, TrainingError
+from itemese.experiment import Experiment
+from itemese.serving.engine import Recommender
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.ray
+
+SIMULATED = {
+    "source": "simulated",
+    "simulation": {
+        "num_users": 300,
+        "num_items": 60,
+        "lengths": {"mean": 8, "min": 4, "max": 20},
+    },
+}
+SASREC = {"name": "sasrec", "dim": 16, "num_layers": 1, "max_history": 12, "dropout": 0.0}
+QUICK = {"max_epochs": 2, "batch_size": 32, "learning_rate": 0.01}
+
+
+def experiment(**sections: object) -> Experiment:
+    values = {"name": "small", "logs": SIMULATED, "method": {"name": "popularity"}}
+    return Experiment.parse({**values, **sections})
+
+
+def write_csv(folder: Path, rows: list[str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "interactions.csv").write_text("who,what,when\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def own_csv(folder: Path) -> dict[str, object]:
+    columns = {"user_id": "who", "item_id": "what", "timestamp": "when"}
+    return {"source": "csv", "path": str(folder), "columns": columns}
+
+
+def test_simulated_logs_become_a_result_beside_the_best_achievable(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    wanted = experiment(method=SASREC, training=QUICK)
+    result = pipeline.run(wanted, store)
+    metrics, oracle = result["metrics"], result["oracle"]
+    assert 0 < metrics["test/recall@10"]["value"] < oracle["test/recall@10"]["value"]
+    assert {"test_seen_allowed/recall@10", "validation/ndcg@10"} <= set(metrics)
+    assert result["checks"]["illegal"] == result["checks"]["duplicates"] == 0
+    assert result["split_hash"]
+    evaluated = pipeline.evaluate(wanted, store)
+    assert evaluated.reused
+    page = evaluated.folder.read_bytes("report.html").decode()
+    assert "sasrec" in page
+    assert "<script" not in page
+    assert str(tmp_path) not in json.dumps(result)
+
+
+def test_a_refit_trains_on_validation_events_and_is_named_in_the_protocol(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    plain = experiment(training=QUICK, method={"name": "popularity"})
+    refit = experiment(training=QUICK, method={"name": "popularity"}, evaluation={"refit": True})
+    events = {}
+    for one in (plain, refit):
+        state = pipeline.final_model(one, store).folder.read_tensors("model.safetensors")
+        events[one.evaluation.refit] = int(state["count_of"].sum())
+    users = pipeline.prepare(plain, store).sequences.counts["num_users"]
+    assert events[True] == events[False] + users
+    assert (
+        pipeline.evaluate(refit, store).folder.read_json("result.json")["protocol"]["fitted_on"]
+        == "train + validation"
+    )
+    with pytest.raises(ConfigError):
+        pipeline.compare([plain, refit], store)
+
+
+def test_a_refit_stops_where_validation_stopped(ray_cluster: None, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one = experiment(method=SASREC, training=QUICK, evaluation={"refit": True})
+    trained, final = pipeline.train(one, store), pipeline.final_model(one, store)
+    assert final.counts["steps"] == sum(trained.counts["selected_steps"])
+    assert final.counts["best"] == {}
+
+
+def test_own_csv_through_training_to_a_bundle(ray_cluster: None, tmp_path: Path) -> None:
+    rows = [f"u{u},i{(u + step) % 12},{1000 + step}" for u in range(30) for step in range(6)]
+    rows.append("u1,,17")  # no item: goes to the quarantine
+    folder = write_csv(tmp_path / "csv", rows)
+    logs = {**own_csv(folder), "max_quarantined_share": 0.05}
+    mine = experiment(logs=logs, method={"name": "transition_graph"})
+    store = Store(tmp_path / "runs")
+    assert pipeline.read_logs(mine, store).counts["rows_quarantined"] == 1
+    out = Store(tmp_path / "bundle").root
+    pipeline.bundle(mine, store, out)
+    answer = Recommender.load(out.uri).recommend(["i3", "i4"], k=1)
+    assert [item.item_id for item in answer] == ["i5"]
+
+
+def test_one_user_and_one_item_end_in_a_sentence(ray_cluster: None, tmp_path: Path) -> None:
+    lonely = write_csv(tmp_path / "one_user", [f"u,i{n},{n}" for n in range(5)])
+    store = Store(tmp_path / "runs")
+    result = pipeline.run(experiment(logs=own_csv(lonely)), store)
+    assert result["data"]["num_users"] == 1
+    single = write_csv(tmp_path / "one_item", [f"u{n},i,{t}" for n in range(5) for t in range(4)])
+    shown = pipeline.run(
+        experiment(logs=own_csv(single), evaluation={"exclude_seen": False}), store
+    )
+    assert shown["metrics"]["test/recall@10"]["value"] == 1.0
+
+
+def test_short_histories_cannot_be_evaluated_and_say_so(ray_cluster: None, tmp_path: Path) -> None:
+    short = write_csv(tmp_path / "short", [f"u{u},i{n},{n}" for u in range(5) for n in range(2)])
+    with pytest.raises(DataError, match=r"3 events|three or more"):
+        pipeline.run(experiment(logs=own_csv(short)), Store(tmp_path / "runs"))
+
+
+def test_nan_loss_names_its_term_and_leaves_no_model(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import itemese.methods.sasrec as module
+
+    monkeypatch.setattr(module, "full_softmax", lambda states, *_: (states * float("nan")).sum())
+    store = Store(tmp_path)
+    with pytest.raises(TrainingError, match="next_item"):
+        pipeline.train(experiment(method=SASREC, training=QUICK), store)
+    assert not list(tmp_path.glob("training/*/attempt-*"))
+
+
+def test_a_missing_file_is_one_sentence_on_the_command_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    logs = {"source": "csv", "path": str(tmp_path / "nowhere")}
+    values = {"name": "mine", "logs": logs, "method": {"name": "popularity"}}
+    recipe.write_text(yaml.safe_dump(values))
+    command = [sys.executable, "jobs/prepare.py", str(recipe), "--storage", str(tmp_path / "r")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_same_job_by_ray_job_submit(ray_cluster: None, tmp_path: Path) -> None:
+    import ray
+
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(yaml.safe_dump(dict(experiment().values())))
+    address = f"http://{ray.get_dashboard_url()}"
+    ray_cli = str(Path(sys.executable).with_name("ray"))
+    command = [ray_cli, "job", "submit", "--address", address, "--working-dir", ".",
+               "--runtime-env", "jobs/runtime_env.yaml", "--", sys.executable, "jobs/train.py",
+               str(recipe), "--no-rivals", "--storage", str(tmp_path / "runs")]  # fmt: skip
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = re.search(r"result: (\S+result\.json)", done.stdout)
+    assert found, done.stdout[-3000:]
+    result = json.loads(Path(found.group(1)).read_text())
+    assert result["metrics"]["test/recall@10"]["value"] > 0
+    # The same code here finds the same artifacts: nothing is built again.
+    assert pipeline.evaluate(experiment(), Store(tmp_path / "runs")).reused

@@ -1,0 +1,101 @@
+"""Configuration: unknown keys refused with the nearest name, overrides by dotted path."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itemese.config import Config, flat_paths, read_yaml, with_overrides, with_values, write_yaml
+from itemese.errors import ConfigError
+from itemese.experiment import Experiment
+
+VALUES = {
+    "name": "x",
+    "logs": {"source": "simulated"},
+    "method": {"name": "sasrec", "dim": 32},
+}
+
+
+def refused(**changes: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Experiment.parse({**VALUES, **changes})
+    return str(caught.value)
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    assert "`training.learning_rat` must be a known key. Did you mean 'learning_rate'?" in refused(
+        training={"learning_rat": 0.1}
+    )
+    assert "Did you mean 'dropout'?" in refused(method={"name": "sasrec", "dropuot": 0.1})
+
+
+def test_misspelt_method_names_the_nearest() -> None:
+    assert "Did you mean 'sasrec'?" in refused(method={"name": "sasrek"})
+    assert "`method.name` must be given" in refused(method={"dim": 3})
+
+
+def test_out_of_bounds_names_path_value_and_bound() -> None:
+    message = refused(training={"learning_rate": -1})
+    assert "`training.learning_rate` must be greater than 0; got -1" in message
+
+
+def test_overrides_reach_nested_values_and_keep_the_original() -> None:
+    raw = with_overrides(VALUES, ["method.loss_weights.next_item=0.5", "training.max_epochs=3"])
+    experiment = Experiment.parse(raw)
+    assert experiment.method.loss_weights.model_dump() == {"next_item": 0.5}
+    assert experiment.training.max_epochs == 3
+    assert "training" not in VALUES
+
+
+@pytest.mark.parametrize("bad", ["no_equals", "=3", "name.deeper=1", "name=[1"])
+def test_bad_overrides_are_one_sentence(bad: str) -> None:
+    with pytest.raises(ConfigError, match="must"):
+        with_overrides(VALUES, [bad])
+
+
+def test_unreadable_recipes_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "sasrec.yaml").write_text("a: [1")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match=r"Did you mean 'sasrec.yaml'"):
+        read_yaml(tmp_path / "sasrek.yaml")
+    with pytest.raises(ConfigError, match="valid YAML"):
+        read_yaml(tmp_path / "sasrec.yaml")
+    with pytest.raises(ConfigError, match="mapping of sections"):
+        read_yaml(tmp_path / "list.yaml")
+
+
+def test_yaml_holds_no_code(tmp_path: Path) -> None:
+    (tmp_path / "evil.yaml").write_text("a: !!python/object/apply:os.getcwd []")
+    with pytest.raises(ConfigError, match="valid YAML"):
+        read_yaml(tmp_path / "evil.yaml")
+
+
+def test_an_experiment_survives_yaml() -> None:
+    experiment = Experiment.parse(VALUES)
+    assert Experiment.parse(yaml.safe_load(write_yaml(experiment))) == experiment
+
+
+def test_equal_values_have_equal_digests() -> None:
+    class Section(Config):
+        a: int = 1
+        b: float = 2.0
+
+    assert Section(a=1).digest() == Section().digest()
+    assert Section(a=2).digest() != Section().digest()
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,5}(\.[a-z]{1,5}){0,2}", fullmatch=True), st.integers(), max_size=5
+    )
+)
+def test_flat_paths_undo_with_values(pairs: dict[str, int]) -> None:
+    try:
+        nested = with_values({}, pairs)
+    except ConfigError:  # one path runs through another's value
+        return
+    found = flat_paths(nested)
+    overwritten = {p for p in pairs if any(q.startswith(f"{p}.") for q in pairs)}
+    assert {p: v for p, v in pairs.items() if p not in overwritten}.items() <= found.items()
