@@ -32,8 +32,8 @@ _MOST_BLOCKS = 8192
 """Very large catalogues get larger blocks instead of more."""
 
 _LONGEST_BLOCK_SECONDS = 1800
-"""A pool that brings nothing back for so long is stuck: no free CPU, or a model far too large. Ray's
-own limit may be a minute, and the first block waits for a download and for the model to load."""
+"""A pool that brings nothing back for so long is stuck: no free CPU, or far too large a model.
+Ray's own limit may be a minute, and a first block waits for a download and for loading."""
 
 logger = logging.getLogger(__name__)
 
