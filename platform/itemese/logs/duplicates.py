@@ -14,8 +14,8 @@ from itemese.logs.chunks import Chunk
 from itemese.logs.shards import PART
 from itemese.schema import INTERACTIONS
 
-BUCKET_ROWS = 1 << 24
-"""Fingerprints that one task compares: 32 bytes a row, so about 500 MB."""
+BUCKET_ROWS = 1 << 22
+"""Fingerprints that are compared at once: 32 bytes a row, so 128 MiB."""
 
 REPEATS = pa.schema([(name, pa.int64()) for name in ("chunk", "row", "line")])
 REASON = "duplicate of an earlier row"
@@ -26,31 +26,39 @@ def num_buckets(num_rows: int) -> int:
     return max(1, -(-num_rows // BUCKET_ROWS))
 
 
-def repeated_rows(keys: "ray.data.Dataset", buckets: int) -> dict[int, np.ndarray]:
-    """Return, for each chunk that has any, rows that equal an earlier one.
+def gather(keys: "ray.data.Dataset", buckets: int) -> tuple[list[str], dict[int, np.ndarray]]:
+    """Run the tasks behind `keys`; return their summaries and the rows that repeat earlier ones.
 
     Args:
-        keys: Rows of `shards.KEYS`, already computed.
-        buckets: As given to the tasks that made them.
+        keys: Rows of `shards.KEYS`, not yet computed.
+        buckets: As given to the tasks that make them.
 
     Returns:
-        By chunk ``[N, 2] int64``: row (rising) and line.
+        The summaries, and by chunk ``[N, 2] int64``: row (rising) and line of each repeat.
     """
-    slim = keys.select_columns(["bucket", "chunk", "row", "line", "low", "high"])
-    # One bucket needs no shuffle, whose fixed cost is several seconds.
-    gathered = slim.repartition(1) if buckets == 1 else slim.repartition(buckets, keys=["bucket"])
-    found = gathered.map_batches(
-        later_copies, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
-    )
-    tables = list(found.iter_batches(batch_size=None, batch_format="pyarrow"))
-    frame = pl.DataFrame(pa.concat_tables([REPEATS.empty_table(), *tables])).sort("row")
+    if buckets <= 1:
+        # A shuffle costs seconds; what fits into one comparison is compared right here.
+        tables = list(keys.iter_batches(batch_size=None, batch_format="pyarrow"))
+        table = pa.concat_tables(tables)
+        summaries, found = table["summary"].to_pylist(), [later_copies(table)]
+    else:
+        done = keys.materialize()
+        rows = done.select_columns(["summary"]).take_all()
+        summaries = [row["summary"] for row in rows]
+        slim = done.select_columns(["bucket", "chunk", "row", "line", "low", "high"])
+        repeats = slim.repartition(buckets, keys=["bucket"]).map_batches(
+            later_copies, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+        )
+        found = list(repeats.iter_batches(batch_size=None, batch_format="pyarrow"))
+    frame = pl.DataFrame(pa.concat_tables([REPEATS.empty_table(), *found])).sort("row")
     groups = frame.partition_by("chunk", as_dict=True)
-    return {int(key[0]): group.select("row", "line").to_numpy() for key, group in groups.items()}
+    by_chunk = {int(k[0]): group.select("row", "line").to_numpy() for k, group in groups.items()}
+    return [summary for summary in summaries if summary is not None], by_chunk
 
 
 def later_copies(keys: pa.Table) -> pa.Table:
     """Return chunk and place of every row whose fingerprint an earlier place has."""
-    frame = pl.DataFrame(keys.combine_chunks()).drop("bucket")
+    frame = pl.DataFrame(keys.combine_chunks()).drop("bucket", "summary", strict=False)
     rows = frame.explode("row", "line", "low", "high").drop_nulls("row")
     later = rows.filter(pl.col("row") > pl.col("row").min().over("low", "high"))
     return later.select("chunk", "row", "line").to_arrow().cast(REPEATS)

@@ -127,15 +127,13 @@ def _interactions(config: LogsConfig, planned: Plan, folder: Folder, seed: int) 
     keep = config.duplicates == "keep" or config.source == "simulated"
     buckets = 0 if keep else duplicates.num_buckets(planned.max_rows)
     job = Job(config, seed, folder, planned.names, buckets)
-    keys = _per_chunk(chunks, lambda chunk: write_shard(chunk, job)).materialize()
-    rows = keys.select_columns(["summary"]).take_all()
-    summaries = [json.loads(row["summary"]) for row in rows if row["summary"] is not None]
+    keys = _per_chunk(chunks, lambda chunk: write_shard(chunk, job))
+    texts, repeats = duplicates.gather(keys, buckets)
+    summaries = [json.loads(text) for text in texts]
     reasons: Counter[str] = Counter()
     for summary in summaries:
         reasons.update(summary["reasons"])
-    if buckets:
-        repeats = duplicates.repeated_rows(keys, buckets)
-        reasons[duplicates.REASON] += _take_out(chunks, repeats, folder)
+    reasons[duplicates.REASON] += _take_out(chunks, repeats, folder)
     rows_in = sum(summary["rows_in"] for summary in summaries)
     rows_kept = _rows_written(folder)
     rows_quarantined = _merge_parts(chunks, summaries, folder)
