@@ -183,16 +183,21 @@ def test_ties_are_counted_by_hand(ray_cluster, tmp_path, write_log):
 
 
 def test_k_core_cascades_to_a_fixpoint(ray_cluster, tmp_path, write_log):
-    # Dropping item z (1 event) leaves user c one event; dropping c leaves item y one; and so on.
-    rows = [(u, i, t) for t, (u, i) in enumerate(["ap", "aq", "bp", "bq", "by", "cy", "cz"])]
+    # Item i0 has one event; without it user c0 has one; without c0 item i1 has one; ... to i6,
+    # which then has only an event of user a. The core is {a, b} x {p, q}.
+    chain = [(f"c{n}", f"i{m}") for n in range(6) for m in (n, n + 1)]
+    pairs = [*chain, ("a", "i6"), *((u, i) for u in "ab" for i in "pq")]
+    rows = [(user, item, time) for time, (user, item) in enumerate(pairs)]
     out = Folder.at(tmp_path / "out")
     config = SequencesConfig(min_user_events=2, min_item_events=2)
     summary = build_sequences(config, write_log(rows), out, seed=0)
     assert Catalog.read(out).item_ids == ["p", "q"]
     assert sorted(read_back(out)) == ["a", "b"]
-    assert summary["k_core"]["events_removed"] == 3
-    assert summary["num_items_in"] == 4
-    assert summary["num_events_in"] == 7
+    assert summary["k_core"] == {
+        "min_user_events": 2, "min_item_events": 2, "rounds": 8, "events_removed": 13,
+    }  # fmt: skip
+    assert summary["num_items_in"] == 9
+    assert summary["num_events_in"] == 17
 
 
 def test_catalogue_joins_what_is_known(ray_cluster, tmp_path, write_log):
