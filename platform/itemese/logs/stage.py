@@ -84,6 +84,8 @@ def build_logs(config: LogsConfig, folder: Folder, *, seed: int) -> Counts:
     Raises:
         DataError: A missing or unreadable input, an empty log, or too many bad rows.
     """
+    if config.source == "simulated":  # the network travels with the tasks; its file need not
+        config = config.model_copy(update={"simulation": config.world().resolved()})
     planned = sources.plan(config)
     cluster.connect()
     try:
