@@ -211,6 +211,29 @@ def test_real_repeats_are_named_as_such(tmp_path: Path) -> None:
     assert counts["rows_kept"] == 4
 
 
+def test_duplicates_are_found_across_files_and_through_a_shuffle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interactions").mkdir()
+    head = "user_id,item_id,timestamp\n"
+    lines = [f"u{n},i{n},{n}\n" for n in range(30)]
+    (tmp_path / "interactions" / "a.csv").write_text(head + "".join(lines))
+    (tmp_path / "interactions" / "b.csv").write_text(head + "".join(lines[::-1]) + "new,i,1\n")
+    values = {"source": "csv", "path": str(tmp_path), "max_quarantined_share": 0.5}
+    found = {}
+    for buckets in (1, 3):
+        monkeypatch.setattr("itemese.logs.duplicates.num_buckets", lambda _, b=buckets: b)
+        counts, folder = build({**values, "num_blocks": 4}, tmp_path / f"out-{buckets}")
+        assert counts["quarantine_reasons"] == {REASON: 30}
+        bad = folder.read_table("quarantine.parquet")
+        assert set(bad["file"].to_pylist()) == {"b.csv"}
+        assert bad["row"].to_pylist() == list(range(2, 32))
+        assert read(folder)["user_id"].to_list() == [f"u{n}" for n in range(30)] + ["new"]
+        found[buckets] = (bad, read(folder))
+    assert found[1][0].equals(found[3][0])
+    assert found[1][1].equals(found[3][1])
+
+
 @pytest.mark.parametrize("content", ["", "user_id,item_id,timestamp\n", "\n\n"])
 def test_an_empty_log_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "interactions.csv").write_text(content)

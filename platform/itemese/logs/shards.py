@@ -14,7 +14,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from itemese import errors
 from itemese.artifacts import Folder
+from itemese.errors import ArtifactError, ItemeseError
 from itemese.logs.chunks import Chunk
 from itemese.logs.config import LogsConfig
 from itemese.logs.parquet import parquet_pieces
@@ -80,6 +82,32 @@ def pieces_of(chunk: Chunk, job: Job) -> Iterator[Piece]:
         yield from parquet_pieces(chunk, names)
     else:
         yield from text_pieces(chunk, names, job.config.delimiter)
+
+
+def attempt(chunk: Chunk, job: Job) -> pa.Table:
+    """Do `write_shard`; an error that a user can mend comes back in the summary.
+
+    Ray Data wraps what a task raises and loses its cause, so errors travel as data.
+    """
+    try:
+        return write_shard(chunk, job)
+    except ItemeseError as error:
+        told = [type(error).__name__, str(error)]
+    except (OSError, pa.ArrowException) as error:
+        place = job.folder.uri
+        message = (
+            f"`{place}` could not be written to: {error}. Free space or use another --storage."
+        )
+        told = [ArtifactError.__name__, message]
+    return keys_table(chunk.index, json.dumps({"error": told}), [], job.num_buckets)
+
+
+def raise_told(summaries: list[dict[str, Any]]) -> None:
+    """Raise the first error that a task reported in its summary."""
+    for summary in summaries:
+        if "error" in summary:
+            name, message = summary["error"]
+            raise getattr(errors, name)(message)
 
 
 def write_shard(chunk: Chunk, job: Job) -> pa.Table:

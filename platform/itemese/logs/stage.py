@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 import ray.data
-import ray.exceptions
 
 from itemese import cluster
 from itemese.artifacts import Counts, Folder
-from itemese.errors import DataError, ItemeseError
+from itemese.errors import DataError
 from itemese.logs import duplicates, simulated, sources, tables
 from itemese.logs.chunks import Chunk
 from itemese.logs.config import LogsConfig
 from itemese.logs.files import Source
 from itemese.logs.inputs import Plan
-from itemese.logs.shards import PART, QUARANTINE, Job, write_shard
+from itemese.logs.shards import PART, QUARANTINE, Job, attempt, raise_told
 
 VERSION = 1
 
@@ -88,10 +86,7 @@ def build_logs(config: LogsConfig, folder: Folder, *, seed: int) -> Counts:
         config = config.model_copy(update={"simulation": config.world().resolved()})
     planned = sources.plan(config)
     cluster.connect()
-    try:
-        counts = _interactions(config, planned, folder, seed)
-    except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as error:
-        raise _cause(error) from None
+    counts = _interactions(config, planned, folder, seed)
     counts |= _sides(config, planned, folder, seed)
     folder.write_json("summary.json", counts)
     return counts
@@ -108,19 +103,6 @@ def _sides(config: LogsConfig, planned: Plan, folder: Folder, seed: int) -> Coun
     return counts
 
 
-def _cause(error: BaseException) -> BaseException:
-    """Return our own error inside Ray's wrapping, or Ray's error if there is none."""
-    current: BaseException | None = error
-    while current is not None:
-        cause = getattr(current, "cause", None) or current.__cause__
-        if isinstance(current, ItemeseError) and not isinstance(
-            current, ray.exceptions.RayTaskError
-        ):
-            return type(current)(str(current))
-        current = cause
-    return error
-
-
 def _interactions(config: LogsConfig, planned: Plan, folder: Folder, seed: int) -> Counts:
     """Write the shards and the quarantine; return the counts."""
     chunks = planned.chunks
@@ -129,9 +111,10 @@ def _interactions(config: LogsConfig, planned: Plan, folder: Folder, seed: int) 
     keep = config.duplicates == "keep" or config.source == "simulated"
     buckets = 0 if keep else duplicates.num_buckets(planned.max_rows)
     job = Job(config, seed, folder, planned.names, buckets)
-    keys = _per_chunk(chunks, lambda chunk: write_shard(chunk, job))
+    keys = _per_chunk(chunks, lambda chunk: attempt(chunk, job))
     texts, repeats = duplicates.gather(keys, buckets)
     summaries = [json.loads(text) for text in texts]
+    raise_told(summaries)
     reasons: Counter[str] = Counter()
     for summary in summaries:
         reasons.update(summary["reasons"])

@@ -1,10 +1,15 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from itemese.logs import duplicates
+from itemese.artifacts import Folder
+from itemese.errors import ArtifactError
+from itemese.logs import duplicates, sources
+from itemese.logs.config import LogsConfig
+from itemese.logs.shards import Job, attempt, raise_told
 
 
 @pytest.fixture
@@ -54,3 +59,20 @@ def test_the_check_stays_within_a_task_s_memory() -> None:
     assert duplicates.num_buckets(0) == 1
     assert duplicates.num_buckets(duplicates.BUCKET_ROWS) == 1
     assert duplicates.num_buckets(duplicates.BUCKET_ROWS + 1) == 2
+
+
+def test_a_full_disk_is_told_as_one_sentence(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = LogsConfig.parse({"source": "parquet", "path": str(table)})
+    planned = sources.plan(config)
+    job = Job(config, 0, Folder.at(tmp_path / "out").create(), planned.names, 1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    told = attempt(planned.chunks[0], job)["summary"].to_pylist()
+    with pytest.raises(ArtifactError, match=r"No space left on device\. Free space") as caught:
+        raise_told([json.loads(text) for text in told])
+    assert str(tmp_path / "out") in str(caught.value)
