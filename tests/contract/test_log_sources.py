@@ -211,7 +211,7 @@ def test_real_repeats_are_named_as_such(tmp_path: Path) -> None:
     assert counts["rows_kept"] == 4
 
 
-def test_duplicates_are_found_across_files_and_through_a_shuffle(
+def test_duplicates_are_found_across_files_and_between_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "interactions").mkdir()

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 import ray.data
 
 from itemese.artifacts import Folder
@@ -14,8 +16,8 @@ from itemese.logs.chunks import Chunk
 from itemese.logs.shards import PART
 from itemese.schema import INTERACTIONS
 
-BUCKET_ROWS = 1 << 22
-"""Fingerprints that are compared at once: 32 bytes a row, so 128 MiB."""
+BUCKET_ROWS = 1 << 24
+"""Fingerprints that are compared at once: 32 bytes a row, so 512 MiB."""
 
 REPEATS = pa.schema([(name, pa.int64()) for name in ("chunk", "row", "line")])
 REASON = "duplicate of an earlier row"
@@ -37,28 +39,34 @@ def gather(keys: "ray.data.Dataset", buckets: int) -> tuple[list[str], dict[int,
         The summaries, and by chunk ``[N, 2] int64``: row (rising) and line of each repeat.
     """
     if buckets <= 1:
-        # A shuffle costs seconds; what fits into one comparison is compared right here.
-        tables = list(keys.iter_batches(batch_size=None, batch_format="pyarrow"))
-        table = pa.concat_tables(tables)
+        # What fits into one comparison needs no exchange between tasks.
+        table = pa.concat_tables(list(keys.iter_batches(batch_size=None, batch_format="pyarrow")))
         summaries, found = table["summary"].to_pylist(), [later_copies(table)]
     else:
-        done = keys.materialize()
-        rows = done.select_columns(["summary"]).take_all()
-        summaries = [row["summary"] for row in rows]
-        slim = done.select_columns(["bucket", "chunk", "row", "line", "low", "high"])
-        repeats = slim.repartition(buckets, keys=["bucket"]).map_batches(
-            later_copies, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
-        )
-        found = list(repeats.iter_batches(batch_size=None, batch_format="pyarrow"))
+        # Plain tasks: Ray Data's keyed repartition costs many seconds however few the rows are.
+        split = ray.remote(by_bucket).options(num_returns=1 + buckets)
+        compare = ray.remote(later_copies)
+        parts = [split.remote(block, buckets) for block in keys.materialize().to_arrow_refs()]
+        summaries = [text for part in ray.get([part[0] for part in parts]) for text in part]
+        columns = [[part[1 + bucket] for part in parts] for bucket in range(buckets)]
+        found = ray.get([compare.remote(*column) for column in columns])
     frame = pl.DataFrame(pa.concat_tables([REPEATS.empty_table(), *found])).sort("row")
     groups = frame.partition_by("chunk", as_dict=True)
     by_chunk = {int(k[0]): group.select("row", "line").to_numpy() for k, group in groups.items()}
     return [summary for summary in summaries if summary is not None], by_chunk
 
 
-def later_copies(keys: pa.Table) -> pa.Table:
-    """Return chunk and place of every row whose fingerprint an earlier place has."""
-    frame = pl.DataFrame(keys.combine_chunks()).drop("bucket", "summary", strict=False)
+def by_bucket(keys: pa.Table, buckets: int) -> list[Any]:
+    """Return the summaries of a block of `shards.KEYS`, then its rows of each bucket."""
+    parts = [keys.filter(pc.equal(keys["bucket"], bucket)) for bucket in range(buckets)]
+    return [keys["summary"].to_pylist(), *parts]
+
+
+def later_copies(*keys: pa.Table) -> pa.Table:
+    """Return chunk, row and line of every row whose fingerprint an earlier row has."""
+    frame = pl.DataFrame(pa.concat_tables(keys).combine_chunks()).drop(
+        "bucket", "summary", strict=False
+    )
     rows = frame.explode("row", "line", "low", "high").drop_nulls("row")
     later = rows.filter(pl.col("row") > pl.col("row").min().over("low", "high"))
     return later.select("chunk", "row", "line").to_arrow().cast(REPEATS)
