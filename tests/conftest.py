@@ -11,6 +11,7 @@ os.environ.update(
     {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # at 15, its default, other work starves the workers
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "180",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
@@ -23,11 +24,11 @@ os.environ.pop("RAY_ADDRESS", None)
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One local cluster for all tests that need Ray."""
+def ray_cluster() -> Iterator[str]:
+    """One local cluster for all tests that need Ray; the value is its dashboard's address."""
     import ray
 
-    ray.init(
+    context = ray.init(
         address="local",
         num_cpus=4,
         object_store_memory=300_000_000,
@@ -35,7 +36,7 @@ def ray_cluster() -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    yield
+    yield f"http://{context.dashboard_url}"
     ray.shutdown()
 
 

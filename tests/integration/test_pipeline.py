@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -150,20 +151,21 @@ def test_a_missing_file_is_one_sentence_on_the_command_line(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_the_same_job_by_ray_job_submit(ray_cluster: None, tmp_path: Path) -> None:
-    import ray
-
+def test_the_same_job_by_ray_job_submit(ray_cluster: str, tmp_path: Path) -> None:
     recipe = tmp_path / "small.yaml"
     recipe.write_text(yaml.safe_dump(dict(experiment().values())))
-    address = f"http://{ray.get_dashboard_url()}"
     ray_cli = str(Path(sys.executable).with_name("ray"))
-    command = [ray_cli, "job", "submit", "--address", address, "--working-dir", ".",
+    command = [ray_cli, "job", "submit", "--address", ray_cluster, "--working-dir", ".",
                "--runtime-env", "jobs/runtime_env.yaml", "--", sys.executable, "jobs/train.py",
                str(recipe), "--no-rivals", "--storage", str(tmp_path / "runs")]  # fmt: skip
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment
-    )
+    for _ in range(20):  # the node's agent comes up some time after the dashboard
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment
+        )
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(3)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = re.search(r"result: (\S+result\.json)", done.stdout)
     assert found, done.stdout[-3000:]
