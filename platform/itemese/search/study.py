@@ -85,6 +85,11 @@ def run_study(
     def result(winner: Winner | None = None) -> StudyResult:
         seconds = round(time.monotonic() - started, 3)
         trials = tuple(records.read())
+        over = tuple(t for t in trials if t.ending.status != "interrupted")
+        if (
+            len(over) >= total
+        ):  # what is left began just before a kill, unknown to the resumed study
+            trials = over
         return StudyResult(name, home.uri, space.config.metric, trials, total, seconds, winner)
 
     found = result()
