@@ -71,7 +71,7 @@ class Folder:
     def create(self) -> "Folder":
         """Make the folder (and its parents) exist; return self."""
         filesystem, path = self.filesystem()
-        with _clear_errors(self.uri, "write to"):
+        with _clear_errors(self.uri, "written to"):
             filesystem.create_dir(path, recursive=True)
         return self
 
@@ -114,7 +114,7 @@ class Folder:
         local = isinstance(filesystem, pafs.LocalFileSystem)
         # Object stores publish a file only when it is closed; a local disk needs the rename.
         target = f"{path}/.{name}.{uuid.uuid4().hex[:8]}" if local else f"{path}/{name}"
-        with _clear_errors(f"{self.uri}/{name}", "write"):
+        with _clear_errors(f"{self.uri}/{name}", "written"):
             try:
                 with filesystem.open_output_stream(target) as stream:
                     stream.write(content)
@@ -151,7 +151,7 @@ class Folder:
         """Write a Parquet file, zstd."""
         filesystem, path = self.filesystem()
         self.create()
-        with _clear_errors(f"{self.uri}/{name}", "write"):
+        with _clear_errors(f"{self.uri}/{name}", "written"):
             pq.write_table(table, f"{path}/{name}", filesystem=filesystem, compression="zstd")
 
     def read_tensors(self, name: str) -> dict[str, torch.Tensor]:
@@ -187,8 +187,6 @@ class _clear_errors:  # noqa: N801  (reads as a verb at its uses)
                 else ("Check that it exists; a stage is rebuilt by running `prepare` again.")
             )
             message = f"`{self.place}` could not be {self.verb}: {error}. {remedy}"
-            message = message.replace("be write to:", "be written to:")
-            message = message.replace("be write:", "be written:")
             raise ArtifactError(message) from None
 
 

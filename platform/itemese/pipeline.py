@@ -215,7 +215,7 @@ def evaluate(experiment: Experiment, store: Store) -> Artifact:
     return _told(
         store.stage(
             "evaluation",
-            version=1,
+            version=2,
             config=experiment,
             inputs={**models, **prepared.artifacts()},
             build=lambda out: assemble_result(
