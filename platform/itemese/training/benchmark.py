@@ -27,7 +27,7 @@ EVENTS_PER_USER = 40
 
 
 def benchmark_training(
-    method: MethodConfig, *, steps: int = 150, rounds: int = 5, seed: int = 0
+    method: MethodConfig, *, steps: int = 80, rounds: int = 5, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Measure the steady-state step time of the bare loop and of one Ray Train worker.
 
