@@ -4,7 +4,10 @@ Nodes are numbered level by level and, inside a level, in the order of their pre
 children of a node have consecutive numbers, the number of a child is also the target of the edge,
 and the items below any node are one run of consecutive leaves.
 
-Shapes: I items, L code length, B batch.
+The children of the first levels, where nearly every code is in use, also stand in dense tables: one
+look-up replaces the arithmetic on CSR borders.
+
+Shapes: I items, L code length, B batch, W beams, K_l codes of level l, X places for children.
 """
 
 from collections.abc import Sequence
@@ -13,7 +16,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from itemese.codebooks.open_nodes import OpenNodes
 from itemese.errors import DataError
+
+MAX_DENSE_PLACES = 1 << 22
+"""Largest dense table, 32 MiB: two full levels of 2,048 codes."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +33,27 @@ class PrefixTrie:
         code [num_nodes] int64: code on the edge into a node; -1 at the root, node 0.
         item [num_nodes] int64: item_index at a leaf, else -1.
         items_of [I] int64: item_index of each leaf, in node order.
+        leaf_of [I] int64: place of each item in `items_of`.
         leaf_start [num_nodes] int64: first place in `items_of` of the items below a node.
         leaf_stop [num_nodes] int64: place after the last of them.
         depth_start: L + 2 numbers, the first node of each depth, then the number of nodes.
         code_sizes: L sizes of the codes.
         most_children: L + 1 numbers, the most children of any node of each depth.
+        dense: For the depths 0, 1, ... that have one: ``[nodes of that depth, K_l] int64``, the
+            child by code, -1 where there is none.
     """
 
     child_start: Tensor
     code: Tensor
     item: Tensor
     items_of: Tensor
+    leaf_of: Tensor
     leaf_start: Tensor
     leaf_stop: Tensor
     depth_start: tuple[int, ...]
     code_sizes: tuple[int, ...]
     most_children: tuple[int, ...]
+    dense: tuple[Tensor, ...]
 
     @classmethod
     def from_codes(cls, codes: Tensor, code_sizes: Sequence[int]) -> "PrefixTrie":
@@ -89,11 +101,13 @@ class PrefixTrie:
             code=code,
             item=item,
             items_of=items_of,
+            leaf_of=parent,
             leaf_start=leaf_start,
             leaf_stop=leaf_stop,
             depth_start=tuple(depth_start),
             code_sizes=sizes,
             most_children=most,
+            dense=_dense_tables(child_start, code, depth_start, sizes),
         )
 
     @property
@@ -125,9 +139,60 @@ class PrefixTrie:
             code=self.code.to(device),
             item=self.item.to(device),
             items_of=self.items_of.to(device),
+            leaf_of=self.leaf_of.to(device),
             leaf_start=self.leaf_start.to(device),
             leaf_stop=self.leaf_stop.to(device),
+            dense=tuple(table.to(device) for table in self.dense),
         )
+
+    def num_nodes_at(self, depth: int) -> int:
+        """Return how many prefixes of `depth` codes there are."""
+        return self.depth_start[depth + 1] - self.depth_start[depth]
+
+    def children(self, node: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+        """Return the children of nodes of one depth.
+
+        Args:
+            node: ``[B, W]`` int64, all of `depth`; -1 has no children.
+            depth: 0 for the root, below L.
+
+        Returns:
+            ``child [B, W, X]`` node numbers, -1 in unused places, and their codes, which are any
+            valid code there. Where the depth has a dense table, place x is code x.
+        """
+        if depth < len(self.dense):
+            table = self.dense[depth]
+            child = table[(node - self.depth_start[depth]).clamp(min=0)]
+            if depth:  # the root is never a dead beam
+                child = child.masked_fill((node < 0)[..., None], -1)
+            code = torch.arange(table.shape[1], device=node.device).expand_as(child)
+            return child, code
+        parent = node.clamp(min=0)
+        start, stop = self.child_start[parent], self.child_start[parent + 1]
+        stop = stop.where(node >= 0, 0)
+        child = start[..., None] + torch.arange(self.most_children[depth], device=node.device)
+        child = child.where(child < stop[..., None], -1)
+        return child, self.code[child.clamp(min=1)]
+
+    def open_nodes(self, allowed: Tensor | None, exclude: Tensor | None) -> OpenNodes | None:
+        """Return which nodes still lead to an item that may be returned; None for all.
+
+        Args:
+            allowed: ``[I]`` bool by item_index, or None.
+            exclude: ``[B, E]`` int64 item_index hidden from each row, -1 in unused places, or None.
+
+        Raises:
+            DataError: The mask is of another catalogue.
+        """
+        if allowed is None and exclude is None:
+            return None
+        if allowed is not None and allowed.shape != (self.num_items,):
+            message = (
+                f"`allowed` must be [{self.num_items}]; got {list(allowed.shape)}. Use a mask of "
+                "this catalogue."
+            )
+            raise DataError(message)
+        return OpenNodes(self, allowed, exclude)
 
     def allowed(self, item_mask: Tensor) -> Tensor:
         """Return which nodes lead to an allowed item.
@@ -166,6 +231,26 @@ def _require_codes(codes: Tensor, sizes: tuple[int, ...]) -> None:
             f"{codes.amin(0).tolist()} to {codes.amax(0).tolist()}. Rebuild the codebooks."
         )
         raise DataError(message)
+
+
+def _dense_tables(
+    child_start: Tensor, code: Tensor, depth_start: Sequence[int], sizes: tuple[int, ...]
+) -> tuple[Tensor, ...]:
+    """Return the child by code of the first depths, while most codes of a node are in use."""
+    tables: list[Tensor] = []
+    for depth, size in enumerate(sizes):
+        first, last = depth_start[depth], depth_start[depth + 1]
+        nodes, edges = last - first, depth_start[depth + 2] - last
+        # A table of mostly unused places would cost more in each softmax than it saves here.
+        if nodes * size > MAX_DENSE_PLACES or 2 * edges < nodes * size:
+            break
+        counts = child_start[first + 1 : last + 1] - child_start[first:last]
+        parent = torch.arange(nodes, device=code.device).repeat_interleave(counts)
+        child = torch.arange(last, last + edges, device=code.device)
+        table = torch.full((nodes, size), -1, dtype=torch.long, device=code.device)
+        table[parent, code[child]] = child
+        tables.append(table)
+    return tuple(tables)
 
 
 def _leaf_runs(

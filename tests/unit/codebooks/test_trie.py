@@ -88,6 +88,68 @@ def test_allowed_nodes_are_prefixes_of_allowed_items(
         assert torch.equal(trie.allowed(mask), nodes)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    num_items=st.integers(1, 300),
+    depth=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+    share=st.sampled_from([None, 0.0, 0.02, 0.5, 1.0]),
+    num_hidden=st.sampled_from([None, 1, 40]),
+)
+def test_open_nodes_are_those_above_an_item_left(
+    num_items: int, depth: int, seed: int, share: float | None, num_hidden: int | None
+) -> None:
+    codes, sizes = random_codes(num_items, depth, 6, seed)
+    trie = PrefixTrie.from_codes(codes, sizes)
+    rng = np.random.default_rng(seed)
+    allowed = None if share is None else torch.tensor(rng.random(len(codes)) < share)
+    # Twins and padding among the hidden items; hidden items that are not allowed anyway.
+    hidden = None
+    if num_hidden is not None:
+        hidden = torch.tensor(rng.integers(-1, len(codes), (3, num_hidden)))
+    open_nodes = trie.open_nodes(allowed, hidden)
+    if open_nodes is None:
+        assert share is None
+        assert num_hidden is None
+        return
+    left = torch.ones(3, len(codes), dtype=torch.bool)
+    if allowed is not None:
+        left &= allowed
+    if hidden is not None:
+        for row, items in enumerate(hidden.tolist()):
+            left[row, [i for i in items if i >= 0]] = False
+    nodes = torch.arange(-1, trie.num_nodes).expand(3, -1)
+    below = open_nodes.below(nodes)
+    assert not below[:, 0].any()
+    assert torch.equal(below[:, 1:], trie.allowed(left))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_items=st.one_of(st.integers(1, 60), st.integers(1000, 3000)),
+    depth=st.integers(1, 6),
+    size=st.integers(1, 20),
+    seed=st.integers(0, 10**6),
+)
+def test_children_are_those_of_the_dict(num_items: int, depth: int, size: int, seed: int) -> None:
+    codes, sizes = random_codes(num_items, depth, size, seed)
+    trie = PrefixTrie.from_codes(codes, sizes)
+    slow, prefixes = dict_trie(codes), prefixes_of(trie)
+    assert len(trie.dense) >= 1 or 2 * len(slow[()]) < sizes[0]
+    for level in range(depth):
+        first, last = trie.depth_start[level], trie.depth_start[level + 1]
+        assert trie.num_nodes_at(level) == last - first
+        nodes = torch.arange(first, last)
+        child, code = trie.children(nodes[None], level)
+        for row, node in enumerate(nodes.tolist()):
+            real = child[0, row] >= 0
+            assert code[0, row][real].tolist() == slow[prefixes[node]]
+            found = [prefixes[c] for c in child[0, row][real].tolist()]
+            assert found == [(*prefixes[node], c) for c in slow[prefixes[node]]]
+        if level:
+            assert (trie.children(torch.tensor([[-1, first]]), level)[0][0, 0] == -1).all()
+
+
 def test_ten_thousand_items_by_hand_checked_counts() -> None:
     # Each of 10 x 10 x 10 x 10 tuples once: the full tree.
     grid = torch.cartesian_prod(*[torch.arange(10)] * 4)
@@ -98,6 +160,7 @@ def test_ten_thousand_items_by_hand_checked_counts() -> None:
     assert trie.leaf_start[1:11].tolist() == list(range(0, 10_000, 1000))
     assert trie.leaf_stop[0] == 10_000
     assert trie.to("cpu") is trie
+    assert [table.shape for table in trie.dense] == [(1, 10), (10, 10), (100, 10), (1000, 10)]
 
 
 def test_small_trie_by_hand() -> None:
@@ -128,3 +191,5 @@ def test_no_items_and_foreign_mask_are_refused() -> None:
     trie = PrefixTrie.from_codes(torch.tensor([[0], [1]]), (2,))
     with pytest.raises(DataError, match="item_mask"):
         trie.allowed(torch.ones(3, dtype=torch.bool))
+    with pytest.raises(DataError, match="allowed"):
+        trie.open_nodes(torch.ones(3, dtype=torch.bool), None)
