@@ -1,4 +1,4 @@
-"""The `embeddings` section of a recipe: which text of an item is read, and by which model."""
+"""The `embeddings` section of a recipe: what of an item becomes its vector."""
 
 from typing import Annotated, Literal
 
@@ -10,8 +10,24 @@ PACKAGED_MODEL = "all-minilm-l6-v2"
 HASHING_MODEL = "hashing"
 
 
+class CollaborativeConfig(Config):
+    """Item vectors from the neighbours that items have in training histories.
+
+    Attributes:
+        dim: Size of the vectors.
+        window: Largest distance of two events that count as neighbours.
+        decay: A pair at distance d weighs ``decay ** (d - 1)``.
+        weight: Length of these vectors, where those of the text have length 1.
+    """
+
+    dim: int = Field(default=128, ge=1, le=4096)
+    window: int = Field(default=3, ge=1, le=100)
+    decay: float = Field(default=0.5, gt=0, le=1)
+    weight: float = Field(default=1.0, gt=0)
+
+
 class EmbeddingsConfig(Config):
-    """Item text to vectors.
+    """Item text, and behaviour if asked, to vectors.
 
     Attributes:
         model: A sentence-transformers model by its Hugging Face name or a local folder.
@@ -25,7 +41,9 @@ class EmbeddingsConfig(Config):
         batch_size: Items a forward pass; small ones are fastest on a CPU.
         device: ``auto`` takes the cluster's GPUs where it has any, else CPUs.
         max_actors: Most copies of the model; never more than CPUs (or GPUs) or blocks of items.
-        normalize: Whether each vector is scaled to length 1.
+        normalize: Whether each text vector is scaled to length 1.
+        collaborative: Vectors of training behaviour that are appended to those of the text; None
+            appends none.
     """
 
     model: str = Field(default=PACKAGED_MODEL, min_length=1)
@@ -37,3 +55,4 @@ class EmbeddingsConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_actors: int = Field(default=16, ge=1)
     normalize: bool = True
+    collaborative: CollaborativeConfig | None = None

@@ -1,5 +1,7 @@
 """The embeddings stage: the catalogue's text in, one vector an item out, on a pool of Ray actors.
 
+Where the recipe asks for it, a vector of training behaviour is appended to that of the text.
+
 Shapes: I items, D vector size, N rows of a block.
 """
 
@@ -17,6 +19,7 @@ import ray
 from itemese.artifacts import Counts, Folder
 from itemese.cluster import connect
 from itemese.embeddings.assembly import Assembly
+from itemese.embeddings.collaborative import collaborative_vectors
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.embeddings.models import TextModel, load_model, locate
 from itemese.embeddings.text import item_texts, text_columns
@@ -39,14 +42,14 @@ logger = logging.getLogger(__name__)
 
 
 def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder) -> Counts:
-    """Embed the text of every item of the catalogue.
+    """Embed every item of the catalogue.
 
-    Items without any text in `columns` get the mean vector of the others and are counted. Only
-    item text is read, which no event of any split has touched.
+    Items without any text in `columns` get the mean vector of the others and are counted. No
+    event of validation or test is read: text is free of events, and behaviour is that of training.
 
     Args:
         config: The section.
-        sequences: Holds ``catalog.parquet``, whose row is the item_index.
+        sequences: Holds ``catalog.parquet``, whose row is the item_index, and the histories.
         folder: Receives ``embeddings.safetensors`` and ``embeddings.json``.
 
     Returns:
@@ -83,7 +86,12 @@ def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder
     seconds = time.monotonic() - started
     if config.normalize:
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    embeddings = Embeddings("item", vectors, f"{config.model} of {', '.join(columns)}")
+    source = f"{config.model} of {', '.join(columns)}"
+    if config.collaborative:
+        behaviour = collaborative_vectors(config.collaborative, sequences, num_items)
+        vectors = np.concatenate([vectors, config.collaborative.weight * behaviour], axis=1)
+        source += " and training behaviour"
+    embeddings = Embeddings("item", vectors, source)
     embeddings.validate(num_items)
     embeddings.write(folder)
     without = int((~parts.described).sum())
