@@ -109,10 +109,12 @@ class Example:
     Attributes:
         history [T] int32: item_index, oldest first, never empty.
         timestamp [T] int64: seconds, UTC.
+        user_id: Whose history it is; empty where nobody says, as over HTTP.
     """
 
     history: np.ndarray
     timestamp: np.ndarray
+    user_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,8 @@ class Histories:
             stop = start + place
         if longest is not None:
             start = max(start, stop - longest)
-        return Example(self.item_index[start:stop], self.timestamp[start:stop])
+        events = slice(start, stop)
+        return Example(self.item_index[events], self.timestamp[events], self.user_id[user])
 
     def targets(self, split: Split) -> Targets:
         """Return the first event of `split` of each user who has one with a history before it.

@@ -27,6 +27,18 @@ SMALL = {
         "beam_width": 30,
         "backbone": {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64},
     },
+    "tiger": {
+        "beam_width": 30,
+        "num_user_tokens": 50,
+        "network": {
+            "dim": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "head_dim": 16,
+            "hidden_dim": 64,
+            "dropout": 0.0,
+        },
+    },
 }
 """Small sizes for methods whose defaults are larger than a test wants."""
 

@@ -1,0 +1,114 @@
+"""TIGER: an encoder-decoder reads a history of semantic IDs and writes the next item's codes.
+
+Source: S. Rajput et al., "Recommender Systems with Generative Retrieval", arXiv 2305.05065v3.
+Code: none released by the authors.
+Follows: section 3.1 (residual codes, one more code where items collide), section 3.2 (a T5-style
+    model; the user as one of 2,000 hashed tokens before the items), section 4 (histories of 20
+    items; 4 + 4 layers, 6 heads of 64 channels, 128 dimensions, feed-forward 1,024, dropout .1).
+Differs: the semantic IDs come from whatever `codebooks` says (`rq_vae` is the paper's); each code's
+    softmax runs over its own level, the paper's over the whole vocabulary; beams are constrained
+    to the catalogue, where the paper reports a small share of invalid IDs; AdamW instead of the
+    paper's inverse-square-root rate. The paper is silent on how many items of a history are
+    targets in a pass: here `targets_per_history` of them, drawn anew each time, 0 for all.
+Shapes: B batch, T history length, M prediction tasks, L code length, K_l codes of level l.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.codebooks.trie import PrefixTrie
+from itemese.losses.code_tokens import next_code
+from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
+from itemese.models.beams import search
+from itemese.models.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, next_item_tasks
+from itemese.models.encoder_decoder import SharedMemory
+from itemese.models.histories import pad_histories
+from itemese.prompts.item_tokens import TokenLayout
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example
+
+
+class TigerLossWeights(LossWeights):
+    """TIGER has one term."""
+
+    next_code: float = Field(default=1.0, ge=0)
+
+
+class TigerConfig(MethodConfig):
+    """Settings.
+
+    Attributes:
+        max_history: As in the paper.
+        network: Sizes of the T5.
+        num_user_tokens: User ids are hashed into so many tokens, 2,000 in the paper; 0 leaves the
+            user out. A request that names no user gets the token of the empty name.
+        targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
+        beam_width: Prefixes kept while decoding.
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    name: Literal["tiger"] = "tiger"
+    max_history: int = Field(default=20, ge=1, le=100_000)
+    network: Seq2SeqConfig = Seq2SeqConfig()
+    num_user_tokens: int = Field(default=2000, ge=0)
+    targets_per_history: int = Field(default=0, ge=0)
+    beam_width: int = Field(default=20, ge=1)
+    loss_weights: TigerLossWeights = TigerLossWeights()
+
+
+class Tiger(Method):
+    """See the module docstring."""
+
+    Config = TigerConfig
+    config: TigerConfig
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS})
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return the T5 with item tokens for this catalogue's semantic IDs."""
+        ids = inputs.semantic_ids
+        assert ids is not None, "tiger needs semantic IDs"
+        layout = TokenLayout(ids.code_sizes)
+        tokens = layout.item_tokens(ids)
+        codes = tokens - tokens.new_tensor(layout.starts)
+        return CodeSeq2Seq(
+            self.config.network,
+            tokens,
+            starts=layout.starts,
+            code_sizes=ids.code_sizes,
+            tree=PrefixTrie.from_codes(codes, ids.code_sizes),
+            num_user_tokens=self.config.num_user_tokens,
+        )
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1, and ``user_token [B]`` if used."""
+        batch = pad_histories(examples)
+        if self.config.num_user_tokens:
+            hashed = [zlib.crc32(example.user_id.encode()) for example in examples]
+            batch["user_token"] = torch.tensor(hashed) % self.config.num_user_tokens
+        return batch
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return ``next_code``: the codes of the drawn targets, given what stands before them."""
+        most = self.config.targets_per_history
+        window, target, row = next_item_tasks(batch["item_index"], most)
+        user = batch["user_token"][row] if self.config.num_user_tokens else None
+        logits, codes = module(window, target, user)
+        return {"next_code": next_code(logits, codes)}
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank by constrained beam search."""
+        assert isinstance(module, CodeSeq2Seq)
+        vectors, lengths = module.prompt(batch["item_index"], batch.get("user_token"))
+        memory = SharedMemory(module.t5, vectors, lengths, module.token_table[module.opening])
+        width = self.config.beam_width
+        return search(memory, module, module.tree, k=k, beam_width=width, candidates=candidates)
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return the beam width and the length of an item in tokens."""
+        assert isinstance(module, CodeSeq2Seq)
+        return {"beam_width": self.config.beam_width, "code_length": module.code_length}
