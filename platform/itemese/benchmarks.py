@@ -19,8 +19,13 @@ def _group(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
 def _train(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     from itemese.methods.base import parse_method_config
     from itemese.training.benchmark import benchmark_training
+    from itemese.training.padding_benchmark import benchmark_padding
 
-    return benchmark_training(parse_method_config({"name": "sasrec"}), rounds=repeats)
+    language_model = parse_method_config({"name": "semantic_id_lm"})
+    return [
+        *benchmark_training(parse_method_config({"name": "sasrec"}), rounds=repeats),
+        *benchmark_padding(language_model, rounds=repeats),
+    ]
 
 
 _BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
@@ -35,7 +40,7 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
 
     Args:
         name: ``group`` (events into histories, beside polars) or ``train`` (Ray Train beside the
-            bare loop).
+            bare loop, bucketed batches beside padded ones).
         sizes: Numbers of events, for ``group``.
         repeats: Runs of each side; medians count.
         storage: Scratch folder.
