@@ -69,7 +69,8 @@ class Inputs:
         catalog: The items.
         train: Yields blocks of histories holding training events only; callable again and again.
         seed: The experiment's seed; derive generators from it by purpose.
-        embeddings: Item vectors, if `Need.EMBEDDINGS` is declared.
+        embeddings: Item vectors, if `Need.EMBEDDINGS` is declared; in training also those that
+            the semantic IDs were made of. A bundle holds them for `Need.EMBEDDINGS` only.
         semantic_ids: Item codes, if `Need.SEMANTIC_IDS` is declared.
     """
 

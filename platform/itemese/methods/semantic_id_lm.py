@@ -6,15 +6,18 @@ Source: S. Rajput et al., "Recommender Systems with Generative Retrieval" (TIGER
 Code: none followed.
 Follows: 2305.05065 section 3.1 (residual codes, one more code where items collide) and 3.2
     (a user's history as the sequence of its items' codes).
-Differs: residual k-means instead of RQ-VAE; a decoder-only Hugging Face model instead of T5, so
-    one pass over a history trains every position; no user token; each position's softmax runs
-    over its own level's codes; beams are constrained to the catalogue.
+Differs: residual k-means instead of RQ-VAE; item tokens may begin as the vectors of their codes; a
+    decoder-only Hugging Face model instead of T5, so one pass over a history trains every
+    position; no user token; each position's softmax runs over its own level's codes; beams are
+    constrained to the catalogue.
 Shapes: B batch, T history length, L code length, K_l codes of level l.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -25,6 +28,7 @@ from itemese.models.backbone import BackboneConfig, build_backbone
 from itemese.models.decoding import beam_search
 from itemese.models.histories import pad_histories
 from itemese.models.item_language import ItemLanguageModel
+from itemese.models.token_vectors import code_vectors, start_tokens
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.ranking import Candidates, Ranking
 from itemese.schema import Example
@@ -42,6 +46,8 @@ class SemanticIdLmConfig(MethodConfig):
     Attributes:
         backbone: The decoder.
         dropout: Of token vectors and of the states before the output head, in training.
+        token_init: How item tokens begin: ``random``, or ``vectors``, as what each code adds to
+            the item vectors that the semantic IDs were made of.
         beam_width: Prefixes kept while decoding.
         loss_weights: Multipliers of the loss terms.
     """
@@ -49,6 +55,7 @@ class SemanticIdLmConfig(MethodConfig):
     name: Literal["semantic_id_lm"] = "semantic_id_lm"
     backbone: BackboneConfig = BackboneConfig()
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    token_init: Literal["random", "vectors"] = "vectors"
     beam_width: int = Field(default=20, ge=1)
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
 
@@ -70,15 +77,26 @@ class SemanticIdLm(Method):
         vocabulary = len(backbone.get_input_embeddings().weight)  # type: ignore[operator]
         layout = TokenLayout(ids.code_sizes, opening=vocabulary - num_tokens)
         tokens = layout.item_tokens(ids)
-        return ItemLanguageModel(
+        codes = tokens - tokens.new_tensor(layout.starts)
+        module = ItemLanguageModel(
             backbone,
             tokens,
             starts=layout.starts,
             code_sizes=ids.code_sizes,
             opening=layout.opening,
-            tree=PrefixTrie.from_codes(tokens - tokens.new_tensor(layout.starts), ids.code_sizes),
+            tree=PrefixTrie.from_codes(codes, ids.code_sizes),
             dropout=self.config.dropout,
         )
+        if self.config.token_init == "vectors" and inputs.embeddings is not None:
+            table = module.token_table
+            rows = table[layout.opening :]
+            found = code_vectors(torch.from_numpy(inputs.embeddings.vectors), codes, ids.code_sizes)
+            start_tokens(table, layout.starts, found, std=float(rows.std()))
+        return module
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild the decoder from its tensors; what tokens began as no longer matters."""
+        return super().restore(replace(inputs, embeddings=None), state)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""

@@ -26,7 +26,8 @@ def load_inputs(
     Args:
         method: Its `needs` decide what is read.
         sequences: The sequences artifact.
-        embeddings: The embeddings artifact, required for `Need.EMBEDDINGS`.
+        embeddings: The embeddings artifact, required for `Need.EMBEDDINGS`; read as well for
+            `Need.SEMANTIC_IDS`, which are made of it, if it is given.
         codebooks: The codebooks artifact, required for `Need.SEMANTIC_IDS`.
         seed: The experiment's.
         until: Newest split whose events count as training events.
@@ -42,7 +43,8 @@ def load_inputs(
             yield block.up_to(until)
 
     vectors = ids = None
-    if Need.EMBEDDINGS in method.needs:
+    coded = Need.SEMANTIC_IDS in method.needs and embeddings is not None
+    if Need.EMBEDDINGS in method.needs or coded:
         vectors = Embeddings.read(_given(embeddings, "embeddings", method))
         vectors.validate(catalog.num_items)
     if Need.SEMANTIC_IDS in method.needs:
