@@ -57,7 +57,7 @@ class SemanticIdLmConfig(MethodConfig):
     backbone: BackboneConfig = BackboneConfig()
     dropout: float = Field(default=0.2, ge=0, lt=1)
     item_dropout: float = Field(default=0.0, ge=0, lt=1)
-    token_init: Literal["random", "vectors"] = "vectors"
+    token_init: Literal["random", "vectors"] = "random"
     beam_width: int = Field(default=20, ge=1)
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
 
