@@ -26,7 +26,7 @@ from itemese.losses.code_tokens import next_code
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
 from itemese.models.backbone import BackboneConfig, build_backbone
 from itemese.models.decoding import beam_search
-from itemese.models.histories import drop_items, pad_histories
+from itemese.models.histories import pad_histories
 from itemese.models.item_language import ItemLanguageModel
 from itemese.models.token_vectors import code_vectors, start_tokens
 from itemese.prompts.item_tokens import TokenLayout
@@ -46,7 +46,6 @@ class SemanticIdLmConfig(MethodConfig):
     Attributes:
         backbone: The decoder.
         dropout: Of token vectors and of the states before the output head, in training.
-        item_dropout: Probability that an item is left out of a history each time it is trained on.
         token_init: How item tokens begin: ``random``, or ``vectors``, as what each code adds to
             the item vectors that the semantic IDs were made of.
         beam_width: Prefixes kept while decoding.
@@ -56,7 +55,6 @@ class SemanticIdLmConfig(MethodConfig):
     name: Literal["semantic_id_lm"] = "semantic_id_lm"
     backbone: BackboneConfig = BackboneConfig()
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    item_dropout: float = Field(default=0.0, ge=0, lt=1)
     token_init: Literal["random", "vectors"] = "random"
     beam_width: int = Field(default=20, ge=1)
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
@@ -106,10 +104,7 @@ class SemanticIdLm(Method):
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``next_code``: every code of every item, given all before it."""
-        items = batch["item_index"]
-        if self.config.item_dropout:
-            items = drop_items(items, self.config.item_dropout)
-        logits, codes = module(items)
+        logits, codes = module(batch["item_index"])
         return {"next_code": next_code(logits, codes)}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:

@@ -38,25 +38,6 @@ def next_item_pairs(item_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return item_index[:, :-1], targets, targets >= 0
 
 
-def drop_items(item_index: Tensor, share: float) -> Tensor:
-    """Leave items out of histories at random, so that the next item but one is learnt as well.
-
-    Args:
-        item_index: ``[B, T]`` int64, right-padded with -1.
-        share: Probability that an item is left out; a history that would keep fewer than two
-            items keeps all.
-
-    Returns:
-        ``[B, T']`` int64, right-padded with -1, T' items in the longest.
-    """
-    real = item_index >= 0
-    kept = real & (torch.rand(item_index.shape, device=item_index.device) >= share)
-    kept = torch.where(kept.sum(dim=1, keepdim=True) >= 2, kept, real)
-    order = torch.argsort(~kept, dim=1, stable=True)
-    shorter = item_index.masked_fill(~kept, PADDING).gather(1, order)
-    return shorter[:, : int(kept.sum(dim=1).max())]
-
-
 def last_states(states: Tensor, item_index: Tensor) -> Tensor:
     """Return the state at each row's newest item, ``[B, D]``, from ``states [B, T, D]``."""
     newest = (item_index >= 0).sum(dim=1) - 1
