@@ -1,77 +1,32 @@
-"""Trie-constrained beam search with one prefill that all beams share.
+"""Recommend with an item language model: trie-constrained beams, or every item.
 
-The prompt is read once a user. Its keys and values are neither repeated for the beams nor
-reordered: each step appends one token for each beam to the same cache, and an attention mask lets
-a beam see the prompt, its own ancestors and itself. This works through the `Cache` of any Hugging
-Face decoder that takes a four-dimensional mask.
+The prompt is read once a user and shared by the beams (`fast_decoder` for common decoders,
+`cached_prompt` for all others), the search is the loop of `beams`, and a `PromptCache` spares a
+user who comes back all but the newest item.
 
-Shapes: B batch, S prompt tokens, W beams, L code length, K_l codes of level l, D hidden size,
-X most children of a trie node, I items, K list length.
+Shapes: B batch, S prompt tokens, T history length, W beams, D hidden size, K list length.
 """
 
+from typing import Any, cast
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache
 
-from itemese.models.item_language import ItemLanguageModel, ItemTree
+from itemese.errors import ConfigError
+from itemese.models.beams import Beams, search
+from itemese.models.cached_prompt import CachedPrompt, require_shareable
+from itemese.models.exact import Runs, score_catalogue
+from itemese.models.fast_decoder import FastDecoder, fast_decoder
+from itemese.models.fast_prompt import FastPrompt
+from itemese.models.item_language import ItemLanguageModel
+from itemese.models.key_values import KeyValues
+from itemese.models.prompt_cache import PromptCache
 from itemese.ranking import Candidates, Ranking
 
-
-class SharedPrompt:
-    """A prompt read once, and the beams that grow from it."""
-
-    def __init__(self, backbone: nn.Module, vectors: Tensor, lengths: Tensor) -> None:
-        """Read the prompt.
-
-        Args:
-            backbone: A decoder without head.
-            vectors: ``[B, S, D]`` input vectors, right-padded.
-            lengths: ``[B]`` int64, real tokens of each row, >= 1.
-        """
-        self.backbone = backbone
-        self.lengths = lengths
-        self.cache = DynamicCache()
-        # Padding on the right is seen by no real token, so the fast causal kernel needs no mask.
-        output = backbone(inputs_embeds=vectors, past_key_values=self.cache, use_cache=True)
-        rows = torch.arange(len(vectors), device=vectors.device)
-        self.state: Tensor = output.last_hidden_state[rows, lengths - 1]
-        slots = torch.arange(vectors.shape[1], device=vectors.device)
-        self._visible = slots[None, :] < lengths[:, None]  # [B, S], grows to [B, W, S + ...]
-        self._prompt_size = vectors.shape[1]
-        self._step_sizes: list[int] = []
-
-    def grow(self, vectors: Tensor, ancestors: Tensor) -> Tensor:
-        """Append one token to every beam.
-
-        Args:
-            vectors: ``[B, W, D]`` input vectors of the beams' newest tokens.
-            ancestors: ``[B, W, steps]`` int64: which beam of each earlier step each beam came
-                from; ``steps`` is the number of earlier calls.
-
-        Returns:
-            ``[B, W, D]``: the beams' states.
-        """
-        batch, width, _ = vectors.shape
-        seen = [self._visible[:, None, :].expand(batch, width, -1)]
-        for step, size in enumerate(self._step_sizes):
-            seen.append(F.one_hot(ancestors[:, :, step], size).bool())
-        itself = torch.eye(width, dtype=torch.bool, device=vectors.device)
-        seen.append(itself.expand(batch, width, width))
-        visible = torch.cat(seen, dim=2)[:, None]
-        mask = torch.zeros(visible.shape, dtype=vectors.dtype, device=vectors.device)
-        mask = mask.masked_fill(~visible, torch.finfo(vectors.dtype).min)
-        places = (self.lengths + len(self._step_sizes))[:, None].expand(batch, width)
-        output = self.backbone(
-            inputs_embeds=vectors,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self._step_sizes.append(width)
-        states: Tensor = output.last_hidden_state
-        return states
+SPARE_TOKENS = 64
+"""Room that a kept prompt has for its next items before its buffer is copied."""
 
 
 def beam_search(
@@ -81,13 +36,11 @@ def beam_search(
     *,
     beam_width: int,
     candidates: Candidates,
+    prompt_cache: PromptCache | None = None,
 ) -> Ranking:
     """Return the K items whose codes are most probable after a history.
 
-    Scores are sums of log-probabilities over the catalogue's children of each prefix, so nothing
-    outside the catalogue can be produced. Items that `candidates` hides keep their share of the
-    probability; they are only not returned. With `beam_width` at least the number of prefixes of
-    every length the result is exact.
+    Scores, hidden items, short lists and wide beams are those of `beams.search`.
 
     Args:
         model: In evaluation mode.
@@ -95,75 +48,148 @@ def beam_search(
         k: Items to return.
         beam_width: Prefixes kept at each level; raised to `k` if it is lower.
         candidates: What may be returned.
+        prompt_cache: Prompts of earlier calls, used and filled where the decoder has a fast form.
 
     Returns:
-        Ranking of ``[B, K]``; -1 where fewer than K items were found.
+        Ranking of ``[B, K]``; -1 and -inf where fewer than K items may be returned.
+
+    Raises:
+        ConfigError: The backbone has no cache that beams can share, or the history is longer than
+            its attention window.
     """
-    tree = model.tree.to(item_index.device)
-    tokens = model.history_tokens(item_index)
-    lengths = 1 + (item_index >= 0).sum(dim=1) * model.code_length
-    prompt = SharedPrompt(model.backbone, F.embedding(tokens, model.token_table), lengths)
-    open_nodes = _open_nodes(tree, candidates, item_index)
-
-    states = prompt.state[:, None]
-    node = item_index.new_zeros(len(item_index), 1)
-    score = torch.zeros(node.shape, device=item_index.device)
-    ancestors = item_index.new_zeros(*node.shape, 0)
-    for level in range(model.code_length):
-        logits = model.code_logits(states, level).float()
-        child, log_prob = _children(tree, node, logits, tree.max_children(level))
-        if open_nodes is not None:
-            reachable = open_nodes.gather(1, child.flatten(1)).view_as(child)
-            log_prob = log_prob.masked_fill(~reachable, float("-inf"))
-        total = (score[..., None] + log_prob).flatten(1)
-        score, picked = total.topk(min(max(beam_width, k), total.shape[1]), dim=1)
-        parent = picked // child.shape[2]
-        node = child.flatten(1).gather(1, picked).where(score > float("-inf"), -1)
-        if level + 1 < model.code_length:
-            ancestors = ancestors.gather(1, parent[..., None].expand(-1, -1, ancestors.shape[2]))
-            if level > 0:
-                ancestors = torch.cat([ancestors, parent[..., None]], dim=2)
-            newest = tree.code[node.clamp(min=0)].clamp(min=0) + model.starts[level]
-            states = prompt.grow(F.embedding(newest, model.token_table), ancestors)
-    return _as_ranking(tree.item[node.clamp(min=0)], score, k)
+    with torch.inference_mode():
+        tree = _tree(model, item_index)
+        room = sum(
+            min(max(beam_width, k), tree.num_nodes_at(depth))
+            for depth in range(1, tree.code_length)
+        )
+        prompt = _read_prompt(model, item_index, room, prompt_cache)
+        ranking = search(
+            prompt, _Tokens(model), tree, k=k, beam_width=beam_width, candidates=candidates
+        )
+    # Copies made here are plain tensors, which a caller may change.
+    return Ranking(ranking.item_index.clone(), ranking.score.clone())
 
 
-def _children(tree: ItemTree, node: Tensor, logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Look up the children of each beam's node.
+def exact_search(
+    model: ItemLanguageModel, item_index: Tensor, k: int, *, candidates: Candidates
+) -> Ranking:
+    """Return the K most probable items after scoring every item: what beams approximate.
 
     Args:
-        tree: The catalogue.
-        node: ``[B, W]`` int64; -1 marks a dead beam, which has no children.
-        logits: ``[B, W, K_l]`` over the codes of the children's level.
-        most: X, the most children of any node of this level.
+        model: In evaluation mode.
+        item_index: ``[B, T]`` int64, right-padded with -1, each row with at least one item.
+        k: Items to return.
+        candidates: What may be returned.
 
     Returns:
-        ``child [B, W, X]`` node numbers and their log-probability among the node's children
-        ``[B, W, X]``, -inf in unused places.
+        Ranking of ``[B, K]``; equal scores go to the lower item_index.
+
+    Raises:
+        ConfigError: As in `beam_search`.
     """
-    start = tree.child_start[node.clamp(min=0)]
-    stop = tree.child_start[node.clamp(min=0) + 1]
-    child = start[..., None] + torch.arange(most, device=node.device)
-    real = (child < stop[..., None]) & (node >= 0)[..., None]
-    child = child.where(real, 0)
-    code = tree.code[child].clamp(min=0)
-    legal = logits.gather(2, code).masked_fill(~real, float("-inf"))
-    # A dead beam has only -inf, whose log-softmax is NaN; it stays dead.
-    return child, F.log_softmax(legal, dim=2).masked_fill(~real, float("-inf"))
+    return Ranking.from_scores(exact_scores(model, item_index), k, candidates)
 
 
-def _open_nodes(tree: ItemTree, candidates: Candidates, item_index: Tensor) -> Tensor | None:
-    """Return ``[B, num_nodes]`` bool: nodes with an item below that may be returned."""
-    if candidates.exclude is None and candidates.allowed is None:
-        return None
-    num_items = int((tree.item >= 0).sum())
-    scores = torch.zeros(len(item_index), num_items, device=item_index.device)
-    return tree.allowed(candidates.mask(scores) == 0)
+def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:
+    """Return the log-probability of every item, ``[B, I] float32``; see `exact_search`."""
+    with torch.inference_mode():
+        tree = _tree(model, item_index)
+        prompt = _read_prompt(model, item_index, 0, None)
+        scores = score_catalogue(prompt, _Tokens(model), tree)
+    return scores.clone()
 
 
-def _as_ranking(items: Tensor, score: Tensor, k: int) -> Ranking:
-    """Cut or pad the beams, best first, to K."""
-    missing = max(0, k - items.shape[1])
-    score = F.pad(score[:, :k], (0, missing), value=float("-inf"))
-    items = F.pad(items[:, :k], (0, missing), value=-1)
-    return Ranking(items.where(score > float("-inf"), -1), score)
+class _Tokens:
+    """The model's codes as `beams.CodeTokens`."""
+
+    def __init__(self, model: ItemLanguageModel) -> None:
+        self._model = model
+
+    def code_logits(self, states: Tensor, level: int) -> Tensor:
+        return self._model.code_logits(states, level)
+
+    def code_vectors(self, codes: Tensor, level: int) -> Tensor:
+        return F.embedding(codes + self._model.starts[level], self._model.token_table)
+
+
+def _tree(model: ItemLanguageModel, item_index: Tensor) -> Runs:
+    """Return the model's tree, which moves to the device once."""
+    if model.tree.code.device != item_index.device:
+        model.tree = model.tree.to(item_index.device)
+    return cast(Runs, model.tree)
+
+
+def _read_prompt(
+    model: ItemLanguageModel, item_index: Tensor, room: int, prompt_cache: PromptCache | None
+) -> Beams:
+    """Read the histories, with room for `room` tokens of beams behind them."""
+    tokens = model.history_tokens(item_index)
+    lengths = tokens.shape[1] - (item_index < 0).sum(dim=1) * model.code_length
+    _require_window(model.backbone, tokens.shape[1] + model.code_length)
+    decoder = fast_decoder(model.backbone)
+    if decoder is None:
+        require_shareable(model.backbone, model.token_table)
+        return CachedPrompt(model.backbone, F.embedding(tokens, model.token_table), lengths)
+    if prompt_cache is None:
+        memory = KeyValues.empty(decoder.weights, len(tokens), tokens.shape[1] + room)
+        vectors = F.embedding(tokens, model.token_table)
+        return FastPrompt(decoder, vectors, lengths, memory=memory)
+    prompt_cache.renew([*model.parameters(), *model.buffers()])
+    return _read_rest(model, decoder, (tokens, lengths), room, prompt_cache)
+
+
+def _read_rest(
+    model: ItemLanguageModel,
+    decoder: FastDecoder,
+    histories: tuple[Tensor, Tensor],
+    room: int,
+    prompt_cache: PromptCache,
+) -> FastPrompt:
+    """Read what the cache lacks of ``tokens [B, S]`` with ``lengths [B]``, and keep it."""
+    tokens, lengths = histories
+    sizes = lengths.tolist()
+    rows = [row[:size] for row, size in zip(tokens.cpu().numpy(), sizes, strict=True)]
+    entries = [prompt_cache.take(row, model.code_length) for row in rows]
+    # The newest token is always read: its state predicts the first code.
+    offsets = [
+        0 if entry is None else min(len(entry.tokens), size - 1)
+        for entry, size in zip(entries, sizes, strict=True)
+    ]
+    new = max(size - offset for size, offset in zip(sizes, offsets, strict=True))
+    places = torch.tensor(offsets, device=tokens.device)[:, None]
+    places = places + torch.arange(new, device=tokens.device)
+    rest = tokens.gather(1, places.clamp(max=tokens.shape[1] - 1))
+    vectors = F.embedding(rest, model.token_table)
+    slots = max(offsets) + new + room
+    first = entries[0]
+    if len(rows) > 1 or first is None:
+        memory = KeyValues.empty(decoder.weights, len(rows), slots + SPARE_TOKENS)
+        for row, (entry, offset) in enumerate(zip(entries, offsets, strict=True)):
+            if entry is not None:
+                memory.keys[:, row, :, :offset] = entry.memory.keys[:, 0, :, :offset]
+                memory.values[:, row, :, :offset] = entry.memory.values[:, 0, :, :offset]
+    elif first.memory.num_slots < slots:
+        memory = first.memory.copied(offsets[0], slots + SPARE_TOKENS)
+    else:
+        memory = first.memory
+    prompt = FastPrompt(decoder, vectors, lengths, memory=memory, offsets=offsets)
+    for row, (history, size) in enumerate(zip(rows, sizes, strict=True)):
+        alone = len(rows) == 1
+        kept = memory if alone else memory.copied(size, size + SPARE_TOKENS, slice(row, row + 1))
+        prompt_cache.put(np.array(history), kept)
+    return prompt
+
+
+def _require_window(backbone: nn.Module, length: int) -> None:
+    """Raise ConfigError if some layer would not see the whole of `length` tokens."""
+    config: Any = getattr(backbone, "config", None)
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = kinds is None or any(kind != "full_attention" for kind in kinds)
+    if window is not None and slides and length > window:
+        message = (
+            f"`method.max_history` must fit the backbone's attention window of {window} tokens; "
+            f"got histories of {length}. Lower max_history, or set the window to null."
+        )
+        raise ConfigError(message)
