@@ -28,8 +28,15 @@ def _train(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     ]
 
 
+def _quantize(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    from itemese.codebooks.benchmark import run as run_quantizers
+
+    return run_quantizers(storage)
+
+
 _BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
     "group": _group,
+    "quantize": _quantize,
     "train": _train,
 }
 NAMES = tuple(_BY_NAME)
@@ -39,11 +46,12 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
     """Run one benchmark.
 
     Args:
-        name: ``group`` (events into histories, beside polars) or ``train`` (Ray Train beside the
-            bare loop, bucketed batches beside padded ones).
+        name: ``group`` (events into histories, beside polars), ``train`` (Ray Train beside the
+            bare loop, bucketed batches beside padded ones) or ``quantize`` (every quantizer on
+            one catalogue's vectors).
         sizes: Numbers of events, for ``group``.
         repeats: Runs of each side; medians count.
-        storage: Scratch folder.
+        storage: Scratch folder; ``quantize`` takes real vectors from there if it holds any.
 
     Raises:
         ConfigError: There is no benchmark of that name.

@@ -333,10 +333,14 @@ class SemanticIds:
     Attributes:
         codes [I, L] int32: rows are unique; L includes a disambiguation code if there is one.
         code_sizes: L sizes, so that position l draws from ``0..code_sizes[l] - 1``.
+        num_predicted: Codes that a model predicts; None for all L. The codes after them only tell
+            items apart that share the first ones: such items have one score, and the order of
+            these codes (training popularity, then item_index) breaks their tie.
     """
 
     codes: np.ndarray
     code_sizes: tuple[int, ...]
+    num_predicted: int | None = None
 
     @property
     def code_length(self) -> int:
@@ -346,13 +350,15 @@ class SemanticIds:
     def write(self, folder: Folder) -> None:
         """Write ``semantic_ids.safetensors`` and ``semantic_ids.json``."""
         folder.write_tensors("semantic_ids.safetensors", {"codes": self.codes.astype(np.int32)})
-        folder.write_json("semantic_ids.json", {"code_sizes": list(self.code_sizes)})
+        facts = {"code_sizes": list(self.code_sizes), "num_predicted": self.num_predicted}
+        folder.write_json("semantic_ids.json", facts)
 
     @classmethod
     def read(cls, folder: Folder) -> "SemanticIds":
         """Read what `write` wrote."""
         codes = folder.read_tensors("semantic_ids.safetensors")["codes"].numpy()
-        return cls(codes, tuple(folder.read_json("semantic_ids.json")["code_sizes"]))
+        facts = folder.read_json("semantic_ids.json")
+        return cls(codes, tuple(facts["code_sizes"]), facts.get("num_predicted"))
 
     def validate(self, num_items: int) -> None:
         """Raise DataError unless each item has one in-range tuple of its own."""

@@ -13,10 +13,15 @@ from torch import Tensor
 
 from itemese.artifacts import Folder
 from itemese.codebooks.config import CodebooksConfig
+from itemese.codebooks.rows import Rows, blocks
 from itemese.errors import ArtifactError, DataError
+from itemese.randomness import numpy_generator
 from itemese.schema import Codes
 
 CODEBOOK_FILE = "codebook.safetensors"
+
+_DECODED_AT_ONCE = 65_536
+"""Vectors that `Quantizer.code_distances` decodes at once."""
 
 
 class Quantizer(ABC):
@@ -42,7 +47,7 @@ class Quantizer(ABC):
         return F.normalize(vectors, dim=1) if self.config.normalize else vectors
 
     @abstractmethod
-    def fit(self, vectors: Tensor, *, seed: int) -> None:
+    def fit(self, vectors: Rows, *, seed: int) -> None:
         """Learn the codebooks from ``vectors [N, D] float32``; equal inputs give equal codebooks.
 
         Raises:
@@ -51,7 +56,10 @@ class Quantizer(ABC):
 
     @abstractmethod
     def encode(self, vectors: Tensor) -> Tensor:
-        """Return the codes ``[N, C] int64`` of ``vectors [N, D]``, each row by itself."""
+        """Return the codes ``[N, C] int64`` of ``vectors [N, D]``, each row by itself.
+
+        So blocks of a catalogue may be encoded anywhere, in any order.
+        """
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -68,10 +76,40 @@ class Quantizer(ABC):
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` returned."""
 
-    def codes(self, vectors: Tensor) -> Codes:
-        """Encode a whole catalogue, row = item_index, and count its collisions."""
-        codes = self.encode(vectors).numpy().astype(np.int32)
+    def codes(self, vectors: Rows) -> Codes:
+        """Code a whole catalogue, row = item_index, block by block, and count its collisions.
+
+        A quantizer that looks at all items together, say to share codes out evenly, does so here:
+        then the codes of an item may differ from what `encode` gives it alone.
+        """
+        return self._counted(np.concatenate([self.encode(b).numpy() for _, b in blocks(vectors)]))
+
+    def _counted(self, codes: np.ndarray) -> Codes:
+        """Return ``codes [N, C]`` with what a reader must know of them."""
+        codes = codes.astype(np.int32)
         return Codes(codes, self.code_sizes, self.layout, collision_rate(codes))
+
+    def code_distances(self, vectors: Tensor, prefixes: Tensor) -> Tensor:
+        """Measure how well each next code would serve a vector whose first codes are given.
+
+        Args:
+            vectors: ``[N, D]``, before preparation.
+            prefixes: ``[N, c]`` int64 with c < C.
+
+        Returns:
+            ``[N, K] float32``: squared distance of the vector to what the prefix and the code
+            decode to, K the size of the codebook at position c.
+        """
+        targets = self.prepare(vectors)
+        size = self.code_sizes[prefixes.shape[1]]
+        found = torch.empty(len(targets), size)
+        for rows, part in blocks(targets, max(1, _DECODED_AT_ONCE // size)):
+            prefix = prefixes[rows].repeat_interleave(size, dim=0)
+            last = torch.arange(size).repeat(len(part))
+            decoded = self.decode(torch.cat([prefix, last[:, None]], dim=1))
+            apart = decoded.view(len(part), size, -1) - part[:, None]
+            found[rows] = apart.square().sum(dim=2)
+        return found
 
     def save(self, folder: Folder) -> None:
         """Write the state as ``codebook.safetensors``."""
@@ -115,6 +153,15 @@ def collision_rate(codes: np.ndarray) -> float:
     """Return the share of items (rows of ``codes [I, C]``) whose codes another item has too."""
     group, size = group_sizes(codes)
     return float((size[group] > 1).mean())
+
+
+def fitting_sample(vectors: Rows, config: CodebooksConfig, *, seed: int) -> Tensor:
+    """Return the vectors to fit on: all, or ``fit_sample`` of them drawn without replacement."""
+    sample = max(config.fit_sample, config.codebook_size)
+    if len(vectors) <= sample:
+        return vectors[:]
+    rng = numpy_generator(seed, "codebooks/sample")
+    return vectors[torch.from_numpy(rng.choice(len(vectors), sample, replace=False))]
 
 
 def require_usable(vectors: Tensor, codebook_size: int) -> None:

@@ -6,32 +6,102 @@ from pydantic import Field
 
 from itemese.config import Config
 
-QuantizerKind = Literal["residual_kmeans"]
+QuantizerKind = Literal[
+    "residual_kmeans", "rq_vae", "balanced_tree", "parallel_kmeans", "product_quantizer"
+]
 """Names of the quantizers."""
+
+
+class RqVaeConfig(Config):
+    """What only ``kind: rq_vae`` reads.
+
+    The fit minimises, over an autoencoder's parameters, ``mse(reconstruction) +
+    commitment_weight * mse(latent, its code) - diversity_weight * entropy(use of the codes)``,
+    the last two summed over the codebooks.
+
+    Attributes:
+        latent_dim: Size of the vectors that are quantized.
+        hidden_dim: Width of the encoder's and the decoder's hidden layers.
+        num_layers: Hidden layers of each.
+        steps: Optimiser steps, whatever the number of items.
+        batch_size: Items a step; all of them if there are fewer.
+        learning_rate: Of AdamW.
+        commitment_weight: Pulls latents towards their codes.
+        diversity_weight: Rewards even use of the codes; 0 leaves the term out.
+        decay: Of the moving averages that the codebooks are.
+        dead_code_threshold: A code that serves fewer latents a batch than this, on the moving
+            average, is moved onto a latent of the batch; 0 never revives one.
+        gradient: How the reconstruction's gradient passes the quantizer: ``straight_through``
+            copies it, ``rotation`` rotates it (C. Fifty et al., arXiv 2410.06424v2, section 4).
+        sinkhorn_last_level: Whether items of a catalogue that share their codes are spread evenly
+            over the last codebook (B. Zheng et al., LC-Rec, arXiv 2311.09049v3, section 3.2).
+        sinkhorn_epsilon: Its temperature, a share of the largest distance; smaller is closer to
+            an assignment.
+    """
+
+    latent_dim: int = Field(default=12, ge=1, le=4096)
+    hidden_dim: int = Field(default=256, ge=1, le=16_384)
+    num_layers: int = Field(default=1, ge=0, le=8)
+    steps: int = Field(default=500, ge=1)
+    batch_size: int = Field(default=1024, ge=2)
+    learning_rate: float = Field(default=0.003, gt=0, le=1)
+    commitment_weight: float = Field(default=0.25, ge=0)
+    diversity_weight: float = Field(default=0.0, ge=0)
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    dead_code_threshold: float = Field(default=2.0, ge=0)
+    gradient: Literal["straight_through", "rotation"] = "straight_through"
+    sinkhorn_last_level: bool = False
+    sinkhorn_epsilon: float = Field(default=0.01, gt=0, le=1)
 
 
 class CodebooksConfig(Config):
     """A quantizer and what is done where items share its codes.
 
+    All kinds read `num_codebooks`, `codebook_size`, `normalize`, `disambiguation`, `gate`.
+
     Attributes:
         kind: The quantizer. ``residual_kmeans``: each codebook is k-means of what the codebooks
-            before it leave over.
-        num_codebooks: Codes an item before disambiguation.
-        codebook_size: Codes a codebook; at most the number of items.
+            before it leave over. ``rq_vae``: the same on the latents of an autoencoder that is
+            trained with its codebooks. ``balanced_tree``: k-means below k-means, with children of
+            equal size; code c + 1 has its meaning under code c only. ``parallel_kmeans``: k-means
+            of each part of the principal components, no code before another.
+            ``product_quantizer``: the same parts after a rotation that is fitted too (OPQ).
+        num_codebooks: Codes an item before disambiguation. ``balanced_tree``: its depth.
+        codebook_size: Codes a codebook; at most the number of items. ``balanced_tree``: most
+            children of a node; ``codebook_size ** num_codebooks`` must reach the number of items.
         disambiguation: ``suffix`` appends one more code that numbers the items of a shared tuple
             in the catalogue's order, always, so that the code length does not depend on the data;
-            its size is the number of items in the largest such group.
+            its size is the number of items in the largest such group. ``reassign`` keeps the
+            length: the item nearest to its codes keeps them, each other one takes the nearest free
+            last code, and where a prefix is full the nearest free place under another code one
+            level up. ``none`` lets items share their codes as far as a model is concerned: it is
+            not to predict the last code, which only numbers them by training popularity, most
+            popular first, then in the catalogue's order; that is also how their ties are broken.
+        gate: What happens if a codebook is in bad health (see `health.GATE`): ``fail`` stops the
+            run with advice, ``warn`` logs the advice and reports it, ``off`` only reports.
         normalize: Whether each vector is scaled to length 1 first.
         max_iterations: Most rounds of assigning and averaging a codebook; it stops earlier when
-            the error has settled.
+            the error has settled. Read by all kinds but ``rq_vae``.
         fit_sample: Vectors that codebooks are fitted on, drawn at random if there are more; all
-            items are encoded.
+            items are encoded. ``balanced_tree``: for each node.
+        rq_vae: Read by that kind only.
     """
 
     kind: QuantizerKind = "residual_kmeans"
     num_codebooks: int = Field(default=3, ge=1, le=16)
     codebook_size: int = Field(default=256, ge=2, le=65_536)
-    disambiguation: Literal["suffix"] = "suffix"
+    disambiguation: Literal["suffix", "reassign", "none"] = "suffix"
+    gate: Literal["fail", "warn", "off"] = "warn"
     normalize: bool = False
     max_iterations: int = Field(default=25, ge=1, le=1000)
     fit_sample: int = Field(default=200_000, ge=2)
+    rq_vae: RqVaeConfig = RqVaeConfig()
+
+    def unread(self) -> list[str]:
+        """Return the paths of settings that differ from their defaults but that `kind` ignores.
+
+        They are no error, because a search may vary the kind together with them.
+        """
+        ignored = ["max_iterations"] if self.kind == "rq_vae" else ["rq_vae"]
+        default = CodebooksConfig()
+        return [name for name in ignored if getattr(self, name) != getattr(default, name)]

@@ -7,23 +7,39 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from itemese.codebooks.base import Quantizer, collision_rate, group_sizes
+from itemese.codebooks.config import CodebooksConfig
+from itemese.codebooks.rows import Rows, blocks
 from itemese.codebooks.trie import PrefixTrie
 from itemese.schema import Codes, SemanticIds
 
-_ROWS_AT_ONCE = 65_536
+LEAST_FIRST_USE = 0.95
+"""Share of the first codebook that a healthy one uses."""
+
+MOST_COLLISIONS = 0.01
+"""Share of items that may share their codes where nothing tells them apart."""
+
+_ROWS_AT_ONCE = 16_384
+
+_RANKS = 65
+"""Ranks at which the sizes of codes are reported: a picture of all of them, whatever K."""
+
+_SMALLER = "Lower `codebooks.codebook_size`: the vectors hold fewer groups than that."
+
+_REMEDY = {
+    "rq_vae": "Raise `codebooks.rq_vae.dead_code_threshold` or lower `codebooks.codebook_size`.",
+}
 
 
 def health_report(
-    quantizer: Quantizer, targets: Tensor, codes: Codes, semantic_ids: SemanticIds
+    quantizer: Quantizer, vectors: Rows, codes: Codes, semantic_ids: SemanticIds
 ) -> dict[str, Any]:
     """Measure a fitted quantizer on its catalogue.
 
     Args:
         quantizer: Fitted.
-        targets: ``[I, D]`` the vectors that its codes stand for, after its own preparation.
+        vectors: ``[I, D]`` as they were coded.
         codes: Before disambiguation.
         semantic_ids: After it.
 
@@ -31,14 +47,20 @@ def health_report(
         JSON-able. ``levels``: one entry a position of the semantic ID, the suffix last, each with
         ``size``, ``used`` (codes), ``use`` (share), ``entropy_bits``, ``perplexity`` (codes that
         would carry the same entropy if used evenly), ``prefixes`` (distinct prefixes that end
-        here), ``mean_fan_out`` and ``max_fan_out`` (children of the prefixes before), and, but for
-        the suffix, ``error``: squared error left by the codes so far as a share of the variance.
+        here), ``items_per_code`` (at evenly spaced ranks, fullest first), ``mean_fan_out`` and
+        ``max_fan_out`` (children of the prefixes before), and, but for the suffix, ``error``:
+        squared error left by the codes so far as a share of the variance.
         Beside it ``num_items``, ``code_length``, ``collision_rate_before`` and ``_after`` (share
-        of items whose codes another has too), ``distinct_codes``, ``largest_collision_group``.
+        of items whose predicted codes another has too), ``distinct_codes``,
+        ``largest_collision_group``, and ``error`` (what the last level leaves over) and
+        ``error_after`` (the same for the codes after disambiguation).
     """
     trie = PrefixTrie.from_codes(torch.from_numpy(semantic_ids.codes), semantic_ids.code_sizes)
     _, group_size = group_sizes(codes.codes)
-    errors = _errors(quantizer, targets, torch.from_numpy(codes.codes))
+    given = semantic_ids.codes[:, : codes.codes.shape[1]]
+    errors = _errors(quantizer, vectors, codes.codes)
+    moved = not np.array_equal(given, codes.codes)
+    predicted = semantic_ids.codes[:, : semantic_ids.num_predicted]
     levels = []
     for level, size in enumerate(semantic_ids.code_sizes):
         entry = _use(semantic_ids.codes[:, level], size)
@@ -56,11 +78,35 @@ def health_report(
         "code_length": semantic_ids.code_length,
         "code_sizes": list(semantic_ids.code_sizes),
         "collision_rate_before": codes.collision_rate,
-        "collision_rate_after": collision_rate(semantic_ids.codes),
+        "collision_rate_after": collision_rate(predicted),
         "distinct_codes": len(group_size),
         "largest_collision_group": int(group_size.max()),
+        "error": errors[-1],
+        "error_after": _errors(quantizer, vectors, given)[-1] if moved else errors[-1],
         "levels": levels,
     }
+
+
+def advice(health: dict[str, Any], config: CodebooksConfig) -> str | None:
+    """Return what is wrong with a codebook and what to do, in one sentence, or None.
+
+    Args:
+        health: What `health_report` returned.
+        config: Of the codebook.
+    """
+    first = health["levels"][0]
+    if first["use"] < LEAST_FIRST_USE:
+        return (
+            f"`codebooks` must use {LEAST_FIRST_USE:.0%} of the first codebook; got "
+            f"{first['used']} of {first['size']} codes. {_REMEDY.get(config.kind, _SMALLER)}"
+        )
+    if health["collision_rate_after"] > MOST_COLLISIONS:
+        return (
+            f"`codebooks` must leave at most {MOST_COLLISIONS:.0%} of the items without codes of "
+            f"their own; got {health['collision_rate_after']:.1%} with disambiguation: none. Set "
+            "`codebooks.disambiguation` to suffix or reassign, or raise `codebooks.codebook_size`."
+        )
+    return None
 
 
 def _use(codes: np.ndarray, size: int) -> dict[str, Any]:
@@ -69,24 +115,30 @@ def _use(codes: np.ndarray, size: int) -> dict[str, Any]:
     share = count[count > 0] / len(codes)
     bits = float(-(share * np.log2(share)).sum()) + 0.0  # + 0.0 turns -0.0 into 0.0
     used = len(share)
+    falling = np.sort(count)[::-1]
+    ranks = np.linspace(0, size - 1, min(size, _RANKS)).round().astype(np.int64)
     return {
         "size": size,
         "used": used,
         "use": used / size,
         "entropy_bits": bits,
         "perplexity": 2.0**bits,
+        "items_per_code": falling[ranks].tolist(),
     }
 
 
-def _errors(quantizer: Quantizer, targets: Tensor, codes: Tensor) -> list[float]:
+def _errors(quantizer: Quantizer, vectors: Rows, codes: np.ndarray) -> list[float]:
     """Return the error left by the first 1, 2, ... C codes, a share of the vectors' variance."""
-    mean = targets.double().mean(dim=0)
+    given = torch.from_numpy(codes.astype(np.int64))
     squared = torch.zeros(codes.shape[1], dtype=torch.float64)
-    variance = 0.0
-    for start in range(0, len(targets), _ROWS_AT_ONCE):
-        block = targets[start : start + _ROWS_AT_ONCE]
-        variance += float((block.double() - mean).square().sum())
+    total, length = torch.zeros(0, dtype=torch.float64), 0.0
+    for rows, block in blocks(vectors, _ROWS_AT_ONCE):
+        targets = quantizer.prepare(block)
+        sums = targets.double().sum(dim=0)
+        total = total + sums if len(total) else sums
+        length += float(targets.double().square().sum())
         for level in range(codes.shape[1]):
-            decoded = quantizer.decode(codes[start : start + len(block), : level + 1])
-            squared[level] += (block - decoded).double().square().sum()
-    return [float(value) / variance if variance else 0.0 for value in squared]
+            decoded = quantizer.decode(given[rows, : level + 1])
+            squared[level] += (targets - decoded).double().square().sum()
+    variance = length - float(total.square().sum()) / len(vectors)
+    return [float(value) / variance if variance > 0 else 0.0 for value in squared]

@@ -67,6 +67,24 @@ def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     return nearest, _distance(vectors, centres, nearest)
 
 
+def residual_codes(vectors: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
+    """Code vectors from coarse to fine, each codebook on what those before it leave over.
+
+    Args:
+        vectors: ``[N, D]`` float32.
+        codebooks: ``[C, K, D]`` float32.
+
+    Returns:
+        The codes ``[N, C] int64`` and what is left after the last ``[N, D]``.
+    """
+    codes = []
+    for centres in codebooks:
+        nearest, _ = assign(vectors, centres)
+        vectors = vectors - centres[nearest]
+        codes.append(nearest)
+    return torch.stack(codes, dim=1), vectors
+
+
 def _best(vectors: Tensor, centres: Tensor, penalty: Tensor) -> Tensor:
     """Return where ``x c - penalty`` is largest, ``[N] int64``, a block of vectors at a time."""
     best = torch.empty(len(vectors), dtype=torch.long)

@@ -10,10 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from itemese.codebooks.base import Quantizer, require_usable
+from itemese.codebooks.base import Quantizer, fitting_sample, require_usable
 from itemese.codebooks.config import CodebooksConfig
-from itemese.codebooks.kmeans import assign, kmeans
-from itemese.randomness import numpy_generator, torch_generator
+from itemese.codebooks.kmeans import assign, kmeans, residual_codes
+from itemese.codebooks.rows import Rows
+from itemese.randomness import torch_generator
 
 
 class ResidualKMeans(Quantizer):
@@ -33,15 +34,11 @@ class ResidualKMeans(Quantizer):
     def _shape(self) -> tuple[int, int]:
         return self.config.num_codebooks, self.config.codebook_size
 
-    def fit(self, vectors: Tensor, *, seed: int) -> None:
+    def fit(self, vectors: Rows, *, seed: int) -> None:
         """Learn the codebooks one after the other; see `Quantizer.fit`."""
-        require_usable(vectors, self.config.codebook_size)
-        sample = max(self.config.fit_sample, self.config.codebook_size)
-        if len(vectors) > sample:
-            rng = numpy_generator(seed, "codebooks/sample")
-            rows = rng.choice(len(vectors), sample, replace=False)
-            vectors = vectors[torch.from_numpy(rows)]
-        rest = self.prepare(vectors)
+        sample = fitting_sample(vectors, self.config, seed=seed)
+        require_usable(sample, self.config.codebook_size)
+        rest = self.prepare(sample)
         centres = []
         for level, size in enumerate(self.code_sizes):
             generator = torch_generator(seed, f"codebooks/level/{level}")
@@ -52,13 +49,7 @@ class ResidualKMeans(Quantizer):
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Return codes ``[N, C] int64``, each the nearest centre to what is left."""
-        rest = self.prepare(vectors)
-        codes = []
-        for centres in self.centres:
-            nearest, _ = assign(rest, centres)
-            rest = rest - centres[nearest]
-            codes.append(nearest)
-        return torch.stack(codes, dim=1)
+        return residual_codes(self.prepare(vectors), self.centres)[0]
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the sum of the codes' centres, ``[N, D]``."""
@@ -72,7 +63,7 @@ class ResidualKMeans(Quantizer):
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take the codebooks back; ValueError if they are of another size."""
         centres = state["centres"]
-        if centres.dim() != 3 or tuple(centres.shape[:2]) != self._shape:
+        if len(state) > 1 or centres.dim() != 3 or tuple(centres.shape[:2]) != self._shape:
             message = f"centres of {list(centres.shape)}"
             raise ValueError(message)
         self.centres = centres

@@ -2,19 +2,30 @@
 
 import logging
 
-import torch
-
 from itemese.artifacts import Counts, Folder
+from itemese.codebooks.agreement import prefix_agreement
+from itemese.codebooks.balanced_tree import BalancedTree
 from itemese.codebooks.base import Quantizer
-from itemese.codebooks.collisions import with_suffix
+from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig, QuantizerKind
-from itemese.codebooks.health import health_report
+from itemese.codebooks.health import advice, health_report
+from itemese.codebooks.parallel_kmeans import ParallelKMeans
+from itemese.codebooks.product_quantizer import ProductQuantizer
 from itemese.codebooks.residual_kmeans import ResidualKMeans
-from itemese.schema import Embeddings
+from itemese.codebooks.rows import Rows, VectorFile
+from itemese.codebooks.rq_vae import RqVae
+from itemese.errors import DataError
+from itemese.schema import Catalog, Codes, SemanticIds
 
-VERSION = 1
+VERSION = 2
 
-QUANTIZERS: dict[QuantizerKind, type[Quantizer]] = {"residual_kmeans": ResidualKMeans}
+QUANTIZERS: dict[QuantizerKind, type[Quantizer]] = {
+    "residual_kmeans": ResidualKMeans,
+    "rq_vae": RqVae,
+    "balanced_tree": BalancedTree,
+    "parallel_kmeans": ParallelKMeans,
+    "product_quantizer": ProductQuantizer,
+}
 """The quantizer of each kind."""
 
 HEALTH_FILE = "health.json"
@@ -30,40 +41,70 @@ def build_codebooks(
     *,
     seed: int,
 ) -> Counts:
-    """Fit the codebooks on all items, name each item, and measure the result.
+    """Fit the codebooks, name each item, and measure the result.
 
-    Item text is all that the vectors hold, so no event of any split is seen here.
+    Vectors are read block by block: but for ``balanced_tree`` no more than ``fit_sample`` of them
+    are held at once. Codebooks see vectors alone; training events decide nothing but the order of
+    items that ``disambiguation: none`` leaves with one ID, and what the report says of agreement.
 
     Args:
         config: The section.
         embeddings: Holds the item vectors.
-        sequences: Holds ``catalog.parquet``, whose row is the item_index.
+        sequences: Holds ``catalog.parquet``, whose row is the item_index, and the histories.
         folder: Receives the semantic IDs, ``codebook.safetensors`` and ``health.json``.
         seed: The experiment's.
 
     Returns:
-        The health report; see `health_report`.
+        The health report (see `health_report`), ``agreement`` of successive items (see
+        `prefix_agreement`), ``gate`` with its ``mode`` and its ``advice`` (None if all is well),
+        and ``unread``: settings that this kind ignores.
 
     Raises:
-        DataError: Vectors of another catalogue, not finite, all equal, or fewer than codes.
+        DataError: Vectors of another catalogue, not finite, all equal, or fewer than codes; bad
+            health with ``gate: fail``.
     """
     num_items = sequences.read_table("catalog.parquet", ["item_id"]).num_rows
-    items = Embeddings.read(embeddings)
-    items.validate(num_items)
-    vectors = torch.from_numpy(items.vectors)
+    vectors = VectorFile(embeddings)
+    vectors.validate(num_items)
+    if config.unread():
+        logger.warning("%s ignores `codebooks.%s`", config.kind, config.unread())
     quantizer = QUANTIZERS[config.kind](config)
     quantizer.fit(vectors, seed=seed)
     codes = quantizer.codes(vectors)
-    semantic_ids = with_suffix(codes)
+    semantic_ids = _told_apart(codes, quantizer, vectors, sequences)
     semantic_ids.validate(num_items)
-    health = health_report(quantizer, quantizer.prepare(vectors), codes, semantic_ids)
+    health = health_report(quantizer, vectors, codes, semantic_ids)
+    health["agreement"] = prefix_agreement(codes.codes, sequences)
+    health["gate"] = {"mode": config.gate, "advice": advice(health, config)}
+    health["unread"] = config.unread()
     logger.info(
         "codes %s, %.2f %% of %d items shared theirs",
         semantic_ids.code_sizes,
         100 * codes.collision_rate,
         num_items,
     )
+    _mind_the_gate(config, health["gate"]["advice"])
     semantic_ids.write(folder)
     quantizer.save(folder)
     folder.write_json(HEALTH_FILE, health)
     return health
+
+
+def _told_apart(
+    codes: Codes, quantizer: Quantizer, vectors: Rows, sequences: Folder
+) -> SemanticIds:
+    """Return semantic IDs by the section's way of disambiguation."""
+    way = quantizer.config.disambiguation
+    if way == "reassign":
+        return reassigned(codes, quantizer, vectors)
+    if way == "none":
+        return left_shared(codes, Catalog.read(sequences).train_count)
+    return with_suffix(codes)
+
+
+def _mind_the_gate(config: CodebooksConfig, found: str | None) -> None:
+    """Raise or log what is wrong, as ``codebooks.gate`` says."""
+    if found and config.gate == "fail":
+        raise DataError(found)
+    if found and config.gate == "warn":
+        logger.warning("%s", found)

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from itemese.artifacts import Folder
+from itemese.codebooks.agreement import prefix_agreement
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.collisions import with_suffix
 from itemese.codebooks.config import CodebooksConfig
-from itemese.codebooks.health import health_report
+from itemese.codebooks.health import advice, health_report
 from itemese.codebooks.residual_kmeans import ResidualKMeans
-from itemese.codebooks.stage import build_codebooks
+from itemese.codebooks.stage import QUANTIZERS, build_codebooks
 from itemese.errors import ConfigError, DataError
-from itemese.schema import Codes, Embeddings, SemanticIds
+from itemese.schema import Codes, Embeddings, Histories, SemanticIds, Split
 
 SMALL = CodebooksConfig(num_codebooks=2, codebook_size=4)
 
@@ -25,7 +26,9 @@ def inputs(root: Path, vectors: np.ndarray, num_items: int | None = None) -> tup
     embeddings, sequences = Folder.at(root / "embeddings"), Folder.at(root / "sequences")
     Embeddings("item", vectors.astype(np.float32), "test").write(embeddings)
     ids = [f"i{n:04d}" for n in range(len(vectors) if num_items is None else num_items)]
-    sequences.write_table("catalog.parquet", pa.table({"item_id": ids}))
+    counts = np.arange(len(ids))
+    catalog = pa.table({"item_id": ids, "title": ids, "train_count": counts})
+    sequences.write_table("catalog.parquet", catalog)
     return embeddings, sequences
 
 
@@ -79,7 +82,7 @@ def test_nan_vectors_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"kind": "rq_vae"}, {"disambiguation": "none"}, {"codebook_size": 1}, {"num_codebooks": 0}],
+    [{"kind": "lfq"}, {"disambiguation": "hash"}, {"codebook_size": 1}, {"gate": "no"}],
 )
 def test_what_does_not_work_is_not_offered(values: dict) -> None:
     with pytest.raises(ConfigError, match=f"codebooks.{next(iter(values))}` must be"):
@@ -126,3 +129,123 @@ def test_health_by_hand() -> None:
     assert [level["prefixes"] for level in health["levels"]] == [2, 3, 4]
     assert [level["mean_fan_out"] for level in health["levels"]] == [2, 1.5, 4 / 3]
     assert [level["max_fan_out"] for level in health["levels"]] == [2, 2, 2]
+
+
+def test_the_last_error_is_that_of_the_codes_after_disambiguation() -> None:
+    config = CodebooksConfig(num_codebooks=2, codebook_size=4)
+    codes = Codes(np.array([[0, 0], [2, 1], [2, 1]], dtype=np.int32), (4, 4), "residual", 2 / 3)
+    moved = SemanticIds(np.array([[0, 0], [2, 1], [2, 2]], dtype=np.int32), (4, 4))
+    targets = torch.tensor([[0.0], [2.5], [2.5]])
+    health = health_report(Rounding(config), targets, codes, moved)
+    assert health["error"] == 0
+    assert health["error_after"] == pytest.approx(0.25 / (6.25 * 2 / 3))
+    assert health["collision_rate_after"] == 0
+
+
+def healthy(**changes: object) -> dict:
+    level = {"used": 95, "size": 100, "use": 0.95}
+    return {"levels": [level], "collision_rate_after": 0.01, **changes}
+
+
+def test_advice_by_hand() -> None:
+    assert advice(healthy(), SMALL) is None
+    collapsed = healthy(levels=[{"used": 94, "size": 100, "use": 0.94}])
+    said = advice(collapsed, SMALL)
+    assert said is not None
+    assert "must use 95% of the first codebook; got 94 of 100 codes. Lower" in said
+    assert "dead_code_threshold" in str(advice(collapsed, CodebooksConfig(kind="rq_vae")))
+    shared = advice(healthy(collision_rate_after=0.011), SMALL)
+    assert "got 1.1% with disambiguation: none. Set" in str(shared)
+
+
+@pytest.mark.parametrize("gate", ["fail", "warn", "off"])
+def test_the_gate(tmp_path: Path, caplog: pytest.LogCaptureFixture, gate: str) -> None:
+    three = np.eye(5)[np.arange(40) % 3]  # 4 codes for 3 different vectors
+    made, out = inputs(tmp_path, three), Folder.at(tmp_path / "out")
+    config = SMALL.model_copy(update={"gate": gate})
+    if gate == "fail":
+        with pytest.raises(DataError, match=r"got 3 of 4 codes\. Lower"):
+            build_codebooks(config, *made, out, seed=1)
+        return
+    counts = build_codebooks(config, *made, out, seed=1)
+    assert "got 3 of 4 codes" in counts["gate"]["advice"]
+    assert ("got 3 of 4 codes" in caplog.text) == (gate == "warn")
+
+
+@pytest.mark.parametrize(
+    ("way", "length", "predicted"), [("suffix", 3, None), ("reassign", 2, None), ("none", 3, 2)]
+)
+def test_ways_to_tell_items_apart(
+    tmp_path: Path, way: str, length: int, predicted: int | None
+) -> None:
+    config = CodebooksConfig(num_codebooks=2, codebook_size=8, disambiguation=way)
+    out = Folder.at(tmp_path / "out")
+    counts = build_codebooks(config, *inputs(tmp_path, vectors_of(50)), out, seed=1)
+    ids = SemanticIds.read(out)
+    ids.validate(50)
+    assert (ids.code_length, ids.num_predicted) == (length, predicted)
+    assert counts["collision_rate_before"] > 0.01
+    assert (counts["collision_rate_after"] == 0) == (way != "none")
+    assert (counts["gate"]["advice"] is not None) == (way == "none")
+    assert (counts["error_after"] > counts["error"]) == (way == "reassign")
+
+
+def test_settings_of_another_kind_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = {"num_codebooks": 2, "codebook_size": 4, "rq_vae": {"commitment_weight": 1.0}}
+    config = CodebooksConfig.parse(values)
+    made = inputs(tmp_path, vectors_of(60))
+    counts = build_codebooks(config, *made, Folder.at(tmp_path / "out"), seed=1)
+    assert counts["unread"] == ["rq_vae"]
+    assert "residual_kmeans ignores" in caplog.text
+    assert CodebooksConfig(kind="rq_vae", max_iterations=3).unread() == ["max_iterations"]
+    assert CodebooksConfig(kind="rq_vae").unread() == []
+
+
+def write_histories(folder: Folder, users: list[list[int]], splits: list[list[int]]) -> None:
+    items = [item for user in users for item in user]
+    block = Histories(
+        [f"u{n}" for n in range(len(users))],
+        np.cumsum([0] + [len(user) for user in users]),
+        np.array(items, dtype=np.int32),
+        np.arange(len(items)),
+        np.array([split for user in splits for split in user], dtype=np.int8),
+    )
+    folder.child("histories").write_table("shard-00000.parquet", block.to_table())
+
+
+def test_agreement_by_hand(tmp_path: Path) -> None:
+    codes = np.array([[0, 0], [0, 1], [0, 1], [1, 0]], dtype=np.int32)
+    folder = Folder.at(tmp_path)
+    train, test = int(Split.TRAIN), int(Split.TEST)
+    # Pairs: 0-1 shares one code, 1-2 shares two, 2-3 none; 3-3 is no pair, 3-0 is a test event,
+    # and 3-1 are two users.
+    write_histories(folder, [[0, 1, 2, 3, 3, 0], [1]], [[train] * 5 + [test], [train]])
+    found = prefix_agreement(codes, folder)
+    assert found is not None
+    assert found["pairs"] == 3
+    assert found["shared"] == pytest.approx([2 / 3, 1 / 3])
+    # First items 0, 1, 2 and second items 1, 2, 3, a third each: of 9 draws 2 are one item
+    # twice (1-1, 2-2); 4 of the other 7 share one code, 2 (1-2, 2-1) both.
+    assert found["expected"] == pytest.approx([4 / 7, 2 / 7])
+
+
+def test_agreement_without_successive_items(tmp_path: Path) -> None:
+    codes = np.zeros((2, 1), dtype=np.int32)
+    assert prefix_agreement(codes, Folder.at(tmp_path)) is None
+    write_histories(Folder.at(tmp_path), [[0], [1, 1]], [[0], [0, 0]])
+    assert prefix_agreement(codes, Folder.at(tmp_path)) is None
+
+
+@pytest.mark.parametrize("kind", ["rq_vae", "balanced_tree", "product_quantizer"])
+def test_the_stage_takes_every_kind(tmp_path: Path, kind: str) -> None:
+    values = {"kind": kind, "num_codebooks": 2, "codebook_size": 8, "rq_vae": {"steps": 3}}
+    config = CodebooksConfig.parse(values)
+    folder = Folder.at(tmp_path / "out")
+    counts = build_codebooks(config, *inputs(tmp_path, vectors_of(60)), folder, seed=1)
+    SemanticIds.read(folder).validate(60)
+    assert counts["kind"] == kind
+    assert QUANTIZERS[kind].load(folder, config).codes(
+        torch.from_numpy(vectors_of(60)).float()
+    ).codes.tolist() == [row[:2] for row in SemanticIds.read(folder).codes.tolist()]

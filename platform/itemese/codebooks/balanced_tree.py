@@ -1,0 +1,181 @@
+"""Hierarchical k-means with children of equal size: every item gets a leaf of its own.
+
+Where an item's code stands depends on the codes before it, so code 7 below code 3 has nothing to
+do with code 7 below code 4. With K children a node and depth C, ``K ** C`` must reach the number
+of items; only nodes that hold items exist, so a deep tree costs what its items cost. Nodes of K
+items or fewer give each item a child: pick K and C with ``K ** C`` just above the number of items,
+or the last codes are nearly constant.
+
+Shapes: N vectors, D vector size, C depth, K most children of a node, M distinct centres.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from itemese.codebooks.balance import balanced, quotas
+from itemese.codebooks.base import Quantizer, require_usable
+from itemese.codebooks.config import CodebooksConfig
+from itemese.codebooks.kmeans import assign, kmeans
+from itemese.codebooks.rows import Rows
+from itemese.errors import DataError
+from itemese.randomness import torch_generator
+from itemese.schema import Codes
+
+_BALANCED_ROUNDS = 3
+"""Rounds of assigning under equal sizes and averaging, after ordinary k-means."""
+
+
+class BalancedTree(Quantizer):
+    """Codes from coarse to fine along a tree; siblings hold as many items, give or take one.
+
+    Fitting and coding a catalogue hold all its vectors and, at the root, N x K distances.
+
+    Attributes:
+        centres [M, D] float32: what nodes stand for; an only child shares its parent's.
+        centre_of [num_nodes] int64: row of each node's centre; node 0 is the root.
+        child_start [num_nodes + 1] int64: children of node n are
+            ``child_start[n]:child_start[n + 1]``, in the order of their codes. Leaves have none.
+    """
+
+    layout: ClassVar[str] = "tree"
+
+    def __init__(self, config: CodebooksConfig) -> None:
+        super().__init__(config)
+        self.centres = torch.empty(0, 0)
+        self.centre_of = torch.empty(0, dtype=torch.long)
+        self.child_start = torch.empty(0, dtype=torch.long)
+
+    def fit(self, vectors: Rows, *, seed: int) -> None:
+        """Split the items level by level; see `Quantizer.fit`.
+
+        Raises:
+            DataError: Also if ``codebook_size ** num_codebooks`` is below the number of items.
+        """
+        whole = vectors[:]
+        require_usable(whole, self.config.codebook_size)
+        self._require_room(len(whole))
+        points = self.prepare(whole)
+        centres = [points.mean(dim=0, keepdim=True)]
+        centre_of, num_children = [0], []
+        groups = [torch.arange(len(points))]
+        num_centres = 1
+        for level in range(self.config.num_codebooks):
+            generator = torch_generator(seed, f"codebooks/level/{level}")
+            parents = centre_of[-len(groups) :]
+            below: list[Tensor] = []
+            for parent, rows in zip(parents, groups, strict=True):
+                if len(rows) == 1:
+                    centre_of.append(parent)
+                    num_children.append(1)
+                    below.append(rows)
+                    continue
+                found = self._split(points[rows], generator)
+                centres.append(found)
+                centre_of += range(num_centres, num_centres + len(found))
+                num_centres += len(found)
+                num_children.append(len(found))
+                nearest = _shared_out(points[rows], found)
+                below += [rows[nearest == child] for child in range(len(found))]
+            groups = below
+        counts = torch.tensor(num_children + [0] * len(groups))
+        first = len(counts) - int(counts.sum())  # 1: every node but the root is somebody's child
+        self.child_start = torch.cat([torch.tensor([first]), first + counts.cumsum(0)])
+        self.centre_of, self.centres = torch.tensor(centre_of), torch.cat(centres)
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """Return codes ``[N, C] int64``: at each node the nearest child, full or not."""
+        return self._walk(self.prepare(vectors), lambda part, found: assign(part, found)[0])
+
+    def codes(self, vectors: Rows) -> Codes:
+        """Code a whole catalogue with equal shares at each node.
+
+        The catalogue that the tree was fitted on gets one leaf an item.
+        """
+        whole = vectors[:]
+        self._require_room(len(whole))
+        return self._counted(self._walk(self.prepare(whole), _shared_out).numpy())
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the centres ``[N, D]`` of the nodes that ``codes [N, c]`` lead to.
+
+        A code that a node has no child for leads to its last child.
+        """
+        node = torch.zeros(len(codes), dtype=torch.long)
+        for code in codes.long().T:
+            first, stop = self.child_start[node], self.child_start[node + 1]
+            node = torch.minimum(first + code, stop - 1)
+        return self.centres[self.centre_of[node]]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tree."""
+        return {
+            "centres": self.centres,
+            "centre_of": self.centre_of,
+            "child_start": self.child_start,
+            "shape": torch.tensor([self.config.num_codebooks, self.config.codebook_size]),
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take the tree back; ValueError if it is of another size."""
+        shape = state["shape"].tolist()
+        if shape != [self.config.num_codebooks, self.config.codebook_size]:
+            message = f"a tree of depth and branching {shape}"
+            raise ValueError(message)
+        self.centres, self.centre_of = state["centres"], state["centre_of"]
+        self.child_start = state["child_start"]
+
+    def _require_room(self, num_items: int) -> None:
+        """Raise DataError unless there is a leaf for each item."""
+        size, depth = self.config.codebook_size, self.config.num_codebooks
+        if size**depth < num_items:
+            message = (
+                f"`codebooks.codebook_size` ** `codebooks.num_codebooks` must be at least the "
+                f"number of items, {num_items}, for a balanced_tree; got {size} ** {depth} = "
+                f"{size**depth}. Raise either."
+            )
+            raise DataError(message)
+
+    def _split(self, points: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the centres of a node's children, ``[<= K, D]``, for its ``points [n, D]``."""
+        size = self.config.codebook_size
+        if len(points) <= size:
+            return points
+        sample = points
+        if len(points) > max(self.config.fit_sample, size):
+            pick = torch.randperm(len(points), generator=generator)
+            sample = points[pick[: max(self.config.fit_sample, size)]]
+        rounds = self.config.max_iterations
+        centres = kmeans(sample, size, generator=generator, rounds=rounds)
+        for _ in range(min(_BALANCED_ROUNDS, rounds)):
+            nearest = _shared_out(points, centres)  # nobody stays idle: n > K
+            total = torch.zeros_like(centres).index_add_(0, nearest, points)
+            centres = total / torch.bincount(nearest)[:, None]
+        return centres
+
+    def _walk(self, points: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Follow ``points [N, D]`` from the root down, `choose` picking each one's child."""
+        codes = torch.zeros(len(points), self.config.num_codebooks, dtype=torch.long)
+        node = torch.zeros(len(points), dtype=torch.long)
+        for level in range(self.config.num_codebooks):
+            order = torch.argsort(node, stable=True)
+            here, count = torch.unique_consecutive(node[order], return_counts=True)
+            groups = torch.split(order, count.tolist())
+            for number, rows in zip(here.tolist(), groups, strict=True):
+                first, stop = self.child_start[number : number + 2].tolist()
+                if stop - first > 1:
+                    found = self.centres[self.centre_of[first:stop]]
+                    codes[rows, level] = choose(points[rows], found)
+                node[rows] = first + codes[rows, level]
+        return codes
+
+
+def _shared_out(points: Tensor, centres: Tensor) -> Tensor:
+    """Assign ``points [n, D]`` to ``centres [k, D]``, n // k or one more to each; ``[n] int64``."""
+    if len(points) <= 1 or len(centres) == 1:
+        return torch.zeros(len(points), dtype=torch.long)
+    apart = torch.cdist(points, centres).square()
+    load = torch.bincount(apart.argmin(dim=1), minlength=len(centres))
+    return balanced(apart, quotas(load, len(points)))

@@ -1,0 +1,112 @@
+"""Equal shares: exact for few vectors, near the best for many, a leaf an item in the tree."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from itemese.codebooks import balance
+from itemese.codebooks.balance import balanced, quotas
+from itemese.codebooks.balanced_tree import BalancedTree
+from itemese.codebooks.config import CodebooksConfig
+from itemese.errors import DataError
+
+
+def problem(num_vectors: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    points, centres = rng.standard_normal((num_vectors, 3)), rng.standard_normal((size, 3))
+    apart = ((points[:, None] - centres) ** 2).sum(axis=2)
+    distances = torch.tensor(apart, dtype=torch.float32)
+    return distances, quotas(torch.bincount(distances.argmin(dim=1), minlength=size), num_vectors)
+
+
+def best_cost(distances: torch.Tensor, quota: torch.Tensor) -> float:
+    """Return the least sum of distances: one column a place."""
+    places = np.repeat(np.arange(len(quota)), quota.numpy())
+    rows, taken = linear_sum_assignment(distances.numpy()[:, places])
+    return float(distances.numpy()[rows, places[taken]].sum())
+
+
+def test_quotas_by_hand() -> None:
+    assert quotas(torch.tensor([1, 6, 3]), 10).tolist() == [3, 4, 3]
+    assert quotas(torch.tensor([0, 0, 2]), 2).tolist() == [1, 0, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_vectors=st.integers(1, 60),
+    size=st.integers(1, 9),
+    seed=st.integers(0, 10**6),
+    exact=st.booleans(),
+    ties=st.booleans(),
+)
+def test_each_centre_gets_its_quota_at_little_more_than_the_least_cost(
+    num_vectors: int, size: int, seed: int, exact: bool, ties: bool
+) -> None:
+    distances, quota = problem(num_vectors, size, seed)
+    if ties:
+        distances = distances.round()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(balance, "_EXACT_UP_TO", 512 if exact else 0)
+        chosen = balanced(distances, quota)
+    assert torch.equal(torch.bincount(chosen, minlength=size), quota)
+    cost = float(distances[torch.arange(num_vectors), chosen].sum())
+    least = best_cost(distances, quota)
+    assert cost == pytest.approx(least, rel=1e-4) if exact else cost <= 1.6 * least + 2
+
+
+def test_many_vectors_cost_at_most_two_per_cent_more_than_the_least() -> None:
+    distances, quota = problem(900, 16, 0)
+    chosen = balanced(distances, quota)
+    assert torch.equal(torch.bincount(chosen, minlength=16), quota)
+    cost = float(distances[torch.arange(900), chosen].sum())
+    nearest = float(distances.min(dim=1).values.sum())
+    least = best_cost(distances, quota)
+    assert nearest < least <= cost <= 1.02 * least
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    num_items=st.integers(6, 120),
+    size=st.integers(2, 6),
+    seed=st.integers(0, 10**6),
+    copies=st.booleans(),
+)
+def test_siblings_hold_as_many_items_and_each_item_has_a_leaf(
+    num_items: int, size: int, seed: int, copies: bool
+) -> None:
+    depth = next(d for d in range(1, 9) if size**d >= num_items)
+    vectors = torch.tensor(np.random.default_rng(seed).standard_normal((num_items, 3))).float()
+    if copies:
+        vectors[num_items // 2 :] = vectors[: num_items - num_items // 2].clone()
+    tree = BalancedTree(
+        CodebooksConfig(kind="balanced_tree", num_codebooks=depth, codebook_size=size)
+    )
+    tree.fit(vectors, seed=seed)
+    codes = tree.codes(vectors).codes
+    assert len(np.unique(codes, axis=0)) == num_items
+    for level in range(depth):
+        for prefix in np.unique(codes[:, :level], axis=0):
+            below = codes[(codes[:, :level] == prefix).all(axis=1), level]
+            counts = np.bincount(below)
+            assert counts.max() - counts.min() <= 1
+            assert len(counts) == min(size, len(below))
+    assert len(tree.child_start) <= 2 + num_items * depth + 1  # no node without an item
+
+
+def test_a_tree_without_room_is_refused() -> None:
+    tree = BalancedTree(CodebooksConfig(kind="balanced_tree", num_codebooks=2, codebook_size=3))
+    with pytest.raises(DataError, match=r"number of items, 10, .* got 3 \*\* 2 = 9. Raise either"):
+        tree.fit(torch.eye(10), seed=0)
+
+
+def test_leaves_of_the_fitted_items_decode_to_them() -> None:
+    vectors = torch.tensor(np.random.default_rng(0).standard_normal((30, 4))).float()
+    tree = BalancedTree(CodebooksConfig(kind="balanced_tree", num_codebooks=3, codebook_size=4))
+    tree.fit(vectors, seed=0)
+    leaves = torch.from_numpy(tree.codes(vectors).codes)
+    assert torch.allclose(tree.decode(leaves), vectors)
+    coarse = (vectors - tree.decode(leaves[:, :1])).square().sum()
+    assert 0 < float(coarse) < float((vectors - vectors.mean(dim=0)).square().sum())
