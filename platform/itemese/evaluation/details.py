@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from itemese.evaluation import page, plots
+from itemese.evaluation import code_plots, page, plots
 from itemese.evaluation.comparable import Result, headline_metrics, value_of, with_interval
 
 _CHECKS = {
@@ -68,7 +68,7 @@ def curves(ranked: Sequence[Result], names: Sequence[str]) -> str:
 
 def codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
     """Return what is known of the semantic IDs: collisions and each code position."""
-    figures, levels_rows, rows = [], [], []
+    figures, levels_rows, rows, warnings = [], [], [], []
     for result, name in zip(ranked, names, strict=True):
         health = result.get("codebooks") or {}
         levels = code_levels(health)
@@ -77,11 +77,15 @@ def codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
                 f"{name}. Bars: codes in use; diamonds: perplexity, equal to the bar at even use."
             )
             figures.append(page.figure(plots.code_use(levels), caption))
+            figures += _code_figures(health, levels, name)
         if health:
             before, after = (health.get(f"collision_rate_{when}") for when in ("before", "after"))
             group = health.get("largest_collision_group")
             shares = ["-" if share is None else f"{share:.2%}" for share in (before, after)]
-            rows.append([name, *shares, "-" if group is None else f"{group:,}"])
+            left = (_or_dash(health.get(key), ".1%") for key in ("error", "error_after"))
+            rows.append([name, *shares, "-" if group is None else f"{group:,}", *left])
+            if (health.get("gate") or {}).get("advice"):
+                warnings.append(page.paragraph(f"{name}: {health['gate']['advice']}", "warning"))
         levels_rows += [
             [name, str(place), *[_or_dash(level.get(key), form) for key, form in _LEVEL.values()]]
             for place, level in enumerate(levels, start=1)
@@ -89,10 +93,27 @@ def codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
     collisions = ["run", "items sharing their codes", "after disambiguation", "largest such group"]
     return page.section(
         "Semantic IDs",
-        page.table(collisions, rows),
+        *warnings,
+        page.table([*collisions, "error left", "after disambiguation"], rows),
         page.figures(*figures),
         page.table(["run", "code position", *_LEVEL], levels_rows),
     )
+
+
+def _code_figures(
+    health: Mapping[str, Any], levels: Sequence[Mapping[str, Any]], name: str
+) -> list[str]:
+    """Return what the health report of one run can show beyond use; older ones hold less."""
+    pairs = (health.get("agreement") or {}).get("pairs", 0)
+    drawn = (
+        (code_plots.code_sizes(levels), "Level: even use. A cliff: few codes hold most items."),
+        (code_plots.fan_out(levels), "What a beam chooses from at each step."),
+        (
+            code_plots.agreement(health.get("agreement")),
+            f"{pairs:,} pairs of successive training events; chance draws both ends independently.",
+        ),
+    )
+    return [page.figure(figure, f"{name}. {about}") for figure, about in drawn if figure]
 
 
 def _or_dash(value: float | None, form: str) -> str:

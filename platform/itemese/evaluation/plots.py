@@ -52,7 +52,7 @@ def forest(results: Sequence[Result], names: Sequence[str], metric: str) -> str:
         names: One a result.
         metric: For example ``"ndcg@10"``.
     """
-    with _panel(height=1.2 + 0.42 * len(results)) as (figure, axes):
+    with panel(height=1.2 + 0.42 * len(results)) as (figure, axes):
         places = np.arange(len(results))
         for place, result in enumerate(results):
             colour = COLOURS[place % len(COLOURS)]
@@ -81,7 +81,7 @@ def forest(results: Sequence[Result], names: Sequence[str], metric: str) -> str:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_title(metric)
-        return _svg(figure)
+        return svg(figure)
 
 
 def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str | None:
@@ -89,7 +89,7 @@ def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str 
     labels = list(dict.fromkeys(label for r in results for label in r.get("slices") or {}))
     if not labels:
         return None
-    with _panel(height=1.4 + (0.2 + 0.11 * len(results)) * len(labels)) as (figure, axes):
+    with panel(height=1.4 + (0.2 + 0.11 * len(results)) * len(labels)) as (figure, axes):
         for number, (result, name) in enumerate(zip(results, names, strict=True)):
             colour = COLOURS[number % len(COLOURS)]
             shift = 0.6 * ((number + 0.5) / len(results) - 0.5)
@@ -104,13 +104,13 @@ def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str 
         axes.tick_params(axis="y", length=0)
         axes.set_title(f"{metric} by slice", pad=6)
         figure.legend(loc="outside lower center", ncols=2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def curves(results: Sequence[Result], names: Sequence[str], key: str) -> str | None:
     """Draw one column of the learning curves over the steps; None if nobody holds it."""
     drawn = False
-    with _panel(height=3.2) as (figure, axes):
+    with panel(height=3.2) as (figure, axes):
         for number, (result, name) in enumerate(zip(results, names, strict=True)):
             points = [
                 (row["step"], row[key])
@@ -130,7 +130,7 @@ def curves(results: Sequence[Result], names: Sequence[str], key: str) -> str | N
         axes.set_xlabel("optimiser step")
         axes.set_title(_plain(key))
         figure.legend(loc="outside lower center", ncols=2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def code_use(levels: Sequence[Mapping[str, Any]]) -> str:
@@ -139,7 +139,7 @@ def code_use(levels: Sequence[Mapping[str, Any]]) -> str:
     Args:
         levels: For each position of the semantic ID ``size``, ``used`` and maybe ``perplexity``.
     """
-    with _panel(height=1.3 + 0.4 * len(levels)) as (figure, axes):
+    with panel(height=1.3 + 0.4 * len(levels)) as (figure, axes):
         places = np.arange(len(levels))
         used = [100 * level["used"] / max(1, level["size"]) for level in levels]
         axes.barh(places, used, height=0.55, color="#9ec5e8", label="codes used")
@@ -175,7 +175,7 @@ def code_use(levels: Sequence[Mapping[str, Any]]) -> str:
         axes.set_xlabel("% of the codebook")
         axes.set_title("use of each code position")
         figure.legend(loc="outside lower center", ncols=2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def trade_off(
@@ -198,7 +198,7 @@ def trade_off(
     known = [n for n, cost in enumerate(costs) if cost is not None]
     if len(known) < 2:
         return None
-    with _panel(height=3.4) as (figure, axes):
+    with panel(height=3.4) as (figure, axes):
         _log_axis(axes, [float(costs[number] or 0) for number in known])
         for number in known:
             found = value_of(results[number]["metrics"], f"test/{metric}")
@@ -213,7 +213,7 @@ def trade_off(
         axes.set_xlabel(label)
         axes.set_title(f"{metric} against {label.partition(',')[0]}")
         figure.legend(loc="outside lower center", ncols=2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _log_axis(axes: Any, costs: Sequence[float]) -> None:
@@ -238,7 +238,7 @@ def _short(value: float) -> str:
 
 
 @contextmanager
-def _panel(*, height: float) -> Iterator[tuple[Any, Any]]:
+def panel(*, height: float) -> Iterator[tuple[Any, Any]]:
     """Yield a figure and its only axes in the house's style; `height` in inches."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -271,7 +271,8 @@ def _plain(text: str) -> str:
     return short.replace("$", r"\$")
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """Return a finished figure as SVG."""
     content = io.StringIO()
     figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     return content.getvalue()

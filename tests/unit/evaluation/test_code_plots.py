@@ -1,0 +1,56 @@
+"""Figures of codebook health draw what the report holds, and nothing where it holds nothing."""
+
+import pytest
+
+from itemese.evaluation import code_plots, details
+
+LEVELS = [
+    {"size": 4, "used": 4, "items_per_code": [9, 5, 3, 1], "mean_fan_out": 4.0, "max_fan_out": 4},
+    {"size": 4, "used": 3, "items_per_code": [12, 5, 1, 0], "mean_fan_out": 2.5, "max_fan_out": 3},
+    {"size": 1, "used": 1, "items_per_code": [18], "mean_fan_out": 1.0, "max_fan_out": 1},
+]
+AGREEMENT = {"pairs": 1234, "shared": [0.31, 0.052], "expected": [0.04, 0.0005]}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "says"),
+    [
+        (lambda: code_plots.code_sizes(LEVELS), ["items of each code", "code 3"]),
+        (lambda: code_plots.fan_out(LEVELS), ["2.5, at most 3", "codes that may follow"]),
+        (lambda: code_plots.agreement(AGREEMENT), ["31 %", "0.05 %", "first 2", "by chance"]),
+    ],
+)
+def test_shows_the_numbers(drawn, says: list[str]) -> None:
+    svg = drawn()
+    assert svg.startswith("<?xml")
+    comments = [line for line in svg.splitlines() if line.strip().startswith("<!--")]
+    for text in says:
+        assert any(text in line for line in comments), text
+    assert drawn() == svg
+
+
+def test_older_reports_have_no_such_figures() -> None:
+    old = [{"size": 4, "used": 4, "perplexity": 3.0}]
+    assert code_plots.code_sizes(old) is None
+    assert code_plots.fan_out(old) is None
+    assert code_plots.fan_out([]) is None
+    assert code_plots.agreement(None) is None
+
+
+def test_advice_stands_above_the_figures() -> None:
+    health = {
+        "collision_rate_before": 0.2,
+        "collision_rate_after": 0.2,
+        "largest_collision_group": 3,
+        "error": 0.25,
+        "levels": LEVELS,
+        "agreement": AGREEMENT,
+        "gate": {"mode": "warn", "advice": "`codebooks` must do better."},
+    }
+    page = details.codes([{"codebooks": health}], ["mine"])
+    assert 'class="warning">mine: `codebooks` must do better.' in page
+    assert page.count("<img") == 4
+    assert "1,234 pairs of successive training events" in page
+    assert "25.0%" in page
+    healthy = details.codes([{"codebooks": health | {"gate": {"advice": None}}}], ["mine"])
+    assert "warning" not in healthy
