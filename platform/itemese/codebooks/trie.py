@@ -172,7 +172,7 @@ class PrefixTrie:
         stop = stop.where(node >= 0, 0)
         child = start[..., None] + torch.arange(self.most_children[depth], device=node.device)
         child = child.where(child < stop[..., None], -1)
-        return child, self.code[child.clamp(min=1)]
+        return child, self.code[child.clamp(min=self.depth_start[depth + 1])]
 
     def run(self, first: int, last: int) -> list[tuple[Tensor, Tensor]]:
         """Return the nodes above a run of leaves.

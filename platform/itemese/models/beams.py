@@ -145,8 +145,8 @@ def search(
             ancestors = ancestors.gather(1, parent[..., None].expand(-1, -1, ancestors.shape[2]))
             if level > 0:
                 ancestors = torch.cat([ancestors, parent[..., None]], dim=2)
-            # A dead beam walks on as the first child of the root; its score stays -inf.
-            newest = tree.code[node.clamp(min=1)]
+            # A dead beam walks on with code 0; its score stays -inf.
+            newest = tree.code[node.clamp(min=0)].clamp(min=0)
             states = beams.grow(tokens.code_vectors(newest, level), ancestors)
     return _as_ranking(tree.item[node.clamp(min=0)], score, k)
 

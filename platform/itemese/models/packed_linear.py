@@ -43,7 +43,8 @@ def _can_pack(weight: Tensor) -> bool:
     ops: Any = torch.ops.mkldnn
     if weight.device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
         return False
-    if not (torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):
+    mkldnn: Any = torch.backends.mkldnn
+    if not (mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):
         return False
     if weight.dtype == torch.bfloat16:
         return bool(ops._is_mkldnn_bf16_supported())
