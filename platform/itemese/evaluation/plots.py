@@ -146,14 +146,8 @@ def code_use(levels: Sequence[Mapping[str, Any]]) -> str:
         for place, level, share in zip(places, levels, used, strict=True):
             text = f" {level['used']:,} of {level['size']:,}"
             inside = share > 70
-            axes.text(
-                share,
-                place,
-                text + " " if inside else text,
-                va="center",
-                ha="right" if inside else "left",
-                fontsize=8,
-            )
+            # Inside a long bar at its left end: the diamond stands near the right one.
+            axes.text(0 if inside else share, place, text, va="center", ha="left", fontsize=8)
         even = [
             (p, 100 * v["perplexity"] / max(1, v["size"]))
             for p, v in zip(places, levels, strict=True)
