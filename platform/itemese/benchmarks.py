@@ -34,7 +34,15 @@ def _quantize(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     return run_quantizers(storage)
 
 
+def _decode(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    from itemese.codebooks.trie import PrefixTrie
+    from itemese.models.decoding_benchmark import benchmark_decoding
+
+    return benchmark_decoding(PrefixTrie.from_codes, rounds=repeats)
+
+
 _BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
+    "decode": _decode,
     "group": _group,
     "quantize": _quantize,
     "train": _train,
