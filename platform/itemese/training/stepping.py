@@ -216,6 +216,9 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        # The fused step writes behind autograd's back; whoever keeps something computed from the
+        # weights (a decoder's fast form) knows by the version that it is stale.
+        torch.autograd.graph.increment_version(self.trained)
         return StepFacts(values[0], terms_seen, round(tokens_seen), rate)
 
     def _clip(self) -> Tensor:
