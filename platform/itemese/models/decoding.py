@@ -7,6 +7,8 @@ user who comes back all but the newest item.
 Shapes: B batch, S prompt tokens, T history length, W beams, D hidden size, K list length.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -57,7 +59,7 @@ def beam_search(
         ConfigError: The backbone has no cache that beams can share, or the history is longer than
             its attention window.
     """
-    with torch.inference_mode():
+    with _as_stored(item_index.device):
         tree = _tree(model, item_index)
         room = sum(
             min(max(beam_width, k), tree.num_nodes_at(depth))
@@ -93,11 +95,18 @@ def exact_search(
 
 def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:
     """Return the log-probability of every item, ``[B, I] float32``; see `exact_search`."""
-    with torch.inference_mode():
+    with _as_stored(item_index.device):
         tree = _tree(model, item_index)
         prompt = _read_prompt(model, item_index, 0, None)
         scores = score_catalogue(prompt, _Tokens(model), tree)
     return scores.clone()
+
+
+@contextmanager
+def _as_stored(device: torch.device) -> Iterator[None]:
+    """Compute without gradients and in the weights' own precision, which packed weights need."""
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 class _Tokens:

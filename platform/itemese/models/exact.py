@@ -14,6 +14,10 @@ from torch import Tensor
 
 from itemese.models.beams import Beams, CodeTokens, ItemTree
 
+MAX_LEAVES = 256
+"""Leaves of a run: the nodes of a run are masked from each other, so the work grows with its
+square, while short runs repeat the nodes above them and multiply thin matrices."""
+
 
 class Runs(ItemTree, Protocol):
     """A tree whose items below any node are one run of leaves."""
@@ -33,7 +37,7 @@ class Runs(ItemTree, Protocol):
 
 @torch.no_grad()
 def score_catalogue(
-    beams: Beams, tokens: CodeTokens, tree: Runs, *, max_tokens: int = 4096
+    beams: Beams, tokens: CodeTokens, tree: Runs, *, max_tokens: int = 8192
 ) -> Tensor:
     """Return the log-probability of every item after each prompt.
 
@@ -50,7 +54,7 @@ def score_catalogue(
     num_items = len(tree.items_of)
     tree = tree.to(beams.state.device)
     scores = beams.state.new_empty(batch, num_items, dtype=torch.float32)
-    leaves = max(1, max_tokens // batch)
+    leaves = max(1, min(MAX_LEAVES, max_tokens // batch))
     for first in range(0, num_items, leaves):
         last = min(first + leaves, num_items)
         scores[:, tree.items_of[first:last]] = _score_run(beams, tokens, tree, first, last)

@@ -214,3 +214,13 @@ def test_the_answer_may_be_changed_and_trained_beside(make_model) -> None:
     ranking.score.zero_()
     logits, _ = model(padded([[1]]))
     sum(part.sum() for part in logits).backward()
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "olmo"])
+def test_autocast_around_a_search_changes_nothing(architecture: str, make_model) -> None:
+    model = make_model(architecture)
+    plain = beam_search(model, padded(HISTORIES), 5, beam_width=5, candidates=ALL)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = beam_search(model, padded(HISTORIES), 5, beam_width=5, candidates=ALL)
+    assert torch.equal(plain.item_index, cast.item_index)
+    torch.testing.assert_close(plain.score, cast.score)

@@ -20,7 +20,7 @@ def padded(histories: list[list[int]]) -> Tensor:
 
 
 def test_a_thousand_cases_without_a_stale_answer(make_model) -> None:
-    model = make_model()
+    model = make_model(sizes=(6, 8))  # two codes keep a thousand searches short
     cache = PromptCache()
     draw = np.random.default_rng(0)
     users = [draw.integers(0, 40, draw.integers(1, 9)).tolist() for _ in range(12)]
