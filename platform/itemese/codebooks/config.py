@@ -39,8 +39,8 @@ class RqVaeConfig(Config):
             an assignment.
     """
 
-    latent_dim: int = Field(default=12, ge=1, le=4096)
-    hidden_dim: int = Field(default=256, ge=1, le=16_384)
+    latent_dim: int = Field(default=8, ge=1, le=4096)
+    hidden_dim: int = Field(default=512, ge=1, le=16_384)
     num_layers: int = Field(default=1, ge=0, le=8)
     steps: int = Field(default=500, ge=1)
     batch_size: int = Field(default=1024, ge=2)
