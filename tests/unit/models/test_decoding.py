@@ -14,6 +14,7 @@ from itemese.models.decoding import beam_search, exact_scores, exact_search
 from itemese.models.decoding_baseline import causal_model, generate, prefix_table
 from itemese.models.fast_decoder import fast_decoder
 from itemese.models.item_language import ItemLanguageModel
+from itemese.models.prompt_cache import PromptCache
 from itemese.ranking import Candidates
 
 HISTORIES = [[3], [7, 1, 12], [0, 5, 5, 30, 2]]
@@ -149,15 +150,22 @@ def test_fewer_items_than_asked_for_are_padded(make_model) -> None:
     assert (empty.score == float("-inf")).all()
 
 
-def test_changed_weights_change_the_answer(make_model) -> None:
-    model = make_model()
+@pytest.mark.parametrize("fused", [False, True])
+def test_changed_weights_change_the_answer(fused: bool, make_model) -> None:
+    # Fused optimisers write without raising the versions of the weights.
+    model, cache = make_model(), PromptCache()
     before = exact_scores(model, padded(HISTORIES))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    kept = {"beam_width": 5, "candidates": ALL, "prompt_cache": cache}
+    beam_search(model, padded(HISTORIES), 5, **kept)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
     logits, codes = model(padded(HISTORIES))
     sum(F.cross_entropy(*pair) for pair in zip(logits, codes.T, strict=True)).backward()
     optimizer.step()
     after = exact_scores(model, padded(HISTORIES))
     assert not torch.allclose(before, after, atol=1e-2)
+    again = beam_search(model, padded(HISTORIES), 5, **kept)
+    assert cache.hits == 0
+    torch.testing.assert_close(again.score, after.gather(1, again.item_index), atol=1e-4, rtol=0)
     torch.testing.assert_close(after[1], brute_force(model, HISTORIES[1]), atol=1e-4, rtol=0)
     model.backbone.load_state_dict(make_model(seed=5).backbone.state_dict())
     expected = brute_force(model, HISTORIES[1])

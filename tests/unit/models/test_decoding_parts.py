@@ -61,6 +61,11 @@ def test_a_stamp_sees_writes_replacements_and_other_tensors() -> None:
     assert not stamp.matches([torch.zeros(3), tensors[1]])
     tensors[1].add_(1)
     assert not stamp.matches(tensors)
+    stamp = WeightStamp(tensors)
+    version = tensors[1]._version
+    tensors[1].data.mul_(2)  # behind autograd's back
+    assert tensors[1]._version == version
+    assert not stamp.matches(tensors)
     with torch.inference_mode():
         uncounted = [torch.zeros(3)]
         assert not WeightStamp(uncounted).matches(uncounted)
