@@ -71,11 +71,11 @@ class SemanticIdLm(Method):
         """Return the decoder with item tokens for this catalogue's semantic IDs."""
         ids = inputs.semantic_ids
         assert ids is not None, "semantic_id_lm needs semantic IDs"
-        num_tokens = TokenLayout(ids.code_sizes).num_tokens
+        num_tokens = TokenLayout.of(ids).num_tokens
         longest = 1 + (self.config.max_history + 1) * ids.code_length
         backbone = build_backbone(self.config.backbone, num_tokens, longest)
         vocabulary = len(backbone.get_input_embeddings().weight)  # type: ignore[operator]
-        layout = TokenLayout(ids.code_sizes, opening=vocabulary - num_tokens)
+        layout = TokenLayout.of(ids, opening=vocabulary - num_tokens)
         tokens = layout.item_tokens(ids)
         codes = tokens - tokens.new_tensor(layout.starts)
         module = ItemLanguageModel(

@@ -72,7 +72,7 @@ class Tiger(Method):
         """Return the T5 with item tokens for this catalogue's semantic IDs."""
         ids = inputs.semantic_ids
         assert ids is not None, "tiger needs semantic IDs"
-        layout = TokenLayout(ids.code_sizes)
+        layout = TokenLayout.of(ids)
         tokens = layout.item_tokens(ids)
         codes = tokens - tokens.new_tensor(layout.starts)
         return CodeSeq2Seq(

@@ -9,7 +9,7 @@ Shapes: B batch, S prompt tokens, T history length, W beams, D hidden size, K li
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,9 +66,7 @@ def beam_search(
             for depth in range(1, tree.code_length)
         )
         prompt = _read_prompt(model, item_index, room, prompt_cache)
-        ranking = search(
-            prompt, _Tokens(model), tree, k=k, beam_width=beam_width, candidates=candidates
-        )
+        ranking = search(prompt, model, tree, k=k, beam_width=beam_width, candidates=candidates)
     # Copies made here are plain tensors, which a caller may change.
     return Ranking(ranking.item_index.clone(), ranking.score.clone())
 
@@ -98,7 +96,7 @@ def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:
     with _as_stored(item_index.device):
         tree = _tree(model, item_index)
         prompt = _read_prompt(model, item_index, 0, None)
-        scores = score_catalogue(prompt, _Tokens(model), tree)
+        scores = score_catalogue(prompt, model, tree)
     return scores.clone()
 
 
@@ -109,24 +107,11 @@ def _as_stored(device: torch.device) -> Iterator[None]:
         yield
 
 
-class _Tokens:
-    """The model's codes as `beams.CodeTokens`."""
-
-    def __init__(self, model: ItemLanguageModel) -> None:
-        self._model = model
-
-    def code_logits(self, states: Tensor, level: int) -> Tensor:
-        return self._model.code_logits(states, level)
-
-    def code_vectors(self, codes: Tensor, level: int) -> Tensor:
-        return F.embedding(codes + self._model.starts[level], self._model.token_table)
-
-
 def _tree(model: ItemLanguageModel, item_index: Tensor) -> Runs:
     """Return the model's tree, which moves to the device once."""
     if model.tree.code.device != item_index.device:
         model.tree = model.tree.to(item_index.device)
-    return cast(Runs, model.tree)
+    return model.tree
 
 
 def _read_prompt(

@@ -5,39 +5,12 @@ I items, N real items of a batch, S tokens of a batch.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class ItemTree(Protocol):
-    """The catalogue as a prefix tree in tensors: children of a node have consecutive numbers.
-
-    Attributes:
-        child_start [num_nodes + 1]: children of node n are ``child_start[n]:child_start[n + 1]``.
-        code [num_nodes]: code on the edge into a node; -1 at the root, node 0.
-        item [num_nodes]: item_index at a leaf, else -1.
-    """
-
-    @property
-    def child_start(self) -> Tensor: ...  # noqa: D102
-
-    @property
-    def code(self) -> Tensor: ...  # noqa: D102
-
-    @property
-    def item(self) -> Tensor: ...  # noqa: D102
-
-    def to(self, device: torch.device) -> Self:
-        """Return the tree on a device."""
-
-    def max_children(self, depth: int) -> int:
-        """Return the most children that a node of this depth has; the root's depth is 0."""
-
-    def allowed(self, item_mask: Tensor) -> Tensor:
-        """Return which nodes have an allowed item below: ``[I]`` or ``[B, I]`` bool to nodes."""
+from itemese.models.exact import Runs
 
 
 class ItemLanguageModel(nn.Module):
@@ -61,7 +34,7 @@ class ItemLanguageModel(nn.Module):
         starts: Sequence[int],
         code_sizes: Sequence[int],
         opening: int,
-        tree: ItemTree,
+        tree: Runs,
         dropout: float,
     ) -> None:
         super().__init__()
@@ -99,7 +72,13 @@ class ItemLanguageModel(nn.Module):
     def code_logits(self, states: Tensor, level: int) -> Tensor:
         """Return ``[..., K_l]``: the codes of one level, from ``states [..., D]``."""
         start = self.starts[level]
-        return states @ self.token_table[start : start + self.code_sizes[level]].T
+        logits: Tensor = states @ self.token_table[start : start + self.code_sizes[level]].T
+        return logits
+
+    def code_vectors(self, codes: Tensor, level: int) -> Tensor:
+        """Return the input vectors ``[..., D]`` of ``codes [...] int64`` of one level."""
+        vectors: Tensor = F.embedding(codes + self.starts[level], self.token_table)
+        return vectors
 
     def forward(self, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
         """Predict every code of every item from what stands before it.

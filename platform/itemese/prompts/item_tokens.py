@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from itemese.errors import ConfigError
 from itemese.schema import SemanticIds
 
 
@@ -25,6 +26,21 @@ class TokenLayout:
 
     code_sizes: tuple[int, ...]
     opening: int = 0
+
+    @classmethod
+    def of(cls, semantic_ids: SemanticIds, opening: int = 0) -> "TokenLayout":
+        """Return the layout for a catalogue's semantic IDs.
+
+        Raises:
+            ConfigError: Some codes are not to be predicted (``disambiguation: none``).
+        """
+        if semantic_ids.num_predicted is not None:
+            message = (
+                "`codebooks.disambiguation` must be suffix or reassign for a method that writes "
+                "item tokens; got none. Change it: items that share their codes need one more."
+            )
+            raise ConfigError(message)
+        return cls(semantic_ids.code_sizes, opening)
 
     @property
     def num_tokens(self) -> int:

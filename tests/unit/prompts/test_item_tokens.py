@@ -1,0 +1,23 @@
+"""Token ids of codes by hand."""
+
+import numpy as np
+import pytest
+
+from itemese.errors import ConfigError
+from itemese.prompts.item_tokens import TokenLayout
+from itemese.schema import SemanticIds
+
+CODES = np.array([[0, 2], [1, 0]], dtype=np.int32)
+
+
+def test_positions_follow_one_another_behind_the_opening_token() -> None:
+    ids = SemanticIds(CODES, (2, 3))
+    layout = TokenLayout.of(ids, opening=10)
+    assert layout.num_tokens == 6
+    assert layout.starts == (11, 13)
+    assert layout.item_tokens(ids).tolist() == [[11, 15], [12, 13]]
+
+
+def test_codes_that_nobody_predicts_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`codebooks\.disambiguation` must be suffix or"):
+        TokenLayout.of(SemanticIds(CODES, (2, 3), num_predicted=1))
