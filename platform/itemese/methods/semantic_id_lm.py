@@ -55,7 +55,7 @@ class SemanticIdLmConfig(MethodConfig):
     name: Literal["semantic_id_lm"] = "semantic_id_lm"
     backbone: BackboneConfig = BackboneConfig()
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    token_init: Literal["random", "vectors"] = "random"
+    token_init: Literal["random", "vectors"] = "vectors"
     beam_width: int = Field(default=20, ge=1)
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
 
