@@ -91,7 +91,7 @@ class SemanticIdLm(Method):
             table = module.token_table
             rows = table[layout.opening :]
             found = code_vectors(torch.from_numpy(inputs.embeddings.vectors), codes, ids.code_sizes)
-            start_tokens(table, layout.starts, found, std=float(rows.std()))
+            start_tokens(table, layout.starts, found, std=float(rows.detach().std()))
         return module
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
