@@ -55,10 +55,10 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
 
     Args:
         name: ``group`` (events into histories, beside polars), ``train`` (Ray Train beside the
-            bare loop, bucketed batches beside padded ones) or ``quantize`` (every quantizer on
-            one catalogue's vectors).
+            bare loop, bucketed batches beside padded ones), ``quantize`` (every quantizer on one
+            catalogue's vectors) or ``decode`` (beam search beside Hugging Face's `generate`).
         sizes: Numbers of events, for ``group``.
-        repeats: Runs of each side; medians count.
+        repeats: Runs of each side; medians count, for ``decode`` the fastest.
         storage: Scratch folder; ``quantize`` takes real vectors from there if it holds any.
 
     Raises:

@@ -1,6 +1,7 @@
 """What every method must do; each suite runs over every file in methods/."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from itemese.methods.base import (
     method_of,
 )
 from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Example, Histories, SemanticIds, Split
+from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds, Split
 
 NUM_ITEMS = 30
 SMALL = {
@@ -250,3 +251,19 @@ def recall(method: Method, module: torch.nn.Module) -> float:
     ranking = predict(method, module, rows, 3, Candidates())
     wanted = torch.from_numpy(targets.target)[:, None]
     return float((ranking.item_index == wanted).any(dim=1).float().mean())
+
+
+def test_item_tokens_begin_as_the_vectors_of_their_codes() -> None:
+    vectors = np.random.default_rng(0).normal(size=(NUM_ITEMS, 8)).astype(np.float32)
+    method, plain = make("semantic_id_lm")
+    torch.manual_seed(0)
+    begun = method.build(replace(inputs(), embeddings=Embeddings("item", vectors, "drawn")))
+    first = torch.from_numpy(vectors).view(5, 6, 8).mean(dim=1)  # six items share each first code
+    tokens = begun.token_table[begun.starts[0] : begun.starts[0] + 5, :8].detach()
+    torch.testing.assert_close(
+        torch.pdist(tokens) / torch.pdist(tokens)[0], torch.pdist(first) / torch.pdist(first)[0]
+    )
+    assert not torch.equal(begun.token_table, plain.token_table)
+    state = {name: tensor.clone() for name, tensor in begun.state_dict().items()}
+    again = method.restore(inputs(), state)  # a bundle holds no item vectors
+    assert torch.equal(again.token_table, begun.token_table)

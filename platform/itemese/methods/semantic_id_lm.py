@@ -77,7 +77,7 @@ class SemanticIdLm(Method):
         vocabulary = len(backbone.get_input_embeddings().weight)  # type: ignore[operator]
         layout = TokenLayout.of(ids, opening=vocabulary - num_tokens)
         tokens = layout.item_tokens(ids)
-        codes = tokens - tokens.new_tensor(layout.starts)
+        codes = torch.from_numpy(ids.codes).long()
         module = ItemLanguageModel(
             backbone,
             tokens,

@@ -74,7 +74,7 @@ class Tiger(Method):
         assert ids is not None, "tiger needs semantic IDs"
         layout = TokenLayout.of(ids)
         tokens = layout.item_tokens(ids)
-        codes = tokens - tokens.new_tensor(layout.starts)
+        codes = torch.from_numpy(ids.codes).long()
         return CodeSeq2Seq(
             self.config.network,
             tokens,

@@ -80,10 +80,10 @@ def benchmark_training(
     overheads = [100 * (ray / bare - 1) for bare, ray in zip(times[0], times[1], strict=True)]
     overhead = median(overheads)
     return [
-        _row("training/bare_step", 1000 * median(times[0]), "ms"),
-        _row("training/ray_train_step", 1000 * median(times[1]), "ms"),
-        _row("training/ray_train_overhead_lowest", min(overheads), "%"),
-        _row("training/ray_train_overhead_highest", max(overheads), "%"),
+        figure("training/bare_step", 1000 * median(times[0]), "ms"),
+        figure("training/ray_train_step", 1000 * median(times[1]), "ms"),
+        figure("training/ray_train_overhead_lowest", min(overheads), "%"),
+        figure("training/ray_train_overhead_highest", max(overheads), "%"),
         {
             "name": "training/ray_train_overhead",
             "value": round(overhead, 2),
@@ -115,6 +115,6 @@ def write_histories(folder: Folder, *, seed: int) -> Folder:
     return folder
 
 
-def _row(name: str, value: float, unit: str) -> dict[str, Any]:
+def figure(name: str, value: float, unit: str) -> dict[str, Any]:
     """Return a figure without a bar."""
     return {"name": name, "value": round(value, 3), "unit": unit, "bar": None, "holds": None}

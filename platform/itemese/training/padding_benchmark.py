@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, method_of
 from itemese.randomness import numpy_generator
 from itemese.schema import Catalog, Example, Histories, SemanticIds
+from itemese.training.benchmark import figure
 
 PADDED_BAR = 4.0
 """Users a second over those of padding to 50, at least."""
@@ -73,13 +74,11 @@ def benchmark_padding(
         torch.set_num_threads(threads)
     ratio = median(a / b for a, b in zip(*speeds.values(), strict=True))
     rows = [
-        {"name": f"training/{name}/{source}", "value": round(median(found), 1), "unit": "users/s"}
+        figure(f"training/{name}/{source}", median(found), "users/s")
         for name, found in speeds.items()
     ]
-    unbarred: dict[str, Any] = {"bar": None, "holds": None}
-    ratio_row = {"name": f"training/bucketed_over_padded/{source}", "unit": "ratio"}
-    barred = {"value": round(ratio, 2), "bar": PADDED_BAR, "holds": ratio >= PADDED_BAR}
-    return [*({**row, **unbarred} for row in rows), {**ratio_row, **barred}]
+    compared = figure(f"training/bucketed_over_padded/{source}", ratio, "ratio")
+    return [*rows, {**compared, "bar": PADDED_BAR, "holds": ratio >= PADDED_BAR}]
 
 
 def _lengths(seed: int) -> tuple[np.ndarray, str]:
