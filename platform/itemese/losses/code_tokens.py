@@ -21,11 +21,14 @@ def next_code(logits: Sequence[Tensor], codes: Tensor) -> Tensor:
         codes: ``[N, L]`` int64.
 
     Returns:
-        Scalar, mean over codes, nats.
+        Scalar, mean over codes, nats; 0 without items.
 
     >>> even = [torch.zeros(1, 4), torch.zeros(1, 16)]
     >>> next_code(even, torch.tensor([[3, 7]])).exp().round().item()
     8.0
     """
-    terms = [F.cross_entropy(level, codes[:, depth]) for depth, level in enumerate(logits)]
-    return torch.stack(terms).mean()
+    terms = [
+        F.cross_entropy(level, codes[:, depth], reduction="sum")
+        for depth, level in enumerate(logits)
+    ]
+    return torch.stack(terms).sum() / max(1, codes.numel())

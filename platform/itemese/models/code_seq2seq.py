@@ -16,6 +16,11 @@ from transformers import T5Config, T5Model
 from itemese.config import Config
 from itemese.models.beams import ItemTree
 
+GROUP_SIZE = 64
+"""Histories read together, at least."""
+MAX_GROUPS = 6
+"""Groups of a batch, at most; each is padded to its own longest history."""
+
 
 class Seq2SeqConfig(Config):
     """Sizes of a T5 that is trained from scratch.
@@ -132,6 +137,8 @@ class CodeSeq2Seq(nn.Module):
     ) -> tuple[list[Tensor], Tensor]:
         """Predict the codes of an item after each history.
 
+        Histories of like length are read together, so that few are padded to the longest.
+
         Args:
             item_index: ``[M, T]`` int64, right-padded with -1.
             target: ``[M]`` int64, the item that follows.
@@ -140,6 +147,24 @@ class CodeSeq2Seq(nn.Module):
         Returns:
             L logits ``[M, K_l]`` and the codes ``[M, L] int64`` that they should predict.
         """
+        widths = (item_index >= 0).sum(dim=1)
+        logits: list[list[Tensor]] = [[] for _ in self.code_sizes]
+        order = widths.argsort(stable=True)
+        groups = order.tensor_split(min(MAX_GROUPS, 1 + len(order) // GROUP_SIZE))
+        for rows in groups:
+            width = int(widths[rows[-1]]) if len(rows) else 1
+            user = user_token[rows] if user_token is not None else None
+            states = self._read(item_index[rows, :width], target[rows], user)
+            for level, found in enumerate(logits):
+                found.append(self.code_logits(states[:, level], level))
+        codes = self.item_tokens[target] - self.item_tokens.new_tensor(self.starts)
+        back = order.argsort()
+        return [torch.cat(found)[back] for found in logits], codes
+
+    def _read(self, item_index: Tensor, target: Tensor, user_token: Tensor | None) -> Tensor:
+        """Return ``[M, L, D]``: the states that predict the codes of each target."""
+        if not len(target):  # T5 cannot read a batch of none
+            return self.token_table.new_zeros(0, self.code_length, self.token_table.shape[1])
         vectors, lengths = self.prompt(item_index, user_token)
         slots = torch.arange(vectors.shape[1], device=vectors.device)
         tokens = self.item_tokens[target]
@@ -150,9 +175,8 @@ class CodeSeq2Seq(nn.Module):
             decoder_inputs_embeds=F.embedding(opened, self.token_table),
             use_cache=False,
         )
-        states = output.last_hidden_state
-        logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
-        return logits, tokens - tokens.new_tensor(self.starts)
+        states: Tensor = output.last_hidden_state
+        return states
 
 
 def next_item_tasks(item_index: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:

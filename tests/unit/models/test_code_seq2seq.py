@@ -1,9 +1,12 @@
 """Prediction tasks of a history, and the T5 over item tokens beside its own definition."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from itemese.codebooks.trie import PrefixTrie
+from itemese.losses.code_tokens import next_code
+from itemese.models import code_seq2seq
 from itemese.models.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, next_item_tasks
 
 
@@ -68,3 +71,23 @@ def test_the_user_is_heard_only_where_there_are_user_tokens() -> None:
     logits, codes = small()(history, target)
     assert F.cross_entropy(logits[0], codes[:, 0]).isfinite()
     assert small().user_start is None
+
+
+def test_groups_of_like_length_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    history = torch.randint(12, (40, 6))
+    history[torch.arange(6) > torch.randint(6, (40, 1))] = -1
+    target = torch.randint(12, (40,))
+    alone, codes = model(history, target)
+    monkeypatch.setattr(code_seq2seq, "GROUP_SIZE", 8)
+    grouped, same_codes = model(history, target)
+    assert torch.equal(codes, same_codes)
+    for one, other in zip(alone, grouped, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_histories_of_one_item_make_no_task_and_no_loss() -> None:
+    window, target, _ = next_item_tasks(torch.tensor([[3], [4]]), 0)
+    loss = next_code(*small()(window, target))
+    assert loss == 0
+    loss.backward()
