@@ -347,6 +347,16 @@ class SemanticIds:
         """Codes an item, L."""
         return int(self.codes.shape[1])
 
+    @property
+    def predicted(self) -> np.ndarray:
+        """Codes that a model predicts, ``[I, P]``; rows may be equal if P < L."""
+        return self.codes[:, : self.num_predicted]
+
+    @property
+    def predicted_sizes(self) -> tuple[int, ...]:
+        """Sizes of those codes, P numbers."""
+        return self.code_sizes[: self.num_predicted]
+
     def write(self, folder: Folder) -> None:
         """Write ``semantic_ids.safetensors`` and ``semantic_ids.json``."""
         folder.write_tensors("semantic_ids.safetensors", {"codes": self.codes.astype(np.int32)})

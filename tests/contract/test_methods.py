@@ -12,6 +12,7 @@ from itemese.methods.base import (
     Inputs,
     Method,
     MethodConfig,
+    Need,
     Stage,
     method_class,
     method_names,
@@ -168,6 +169,20 @@ def test_permuting_rows_permutes_rankings_and_padding_changes_nothing(name: str)
         alone = predict(method, module, [row], 5, Candidates())
         assert alone.item_index[0].tolist() == together.item_index[place].tolist()
         torch.testing.assert_close(alone.score[0], together.score[place], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if Need.SEMANTIC_IDS in method_class(n).needs])
+def test_items_may_share_their_codes(name: str) -> None:
+    shared = replace(inputs(), semantic_ids=replace(inputs().semantic_ids, num_predicted=1))
+    method = method_of(method_class(name).Config.parse({"name": name, **SMALL.get(name, {})}))
+    module = method.build(shared)
+    terms = method.losses(module, method.collate(training_examples(4)))
+    assert all(term.isfinite() for term in terms.values())
+    ranking = predict(method, module, examples(), NUM_ITEMS, Candidates())
+    for items, scores in zip(ranking.item_index.tolist(), ranking.score.tolist(), strict=True):
+        assert sorted(items) == list(range(NUM_ITEMS))
+        assert len(set(scores)) == 5  # six items a code; the lower last code stands first
+        assert [item % 6 for item in items] == [0, 1, 2, 3, 4, 5] * 5
 
 
 @pytest.mark.parametrize("name", NAMES)

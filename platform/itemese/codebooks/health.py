@@ -55,12 +55,12 @@ def health_report(
         ``largest_collision_group``, and ``error`` (what the last level leaves over) and
         ``error_after`` (the same for the codes after disambiguation).
     """
-    trie = PrefixTrie.from_codes(torch.from_numpy(semantic_ids.codes), semantic_ids.code_sizes)
+    trie = PrefixTrie.of(semantic_ids)
     _, group_size = group_sizes(codes.codes)
     given = semantic_ids.codes[:, : codes.codes.shape[1]]
     errors = _errors(quantizer, vectors, codes.codes)
     moved = not np.array_equal(given, codes.codes)
-    predicted = semantic_ids.codes[:, : semantic_ids.num_predicted]
+    predicted = semantic_ids.predicted
     levels = []
     for level, size in enumerate(semantic_ids.code_sizes):
         entry = _use(semantic_ids.codes[:, level], size)

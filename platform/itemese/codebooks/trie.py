@@ -18,6 +18,7 @@ from torch import Tensor
 
 from itemese.codebooks.open_nodes import OpenNodes
 from itemese.errors import DataError
+from itemese.schema import SemanticIds
 
 MAX_DENSE_PLACES = 1 << 22
 """Largest dense table, 32 MiB: two full levels of 2,048 codes."""
@@ -38,6 +39,8 @@ class PrefixTrie:
         leaf_stop [num_nodes] int64: place after the last of them.
         depth_start: L + 2 numbers, the first node of each depth, then the number of nodes.
         code_sizes: L sizes of the codes.
+        num_predicted: Codes that a model predicts, P <= L; those after them only tell apart the
+            items that share the first P (`schema.SemanticIds`).
         most_children: L + 1 numbers, the most children of any node of each depth.
         dense: For the depths 0, 1, ... that have one: ``[nodes of that depth, K_l] int64``, the
             child by code, -1 where there is none.
@@ -52,16 +55,26 @@ class PrefixTrie:
     leaf_stop: Tensor
     depth_start: tuple[int, ...]
     code_sizes: tuple[int, ...]
+    num_predicted: int
     most_children: tuple[int, ...]
     dense: tuple[Tensor, ...]
 
     @classmethod
-    def from_codes(cls, codes: Tensor, code_sizes: Sequence[int]) -> "PrefixTrie":
+    def of(cls, semantic_ids: SemanticIds) -> "PrefixTrie":
+        """Build the trie of a catalogue's semantic IDs; see `from_codes`."""
+        codes = torch.from_numpy(semantic_ids.codes)
+        return cls.from_codes(codes, semantic_ids.code_sizes, semantic_ids.num_predicted)
+
+    @classmethod
+    def from_codes(
+        cls, codes: Tensor, code_sizes: Sequence[int], num_predicted: int | None = None
+    ) -> "PrefixTrie":
         """Build the trie of a catalogue, on the device of its codes.
 
         Args:
             codes: ``[I, L]`` int, row = item_index, rows unique.
             code_sizes: L sizes; position l holds codes in ``0..code_sizes[l] - 1``.
+            num_predicted: Codes that a model predicts; None for all.
 
         Raises:
             DataError: No item, a wrong shape, a code out of range, or two equal rows.
@@ -106,6 +119,7 @@ class PrefixTrie:
             leaf_stop=leaf_stop,
             depth_start=tuple(depth_start),
             code_sizes=sizes,
+            num_predicted=len(sizes) if num_predicted is None else num_predicted,
             most_children=most,
             dense=_dense_tables(child_start, code, depth_start, sizes),
         )

@@ -72,25 +72,26 @@ class SemanticIdLm(Method):
         ids = inputs.semantic_ids
         assert ids is not None, "semantic_id_lm needs semantic IDs"
         num_tokens = TokenLayout.of(ids).num_tokens
-        longest = 1 + (self.config.max_history + 1) * ids.code_length
+        longest = 1 + (self.config.max_history + 1) * len(ids.predicted_sizes)
         backbone = build_backbone(self.config.backbone, num_tokens, longest)
         vocabulary = len(backbone.get_input_embeddings().weight)  # type: ignore[operator]
         layout = TokenLayout.of(ids, opening=vocabulary - num_tokens)
         tokens = layout.item_tokens(ids)
-        codes = torch.from_numpy(ids.codes).long()
         module = ItemLanguageModel(
             backbone,
             tokens,
             starts=layout.starts,
-            code_sizes=ids.code_sizes,
+            code_sizes=layout.code_sizes,
             opening=layout.opening,
-            tree=PrefixTrie.from_codes(codes, ids.code_sizes),
+            tree=PrefixTrie.of(ids),
             dropout=self.config.dropout,
         )
         if self.config.token_init == "vectors" and inputs.embeddings is not None:
             table = module.token_table
             rows = table[layout.opening :]
-            found = code_vectors(torch.from_numpy(inputs.embeddings.vectors), codes, ids.code_sizes)
+            codes = torch.from_numpy(ids.predicted).long()
+            vectors = torch.from_numpy(inputs.embeddings.vectors)
+            found = code_vectors(vectors, codes, layout.code_sizes)
             start_tokens(table, layout.starts, found, std=float(rows.detach().std()))
         return module
 

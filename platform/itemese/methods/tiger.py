@@ -74,13 +74,12 @@ class Tiger(Method):
         assert ids is not None, "tiger needs semantic IDs"
         layout = TokenLayout.of(ids)
         tokens = layout.item_tokens(ids)
-        codes = torch.from_numpy(ids.codes).long()
         return CodeSeq2Seq(
             self.config.network,
             tokens,
             starts=layout.starts,
-            code_sizes=ids.code_sizes,
-            tree=PrefixTrie.from_codes(codes, ids.code_sizes),
+            code_sizes=layout.code_sizes,
+            tree=PrefixTrie.of(ids),
             num_user_tokens=self.config.num_user_tokens,
         )
 

@@ -84,6 +84,10 @@ class ItemTree(Protocol):
     def code_length(self) -> int:
         """Codes an item, L."""
 
+    @property
+    def num_predicted(self) -> int:
+        """Codes that a model predicts; the others only order the items that share them."""
+
     def to(self, device: torch.device) -> Self:
         """Return the tree on a device."""
 
@@ -114,6 +118,7 @@ def search(
     probability, but no beam is spent on a prefix that leads to hidden items only: a list is short
     only if fewer than K items may be returned, and empty if none may. With `beam_width` at least
     the number of prefixes of every length the result is exact; a wider beam changes nothing.
+    Items that share all predicted codes have one score and stand in the order of their last codes.
 
     Args:
         beams: The prompts.
@@ -133,15 +138,21 @@ def search(
     score = torch.zeros(node.shape, device=states.device)
     ancestors = node.new_zeros(*node.shape, 0)
     for level in range(tree.code_length):
-        child, log_prob = legal(tree, node, tokens.code_logits(states, level), level)
+        predicted = level < tree.num_predicted
+        if predicted:
+            child, log_prob = legal(tree, node, tokens.code_logits(states, level), level)
+        else:
+            child, _ = tree.children(node, level)
+            log_prob = torch.zeros_like(child, dtype=score.dtype)
+            log_prob = log_prob.masked_fill_(child < 0, float("-inf"))
         if open_nodes is not None:
             log_prob = log_prob.masked_fill(~open_nodes.below(child), float("-inf"))
         total = (score[..., None] + log_prob).flatten(1)
         width = min(max(beam_width, k), tree.num_nodes_at(level + 1), total.shape[1])
-        score, picked = total.topk(width, dim=1)
+        score, picked = total.topk(width, dim=1) if predicted else _first_best(total, width)
         parent = picked // child.shape[2]
         node = child.flatten(1).gather(1, picked).where(score > float("-inf"), -1)
-        if level + 1 < tree.code_length:
+        if level + 1 < tree.num_predicted:
             ancestors = ancestors.gather(1, parent[..., None].expand(-1, -1, ancestors.shape[2]))
             if level > 0:
                 ancestors = torch.cat([ancestors, parent[..., None]], dim=2)
@@ -170,6 +181,12 @@ def legal(tree: ItemTree, node: Tensor, logits: Tensor, depth: int) -> tuple[Ten
     values = logits.float().gather(2, code).masked_fill_(unused, float("-inf"))
     # A dead beam has only -inf, whose log-softmax is NaN; it stays dead.
     return child, F.log_softmax(values, dim=2).masked_fill_(unused, float("-inf"))
+
+
+def _first_best(total: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return the best of ``total [B, N]`` and their places, lower places first among equals."""
+    score, picked = total.sort(dim=1, descending=True, stable=True)
+    return score[:, :width], picked[:, :width]
 
 
 def _as_ranking(items: Tensor, score: Tensor, k: int) -> Ranking:

@@ -63,7 +63,7 @@ def beam_search(
         tree = _tree(model, item_index)
         room = sum(
             min(max(beam_width, k), tree.num_nodes_at(depth))
-            for depth in range(1, tree.code_length)
+            for depth in range(1, tree.num_predicted)
         )
         prompt = _read_prompt(model, item_index, room, prompt_cache)
         ranking = search(prompt, model, tree, k=k, beam_width=beam_width, candidates=candidates)
@@ -83,12 +83,16 @@ def exact_search(
         candidates: What may be returned.
 
     Returns:
-        Ranking of ``[B, K]``; equal scores go to the lower item_index.
+        Ranking of ``[B, K]``; among equal scores the item whose codes come first, as in beams.
 
     Raises:
         ConfigError: As in `beam_search`.
     """
-    return Ranking.from_scores(exact_scores(model, item_index), k, candidates)
+    scores = exact_scores(model, item_index)
+    tree = _tree(model, item_index)
+    ranking = Ranking.from_scores(candidates.mask(scores)[:, tree.items_of], k, Candidates())
+    items = tree.items_of[ranking.item_index.clamp(min=0)]
+    return Ranking(items.where(ranking.item_index >= 0, -1), ranking.score)
 
 
 def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:

@@ -48,7 +48,8 @@ def score_catalogue(
         max_tokens: Tokens, users times nodes, that are in memory at once.
 
     Returns:
-        ``[B, I]`` float32 by item_index; each row's probabilities sum to 1.
+        ``[B, I]`` float32 by item_index; each row's probabilities sum to 1, those of items that
+        share all predicted codes counted once.
     """
     batch = len(beams.state)
     num_items = len(tree.items_of)
@@ -70,6 +71,9 @@ def _score_run(beams: Beams, tokens: CodeTokens, tree: Runs, first: int, last: i
     score = states.new_zeros(batch, 1, dtype=torch.float32)
     ancestors = nodes.new_zeros(1, 0)
     for level, (below, parents) in enumerate(tree.run(first, last)):
+        if level >= tree.num_predicted:  # items that share their codes share their score
+            score = score[:, parents]
+            continue
         logits = tokens.code_logits(states, level).float()
         child, code = tree.children(nodes[None], level)
         legal = logits.gather(2, code.expand(batch, -1, -1))
@@ -78,7 +82,7 @@ def _score_run(beams: Beams, tokens: CodeTokens, tree: Runs, first: int, last: i
         chosen = logits[:, parents, newest]
         score = score[:, parents] + chosen - legal.logsumexp(dim=2)[:, parents]
         nodes = below
-        if level + 1 < tree.code_length:
+        if level + 1 < tree.num_predicted:
             ancestors = ancestors[parents]
             if level > 0:
                 ancestors = torch.cat([ancestors, parents[:, None]], dim=1)

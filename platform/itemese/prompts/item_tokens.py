@@ -1,6 +1,6 @@
 """Item tokens: one tokenizer entry for each code at each position of a semantic ID.
 
-Shapes: I items, L code length.
+Shapes: I items, L codes of an item that a model predicts.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from itemese.errors import ConfigError
 from itemese.schema import SemanticIds
 
 
@@ -29,18 +28,8 @@ class TokenLayout:
 
     @classmethod
     def of(cls, semantic_ids: SemanticIds, opening: int = 0) -> "TokenLayout":
-        """Return the layout for a catalogue's semantic IDs.
-
-        Raises:
-            ConfigError: Some codes are not to be predicted (``disambiguation: none``).
-        """
-        if semantic_ids.num_predicted is not None:
-            message = (
-                "`codebooks.disambiguation` must be suffix or reassign for a method that writes "
-                "item tokens; got none. Change it: items that share their codes need one more."
-            )
-            raise ConfigError(message)
-        return cls(semantic_ids.code_sizes, opening)
+        """Return the layout for the codes that a model predicts."""
+        return cls(semantic_ids.predicted_sizes, opening)
 
     @property
     def num_tokens(self) -> int:
@@ -55,4 +44,4 @@ class TokenLayout:
 
     def item_tokens(self, semantic_ids: SemanticIds) -> Tensor:
         """Return the tokens of every item, ``[I, L] int64``."""
-        return torch.from_numpy(semantic_ids.codes).long() + torch.tensor(self.starts)
+        return torch.from_numpy(semantic_ids.predicted).long() + torch.tensor(self.starts)

@@ -19,6 +19,7 @@ def _make_model(
     num_items: int = 40,
     *,
     sizes: tuple[int, ...] = (4, 5, 3),
+    num_predicted: int | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> ItemLanguageModel:
@@ -26,12 +27,13 @@ def _make_model(
     generator = torch.Generator().manual_seed(seed)
     everything = torch.tensor(list(itertools.product(*(range(size) for size in sizes))))
     codes = everything[torch.randperm(len(everything), generator=generator)[:num_items]]
-    starts = tuple(1 + sum(sizes[:place]) for place in range(len(sizes)))
+    spoken = sizes[:num_predicted]
+    starts = tuple(1 + sum(sizes[:place]) for place in range(len(spoken)))
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
         architecture,
         **{
-            "vocab_size": 1 + sum(sizes),
+            "vocab_size": 1 + sum(spoken),
             "hidden_size": 32,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
@@ -50,11 +52,11 @@ def _make_model(
         torch.nn.init.normal_(parameter, std=0.3)
     return ItemLanguageModel(
         backbone,
-        codes + torch.tensor(starts),
+        codes[:, :num_predicted] + torch.tensor(starts),
         starts=starts,
-        code_sizes=sizes,
+        code_sizes=spoken,
         opening=0,
-        tree=PrefixTrie.from_codes(codes, sizes),
+        tree=PrefixTrie.from_codes(codes, sizes, num_predicted),
         dropout=0.0,
     ).eval()
 

@@ -232,3 +232,34 @@ def test_autocast_around_a_search_changes_nothing(architecture: str, make_model)
         cast = beam_search(model, padded(HISTORIES), 5, beam_width=5, candidates=ALL)
     assert torch.equal(plain.item_index, cast.item_index)
     torch.testing.assert_close(plain.score, cast.score)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt_neox"])
+def test_items_that_share_their_predicted_codes_stand_in_the_order_of_the_last(
+    architecture: str, make_model
+) -> None:
+    model = make_model(architecture, 40, sizes=(4, 5, 3), num_predicted=2)
+    tree = model.tree
+    history = torch.tensor([[3, 7], [12, -1]])
+    hidden = Candidates(exclude=torch.tensor([[5, 9], [0, -1]]))
+    scores = exact_scores(model, history)
+    for row in range(2):
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for item in tree.items_of.tolist():  # in the order of all three codes
+            groups.setdefault(tuple(model.item_tokens[item].tolist()), []).append(item)
+        assert max(map(len, groups.values())) == 3
+        assert all(len(scores[row, items].unique()) == 1 for items in groups.values())
+        first = [items[0] for items in groups.values()]
+        assert scores[row, first].exp().sum().item() == pytest.approx(1, abs=1e-5)
+        ordered = sorted(groups.values(), key=lambda items: -scores[row, items[0]].item())
+        gone = hidden.exclude[row].tolist()
+        expected = [item for items in ordered for item in items if item not in gone]
+        for ranking in (
+            beam_search(model, history, 45, beam_width=45, candidates=hidden),
+            exact_search(model, history, 45, candidates=hidden),
+        ):
+            found = ranking.item_index[row].tolist()
+            assert found == expected + [-1] * (45 - len(expected))
+    # A shared ID costs one beam, however many items bear it.
+    narrow = beam_search(model, history, 2, beam_width=2, candidates=ALL)
+    assert len(set(narrow.item_index[0].tolist())) == 2

@@ -1,9 +1,7 @@
 """Token ids of codes by hand."""
 
 import numpy as np
-import pytest
 
-from itemese.errors import ConfigError
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.schema import SemanticIds
 
@@ -18,6 +16,8 @@ def test_positions_follow_one_another_behind_the_opening_token() -> None:
     assert layout.item_tokens(ids).tolist() == [[11, 15], [12, 13]]
 
 
-def test_codes_that_nobody_predicts_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"`codebooks\.disambiguation` must be suffix or"):
-        TokenLayout.of(SemanticIds(CODES, (2, 3), num_predicted=1))
+def test_codes_that_nobody_predicts_have_no_tokens() -> None:
+    ids = SemanticIds(CODES, (2, 3), num_predicted=1)
+    layout = TokenLayout.of(ids)
+    assert layout.num_tokens == 3
+    assert layout.item_tokens(ids).tolist() == [[1], [2]]
