@@ -43,7 +43,16 @@ MAY_IMPORT = {
 STORY = {"experiment", "pipeline", "results", "console", "benchmarks", "demo"}
 """Room 10: may import every room but search and serving."""
 
-RAY_IN = {"logs", "sequences", "embeddings", "search", "serving", "cluster", "training.distributed"}
+RAY_IN = {
+    "logs",
+    "sequences",
+    "embeddings",
+    "codebooks.distributed",
+    "search",
+    "serving",
+    "cluster",
+    "training.distributed",
+}
 
 
 def modules() -> list[Path]:

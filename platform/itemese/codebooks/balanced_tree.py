@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from itemese.codebooks.balance import balanced, quotas
-from itemese.codebooks.base import Quantizer, require_usable
+from itemese.codebooks.base import EncodeAll, Quantizer, require_usable
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.kmeans import assign, kmeans
 from itemese.codebooks.rows import Rows
@@ -89,7 +89,7 @@ class BalancedTree(Quantizer):
         """Return codes ``[N, C] int64``: at each node the nearest child, full or not."""
         return self._walk(self.prepare(vectors), lambda part, found: assign(part, found)[0])
 
-    def codes(self, vectors: Rows) -> Codes:
+    def codes(self, vectors: Rows, encode_all: EncodeAll | None = None) -> Codes:
         """Code a whole catalogue with equal shares at each node.
 
         The catalogue that the tree was fitted on gets one leaf an item.

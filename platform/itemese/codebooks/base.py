@@ -4,6 +4,7 @@ Shapes: N vectors, D vector size, C number of codebooks, K codebook size.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import numpy as np
@@ -76,13 +77,17 @@ class Quantizer(ABC):
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` returned."""
 
-    def codes(self, vectors: Rows) -> Codes:
-        """Code a whole catalogue, row = item_index, block by block, and count its collisions.
+    def codes(self, vectors: Rows, encode_all: "EncodeAll | None" = None) -> Codes:
+        """Code a whole catalogue, row = item_index, and count its collisions.
+
+        Args:
+            vectors: ``[I, D]``.
+            encode_all: Encodes them all; None does it here, block by block.
 
         A quantizer that looks at all items together, say to share codes out evenly, does so here:
         then the codes of an item may differ from what `encode` gives it alone.
         """
-        return self._counted(np.concatenate([self.encode(b).numpy() for _, b in blocks(vectors)]))
+        return self._counted((encode_all or encode_here)(self, vectors))
 
     def _counted(self, codes: np.ndarray) -> Codes:
         """Return ``codes [N, C]`` with what a reader must know of them."""
@@ -134,6 +139,15 @@ class Quantizer(ABC):
             )
             raise ArtifactError(message) from None
         return quantizer
+
+
+EncodeAll = Callable[[Quantizer, Rows], np.ndarray]
+"""Returns the codes ``[N, C]`` integers of ``vectors [N, D]``, each row by itself."""
+
+
+def encode_here(quantizer: Quantizer, vectors: Rows) -> np.ndarray:
+    """Encode block by block in this process."""
+    return np.concatenate([quantizer.encode(block).numpy() for _, block in blocks(vectors)])
 
 
 def group_sizes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

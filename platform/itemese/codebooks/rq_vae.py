@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from itemese.codebooks.base import Quantizer, fitting_sample, require_usable
+from itemese.codebooks.base import EncodeAll, Quantizer, fitting_sample, require_usable
 from itemese.codebooks.config import CodebooksConfig, RqVaeConfig
 from itemese.codebooks.kmeans import residual_codes
 from itemese.codebooks.rows import Rows
@@ -66,9 +66,9 @@ class RqVae(Quantizer):
         picked = [module.codebooks()[level][code] for level, code in enumerate(codes.long().T)]
         return module.reconstruct(torch.stack(picked).sum(dim=0))
 
-    def codes(self, vectors: Rows) -> Codes:
+    def codes(self, vectors: Rows, encode_all: EncodeAll | None = None) -> Codes:
         """Encode a whole catalogue; with Sinkhorn on the last level if asked."""
-        found = super().codes(vectors)
+        found = super().codes(vectors, encode_all)
         if not self.config.rq_vae.sinkhorn_last_level:
             return found
         spread = spread_last_codes(

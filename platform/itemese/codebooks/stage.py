@@ -8,6 +8,7 @@ from itemese.codebooks.balanced_tree import BalancedTree
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig, QuantizerKind
+from itemese.codebooks.distributed import EncodeByRay
 from itemese.codebooks.health import advice, health_report
 from itemese.codebooks.parallel_kmeans import ParallelKMeans
 from itemese.codebooks.product_quantizer import ProductQuantizer
@@ -28,6 +29,9 @@ QUANTIZERS: dict[QuantizerKind, type[Quantizer]] = {
 }
 """The quantizer of each kind."""
 
+LARGE = 1_000_000
+"""Vectors above which Ray Data encodes; below that a cluster takes longer to start."""
+
 HEALTH_FILE = "health.json"
 
 logger = logging.getLogger(__name__)
@@ -44,8 +48,9 @@ def build_codebooks(
     """Fit the codebooks, name each item, and measure the result.
 
     Vectors are read block by block: but for ``balanced_tree`` no more than ``fit_sample`` of them
-    are held at once. Codebooks see vectors alone; training events decide nothing but the order of
-    items that ``disambiguation: none`` leaves with one ID, and what the report says of agreement.
+    are held at once; more than `LARGE` are encoded by Ray Data. Codebooks see vectors alone;
+    training events decide nothing but the order of items that ``disambiguation: none`` leaves with
+    one ID, and what the report says of agreement.
 
     Args:
         config: The section.
@@ -70,7 +75,7 @@ def build_codebooks(
         logger.warning("%s ignores `codebooks.%s`", config.kind, config.unread())
     quantizer = QUANTIZERS[config.kind](config)
     quantizer.fit(vectors, seed=seed)
-    codes = quantizer.codes(vectors)
+    codes = quantizer.codes(vectors, EncodeByRay(embeddings) if len(vectors) > LARGE else None)
     semantic_ids = _told_apart(codes, quantizer, vectors, sequences)
     semantic_ids.validate(num_items)
     health = health_report(quantizer, vectors, codes, semantic_ids)

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from itemese.artifacts import Folder
+from itemese.codebooks import stage
 from itemese.codebooks.agreement import prefix_agreement
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.collisions import with_suffix
 from itemese.codebooks.config import CodebooksConfig
+from itemese.codebooks.distributed import EncodeByRay
 from itemese.codebooks.health import advice, health_report
 from itemese.codebooks.residual_kmeans import ResidualKMeans
 from itemese.codebooks.stage import QUANTIZERS, build_codebooks
@@ -49,6 +51,27 @@ def test_writes_ids_codebook_and_health(tmp_path: Path) -> None:
     quantizer = ResidualKMeans.load(folder, SMALL)
     again = quantizer.encode(torch.tensor(vectors, dtype=torch.float32))
     assert again.tolist() == ids.codes[:, :2].tolist()
+
+
+@pytest.mark.parametrize("kind", ["residual_kmeans", "rq_vae", "parallel_kmeans"])
+def test_the_cluster_encodes_as_one_process_does(
+    tmp_path: Path, kind: str, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CodebooksConfig(kind=kind, num_codebooks=2, codebook_size=4, rq_vae={"steps": 4})
+    made = inputs(tmp_path, vectors_of(60))
+    here = build_codebooks(config, *made, Folder.at(tmp_path / "here"), seed=1)
+    calls = []
+
+    def by_ray(embeddings: Folder) -> EncodeByRay:
+        calls.append(embeddings)
+        return EncodeByRay(embeddings, rows_at_once=7)
+
+    monkeypatch.setattr(stage, "LARGE", 59)
+    monkeypatch.setattr(stage, "EncodeByRay", by_ray)
+    assert build_codebooks(config, *made, Folder.at(tmp_path / "there"), seed=1) == here
+    one, other = (SemanticIds.read(Folder.at(tmp_path / n)).codes for n in ("here", "there"))
+    assert calls
+    assert one.tolist() == other.tolist()
 
 
 def test_same_inputs_same_bytes(tmp_path: Path) -> None:
