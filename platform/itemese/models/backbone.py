@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from pydantic import Field
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
@@ -65,10 +67,18 @@ def build_backbone(config: BackboneConfig, num_tokens: int, max_length: int) -> 
         "eos_token_id": None,
         "pad_token_id": None,
     }
-    model: nn.Module = AutoModel.from_config(
-        AutoConfig.for_model(config.architecture, **settings), attn_implementation="sdpa"
-    )
-    return model
+    try:
+        built = AutoConfig.for_model(config.architecture, **settings)
+        model: nn.Module = AutoModel.from_config(built, attn_implementation="sdpa")
+    except (ValueError, AttributeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0]
+        message = (
+            "`method.backbone.architecture` must be a decoder with attention that takes the given "
+            f"sizes; got {config.architecture!r} ({reason}). Choose qwen3, llama or gpt2, or sizes "
+            "that it takes."
+        )
+        raise ConfigError(message) from None
+    return _causal(model, config.architecture)
 
 
 def _load(name: str, num_tokens: int, max_length: int) -> nn.Module:
@@ -87,5 +97,35 @@ def _load(name: str, num_tokens: int, max_length: int) -> nn.Module:
         message = f"`method.max_history` must fit {name}'s {longest} positions; got {max_length} "
         raise ConfigError(message + "tokens. Lower max_history or the number of codes.")
     model.resize_token_embeddings(model.get_input_embeddings().weight.shape[0] + num_tokens)
-    loaded: nn.Module = model
-    return loaded
+    return _causal(model, name)
+
+
+@torch.no_grad()
+def _causal(model: nn.Module, name: str) -> nn.Module:
+    """Return the model if no state of it depends on what follows.
+
+    An encoder would read the answer while it is trained: its loss falls to 0 and it knows nothing.
+
+    Raises:
+        ConfigError: A state does, or the model cannot be read like a decoder.
+    """
+    training = model.training
+    model.eval()
+    try:
+        table = model.get_input_embeddings().weight  # type: ignore[operator]
+        short, long = (
+            model(inputs_embeds=table[None, :size], use_cache=False).last_hidden_state
+            for size in (2, 3)
+        )
+        apart = (short - long[:, :2]).abs().max() / short.abs().max()
+        causal = bool(apart < (1e-5 if short.dtype == torch.float32 else 2e-2))
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, NotImplementedError):
+        causal = False  # models refuse a foreign call in many ways
+    model.train(training)
+    if not causal:
+        message = (
+            "`method.backbone` must be a causal decoder: one whose states do not depend on what "
+            f"follows; got {name!r}. Choose qwen3, llama, gpt2 or another decoder."
+        )
+        raise ConfigError(message)
+    return model
