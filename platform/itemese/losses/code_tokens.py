@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def next_code(logits: Sequence[Tensor], codes: Tensor) -> Tensor:
+def next_code(logits: Sequence[Tensor], codes: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of every code of every item, each against its own level's codes.
 
     The softmax runs over the K_l codes of the position's level only: an item token of another
@@ -19,6 +19,7 @@ def next_code(logits: Sequence[Tensor], codes: Tensor) -> Tensor:
     Args:
         logits: L tensors ``[N, K_l]`` float; entry l predicts the l-th code.
         codes: ``[N, L]`` int64.
+        label_smoothing: Share of each target that is spread evenly over its level's codes.
 
     Returns:
         Scalar, mean over codes, nats; 0 without items.
@@ -28,7 +29,7 @@ def next_code(logits: Sequence[Tensor], codes: Tensor) -> Tensor:
     8.0
     """
     terms = [
-        F.cross_entropy(level, codes[:, depth], reduction="sum")
+        F.cross_entropy(level, codes[:, depth], reduction="sum", label_smoothing=label_smoothing)
         for depth, level in enumerate(logits)
     ]
     return torch.stack(terms).sum() / max(1, codes.numel())

@@ -46,6 +46,7 @@ class SemanticIdLmConfig(MethodConfig):
     Attributes:
         backbone: The decoder.
         dropout: Of token vectors and of the states before the output head, in training.
+        label_smoothing: Share of each target code that is spread evenly over its level.
         token_init: How item tokens begin: ``random``, or ``vectors``, as what each code adds to
             the item vectors that the semantic IDs were made of.
         beam_width: Prefixes kept while decoding.
@@ -55,6 +56,7 @@ class SemanticIdLmConfig(MethodConfig):
     name: Literal["semantic_id_lm"] = "semantic_id_lm"
     backbone: BackboneConfig = BackboneConfig()
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     token_init: Literal["random", "vectors"] = "vectors"
     beam_width: int = Field(default=20, ge=1)
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
@@ -106,7 +108,8 @@ class SemanticIdLm(Method):
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``next_code``: every code of every item, given all before it."""
         logits, codes = module(batch["item_index"])
-        return {"next_code": next_code(logits, codes)}
+        smoothing = self.config.label_smoothing
+        return {"next_code": next_code(logits, codes, label_smoothing=smoothing)}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by constrained beam search."""

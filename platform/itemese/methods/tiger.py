@@ -48,6 +48,7 @@ class TigerConfig(MethodConfig):
         num_user_tokens: User ids are hashed into so many tokens, 2,000 in the paper; 0 leaves the
             user out. A request that names no user gets the token of the empty name.
         targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
+        label_smoothing: Share of each target code that is spread evenly over its level.
         beam_width: Prefixes kept while decoding.
         loss_weights: Multipliers of the loss terms.
     """
@@ -57,6 +58,7 @@ class TigerConfig(MethodConfig):
     network: Seq2SeqConfig = Seq2SeqConfig()
     num_user_tokens: int = Field(default=2000, ge=0)
     targets_per_history: int = Field(default=0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     beam_width: int = Field(default=20, ge=1)
     loss_weights: TigerLossWeights = TigerLossWeights()
 
@@ -97,7 +99,8 @@ class Tiger(Method):
         window, target, row = next_item_tasks(batch["item_index"], most)
         user = batch["user_token"][row] if self.config.num_user_tokens else None
         logits, codes = module(window, target, user)
-        return {"next_code": next_code(logits, codes)}
+        smoothing = self.config.label_smoothing
+        return {"next_code": next_code(logits, codes, label_smoothing=smoothing)}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by constrained beam search."""
