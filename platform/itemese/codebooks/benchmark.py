@@ -1,7 +1,7 @@
 """What each quantizer costs and gives: 12,101 items of 384 numbers (Amazon Beauty's), 4 x 256.
 
 The vectors are those of a finished embeddings artifact if the storage holds one of that size
-(``jobs/prepare.py jobs/recipes/tiger_beauty.yaml`` makes it), else simulated ones; the
+(``jobs/prepare.py jobs/recipes/tiger_beauty_paper.yaml`` makes it), else simulated ones; the
 names of the rows say which. All kinds are fitted in one process on one thread, and seconds are
 those of the processor, so that other work on the machine does not count.
 
