@@ -145,6 +145,17 @@ class Method(ABC):
     ) -> Ranking | ClickScores:
         """Rank the catalogue for each row (or score the given click); no gradient."""
 
+    def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:  # noqa: B027
+        """Let `predict` reuse what it computed from a user's earlier, shorter histories.
+
+        Called once where requests are answered; rankings stay those of a method that computes all
+        anew. The default keeps nothing.
+
+        Args:
+            module: Restored, in evaluation mode.
+            max_bytes: Memory for what is kept.
+        """
+
     def stages(self) -> tuple[Stage, ...]:
         """Phases of training, in order; empty for a training-free method."""
         return (Stage(),)

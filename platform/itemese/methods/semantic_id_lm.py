@@ -28,6 +28,7 @@ from itemese.models.backbone import BackboneConfig, build_backbone
 from itemese.models.decoding import beam_search
 from itemese.models.histories import pad_histories
 from itemese.models.item_language import ItemLanguageModel
+from itemese.models.prompt_cache import PromptCache
 from itemese.models.token_vectors import code_vectors, start_tokens
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.ranking import Candidates, Ranking
@@ -114,8 +115,19 @@ class SemanticIdLm(Method):
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by constrained beam search."""
         assert isinstance(module, ItemLanguageModel)
-        width = self.config.beam_width
-        return beam_search(module, batch["item_index"], k, beam_width=width, candidates=candidates)
+        return beam_search(
+            module,
+            batch["item_index"],
+            k,
+            beam_width=self.config.beam_width,
+            candidates=candidates,
+            prompt_cache=module.prompt_cache,
+        )
+
+    def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:
+        """Keep the keys and values of prompts; a user who comes back adds the newest items."""
+        assert isinstance(module, ItemLanguageModel)
+        module.prompt_cache = PromptCache(max_bytes)
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width and the length of an item in tokens."""

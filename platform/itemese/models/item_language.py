@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.models.exact import Runs
+from itemese.models.prompt_cache import PromptCache
 
 
 class ItemLanguageModel(nn.Module):
@@ -22,6 +23,7 @@ class ItemLanguageModel(nn.Module):
         code_sizes: Codes of each position.
         opening: Token before the first item.
         tree: Which codes may follow which.
+        prompt_cache: Keys and values of earlier prompts; None keeps none.
     """
 
     item_tokens: Tensor
@@ -45,6 +47,7 @@ class ItemLanguageModel(nn.Module):
         self.opening = opening
         self.tree = tree
         self.dropout = dropout
+        self.prompt_cache: PromptCache | None = None
 
     @property
     def code_length(self) -> int:

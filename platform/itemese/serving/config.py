@@ -20,6 +20,11 @@ class ServingConfig(Config):
         max_history: Longer histories are refused with 422; of those accepted the model reads
             the newest events that it has room for.
         num_threads: Threads of torch in a replica.
+        prompt_cache_mb: Memory of a replica for what its model computed from earlier histories,
+            MiB; a user who comes back with one more item costs that item only. 0 keeps nothing.
+        history_step: Of a history longer than the model reads, the oldest events leave so many at
+            a time: the model reads up to ``history_step - 1`` fewer than it could, and a returning
+            user's earlier prompt stays of use. 1 always reads the newest, as the evaluation does.
     """
 
     max_batch_size: int = Field(default=16, ge=1, le=4096)
@@ -28,6 +33,8 @@ class ServingConfig(Config):
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     max_history: int = Field(default=10_000, ge=1)
     num_threads: int = Field(default=1, ge=1, le=1024)
+    prompt_cache_mb: int = Field(default=256, ge=0)
+    history_step: int = Field(default=1, ge=1)
 
 
 class ServeArgs(ServingConfig):

@@ -37,13 +37,18 @@ class Recommender:
         bundle: What it was loaded from; its `state` is dropped once the module holds it.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(
+        self, bundle: Bundle, *, prompt_cache_bytes: int = 0, history_step: int = 1
+    ) -> None:
         self.bundle = bundle
         self.catalog = bundle.catalog
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method, self.module = _restore(bundle)
         self.module.to(self.device).eval()
+        if prompt_cache_bytes:
+            self.method.keep_prompts(self.module, prompt_cache_bytes)
         self._max_history = int(self.method.config.max_history)
+        self._history_step = min(history_step, self._max_history)
         evaluation = bundle.experiment.get("evaluation") or {}
         self.exclude_seen = bool(evaluation.get("exclude_seen", True))
         self._filters = ItemFilters(self.catalog)
@@ -51,14 +56,22 @@ class Recommender:
         self._popular = np.argsort(-self.catalog.train_count, kind="stable")
 
     @classmethod
-    def load(cls, uri: str | Path) -> "Recommender":
+    def load(
+        cls, uri: str | Path, *, prompt_cache_bytes: int = 0, history_step: int = 1
+    ) -> "Recommender":
         """Read a bundle, rebuild its method and prove it on one question.
+
+        Args:
+            uri: Of the bundle.
+            prompt_cache_bytes: Memory for what the model computed from earlier histories.
+            history_step: See `ServingConfig`.
 
         Raises:
             ArtifactError: The bundle is torn, does not fit its method, or answers nonsense.
             ConfigError: This version does not know the bundle's method.
         """
-        engine = cls(read_bundle(Folder.at(uri)))
+        bundle = read_bundle(Folder.at(uri))
+        engine = cls(bundle, prompt_cache_bytes=prompt_cache_bytes, history_step=history_step)
         engine.self_test()
         engine.bundle.state.clear()
         return engine
@@ -200,8 +213,10 @@ class Recommender:
         times = query.timestamps or (0,) * len(query.history)
         pairs = [
             (index_of[i], t) for i, t in zip(query.history, times, strict=True) if i in index_of
-        ][-self._max_history :]
-        history, timestamp = zip(*pairs, strict=True)
+        ]
+        surplus = max(0, len(pairs) - self._max_history)
+        dropped = -(-surplus // self._history_step) * self._history_step
+        history, timestamp = zip(*pairs[dropped:], strict=True)
         return Example(np.array(history, np.int32), np.array(timestamp, np.int64))
 
     def _ranked(self, queries: list[Query]) -> list[Answer]:

@@ -28,7 +28,11 @@ class Replica:
     def __init__(self, args: ServeArgs) -> None:
         torch.set_num_threads(args.num_threads)
         self._args = args
-        self._engine = Recommender.load(args.bundle)
+        self._engine = Recommender.load(
+            args.bundle,
+            prompt_cache_bytes=args.prompt_cache_mb << 20,
+            history_step=args.history_step,
+        )
         self._facts = self._engine.describe()
         # One thread computes, so that the event loop stays free to refuse and to tell its health.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")

@@ -55,14 +55,14 @@ def inputs(method):
     )
 
 
-@pytest.mark.parametrize("name", RANKING)
-def test_same_answers_from_the_bundle(name, tmp_path):
+def write(name, folder):
+    """Write a bundle of an untrained method; return it, its inputs and its module."""
     config = parse_method_config({"name": name, "max_history": 6, **SMALL.get(name, {})})
     method = method_of(config)
     built = inputs(method)
     module = method.build(built).eval()
     write_bundle(
-        Folder.at(tmp_path),
+        Folder.at(folder),
         experiment={"name": name, "seed": 1},
         method_config=config.model_dump(mode="json"),
         state={k: v.clone() for k, v in module.state_dict().items()},
@@ -72,6 +72,12 @@ def test_same_answers_from_the_bundle(name, tmp_path):
         metrics={},
         ancestry={},
     )
+    return method, built, module
+
+
+@pytest.mark.parametrize("name", RANKING)
+def test_same_answers_from_the_bundle(name, tmp_path):
+    method, built, module = write(name, tmp_path)
     engine = Recommender.load(tmp_path)
     history = [3, 7, 1]
     example = Example(np.array(history, np.int32), np.array([1, 2, 3]))
@@ -94,3 +100,35 @@ def test_same_answers_from_the_bundle(name, tmp_path):
             assert item.score == pytest.approx(ranked[item.item_id], rel=1e-4)
     only = engine.recommend(list(asked), k=5, filter={"item_id": ["i00", "i11", "i07"]})
     assert {item.item_id for item in only} <= {"i00", "i11"}, "i07 was seen"
+
+
+@pytest.mark.parametrize("name", RANKING)
+@pytest.mark.parametrize("step", [1, 3])
+def test_what_is_kept_of_earlier_histories_changes_no_answer(name, step, tmp_path):
+    write(name, tmp_path)
+    plain = Recommender.load(tmp_path, history_step=step)
+    keeping = Recommender.load(tmp_path, history_step=step, prompt_cache_bytes=1 << 20)
+    rng = np.random.default_rng(0)
+    items = [f"i{n:02}" for n in rng.integers(0, NUM_ITEMS, 14)]
+    for stop in range(1, 15):
+        queries = [Query(tuple(items[:stop]), k=5), Query(tuple(items[::-1][:stop]), k=5)]
+        for one, other in zip(plain.answers(queries), keeping.answers(queries), strict=True):
+            assert [item.item_id for item in one.items] == [item.item_id for item in other.items]
+            assert [item.score for item in one.items] == pytest.approx(
+                [item.score for item in other.items], abs=1e-4
+            )
+    cache = getattr(keeping.module, "prompt_cache", None)
+    assert (cache is not None) == (name == "semantic_id_lm")
+    if cache is not None:
+        # Lengths 1..6 grow 5 times; then the window slides, or grows from 4 to 6 by steps of 3.
+        assert cache.hits == 2 * (5 if step == 1 else 10)
+
+
+def test_old_events_leave_the_window_by_steps(tmp_path):
+    write("popularity", tmp_path)
+    engine = Recommender.load(tmp_path, history_step=4)
+    lengths = []
+    for size in range(1, 16):
+        example = engine._example(Query(tuple(["i01"] * size)))
+        lengths.append(len(example.history))
+    assert lengths == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 3, 4, 5, 6, 3]
