@@ -41,10 +41,17 @@ def _decode(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     return benchmark_decoding(PrefixTrie.from_codes, rounds=repeats)
 
 
+def _serve(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    from itemese.serving.benchmark import benchmark_serving
+
+    return benchmark_serving(storage, rounds=repeats)
+
+
 _BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
     "decode": _decode,
     "group": _group,
     "quantize": _quantize,
+    "serve": _serve,
     "train": _train,
 }
 NAMES = tuple(_BY_NAME)
@@ -56,7 +63,8 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
     Args:
         name: ``group`` (events into histories, beside polars), ``train`` (Ray Train beside the
             bare loop, bucketed batches beside padded ones), ``quantize`` (every quantizer on one
-            catalogue's vectors) or ``decode`` (beam search beside Hugging Face's `generate`).
+            catalogue's vectors), ``decode`` (beam search beside Hugging Face's `generate`) or
+            ``serve`` (requests through HTTP beside the engine alone).
         sizes: Numbers of events, for ``group``.
         repeats: Runs of each side; medians count, for ``decode`` the fastest.
         storage: Scratch folder; ``quantize`` takes real vectors from there if it holds any.

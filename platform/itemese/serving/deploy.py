@@ -95,8 +95,8 @@ def deploy(
             cluster.connect()
             stack.callback(cluster.shut_down)
         port, started = _listen(host, port)
-        if started and not ours:  # else Serve ends with its cluster
-            stack.callback(serve.shutdown)
+        if started:  # a Serve in a cluster of ours ends with it, but its handle would stay
+            stack.callback(_forget_serve if ours else serve.shutdown)
         url = f"http://{_reachable(host)}:{port}"
         if APPLICATION in serve.status().applications:
             message = (
@@ -215,6 +215,13 @@ def _running_address() -> tuple[str, int] | None:
 
     client = _get_global_client(raise_if_no_controller_running=False)
     return None if client is None else (client.http_config.host, client.http_config.port)
+
+
+def _forget_serve() -> None:
+    """Drop this process's handle on Serve, so that the next cluster gets a new one."""
+    from ray.serve.context import _set_global_client  # no public call does only this
+
+    _set_global_client(None)
 
 
 def _start(target: serve.Application) -> None:

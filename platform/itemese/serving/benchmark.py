@@ -1,0 +1,143 @@
+"""What a request costs through HTTP, beside the same question put to the engine in this process.
+
+Bundles of untrained models are written, loaded and served: a semantic-ID language model of the size
+of the Beauty recipe (12,101 items, 3 x 256 codes and a suffix, histories of 50 items, 20 beams) and
+a SASRec. Untrained weights cost what trained ones do. Requests come one after the other; a
+"returning" user asks again and again with one more item (50 to 99 of them), others share nothing.
+
+Shapes: I items.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from itemese.artifacts import Folder
+from itemese.bundle import write_bundle
+from itemese.methods.base import Inputs, Need, method_of, parse_method_config
+from itemese.randomness import numpy_generator
+from itemese.schema import Catalog, SemanticIds
+from itemese.serving.config import ServingConfig
+from itemese.serving.deploy import deploy
+from itemese.serving.engine import Recommender
+from itemese.serving.load import measure
+
+Row = dict[str, Any]
+
+NUM_ITEMS = 12_101
+HISTORY = 50
+NUM_REQUESTS = 100
+LANGUAGE_MODEL = {
+    "name": "semantic_id_lm",
+    "max_history": 2 * HISTORY,
+    "beam_width": 20,
+    "backbone": {"dim": 128, "num_layers": 4, "num_heads": 4, "hidden_dim": 512},
+}
+SASREC = {"name": "sasrec", "max_history": HISTORY, "dim": 64}
+
+
+def benchmark_serving(storage: str, *, rounds: int = 3, seed: int = 0) -> list[Row]:
+    """Serve both models on a free port and measure them.
+
+    Args:
+        storage: Folder for the bundles.
+        rounds: Repetitions of each measurement; the least median counts.
+        seed: Of weights, codes and histories.
+
+    Returns:
+        Rows ``{"name", "value", "unit", "bar", "holds"}``; milliseconds of wall-clock time.
+
+    Raises:
+        ConfigError: No room in the cluster, or no free port.
+    """
+    draw = numpy_generator(seed, "serving/benchmark")
+    rows = []
+    for settings, bar in ((LANGUAGE_MODEL, 50.0), (SASREC, 10.0)):
+        name = str(settings["name"])
+        uri = write_untrained(storage, settings, seed=seed)
+        new = [{"history": _history(draw, HISTORY), "k": 10} for _ in range(NUM_REQUESTS)]
+        alone = min(_in_process(uri, new) for _ in range(rounds))
+        with deploy(uri, port=0, settings=ServingConfig()) as service:
+            served = [measure(service.url, new, service.token) for _ in range(rounds)]
+            again = [measure(service.url, _growing(draw), service.token) for _ in range(rounds)]
+        best = min(served, key=lambda facts: facts["p50_ms"])
+        errors = sum(facts["errors"] for facts in [*served, *again])
+        rows += [
+            _row(f"{name}/engine_p50", alone, "ms"),
+            _row(f"{name}/http_p50", best["p50_ms"], "ms", bar),
+            _row(f"{name}/http_p95", best["p95_ms"], "ms"),
+            _row(f"{name}/http_hop_p50", best["p50_ms"] - alone, "ms", 5.0),
+            _row(f"{name}/returning_p50", min(facts["p50_ms"] for facts in again), "ms"),
+            _row(f"{name}/errors", errors, "requests", 0.0),
+        ]
+    return rows
+
+
+def write_untrained(storage: str, settings: Mapping[str, Any], *, seed: int) -> str:
+    """Write a bundle of a method as it begins, over random codes; return its place."""
+    config = parse_method_config(dict(settings))
+    method = method_of(config)
+    names = [f"item {n}" for n in range(NUM_ITEMS)]
+    table = pa.table({"item_id": names, "title": names, "train_count": np.ones(NUM_ITEMS, int)})
+    catalog = Catalog.from_table(table)
+    ids = _random_ids(seed) if Need.SEMANTIC_IDS in method.needs else None
+    module = method.build(Inputs(catalog, lambda: iter(()), seed=seed, semantic_ids=ids))
+    folder = Folder.at(storage).child(f"serving/{config.name}")
+    write_bundle(
+        folder,
+        experiment={"name": f"untrained_{config.name}", "seed": seed},
+        method_config=config.model_dump(mode="json"),
+        state=dict(module.state_dict()),
+        catalog=catalog,
+        semantic_ids=ids,
+        embeddings=None,
+        metrics={},
+        ancestry={},
+    )
+    return folder.uri
+
+
+def _random_ids(seed: int) -> SemanticIds:
+    """Return three random codes an item, and a fourth that numbers those that share them."""
+    draw = numpy_generator(seed, "serving/benchmark/codes")
+    codes = draw.integers(0, 256, (NUM_ITEMS, 3))
+    _, group = np.unique(codes, axis=0, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    sizes = np.diff(starts, append=NUM_ITEMS)
+    suffix = np.empty(NUM_ITEMS, np.int64)
+    suffix[order] = np.arange(NUM_ITEMS) - np.repeat(starts, sizes)
+    rows = np.concatenate([codes, suffix[:, None]], axis=1).astype(np.int32)
+    return SemanticIds(rows, (256, 256, 256, int(sizes.max())))
+
+
+def _history(draw: np.random.Generator, length: int) -> list[str]:
+    """Return that many distinct item_ids."""
+    return [f"item {n}" for n in draw.choice(NUM_ITEMS, length, replace=False)]
+
+
+def _growing(draw: np.random.Generator) -> list[Row]:
+    """Return the requests of one user who comes back with one more item each time."""
+    whole = _history(draw, 2 * HISTORY)
+    return [{"history": whole[:stop], "k": 10} for stop in range(HISTORY, 2 * HISTORY)]
+
+
+def _in_process(uri: str, bodies: Sequence[Mapping[str, Any]]) -> float:
+    """Return the median milliseconds of the same questions without HTTP."""
+    engine = Recommender.load(uri, prompt_cache_bytes=ServingConfig().prompt_cache_mb << 20)
+    times = []
+    for body in bodies:
+        started = time.perf_counter()
+        engine.recommend(body["history"], k=body["k"])
+        times.append(1000 * (time.perf_counter() - started))
+    return float(np.median(times))
+
+
+def _row(name: str, value: float, unit: str, bar: float | None = None) -> Row:
+    """Return one figure; it holds if it stays at or below its bar."""
+    holds = None if bar is None else value <= bar
+    figure = round(value, 2)
+    return {"name": f"serve/{name}", "value": figure, "unit": unit, "bar": bar, "holds": holds}
