@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from itemese import console
+from itemese.serving.config import ServingConfig
 from itemese.serving.deploy import deploy
 
 
@@ -17,9 +18,11 @@ def main(
     host: Annotated[str, typer.Option(help="Other than loopback needs a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
     replicas: Annotated[int, typer.Option(help="Processes that answer")] = 1,
+    users: Annotated[str | None, typer.Option(help="File that keeps users' histories")] = None,
 ) -> None:
     """Serve BUNDLE; clients send the token of $ITEMESE_TOKEN if it is set."""
-    with deploy(bundle, host=host, port=port, num_replicas=replicas) as service:
+    settings = ServingConfig(users=users)
+    with deploy(bundle, host=host, port=port, num_replicas=replicas, settings=settings) as service:
         print(f"{service.model} answers at {service.url}; documentation at {service.url}/docs")
         print("Ctrl-C stops it.", flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

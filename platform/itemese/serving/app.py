@@ -16,12 +16,13 @@ from itemese.serving.guard import Guard, Metrics
 from itemese.serving.messages import (
     Answered,
     Failed,
-    HistoryEvent,
     Item,
     RecommendRequest,
     ScoreRequest,
 )
-from itemese.serving.query import Answer, Event, Query, QueryError, split_events
+from itemese.serving.query import Answer, Query
+from itemese.serving.user_routes import HistoryOf, add_user_routes
+from itemese.serving.users import UserStore
 
 _FAILURES: dict[int | str, dict[str, Any]] = {
     status: {"model": Failed} for status in (401, 404, 413, 422, 500, 503)
@@ -45,14 +46,23 @@ class Service(Protocol):
             Busy: Too many requests at once.
         """
 
+    def forget(self) -> None:
+        """Empty what was kept of earlier requests."""
 
-def create_app(service: Service, settings: ServingConfig, token: str | None = None) -> FastAPI:
+
+def create_app(
+    service: Service,
+    settings: ServingConfig,
+    token: str | None = None,
+    users: UserStore | None = None,
+) -> FastAPI:
     """Return the application.
 
     Args:
         service: Answers.
         settings: Limits.
         token: What clients must send; None hears only this machine.
+        users: Keeps the histories of users who are named; None knows no names.
     """
     app = FastAPI(
         title="itemese",
@@ -64,6 +74,8 @@ def create_app(service: Service, settings: ServingConfig, token: str | None = No
     metrics = Metrics()
     app.add_middleware(Guard, token=token, max_body_bytes=settings.max_body_bytes, metrics=metrics)
     add_handlers(app)
+    add_user_routes(app, service, users)
+    history_of = HistoryOf(users, settings.max_history)
 
     async def answered(request: Request, query: Query) -> Answered:
         answer = await service.answer(query)
@@ -81,22 +93,10 @@ def create_app(service: Service, settings: ServingConfig, token: str | None = No
             request_id=request.state.request_id,
         )
 
-    def events(history: list[str | HistoryEvent]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        if len(history) > settings.max_history:
-            message = (
-                f"`history` must have at most {settings.max_history} events; got {len(history)}. "
-                "Send the newest."
-            )
-            raise QueryError(message)
-        plain: list[Event] = [
-            e if isinstance(e, str) else e.model_dump(exclude_none=True) for e in history
-        ]
-        return split_events(plain)
-
     @app.post("/v1/recommend")
     async def recommend(request: Request, body: RecommendRequest) -> Answered:
         """Recommend items for a history; an empty or unknown one gets the most popular items."""
-        items, times = events(body.history)
+        items, times = await history_of(body)
         query = Query(
             history=items,
             timestamps=times,
@@ -110,7 +110,7 @@ def create_app(service: Service, settings: ServingConfig, token: str | None = No
     @app.post("/v1/score")
     async def score(request: Request, body: ScoreRequest) -> Answered:
         """Score given items for a history; items that the model cannot score have null."""
-        items, times = events(body.history)
+        items, times = await history_of(body)
         return await answered(request, Query(items, times, score_items=tuple(body.item_ids)))
 
     @app.get("/v1/model")

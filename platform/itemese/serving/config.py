@@ -25,6 +25,8 @@ class ServingConfig(Config):
         history_step: Of a history longer than the model reads, the oldest events leave so many at
             a time: the model reads up to ``history_step - 1`` fewer than it could, and a returning
             user's earlier prompt stays of use. 1 always reads the newest, as the evaluation does.
+        users: SQLite file on a local disk that keeps the histories of users who are named by
+            ``user_id``; all replicas of a machine share it. None keeps none.
     """
 
     max_batch_size: int = Field(default=16, ge=1, le=4096)
@@ -35,6 +37,7 @@ class ServingConfig(Config):
     num_threads: int = Field(default=1, ge=1, le=1024)
     prompt_cache_mb: int = Field(default=256, ge=0)
     history_step: int = Field(default=1, ge=1)
+    users: str | None = Field(default=None, min_length=1)
 
 
 class ServeArgs(ServingConfig):

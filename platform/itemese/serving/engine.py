@@ -45,8 +45,8 @@ class Recommender:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method, self.module = _restore(bundle)
         self.module.to(self.device).eval()
-        if prompt_cache_bytes:
-            self.method.keep_prompts(self.module, prompt_cache_bytes)
+        self._prompt_cache_bytes = prompt_cache_bytes
+        self.forget()
         self._max_history = int(self.method.config.max_history)
         self._history_step = min(history_step, self._max_history)
         evaluation = bundle.experiment.get("evaluation") or {}
@@ -75,6 +75,11 @@ class Recommender:
         engine.self_test()
         engine.bundle.state.clear()
         return engine
+
+    def forget(self) -> None:
+        """Empty what was computed from earlier histories."""
+        if self._prompt_cache_bytes:
+            self.method.keep_prompts(self.module, self._prompt_cache_bytes)
 
     @property
     def name(self) -> str:

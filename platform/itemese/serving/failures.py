@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from itemese.config import nearest
-from itemese.serving.messages import RecommendRequest, ScoreRequest
+from itemese.serving.messages import EventsRequest, RecommendRequest, ScoreRequest
 from itemese.serving.query import QueryError
 
 _CODES = {
@@ -28,6 +28,7 @@ _ADDRESSES = "See /docs for the addresses."
 _REQUESTS: dict[str, type[BaseModel]] = {
     "/v1/recommend": RecommendRequest,
     "/v1/score": ScoreRequest,
+    "/v1/events": EventsRequest,
 }
 
 

@@ -17,7 +17,8 @@ _LOG = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 """Answered without a token: they tell no more than that the service is there."""
 
-PATHS = OPEN_PATHS | {"/v1/recommend", "/v1/score", "/v1/model", "/metrics"}
+PATHS = OPEN_PATHS | {"/v1/recommend", "/v1/score", "/v1/events", "/v1/model", "/metrics"}
+USERS_PATH = "/v1/users/"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -89,6 +90,7 @@ class Guard:
             message = "`service` must not fail; got an error of its own. Report the request_id."
             await failure(500, message, request_id)(scope, receive, answer)
         path = scope["path"] if scope["path"] in PATHS else "other"
+        path = "/v1/users" if scope["path"].startswith(USERS_PATH) else path
         self.metrics.requests.labels(path, str(status)).inc()
         self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
 

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from itemese.serving.config import MAX_K
 
 ItemId = Annotated[StrictStr, Field(min_length=1, max_length=512)]
+UserId = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+Seconds = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Value = StrictStr | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -20,7 +22,44 @@ class HistoryEvent(Message):
     """One event of a history; a bare item_id is the same without a time."""
 
     item_id: ItemId
-    timestamp: Annotated[int, Field(strict=True, ge=0, le=2**53)] | None = None
+    timestamp: Seconds | None = None
+
+
+class NewEvent(HistoryEvent):
+    """One event to keep; without a timestamp it happened now."""
+
+    event_id: Annotated[StrictStr, Field(min_length=1, max_length=128)] | None = Field(
+        default=None, description="A second event of the user with this id is not kept."
+    )
+
+
+class EventsRequest(Message):
+    """What a user did, to be kept."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"user_id": "u7", "events": [{"item_id": "260", "event_id": "c-81"}]}]
+        },
+    )
+
+    user_id: UserId
+    events: list[NewEvent] = Field(min_length=1, max_length=1000)
+
+
+class Kept(Message):
+    """The events are on the disk."""
+
+    num_new: int = Field(description="Events kept; those with a known event_id are not.")
+    request_id: str
+
+
+class Forgotten(Message):
+    """The user is erased."""
+
+    num_events: int = Field(description="Events that were erased.")
+    request_id: str
 
 
 class RecommendRequest(Message):
@@ -32,6 +71,7 @@ class RecommendRequest(Message):
         json_schema_extra={
             "examples": [
                 {"history": ["1", "260"], "k": 5},
+                {"user_id": "u7", "k": 5},
                 {
                     "history": [{"item_id": "1", "timestamp": 978300760}],
                     "k": 5,
@@ -42,7 +82,12 @@ class RecommendRequest(Message):
         },
     )
 
-    history: list[ItemId | HistoryEvent] = Field(description="Oldest first; may be empty.")
+    history: list[ItemId | HistoryEvent] | None = Field(
+        default=None, description="Oldest first; may be empty."
+    )
+    user_id: UserId | None = Field(
+        default=None, description="Instead of a history: that of the events kept for this user."
+    )
     k: int = Field(default=10, ge=1, le=MAX_K, strict=True, description="Items wanted.")
     exclude: list[ItemId] = Field(
         default=[], max_length=10_000, description="Items never to return."
@@ -67,7 +112,12 @@ class ScoreRequest(Message):
         json_schema_extra={"examples": [{"history": ["1", "260"], "item_ids": ["1196", "1210"]}]},
     )
 
-    history: list[ItemId | HistoryEvent] = Field(description="Oldest first; may be empty.")
+    history: list[ItemId | HistoryEvent] | None = Field(
+        default=None, description="Oldest first; may be empty."
+    )
+    user_id: UserId | None = Field(
+        default=None, description="Instead of a history: that of the events kept for this user."
+    )
     item_ids: list[ItemId] = Field(min_length=1, max_length=MAX_K)
 
 

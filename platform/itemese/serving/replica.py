@@ -17,6 +17,7 @@ from itemese.serving.config import ServeArgs
 from itemese.serving.engine import Recommender
 from itemese.serving.failures import Busy
 from itemese.serving.query import Answer, Query
+from itemese.serving.users import SqliteUsers
 
 TOKEN_VARIABLE = "ITEMESE_TOKEN"
 _SPARE_REQUESTS = 16
@@ -28,6 +29,8 @@ class Replica:
     def __init__(self, args: ServeArgs) -> None:
         torch.set_num_threads(args.num_threads)
         self._args = args
+        self._users = SqliteUsers(args.users) if args.users else None
+        self._erasures = self._users.num_erasures() if self._users else 0
         self._engine = Recommender.load(
             args.bundle,
             prompt_cache_bytes=args.prompt_cache_mb << 20,
@@ -42,7 +45,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve calls this in the replica, after the constructor."""
-        return create_app(self, self._args, self._args.token)
+        return create_app(self, self._args, self._args.token, self._users)
 
     def ready(self) -> bool:
         """Return True: a replica is reachable only after its constructor."""
@@ -68,7 +71,19 @@ class Replica:
     async def _batch(self, queries: list[Query]) -> list[Answer]:
         """Answer what came together by as few passes through the model as possible."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._engine.answers, queries)
+        return await loop.run_in_executor(self._worker, self._answers, queries)
+
+    def _answers(self, queries: list[Query]) -> list[Answer]:
+        """Answer, after emptying the caches if any replica has erased a user since."""
+        erasures = self._users.num_erasures() if self._users else 0
+        if erasures != self._erasures:
+            self._engine.forget()
+            self._erasures = erasures
+        return self._engine.answers(queries)
+
+    def forget(self) -> None:
+        """Empty what was kept of earlier requests, after the one that is being answered."""
+        self._worker.submit(self._engine.forget)
 
 
 def build(args: ServeArgs) -> serve.Application:

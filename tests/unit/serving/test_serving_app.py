@@ -13,6 +13,7 @@ from itemese.serving.config import ServingConfig
 from itemese.serving.engine import Recommender
 from itemese.serving.failures import Busy
 from itemese.serving.guard import is_loopback
+from itemese.serving.users import SqliteUsers
 
 HERE = ("127.0.0.1", 5)
 TOKEN = "a-long-secret-t\u00f6ken"
@@ -25,6 +26,7 @@ class Direct:
         self.engine = engine
         self.is_ready = True
         self.fault = None
+        self.forgot = 0
 
     def ready(self):
         return self.is_ready
@@ -37,18 +39,22 @@ class Direct:
             raise self.fault
         return self.engine.answers([query])[0]
 
+    def forget(self):
+        self.forgot += 1
+
 
 @pytest.fixture
-def world(bundle_of):
+def world(bundle_of, tmp_path):
+    users = SqliteUsers(tmp_path / "users.sqlite")
     service = Direct(Recommender.load(bundle_of()))
     limits = ServingConfig(max_body_bytes=20_000, max_history=50)
 
-    def client(token=None, address=HERE):
-        return TestClient(
-            create_app(service, limits, token), client=address, raise_server_exceptions=False
-        )
+    def client(token=None, address=HERE, keep=True):
+        app = create_app(service, limits, token, users if keep else None)
+        return TestClient(app, client=address, raise_server_exceptions=False)
 
-    return SimpleNamespace(service=service, client=client)
+    yield SimpleNamespace(service=service, client=client)
+    users.close()
 
 
 @pytest.fixture
@@ -78,6 +84,54 @@ def test_recommend(client, world):
     assert body["unknown_items"] == ["zz"]
     assert body["cold_start"] is False
     assert 0 < body["latency_ms"] < 60_000
+
+
+def test_a_user_is_asked_for_by_name(client):
+    def asked(**more):
+        answer = client.post("/v1/recommend", json={"user_id": "u/é 1", **more})
+        assert answer.status_code == 200, answer.text
+        return [item["item_id"] for item in answer.json()["items"]]
+
+    assert asked(k=2) == ["b", "d"], "nothing is known yet"
+    events = [{"item_id": "e", "event_id": "1"}, {"item_id": "zz"}, {"item_id": "d"}]
+    kept = client.post("/v1/events", json={"user_id": "u/é 1", "events": events})
+    assert kept.json()["num_new"] == 3
+    again = client.post("/v1/events", json={"user_id": "u/é 1", "events": events[:1]})
+    assert again.json()["num_new"] == 0
+    assert asked(k=2) == ["c", "b"]
+    score = client.post("/v1/score", json={"user_id": "u/é 1", "item_ids": ["a"]}).json()
+    assert score["items"][0]["score"] is not None
+    assert score["unknown_items"] == ["zz"]
+
+
+def test_a_user_is_forgotten_with_what_was_computed(client, world):
+    client.post("/v1/events", json={"user_id": "u/1", "events": [{"item_id": "e"}]})
+    gone = client.delete("/v1/users/u%2F1")
+    assert gone.json()["num_events"] == 1
+    assert world.service.forgot == 1
+    assert client.post("/v1/recommend", json={"user_id": "u/1"}).json()["cold_start"] is True
+    assert 'path="/v1/users"' in client.get("/metrics").text
+    assert "u/1" not in client.get("/metrics").text
+
+
+def test_users_need_a_store_and_one_source_of_history(client, world):
+    both = client.post("/v1/recommend", json={"history": ["a"], "user_id": "u"})
+    assert "got both" in fault(both, 422, "user_id")
+    for events in ([], [{"item_id": "a"}] * 1001, [{"item_id": "a", "event_id": ""}], "a"):
+        answer = client.post("/v1/events", json={"user_id": "u", "events": events})
+        assert answer.status_code == 422
+    fault(
+        client.post("/v1/events", json={"user_id": "", "events": [{"item_id": "a"}]}),
+        422,
+        "user_id",
+    )
+    without = world.client(keep=False)
+    for answer in (
+        without.post("/v1/recommend", json={"user_id": "u"}),
+        without.post("/v1/events", json={"user_id": "u", "events": [{"item_id": "a"}]}),
+        without.delete("/v1/users/u"),
+    ):
+        assert "keeps no histories" in fault(answer, 422, "user_id")
 
 
 def test_events_with_times_exclude_and_filter(client):
