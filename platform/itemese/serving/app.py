@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -19,6 +20,7 @@ from itemese.serving.messages import (
     Item,
     RecommendRequest,
     ScoreRequest,
+    Why,
 )
 from itemese.serving.query import Answer, Query
 from itemese.serving.user_routes import HistoryOf, add_user_routes
@@ -82,7 +84,13 @@ def create_app(
         metrics.cold_starts.inc(int(answer.cold_start))
         metrics.unknown_items.inc(len(answer.unknown_items))
         items = [
-            Item(item_id=i.item_id, title=i.title, score=_plain(i.score)) for i in answer.items
+            Item(
+                item_id=item.item_id,
+                title=item.title,
+                score=_plain(item.score),
+                explanation=item.explanation and Why.model_validate(asdict(item.explanation)),
+            )
+            for item in answer.items
         ]
         return Answered(
             items=items,
@@ -93,7 +101,7 @@ def create_app(
             request_id=request.state.request_id,
         )
 
-    @app.post("/v1/recommend")
+    @app.post("/v1/recommend", response_model_exclude_defaults=True)
     async def recommend(request: Request, body: RecommendRequest) -> Answered:
         """Recommend items for a history; an empty or unknown one gets the most popular items."""
         items, times = await history_of(body)
@@ -104,14 +112,17 @@ def create_app(
             exclude=tuple(body.exclude),
             filter=body.filter,
             exclude_seen=body.exclude_seen,
+            explain=body.explain,
         )
         return await answered(request, query)
 
-    @app.post("/v1/score")
+    @app.post("/v1/score", response_model_exclude_defaults=True)
     async def score(request: Request, body: ScoreRequest) -> Answered:
         """Score given items for a history; items that the model cannot score have null."""
         items, times = await history_of(body)
-        return await answered(request, Query(items, times, score_items=tuple(body.item_ids)))
+        wanted = tuple(body.item_ids)
+        query = Query(items, times, score_items=wanted, explain=body.explain)
+        return await answered(request, query)
 
     @app.get("/v1/model")
     async def model() -> dict[str, Any]:

@@ -18,10 +18,12 @@ from itemese.methods.base import Inputs, Method, Task, method_of, parse_method_c
 from itemese.ranking import Candidates, Ranking
 from itemese.schema import Example
 from itemese.serving.config import MAX_K
+from itemese.serving.explanation import Explainer
 from itemese.serving.filters import ItemFilters
 from itemese.serving.query import (
     Answer,
     Event,
+    Explanation,
     Filter,
     Query,
     QueryError,
@@ -52,6 +54,8 @@ class Recommender:
         evaluation = bundle.experiment.get("evaluation") or {}
         self.exclude_seen = bool(evaluation.get("exclude_seen", True))
         self._filters = ItemFilters(self.catalog)
+        ids = bundle.semantic_ids
+        self._explainer = Explainer(self.catalog, ids) if ids is not None else None
         # Most popular first; equal counts go to the lower index.
         self._popular = np.argsort(-self.catalog.train_count, kind="stable")
 
@@ -267,9 +271,11 @@ class Recommender:
         """Name the items; padding (-1) falls away."""
         catalog = self.catalog
         found = {i: s for i, s in zip(items, scores, strict=True) if i >= 0}
+        explained = self._explained(query, list(found))
         if query.score_items is None:
             rows = [
-                Recommendation(catalog.item_ids[i], catalog.titles[i], s) for i, s in found.items()
+                Recommendation(catalog.item_ids[i], catalog.titles[i], s, explained.get(i))
+                for i, s in found.items()
             ]
         else:
             rows = []
@@ -277,8 +283,16 @@ class Recommender:
                 index = catalog.index_of.get(item_id)
                 title = item_id if index is None else catalog.titles[index]
                 score = None if index is None else found.get(index)
-                rows.append(Recommendation(item_id, title, score))
+                why = None if index is None else explained.get(index)
+                rows.append(Recommendation(item_id, title, score, why))
         return Answer(rows, self._unknown(query), cold)
+
+    def _explained(self, query: Query, items: list[int]) -> dict[int, Explanation]:
+        """Return why each item, if the query asks and the model has semantic IDs."""
+        if not query.explain or self._explainer is None:
+            return {}
+        history = self._known(query.history).tolist()
+        return {item: self._explainer.explain(item, history) for item in items}
 
 
 def _restore(bundle: Bundle) -> tuple[Method, torch.nn.Module]:

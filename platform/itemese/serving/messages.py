@@ -101,6 +101,7 @@ class RecommendRequest(Message):
         default=None,
         description="Leave out the history's items; by default as the model was evaluated.",
     )
+    explain: StrictBool = Field(default=False, description="Say why, for each item.")
 
 
 class ScoreRequest(Message):
@@ -119,6 +120,23 @@ class ScoreRequest(Message):
         default=None, description="Instead of a history: that of the events kept for this user."
     )
     item_ids: list[ItemId] = Field(min_length=1, max_length=MAX_K)
+    explain: StrictBool = Field(default=False, description="Say why, for each item.")
+
+
+class RelatedItem(Message):
+    """An item whose semantic ID begins like another's."""
+
+    item_id: str
+    title: str
+    shared_codes: int = Field(description="First codes that both have.")
+
+
+class Why(Message):
+    """What an item's semantic ID tells."""
+
+    codes: list[int] = Field(description="The item's semantic ID.")
+    siblings: list[RelatedItem] = Field(description="Items that share most of its first codes.")
+    nearest: RelatedItem | None = Field(description="The item of the history that does.")
 
 
 class Item(Message):
@@ -127,6 +145,9 @@ class Item(Message):
     item_id: str
     title: str
     score: float | None = Field(description="Comparable within this answer; null if it has none.")
+    explanation: Why | None = Field(
+        default=None, description="If it was asked for and the model has semantic IDs."
+    )
 
 
 class Answered(Message):

@@ -24,6 +24,36 @@ class QueryError(DataError):
 
 
 @dataclass(frozen=True)
+class Related:
+    """An item whose semantic ID begins like another's.
+
+    Attributes:
+        item_id: As in the input data.
+        title: As in the input data; escape it where it is shown.
+        shared_codes: First codes that both have.
+    """
+
+    item_id: str
+    title: str
+    shared_codes: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item was recommended, as far as its semantic ID tells.
+
+    Attributes:
+        codes: Its semantic ID.
+        siblings: Items of the catalogue that share most of its first codes.
+        nearest: The item of the history that does; None if none shares the first code.
+    """
+
+    codes: tuple[int, ...]
+    siblings: tuple[Related, ...]
+    nearest: Related | None
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """One recommended item.
 
@@ -32,11 +62,13 @@ class Recommendation:
         title: As in the input data, never altered; escape it where it is shown.
         score: What ranks; comparable within one answer only. None if the method gives the item
             no score.
+        explanation: If it was asked for and the model has semantic IDs.
     """
 
     item_id: str
     title: str
     score: float | None
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +85,7 @@ class Query:
             the model was evaluated with.
         score_items: If given, score exactly these item_ids instead of ranking the catalogue;
             `k`, `exclude`, `filter` and `exclude_seen` then have no effect.
+        explain: Whether items come with their explanation.
     """
 
     history: tuple[str, ...] = ()
@@ -62,6 +95,7 @@ class Query:
     filter: Filter | None = None
     exclude_seen: bool | None = None
     score_items: tuple[str, ...] | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True)
