@@ -3,9 +3,11 @@
 import math
 import time
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Request
+from fastapi import Query as Parameter
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
@@ -17,11 +19,14 @@ from itemese.serving.guard import Guard, Metrics
 from itemese.serving.messages import (
     Answered,
     Failed,
+    Found,
+    FoundItem,
     Item,
     RecommendRequest,
     ScoreRequest,
     Why,
 )
+from itemese.serving.pages import add_pages
 from itemese.serving.query import Answer, Query
 from itemese.serving.user_routes import HistoryOf, add_user_routes
 from itemese.serving.users import UserStore
@@ -39,6 +44,9 @@ class Service(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return what is known of the model, with its name under ``model``."""
+
+    def find(self, text: str, limit: int) -> list[tuple[str, str]]:
+        """Return item_id and title of the most popular items whose id or title holds `text`."""
 
     async def answer(self, query: Query) -> Answer:
         """Answer one query.
@@ -76,6 +84,7 @@ def create_app(
     metrics = Metrics()
     app.add_middleware(Guard, token=token, max_body_bytes=settings.max_body_bytes, metrics=metrics)
     add_handlers(app)
+    add_pages(app)
     add_user_routes(app, service, users)
     history_of = HistoryOf(users, settings.max_history)
 
@@ -123,6 +132,15 @@ def create_app(
         wanted = tuple(body.item_ids)
         query = Query(items, times, score_items=wanted, explain=body.explain)
         return await answered(request, query)
+
+    @app.get("/v1/items")
+    async def items(
+        search: Annotated[str, Parameter(min_length=1, max_length=100)],
+        limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+    ) -> Found:
+        """Find items whose id or title holds a text, in capitals or not."""
+        found = await run_in_threadpool(service.find, search, limit)
+        return Found(items=[FoundItem(item_id=item, title=title) for item, title in found])
 
     @app.get("/v1/model")
     async def model() -> dict[str, Any]:

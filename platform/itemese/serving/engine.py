@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from itemese.artifacts import Folder
@@ -175,6 +177,20 @@ class Recommender:
             for place, answer in zip(places, together, strict=True):
                 answers[place] = answer
         return [answer for answer in answers if answer is not None]
+
+    def find(self, text: str, limit: int) -> list[tuple[str, str]]:
+        """Return item_id and title of the most popular items whose id or title holds `text`.
+
+        Args:
+            text: In capitals or not.
+            limit: Items at most.
+        """
+        found = np.zeros(self.catalog.num_items, dtype=bool)
+        for texts in (self.catalog.item_ids, self.catalog.titles):
+            held = pc.match_substring(pa.array(texts, pa.string()), text, ignore_case=True)
+            found |= held.to_numpy(zero_copy_only=False)
+        first = self._popular[found[self._popular]][:limit].tolist()
+        return [(self.catalog.item_ids[item], self.catalog.titles[item]) for item in first]
 
     def describe(self) -> dict[str, Any]:
         """Return what ``GET /v1/model`` tells."""

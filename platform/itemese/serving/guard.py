@@ -11,13 +11,21 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from itemese.serving.failures import failure
+from itemese.serving.pages import PAGES
 
 _LOG = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+OPEN_PATHS = PAGES | {"/healthz", "/readyz", "/docs", "/openapi.json"}
 """Answered without a token: they tell no more than that the service is there."""
 
-PATHS = OPEN_PATHS | {"/v1/recommend", "/v1/score", "/v1/events", "/v1/model", "/metrics"}
+PATHS = OPEN_PATHS | {
+    "/v1/recommend",
+    "/v1/score",
+    "/v1/events",
+    "/v1/items",
+    "/v1/model",
+    "/metrics",
+}
 USERS_PATH = "/v1/users/"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

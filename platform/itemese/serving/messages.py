@@ -150,6 +150,19 @@ class Item(Message):
     )
 
 
+class FoundItem(Message):
+    """An item of the catalogue. The title is data: escape it before showing it as markup."""
+
+    item_id: str
+    title: str
+
+
+class Found(Message):
+    """Items of the catalogue."""
+
+    items: list[FoundItem] = Field(description="Most popular first.")
+
+
 class Answered(Message):
     """An answer."""
 

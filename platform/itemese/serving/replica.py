@@ -55,6 +55,10 @@ class Replica:
         """Return what is known of the model."""
         return self._facts
 
+    def find(self, text: str, limit: int) -> list[tuple[str, str]]:
+        """Return item_id and title of the most popular items whose id or title holds `text`."""
+        return self._engine.find(text, limit)
+
     async def answer(self, query: Query) -> Answer:
         """Answer a query in a batch with those that arrive at the same time."""
         self._engine.check(query)  # a bad query must not spoil its batch

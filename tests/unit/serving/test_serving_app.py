@@ -1,6 +1,7 @@
 """The HTTP application in this process, without Ray: answers, refusals, nonsense."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +39,9 @@ class Direct:
         if self.fault:
             raise self.fault
         return self.engine.answers([query])[0]
+
+    def find(self, text, limit):
+        return self.engine.find(text, limit)
 
     def forget(self):
         self.forgot += 1
@@ -112,6 +116,33 @@ def test_a_user_is_forgotten_with_what_was_computed(client, world):
     assert client.post("/v1/recommend", json={"user_id": "u/1"}).json()["cold_start"] is True
     assert 'path="/v1/users"' in client.get("/metrics").text
     assert "u/1" not in client.get("/metrics").text
+
+
+def test_items_are_found_by_id_and_title(client):
+    def found(**asked):
+        answer = client.get("/v1/items", params=asked)
+        assert answer.status_code == 200, answer.text
+        return [item["item_id"] for item in answer.json()["items"]]
+
+    assert found(search="A") == ["b", "d", "a"], "the most popular first"
+    assert found(search="a", limit=1) == ["b"]
+    assert found(search="EPS") == ["e"]
+    assert found(search="<script>") == ["b"]
+    assert found(search="nothing") == []
+    fault(client.get("/v1/items"), 422, "search")
+    fault(client.get("/v1/items", params={"search": "a", "limit": 0}), 422, "limit")
+
+
+def test_the_playground_is_served_and_may_load_nothing_else(world):
+    client = world.client(token=TOKEN)
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for place in re.findall(r'(?:src|href)="(playground/[^"]+)"', page.text):
+        assert client.get(f"/{place}").status_code == 200
+    assert "innerHTML" not in client.get("/playground/script.js").text
+    fault(client.get("/v1/items?search=a"), 401)
 
 
 def test_users_need_a_store_and_one_source_of_history(client, world):
