@@ -4,16 +4,51 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from itemese.codebooks.config import CodebooksConfig
 from itemese.config import Config, read_yaml, with_overrides
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.evaluation.config import EvaluationConfig
 from itemese.logs.config import LogsConfig
-from itemese.methods.base import MethodConfig, parse_method_config
+from itemese.methods.base import (
+    Method,
+    MethodConfig,
+    Need,
+    method_class,
+    method_names,
+    method_of,
+    parse_method_config,
+)
 from itemese.sequences.config import SequencesConfig
 from itemese.training.config import TrainingConfig
+
+
+class RecommenderConfig(Config):
+    """A conventional recommender that is trained first and handed, frozen, to the method.
+
+    Attributes:
+        method: Its settings; a method that encodes histories (``sasrec``, ``gru4rec``, ...).
+        training: Its loop. The events, the split and the seed are those of the experiment.
+    """
+
+    method: SerializeAsAny[MethodConfig]
+    training: TrainingConfig = TrainingConfig()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> MethodConfig:
+        return parse_method_config(values)
+
+    @field_validator("method")
+    @classmethod
+    def _encodes(cls, config: MethodConfig) -> MethodConfig:
+        method: Method = method_of(config)
+        if not method.encodes or method.needs:
+            known = [n for n in method_names() if method_class(n).encodes]
+            message = f"a method that encodes histories by itself, one of {', '.join(known)}"
+            raise ValueError(message)
+        return config
 
 
 class Experiment(Config):
@@ -28,6 +63,7 @@ class Experiment(Config):
         sequences: Filtering, order and split.
         embeddings: Item vectors; made only for methods that need them.
         codebooks: Semantic IDs; made only for methods that need them.
+        recommender: Trained before the method and handed to it; for methods that need one.
         method: The recommender; its `name` selects the settings that are allowed.
         training: The loop.
         evaluation: The protocol.
@@ -40,6 +76,7 @@ class Experiment(Config):
     sequences: SequencesConfig = SequencesConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     codebooks: CodebooksConfig = CodebooksConfig()
+    recommender: RecommenderConfig | None = None
     method: SerializeAsAny[MethodConfig]
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -48,6 +85,24 @@ class Experiment(Config):
     @classmethod
     def _by_name(cls, values: Any) -> MethodConfig:
         return parse_method_config(values)
+
+    @model_validator(mode="after")
+    def _has_its_recommender(self) -> Self:
+        needed = Need.RECOMMENDER in method_of(self.method).needs
+        if needed and self.recommender is None:
+            message = (
+                f"an experiment with a `recommender` section, because method {self.method.name!r} "
+                "reads a trained recommender's vectors; add recommender: {method: {name: sasrec}}"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def upstream(self) -> "Experiment":
+        """The experiment that trains the `recommender` section on the same data and seed."""
+        assert self.recommender is not None, "only asked for where the section was checked"
+        parts = {"method": self.recommender.method, "training": self.recommender.training}
+        return self.model_copy(update={**parts, "recommender": None})
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:

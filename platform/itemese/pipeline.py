@@ -23,11 +23,12 @@ from itemese.experiment import Experiment
 from itemese.logs.stage import VERSION as LOGS_VERSION
 from itemese.logs.stage import build_logs, fingerprint
 from itemese.methods.base import Method, Need, method_of
-from itemese.results import assemble_result
+from itemese.results import assemble_result, mean_gain, measure_costs
 from itemese.schema import Catalog, Embeddings, SemanticIds
 from itemese.sequences.stage import VERSION as SEQUENCES_VERSION
 from itemese.sequences.stage import build_sequences
 from itemese.training.config import TrainingConfig
+from itemese.training.inputs import TrainedRecommender
 from itemese.training.stage import VERSION as TRAINING_VERSION
 from itemese.training.stage import TrainingSpec, train_model
 
@@ -47,6 +48,7 @@ class Prepared:
     sequences: Artifact
     embeddings: Artifact | None
     codebooks: Artifact | None
+    recommender: Artifact | None = None
 
     def artifacts(self) -> dict[str, Artifact]:
         """Return those that exist, by stage."""
@@ -116,7 +118,10 @@ def prepare(experiment: Experiment, store: Store) -> Prepared:
                 ),
             )
         )
-    return Prepared(logs, sequences, embeddings, codebooks)
+    recommender = None
+    if Need.RECOMMENDER in needs:
+        recommender = train(experiment.upstream, store)
+    return Prepared(logs, sequences, embeddings, codebooks, recommender)
 
 
 class _TrainingKey(Config):
@@ -201,9 +206,17 @@ def _spec(
         sequences=prepared.sequences.folder,
         embeddings=prepared.embeddings.folder if prepared.embeddings else None,
         codebooks=prepared.codebooks.folder if prepared.codebooks else None,
+        recommender=_handed_on(experiment, prepared),
         checkpoints=store.root.child(f"checkpoints/{upstream}"),
         refit=refit,
     )
+
+
+def _handed_on(experiment: Experiment, prepared: Prepared) -> TrainedRecommender | None:
+    """Return the settings and the folder of the recommender that was trained for the method."""
+    if prepared.recommender is None:
+        return None
+    return TrainedRecommender(experiment.upstream.method, prepared.recommender.folder)
 
 
 def evaluate(experiment: Experiment, store: Store) -> Artifact:
@@ -223,6 +236,33 @@ def evaluate(experiment: Experiment, store: Store) -> Artifact:
             ),
         )
     )
+
+
+def costs(experiment: Experiment, store: Store) -> dict[str, float]:
+    """Return what the trained model costs: parameters, and milliseconds a prediction here and now.
+
+    It is no stage, because a time belongs to the machine and the moment.
+    """
+    made = {**prepare(experiment, store).artifacts(), "training": train(experiment, store)}
+    return measure_costs(experiment, method_of(experiment.method), made)
+
+
+def gain(
+    ours: Sequence[Experiment], theirs: Sequence[Experiment], store: Store, metric: str
+) -> dict[str, Any]:
+    """Return how much better one recipe ranks test users than another, with its interval.
+
+    Args:
+        ours: The same recipe on several seeds.
+        theirs: The other one on the same seeds.
+        store: Where artifacts live.
+        metric: For example ``"ndcg@10"``.
+    """
+    rows = [
+        [PerUser.read(evaluate(e, store).folder, "per_user.parquet") for e in side]
+        for side in (ours, theirs)
+    ]
+    return mean_gain(*rows, metric)
 
 
 def with_tie_twin(experiment: Experiment, store: Store) -> Artifact:

@@ -24,6 +24,8 @@ from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds,
 NUM_ITEMS = 30
 SMALL = {
     "sasrec": {"dim": 16, "dropout": 0.0},
+    "gru4rec": {"dim": 16, "hidden_dim": 32, "dropout": 0.0},
+    "caser": {"dim": 16, "num_horizontal": 8, "dropout": 0.0},
     "semantic_id_lm": {
         "dropout": 0.0,
         "beam_width": 30,
@@ -123,7 +125,8 @@ def seen(rows: list[Example]) -> torch.Tensor:
 
 def test_methods_are_found() -> None:
     expected = {"popularity", "recent_popularity", "item_knn", "transition_graph", "sasrec"}
-    assert expected | {"semantic_id_lm"} <= set(NAMES)
+    assert expected | {"semantic_id_lm", "gru4rec", "caser"} <= set(NAMES)
+    assert {n for n in NAMES if method_class(n).encodes} == {"sasrec", "gru4rec", "caser"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,6 +137,18 @@ def test_config_is_named_after_the_file_and_typed(name: str) -> None:
     stages = method_of(config).stages()
     assert not stages or sum(s.share for s in stages) == pytest.approx(1.0)
     assert all(isinstance(s, Stage) for s in stages)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if method_class(n).encodes])
+def test_an_encoder_hands_out_states_and_item_vectors(name: str) -> None:
+    method, module = make(name)
+    batch = method.collate(examples())
+    with torch.no_grad():
+        states, vectors = module.eval()(batch["item_index"])
+        shorter, _ = module(batch["item_index"][:, :-2])
+    assert vectors.shape[0] == NUM_ITEMS
+    assert states.shape == (*batch["item_index"].shape, vectors.shape[1])
+    torch.testing.assert_close(states[:, :-2], shorter)  # no state knows what follows it
 
 
 @pytest.mark.parametrize("name", NAMES)

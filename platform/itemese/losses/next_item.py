@@ -3,9 +3,29 @@
 Shapes: N targets, I items, D vector size, S negatives.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+NextItemLoss = Literal["full_softmax", "sampled_softmax", "bce"]
+
+
+def next_item_loss(
+    kind: NextItemLoss, states: Tensor, item_vectors: Tensor, targets: Tensor, num_negatives: int
+) -> Tensor:
+    """Return the loss of that name; ``sampled_softmax`` alone draws `num_negatives`.
+
+    >>> vectors = torch.ones(4, 2)
+    >>> next_item_loss("full_softmax", vectors[:1], vectors, torch.tensor([3]), 1).exp().round()
+    tensor(4.)
+    """
+    if kind == "sampled_softmax":
+        return sampled_softmax(states, item_vectors, targets, num_negatives)
+    if kind == "bce":
+        return binary_cross_entropy(states, item_vectors, targets)
+    return full_softmax(states, item_vectors, targets)
 
 
 def full_softmax(states: Tensor, item_vectors: Tensor, targets: Tensor) -> Tensor:

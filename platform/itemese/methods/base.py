@@ -41,6 +41,7 @@ class Need(StrEnum):
 
     EMBEDDINGS = "embeddings"
     SEMANTIC_IDS = "semantic_ids"
+    RECOMMENDER = "recommender"
 
 
 class LossWeights(Config):
@@ -72,6 +73,9 @@ class Inputs:
         embeddings: Item vectors, if `Need.EMBEDDINGS` is declared; in training also those that
             the semantic IDs were made of. A bundle holds them for `Need.EMBEDDINGS` only.
         semantic_ids: Item codes, if `Need.SEMANTIC_IDS` is declared.
+        recommender: A trained recommender that encodes, if `Need.RECOMMENDER` is declared: called
+            with ``item_index [B, T]``, it returns ``states [B, T, d]`` and item vectors
+            ``[I, d]``. Given in training only: a bundle holds no second model.
     """
 
     catalog: Catalog
@@ -79,6 +83,7 @@ class Inputs:
     seed: int = 0
     embeddings: Embeddings | None = None
     semantic_ids: SemanticIds | None = None
+    recommender: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,9 @@ class Method(ABC):
     task: ClassVar[Task] = Task.NEXT_ITEM
     needs: ClassVar[frozenset[Need]] = frozenset()
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    encodes: ClassVar[bool] = False
+    """Whether its module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item
+    vectors ``[I, d]``, so that it can be the `recommender` of another method."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -159,6 +167,12 @@ class Method(ABC):
     def stages(self) -> tuple[Stage, ...]:
         """Phases of training, in order; empty for a training-free method."""
         return (Stage(),)
+
+    def begin(self, module: nn.Module, stage: Stage) -> None:  # noqa: B027
+        """Tell the module which stage begins, or goes on after a restart; most need not know.
+
+        What it sets must not outlast training: a restored module is as after the last stage.
+        """
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return what a report should print of this method beside its scores (beam width, ...)."""

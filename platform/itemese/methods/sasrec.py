@@ -11,12 +11,12 @@ Shapes: B batch, T history length, D model size, I items.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from itemese.losses.next_item import binary_cross_entropy, full_softmax, sampled_softmax
+from itemese.losses.next_item import NextItemLoss, next_item_loss
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
 from itemese.models.histories import last_states, next_item_pairs, pad_histories
 from itemese.models.transformer import SequenceEncoder
@@ -48,7 +48,7 @@ class SasrecConfig(MethodConfig):
     num_layers: int = Field(default=2, ge=1)
     num_heads: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    loss: Literal["full_softmax", "sampled_softmax", "bce"] = "full_softmax"
+    loss: NextItemLoss = "full_softmax"
     num_negatives: int = Field(default=256, ge=1)
     loss_weights: SasrecLossWeights = SasrecLossWeights()
 
@@ -65,6 +65,7 @@ class Sasrec(Method):
 
     Config = SasrecConfig
     config: SasrecConfig
+    encodes: ClassVar[bool] = True
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
@@ -86,13 +87,9 @@ class Sasrec(Method):
         """Return ``next_item``: every item of the history predicts its successor."""
         inputs, targets, real = next_item_pairs(batch["item_index"])
         states, item_vectors = module(inputs)
-        states, targets = states[real], targets[real]
-        if self.config.loss == "sampled_softmax":
-            loss = sampled_softmax(states, item_vectors, targets, self.config.num_negatives)
-        elif self.config.loss == "bce":
-            loss = binary_cross_entropy(states, item_vectors, targets)
-        else:
-            loss = full_softmax(states, item_vectors, targets)
+        loss = next_item_loss(
+            self.config.loss, states[real], item_vectors, targets[real], self.config.num_negatives
+        )
         return {"next_item": loss}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:

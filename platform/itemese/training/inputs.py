@@ -1,15 +1,29 @@
 """Read the artifacts that a method declares it needs, and nothing else."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from itemese.artifacts import Folder
 from itemese.errors import ConfigError
-from itemese.methods.base import Inputs, Method, Need
+from itemese.methods.base import Inputs, Method, MethodConfig, Need, method_of
 from itemese.randomness import derive_seed
 from itemese.schema import Catalog, Embeddings, Histories, SemanticIds, Split
+
+
+@dataclass(frozen=True)
+class TrainedRecommender:
+    """A recommender that was trained before the method that reads it.
+
+    Attributes:
+        method: Its settings.
+        folder: Its training artifact.
+    """
+
+    method: MethodConfig
+    folder: Folder
 
 
 def load_inputs(
@@ -18,6 +32,7 @@ def load_inputs(
     sequences: Folder,
     embeddings: Folder | None = None,
     codebooks: Folder | None = None,
+    recommender: TrainedRecommender | None = None,
     seed: int = 0,
     until: Split = Split.TRAIN,
 ) -> Inputs:
@@ -29,6 +44,8 @@ def load_inputs(
         embeddings: The embeddings artifact, required for `Need.EMBEDDINGS`; read as well for
             `Need.SEMANTIC_IDS`, which are made of it, if it is given.
         codebooks: The codebooks artifact, required for `Need.SEMANTIC_IDS`.
+        recommender: Handed, frozen, to a method with `Need.RECOMMENDER`; a module that is only
+            restored needs none.
         seed: The experiment's.
         until: Newest split whose events count as training events.
 
@@ -50,7 +67,15 @@ def load_inputs(
     if Need.SEMANTIC_IDS in method.needs:
         ids = SemanticIds.read(_given(codebooks, "codebooks", method))
         ids.validate(catalog.num_items)
-    return Inputs(catalog, train, seed=seed, embeddings=vectors, semantic_ids=ids)
+    source = None
+    if Need.RECOMMENDER in method.needs and recommender is not None:
+        upstream = method_of(recommender.method)
+        tensors = recommender.folder.read_tensors("model.safetensors")
+        given = Inputs(catalog, train, seed=seed)
+        source = upstream.restore(given, tensors).eval().requires_grad_(False)
+    return Inputs(
+        catalog, train, seed=seed, embeddings=vectors, semantic_ids=ids, recommender=source
+    )
 
 
 def build_module(method: Method, inputs: Inputs) -> nn.Module:

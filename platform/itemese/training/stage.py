@@ -14,7 +14,7 @@ from itemese.schema import Split
 from itemese.training.checkpoints import snapshot
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
-from itemese.training.inputs import build_module, load_inputs
+from itemese.training.inputs import TrainedRecommender, build_module, load_inputs
 from itemese.training.loop import Hooks, fit
 from itemese.training.validation import Validator
 
@@ -39,6 +39,7 @@ class TrainingSpec:
         embeddings: The embeddings artifact, if the method needs it.
         codebooks: The codebooks artifact, if the method needs it.
         checkpoints: Where this run's checkpoints lie, the same after a restart.
+        recommender: A trained recommender, if the method needs it.
         refit: None selects the best state on validation events. Otherwise they are trained on
             as well, nothing is selected, and each stage ends after so many steps.
     """
@@ -51,6 +52,7 @@ class TrainingSpec:
     embeddings: Folder | None
     codebooks: Folder | None
     checkpoints: Folder
+    recommender: TrainedRecommender | None = None
     refit: tuple[int, ...] | None = None
 
     @property
@@ -191,6 +193,7 @@ def _build(method: Method, spec: TrainingSpec) -> nn.Module:
         sequences=spec.sequences,
         embeddings=spec.embeddings,
         codebooks=spec.codebooks,
+        recommender=spec.recommender,
         seed=spec.seed,
         until=spec.until,
     )

@@ -1,0 +1,90 @@
+"""GRU4Rec: a gated recurrent network reads the history; its state is compared with every item.
+
+Source: B. Hidasi, A. Karatzoglou, L. Baltrunas and D. Tikk, "Session-based Recommendations with
+    Recurrent Neural Networks", arXiv 1511.06939v4.
+Code: hidasib/GRU4Rec (Theano).
+Follows: 1511.06939 section 3.1 (GRU layers over item inputs, a score for each item).
+Differs: item vectors instead of one-hot inputs, tied with the output; the default loss is the full
+    softmax, not TOP1 with in-batch negatives (3.2.2), so that it stands beside SASRec on equal
+    terms; whole histories are rows, so no session-parallel batches are needed.
+Shapes: B batch, T history length, D item vector size, I items.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.losses.next_item import NextItemLoss, next_item_loss
+from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
+from itemese.models.histories import last_states, next_item_pairs, pad_histories
+from itemese.models.recurrent import RecurrentEncoder
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example
+
+
+class Gru4recLossWeights(LossWeights):
+    """GRU4Rec has one term."""
+
+    next_item: float = Field(default=1.0, ge=0)
+
+
+class Gru4recConfig(MethodConfig):
+    """Settings of GRU4Rec.
+
+    Attributes:
+        dim: Item vector size D.
+        hidden_dim: Units of each GRU layer.
+        num_layers: GRU layers.
+        dropout: Of inputs, between layers and of the states.
+        loss: ``full_softmax``, ``sampled_softmax`` or ``bce``.
+        num_negatives: Negatives of ``sampled_softmax``.
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    name: Literal["gru4rec"] = "gru4rec"
+    dim: int = Field(default=64, ge=1)
+    hidden_dim: int = Field(default=128, ge=1)
+    num_layers: int = Field(default=1, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    loss: NextItemLoss = "full_softmax"
+    num_negatives: int = Field(default=256, ge=1)
+    loss_weights: Gru4recLossWeights = Gru4recLossWeights()
+
+
+class Gru4rec(Method):
+    """See the module docstring."""
+
+    Config = Gru4recConfig
+    config: Gru4recConfig
+    encodes: ClassVar[bool] = True
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return a fresh encoder over the catalogue."""
+        return RecurrentEncoder(
+            inputs.catalog.num_items,
+            dim=self.config.dim,
+            hidden_dim=self.config.hidden_dim,
+            num_layers=self.config.num_layers,
+            dropout=self.config.dropout,
+        )
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(examples)
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return ``next_item``: every item of the history predicts its successor."""
+        inputs, targets, real = next_item_pairs(batch["item_index"])
+        states, item_vectors = module(inputs)
+        loss = next_item_loss(
+            self.config.loss, states[real], item_vectors, targets[real], self.config.num_negatives
+        )
+        return {"next_item": loss}
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank the catalogue by the dot product with the newest state."""
+        states, item_vectors = module(batch["item_index"])
+        scores = last_states(states, batch["item_index"]) @ item_vectors.T
+        return Ranking.from_scores(scores, k, candidates)
