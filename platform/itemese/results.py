@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,12 +15,14 @@ import transformers
 from itemese import __version__
 from itemese.artifacts import Artifact, Counts, Folder
 from itemese.evaluation.leakage import audit
+from itemese.evaluation.metrics import per_user
 from itemese.evaluation.peruser import PerUser
 from itemese.evaluation.ranking import Ranker, method_ranker, rank_users
 from itemese.evaluation.report import write_report
 from itemese.evaluation.summary import summarise
 from itemese.experiment import Experiment
 from itemese.methods.base import Method, count_parameters
+from itemese.randomness import numpy_generator
 from itemese.ranking import Candidates
 from itemese.schema import Catalog, Histories, Split
 from itemese.simulation.ceiling import oracle_ranker
@@ -170,10 +172,37 @@ def _health(artifacts: Mapping[str, Artifact]) -> Any:
     return codebooks.folder.read_json("health.json") if codebooks else None
 
 
-def _latency(ranker: Ranker, sequences: Folder, experiment: Experiment) -> dict[str, float]:
+def measure_costs(
+    experiment: Experiment, method: Method, artifacts: Mapping[str, Artifact]
+) -> dict[str, float]:
+    """Return what a trained model costs whoever serves it; nothing of the test split is read.
+
+    Args:
+        experiment: The whole configuration.
+        method: The one that was trained.
+        artifacts: What the method was built from, and ``training``.
+
+    Returns:
+        ``parameters``, and ``latency_p50_ms`` and ``latency_p95_ms`` of predictions for one
+        validation user at a time in this process, after as many unmeasured ones.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folders = artifacts_of(artifacts)
+    module = load_module(method, artifacts["training"].folder, folders, seed=experiment.seed)
+    ranker = method_ranker(method, module.to(device), device)
+    sequences = artifacts["sequences"].folder
+    _latency(ranker, sequences, experiment, Split.VALIDATION)  # first calls compile and allocate
+    found = _latency(ranker, sequences, experiment, Split.VALIDATION)
+    times = {f"latency_{quantile}_ms": value for quantile, value in found.items()}
+    return {"parameters": float(count_parameters(module)), **times}
+
+
+def _latency(
+    ranker: Ranker, sequences: Folder, experiment: Experiment, split: Split = Split.TEST
+) -> dict[str, float]:
     """Time single-user predictions in this process, milliseconds."""
-    block: Histories = next(iter(_non_empty(Histories.stream(sequences))))
-    targets = block.targets(Split.TEST)
+    block: Histories = next(iter(_non_empty(Histories.stream(sequences), split)))
+    targets = block.targets(split)
     seconds = []
     for row in range(min(LATENCY_REQUESTS, len(targets.row))):
         user, place = int(targets.row[row]), int(targets.place[row])
@@ -185,6 +214,55 @@ def _latency(ranker: Ranker, sequences: Folder, experiment: Experiment) -> dict[
     return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
 
 
-def _non_empty(blocks: Iterator[Histories]) -> Iterator[Histories]:
-    """Yield the blocks that hold a test target."""
-    return (block for block in blocks if len(block.targets(Split.TEST).row))
+def _non_empty(blocks: Iterator[Histories], split: Split) -> Iterator[Histories]:
+    """Yield the blocks that hold a target of the split."""
+    return (block for block in blocks if len(block.targets(split).row))
+
+
+GAIN_SAMPLES = 10_000
+"""Resamples of the users for the interval of a gain."""
+
+
+def mean_gain(
+    ours: Sequence[PerUser], theirs: Sequence[PerUser], metric: str, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return how much better one recipe ranks than another, each run on the same seeds.
+
+    A user's difference is first averaged over seeds, then users are resampled: the interval is
+    over users, and the seeds are those that were run.
+
+    Args:
+        ours: One a seed.
+        theirs: One a seed, in the same order, of the same users and targets.
+        metric: For example ``"ndcg@10"``.
+        seed: Of the resamples.
+
+    Returns:
+        ``metric``, means ``ours`` and ``theirs``, their ``difference`` with its 95 % interval
+        ``low`` to ``high``, ``users`` and ``seeds``.
+    """
+    pairs = list(zip(ours, theirs, strict=True))
+    differences, means = [], []
+    for us, them in pairs:
+        place = {user: row for row, user in enumerate(them.user_id)}
+        rows = np.array([place[user] for user in us.user_id])
+        assert (us.target == them.target[rows]).all(), "both must be ranked for the same targets"
+        first, second = per_user(metric, us.rank), per_user(metric, them.rank[rows])
+        differences.append(first - second)
+        means.append((first.mean(), second.mean()))
+    difference = np.mean(differences, axis=0)
+    values, counts = np.unique(difference, return_counts=True)
+    generator = numpy_generator(seed, f"results/gain/{metric}")
+    drawn = generator.multinomial(len(difference), counts / len(difference), size=GAIN_SAMPLES)
+    low, high = np.quantile(drawn @ values / len(difference), [0.025, 0.975])
+    us_mean, them_mean = np.mean(means, axis=0)
+    return {
+        "metric": metric,
+        "ours": float(us_mean),
+        "theirs": float(them_mean),
+        "difference": float(difference.mean()),
+        "low": float(low),
+        "high": float(high),
+        "users": len(difference),
+        "seeds": len(pairs),
+    }
