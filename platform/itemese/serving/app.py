@@ -48,8 +48,8 @@ class Service(Protocol):
     def find(self, text: str, limit: int) -> list[tuple[str, str]]:
         """Return item_id and title of the most popular items whose id or title holds `text`."""
 
-    async def answer(self, query: Query) -> Answer:
-        """Answer one query.
+    async def answer(self, query: Query, key: str) -> Answer:
+        """Answer one query; requests of one key are answered by one version of the model.
 
         Raises:
             QueryError: The query cannot be answered.
@@ -88,8 +88,10 @@ def create_app(
     add_user_routes(app, service, users)
     history_of = HistoryOf(users, settings.max_history)
 
-    async def answered(request: Request, query: Query) -> Answered:
-        answer = await service.answer(query)
+    async def answered(request: Request, query: Query, user_id: str | None) -> Answered:
+        answer = await service.answer(query, user_id or request.state.request_id)
+        seconds = time.perf_counter() - request.state.started
+        metrics.answers.labels(answer.model).observe(seconds)
         metrics.cold_starts.inc(int(answer.cold_start))
         metrics.unknown_items.inc(len(answer.unknown_items))
         items = [
@@ -103,8 +105,8 @@ def create_app(
         ]
         return Answered(
             items=items,
-            model=service.describe()["model"],
-            latency_ms=round(1000 * (time.perf_counter() - request.state.started), 3),
+            model=answer.model,
+            latency_ms=round(1000 * seconds, 3),
             unknown_items=answer.unknown_items,
             cold_start=answer.cold_start,
             request_id=request.state.request_id,
@@ -123,7 +125,7 @@ def create_app(
             exclude_seen=body.exclude_seen,
             explain=body.explain,
         )
-        return await answered(request, query)
+        return await answered(request, query, body.user_id)
 
     @app.post("/v1/score", response_model_exclude_defaults=True)
     async def score(request: Request, body: ScoreRequest) -> Answered:
@@ -131,7 +133,7 @@ def create_app(
         items, times = await history_of(body)
         wanted = tuple(body.item_ids)
         query = Query(items, times, score_items=wanted, explain=body.explain)
-        return await answered(request, query)
+        return await answered(request, query, body.user_id)
 
     @app.get("/v1/items")
     async def items(

@@ -25,6 +25,7 @@ class ServingConfig(Config):
         history_step: Of a history longer than the model reads, the oldest events leave so many at
             a time: the model reads up to ``history_step - 1`` fewer than it could, and a returning
             user's earlier prompt stays of use. 1 always reads the newest, as the evaluation does.
+        registry_seconds: How often a replica looks whether its registry names another bundle.
         users: SQLite file on a local disk that keeps the histories of users who are named by
             ``user_id``; all replicas of a machine share it. None keeps none.
     """
@@ -37,6 +38,7 @@ class ServingConfig(Config):
     num_threads: int = Field(default=1, ge=1, le=1024)
     prompt_cache_mb: int = Field(default=256, ge=0)
     history_step: int = Field(default=1, ge=1)
+    registry_seconds: float = Field(default=1.0, gt=0, le=3600)
     users: str | None = Field(default=None, min_length=1)
 
 
@@ -44,7 +46,8 @@ class ServeArgs(ServingConfig):
     """Arguments of the application builder, as a Serve config file gives them.
 
     Attributes:
-        bundle: URI or path of the bundle; replicas must be able to read it.
+        bundle: URI or path of the bundle, or of a registry whose champion answers; replicas must
+            be able to read it.
         token: What clients must send as ``Authorization: Bearer ...``. Serve shows arguments in
             its status page, so prefer the environment variable ``ITEMESE_TOKEN``. Without a
             token only clients on the same machine are answered.

@@ -20,6 +20,7 @@ from itemese.bundle import verify_bundle
 from itemese.errors import ArtifactError, ConfigError
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.guard import is_loopback
+from itemese.serving.registry import is_registry, read_registry
 from itemese.serving.replica import TOKEN_VARIABLE, application
 
 APPLICATION = "itemese"
@@ -67,7 +68,7 @@ def deploy(
     application is then removed from it. One service runs in a cluster at a time.
 
     Args:
-        bundle_uri: Folder of the bundle; every node must be able to read it.
+        bundle_uri: Folder of a bundle, or of a registry; every node must be able to read it.
         host: Address to listen on. Any but this machine's own needs a token.
         port: 0 picks a free one.
         token: Bearer token; taken from ITEMESE_TOKEN if None.
@@ -85,7 +86,8 @@ def deploy(
     """
     token = token or os.environ.get(TOKEN_VARIABLE) or None
     require_token(host, token)
-    verify_bundle(Folder.at(bundle_uri))
+    place = Folder.at(bundle_uri)
+    verify_bundle(place.child(read_registry(place).champion) if is_registry(place) else place)
     values = (settings or ServingConfig()).model_dump()
     args = ServeArgs.parse({**values, "bundle": bundle_uri, "token": token}, where="serving")
     _quiet()

@@ -301,7 +301,7 @@ class Recommender:
                 score = None if index is None else found.get(index)
                 why = None if index is None else explained.get(index)
                 rows.append(Recommendation(item_id, title, score, why))
-        return Answer(rows, self._unknown(query), cold)
+        return Answer(rows, self._unknown(query), cold, self.name)
 
     def _explained(self, query: Query, items: list[int]) -> dict[int, Explanation]:
         """Return why each item, if the query asks and the model has semantic IDs."""

@@ -46,6 +46,13 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self.answers = Histogram(
+            "itemese_answer_seconds",
+            "Time until a model's answer was ready.",
+            ["model"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
         self.cold_starts = Counter(
             "itemese_cold_starts", "Answers without a known item.", registry=self.registry
         )

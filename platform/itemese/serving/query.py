@@ -108,11 +108,13 @@ class Answer:
             catalogue lacks, each once, in order.
         cold_start: Nothing in the history was known, so the most popular items were returned
             with their number of training events as score.
+        model: Name of the model that answered.
     """
 
     items: list[Recommendation]
     unknown_items: list[str] = field(default_factory=list)
     cold_start: bool = False
+    model: str = ""
 
 
 def split_events(history: Sequence[Event]) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -18,30 +18,30 @@ from itemese.serving.engine import Recommender
 from itemese.serving.failures import Busy
 from itemese.serving.query import Answer, Query
 from itemese.serving.users import SqliteUsers
+from itemese.serving.versions import Versions
 
 TOKEN_VARIABLE = "ITEMESE_TOKEN"
 _SPARE_REQUESTS = 16
 
 
 class Replica:
-    """Answers from one bundle; the constructor returns only when the model is warm."""
+    """Answers from a bundle, or from those that a registry names.
+
+    The constructor returns only when the model is warm.
+    """
 
     def __init__(self, args: ServeArgs) -> None:
         torch.set_num_threads(args.num_threads)
         self._args = args
         self._users = SqliteUsers(args.users) if args.users else None
         self._erasures = self._users.num_erasures() if self._users else 0
-        self._engine = Recommender.load(
-            args.bundle,
-            prompt_cache_bytes=args.prompt_cache_mb << 20,
-            history_step=args.history_step,
-        )
-        self._facts = self._engine.describe()
+        self._versions = Versions(args.bundle, self._load)
         # One thread computes, so that the event loop stays free to refuse and to tell its health.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._waiting = 0
         self._batch.set_max_batch_size(args.max_batch_size)
         self._batch.set_batch_wait_timeout_s(args.batch_wait_seconds)
+        self._versions.follow(args.registry_seconds)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve calls this in the replica, after the constructor."""
@@ -52,42 +52,66 @@ class Replica:
         return True
 
     def describe(self) -> dict[str, Any]:
-        """Return what is known of the model."""
-        return self._facts
+        """Return what is known of the champion and, under ``canary``, of what is tried out."""
+        now = self._versions.now
+        facts = now.champion.describe()
+        if now.canary is not None:
+            facts["canary"] = {**now.canary.describe(), "share": now.share}
+        return facts
 
     def find(self, text: str, limit: int) -> list[tuple[str, str]]:
         """Return item_id and title of the most popular items whose id or title holds `text`."""
-        return self._engine.find(text, limit)
+        return self._versions.now.champion.find(text, limit)
 
-    async def answer(self, query: Query) -> Answer:
-        """Answer a query in a batch with those that arrive at the same time."""
-        self._engine.check(query)  # a bad query must not spoil its batch
+    async def answer(self, query: Query, key: str) -> Answer:
+        """Answer a query in a batch with those that arrive at the same time.
+
+        Args:
+            query: The question.
+            key: Requests of one key get one version's answers while a canary is tried out.
+        """
+        engine = self._versions.now.engine(key)
+        engine.check(query)  # a bad query must not spoil its batch
         if self._waiting >= self._args.max_waiting:
             raise Busy
         self._waiting += 1
         try:
-            answer: Answer = await self._batch(query)
+            answer: Answer = await self._batch((engine, query))
         finally:
             self._waiting -= 1
         return answer
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.001)  # type: ignore[untyped-decorator]
-    async def _batch(self, queries: list[Query]) -> list[Answer]:
-        """Answer what came together by as few passes through the model as possible."""
+    async def _batch(self, asked: list[tuple[Recommender, Query]]) -> list[Answer]:
+        """Answer what came together by as few passes through the models as possible."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._answers, queries)
+        return await loop.run_in_executor(self._worker, self._answers, asked)
 
-    def _answers(self, queries: list[Query]) -> list[Answer]:
+    def _answers(self, asked: list[tuple[Recommender, Query]]) -> list[Answer]:
         """Answer, after emptying the caches if any replica has erased a user since."""
         erasures = self._users.num_erasures() if self._users else 0
         if erasures != self._erasures:
-            self._engine.forget()
+            self._forget()
             self._erasures = erasures
-        return self._engine.answers(queries)
+        answers: dict[int, Answer] = {}
+        for engine in {id(engine): engine for engine, _ in asked}.values():
+            places = [place for place, (asker, _) in enumerate(asked) if asker is engine]
+            found = engine.answers([asked[place][1] for place in places])
+            answers.update(zip(places, found, strict=True))
+        return [answers[place] for place in range(len(asked))]
 
     def forget(self) -> None:
-        """Empty what was kept of earlier requests, after the one that is being answered."""
-        self._worker.submit(self._engine.forget)
+        """Empty what was kept of earlier requests, after those that are being answered."""
+        self._worker.submit(self._forget)
+
+    def _forget(self) -> None:
+        for engine in self._versions.now.engines():
+            engine.forget()
+
+    def _load(self, uri: str) -> Recommender:
+        args = self._args
+        cache = args.prompt_cache_mb << 20
+        return Recommender.load(uri, prompt_cache_bytes=cache, history_step=args.history_step)
 
 
 def build(args: ServeArgs) -> serve.Application:

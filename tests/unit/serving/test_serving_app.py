@@ -35,7 +35,7 @@ class Direct:
     def describe(self):
         return self.engine.describe()
 
-    async def answer(self, query):
+    async def answer(self, query, key):
         if self.fault:
             raise self.fault
         return self.engine.answers([query])[0]

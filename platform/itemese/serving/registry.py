@@ -1,0 +1,121 @@
+"""Which bundle answers: a folder of bundles named by their digest, and one file that names two.
+
+    <registry>/registry.json    champion, previous and canary, by their digests, and the share
+    <registry>/<digest>/        a bundle, copied here when it was first promoted
+
+Replicas look at the file and change over by themselves, so promoting is writing one small file.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from itemese.artifacts import Folder
+from itemese.bundle import verify_bundle
+from itemese.errors import ArtifactError, ConfigError
+from itemese.serving.engine import Recommender
+
+FILE = "registry.json"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the file says.
+
+    Attributes:
+        champion: Digest of the bundle that answers.
+        previous: Of the one that did before; `rollback` brings it back.
+        canary: Of a bundle that answers some of the requests; None for no such.
+        share: Of the requests that the canary answers, 0..1.
+    """
+
+    champion: str
+    previous: str | None = None
+    canary: str | None = None
+    share: float = 0.0
+
+
+def is_registry(folder: Folder) -> bool:
+    """Return whether the folder is a registry, and not a bundle."""
+    return folder.exists(FILE)
+
+
+def read_registry(folder: Folder) -> Registry:
+    """Read the file.
+
+    Raises:
+        ArtifactError: It is missing or torn.
+    """
+    values = folder.read_json(FILE)
+    try:
+        return Registry(**values)
+    except TypeError as error:
+        message = f"`{folder.uri}/{FILE}` must be written by `jobs/promote.py`; got {error}."
+        raise ArtifactError(message) from None
+
+
+def promote(folder: Folder, bundle: str | Path) -> Registry:
+    """Make a bundle the champion; a canary ends.
+
+    The bundle is copied, loaded and asked before anything changes.
+
+    Raises:
+        ArtifactError: It is torn or does not answer.
+    """
+    digest = _add(folder, Folder.at(bundle))
+    before = read_registry(folder) if is_registry(folder) else None
+    previous = before.champion if before else None
+    if before and digest == before.champion:
+        previous = before.previous
+    return _write(folder, Registry(digest, previous))
+
+
+def rollback(folder: Folder) -> Registry:
+    """Make the previous champion the champion again; a canary ends.
+
+    Raises:
+        ConfigError: There was none.
+    """
+    now = read_registry(folder)
+    if now.previous is None:
+        message = (
+            f"`registry` must have had another champion; got {folder.uri} with one promotion only. "
+            "Promote another bundle."
+        )
+        raise ConfigError(message)
+    return _write(folder, Registry(now.previous, now.champion))
+
+
+def try_out(folder: Folder, bundle: str | Path, share: float) -> Registry:
+    """Let a bundle answer a share of the requests beside the champion.
+
+    Raises:
+        ArtifactError: It is torn or does not answer.
+        ConfigError: The share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        message = f"`canary` must be a share between 0 and 1; got {share}. Try .05."
+        raise ConfigError(message)
+    now = read_registry(folder)
+    return _write(folder, replace(now, canary=_add(folder, Folder.at(bundle)), share=share))
+
+
+def _add(folder: Folder, bundle: Folder) -> str:
+    """Copy a bundle into the registry if it is not there, prove it, and return its digest."""
+    verify_bundle(bundle)
+    engine = Recommender.load(bundle.uri)
+    digest = engine.bundle.digest
+    place = folder.child(digest)
+    if not place.exists("bundle.json"):
+        source, path = bundle.filesystem()
+        target, there = place.filesystem()
+        place.create()
+        pafs.copy_files(path, there, source_filesystem=source, destination_filesystem=target)
+    verify_bundle(place)
+    return digest
+
+
+def _write(folder: Folder, registry: Registry) -> Registry:
+    folder.write_json(FILE, asdict(registry))
+    return registry

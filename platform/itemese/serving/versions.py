@@ -1,0 +1,109 @@
+"""The engines of one replica: the champion, and perhaps a canary beside it.
+
+With a registry a thread looks at its file and loads what is new while the old one goes on; the
+change is one assignment, and a request keeps the engine that it began with.
+"""
+
+import logging
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from itemese.artifacts import Folder
+from itemese.errors import ItemeseError
+from itemese.serving.engine import Recommender
+from itemese.serving.registry import Registry, is_registry, read_registry
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Who answers now.
+
+    Attributes:
+        champion: Answers.
+        canary: Answers a share of the requests; or None.
+        share: That share, 0..1.
+    """
+
+    champion: Recommender
+    canary: Recommender | None = None
+    share: float = 0.0
+
+    def engine(self, key: str) -> Recommender:
+        """Return who answers the requests of that key; always the same while nothing changes."""
+        if self.canary is not None and zlib.crc32(key.encode()) < self.share * 2**32:
+            return self.canary
+        return self.champion
+
+    def engines(self) -> list[Recommender]:
+        """Return all of them."""
+        return [self.champion, *([self.canary] if self.canary else [])]
+
+
+class Versions:
+    """Follows a registry, or holds one bundle."""
+
+    def __init__(self, uri: str, load: Callable[[str], Recommender]) -> None:
+        """Load what answers now.
+
+        Args:
+            uri: Of a bundle or of a registry.
+            load: Reads and proves a bundle.
+
+        Raises:
+            ArtifactError: It does not load.
+        """
+        self._load = load
+        self._folder = Folder.at(uri)
+        self._stop = threading.Event()
+        self._followed: Registry | None = None
+        if is_registry(self._folder):
+            self._followed = read_registry(self._folder)
+            self.now = self._serving(self._followed, {})
+        else:
+            self.now = Serving(load(uri))
+
+    def follow(self, seconds: float) -> None:
+        """Look at the registry so often from now on; without one there is nothing to do."""
+        if self._followed is None:
+            return
+        thread = threading.Thread(target=self._follow, args=(seconds,), daemon=True)
+        thread.name = "registry"
+        thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+
+    def refresh(self) -> bool:
+        """Change over if the registry says something new; return whether it did.
+
+        A bundle that does not load changes nothing: the engines that answer go on.
+        """
+        wanted = read_registry(self._folder)
+        if wanted == self._followed:
+            return False
+        self._followed = wanted  # also if it fails: not again every second
+        known = {engine.bundle.digest: engine for engine in self.now.engines()}
+        self.now = self._serving(wanted, known)
+        _LOG.warning("champion %s, canary %s", wanted.champion, wanted.canary)
+        return True
+
+    def _follow(self, seconds: float) -> None:
+        while not self._stop.wait(seconds):
+            try:
+                self.refresh()
+            except (ItemeseError, OSError) as error:
+                _LOG.error("the registry asks for what cannot be served: %s", error)
+
+    def _serving(self, wanted: Registry, known: dict[str, Recommender]) -> Serving:
+        """Return the engines that a registry names, loading those that are not `known`."""
+
+        def engine(digest: str) -> Recommender:
+            return known.get(digest) or self._load(self._folder.child(digest).uri)
+
+        canary = engine(wanted.canary) if wanted.canary else None
+        return Serving(engine(wanted.champion), canary, wanted.share)

@@ -1,0 +1,133 @@
+"""Who answers: promotions, rollbacks, canaries, and bundles that must not see a request."""
+
+import time
+
+import pytest
+import torch
+
+from itemese.artifacts import Folder
+from itemese.errors import ArtifactError, ConfigError
+from itemese.serving.engine import Recommender
+from itemese.serving.registry import Registry, promote, read_registry, rollback, try_out
+from itemese.serving.versions import Versions
+
+
+def counts(*values):
+    return {"count_of": torch.tensor(values).double()}
+
+
+@pytest.fixture
+def bundles(bundle_of):
+    return [
+        bundle_of(state=counts(1.0, 2.0, 3.0, 4.0, 5.0), name="one"),
+        bundle_of(state=counts(5.0, 4.0, 3.0, 2.0, 1.0), name="two"),
+    ]
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Folder.at(tmp_path / "registry")
+
+
+def first(versions, key="u"):
+    return versions.now.engine(key).recommend(["c"], k=1)[0].item_id
+
+
+def test_promote_and_rollback(place, bundles):
+    digests = [Recommender.load(uri).bundle.digest for uri in bundles]
+    assert promote(place, bundles[0]) == Registry(digests[0])
+    with pytest.raises(ConfigError, match="one promotion only"):
+        rollback(place)
+    versions = Versions(place.uri, Recommender.load)
+    assert first(versions) == "e"
+    assert not versions.refresh()
+    promote(place, bundles[1])
+    assert first(versions) == "e", "nothing changes before the replica looks"
+    assert versions.refresh()
+    assert first(versions) == "a"
+    assert read_registry(place) == Registry(digests[1], digests[0])
+    assert promote(place, bundles[1]).previous == digests[0], "twice is once"
+    rollback(place)
+    versions.refresh()
+    assert first(versions) == "e"
+    assert rollback(place).champion == digests[1]
+
+
+def test_replicas_follow_by_themselves(place, bundles):
+    promote(place, bundles[0])
+    versions = Versions(place.uri, Recommender.load)
+    versions.follow(0.05)
+    promote(place, bundles[1])
+    deadline = time.monotonic() + 5
+    while first(versions) != "a" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    versions.close()
+    assert first(versions) == "a"
+
+
+def test_a_canary_answers_its_share_of_the_keys_and_always_the_same(place, bundles):
+    promote(place, bundles[0])
+    for share in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="`canary` must be a share"):
+            try_out(place, bundles[1], share)
+    try_out(place, bundles[1], 0.2)
+    versions = Versions(place.uri, Recommender.load)
+    keys = [f"user {n}" for n in range(1000)]
+    chosen = [versions.now.engine(key) is versions.now.canary for key in keys]
+    assert 150 < sum(chosen) < 250
+    assert chosen == [versions.now.engine(key) is versions.now.canary for key in keys]
+    promote(place, bundles[1])
+    versions.refresh()
+    assert versions.now.canary is None
+    assert first(versions) == "a"
+
+
+def test_the_engine_that_goes_on_is_not_loaded_again(place, bundles):
+    promote(place, bundles[0])
+    loaded = []
+
+    def load(uri):
+        loaded.append(uri)
+        return Recommender.load(uri)
+
+    versions = Versions(place.uri, load)
+    champion = versions.now.champion
+    try_out(place, bundles[1], 0.5)
+    versions.refresh()
+    assert versions.now.champion is champion
+    assert len(loaded) == 2
+
+
+def test_a_bad_bundle_is_refused_before_anything_changes(place, bundles, bundle_of):
+    promote(place, bundles[0])
+    wrong = bundle_of(state={"wrong": torch.zeros(1)}, name="wrong")
+    torn = Folder.at(bundle_of(name="torn"))
+    torn.write_bytes("model.safetensors", b"x")
+    before = read_registry(place)
+    for bad in (wrong, torn.uri, place.uri + "/nothing"):
+        with pytest.raises(ArtifactError):
+            promote(place, bad)
+        with pytest.raises(ArtifactError):
+            try_out(place, bad, 0.1)
+    assert read_registry(place) == before
+
+
+def test_what_does_not_load_leaves_the_old_one_answering(place, bundles, caplog):
+    promote(place, bundles[0])
+    versions = Versions(place.uri, Recommender.load)
+    digest = promote(place, bundles[1]).champion
+    place.child(digest).write_bytes("model.safetensors", b"torn on the way")
+    versions.follow(0.02)
+    deadline = time.monotonic() + 5
+    while "cannot be served" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.02)
+    versions.close()
+    assert caplog.text.count("cannot be served") == 1, "told once, not each time"
+    assert first(versions) == "e"
+
+
+def test_one_bundle_needs_no_registry(bundles):
+    versions = Versions(bundles[0], Recommender.load)
+    versions.follow(0.01)
+    assert first(versions) == "e"
+    assert versions.now.engines() == [versions.now.champion]
