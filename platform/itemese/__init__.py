@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Recommender", "__version__"]
+__all__ = ["Client", "Experiment", "Recommender", "__version__"]
 
 if TYPE_CHECKING:
     from itemese.experiment import Experiment
+    from itemese.serving.client import Client
     from itemese.serving.engine import Recommender
 
 
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from itemese.experiment import Experiment
 
         return Experiment
+    if name == "Client":
+        from itemese.serving.client import Client
+
+        return Client
     if name == "Recommender":
         from itemese.serving.engine import Recommender
 

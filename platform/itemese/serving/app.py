@@ -124,6 +124,7 @@ def create_app(
             filter=body.filter,
             exclude_seen=body.exclude_seen,
             explain=body.explain,
+            version=body.version,
         )
         return await answered(request, query, body.user_id)
 

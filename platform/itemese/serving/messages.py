@@ -1,6 +1,6 @@
 """What travels over HTTP, typed; ``/docs`` is made from this."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
@@ -102,6 +102,9 @@ class RecommendRequest(Message):
         description="Leave out the history's items; by default as the model was evaluated.",
     )
     explain: StrictBool = Field(default=False, description="Say why, for each item.")
+    version: Literal["champion", "canary"] | None = Field(
+        default=None, description="Who shall answer; by default a share goes to the canary."
+    )
 
 
 class ScoreRequest(Message):

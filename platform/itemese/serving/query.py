@@ -86,6 +86,7 @@ class Query:
         score_items: If given, score exactly these item_ids instead of ranking the catalogue;
             `k`, `exclude`, `filter` and `exclude_seen` then have no effect.
         explain: Whether items come with their explanation.
+        version: ``champion`` or ``canary``; None leaves it to the service.
     """
 
     history: tuple[str, ...] = ()
@@ -96,6 +97,7 @@ class Query:
     exclude_seen: bool | None = None
     score_items: tuple[str, ...] | None = None
     explain: bool = False
+    version: str | None = None
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Replica:
             query: The question.
             key: Requests of one key get one version's answers while a canary is tried out.
         """
-        engine = self._versions.now.engine(key)
+        engine = self._versions.now.engine(key, query.version)
         engine.check(query)  # a bad query must not spoil its batch
         if self._waiting >= self._args.max_waiting:
             raise Busy

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itemese.artifacts import Folder
 from itemese.errors import ItemeseError
 from itemese.serving.engine import Recommender
+from itemese.serving.query import QueryError
 from itemese.serving.registry import Registry, is_registry, read_registry
 
 _LOG = logging.getLogger(__name__)
@@ -32,8 +33,24 @@ class Serving:
     canary: Recommender | None = None
     share: float = 0.0
 
-    def engine(self, key: str) -> Recommender:
-        """Return who answers the requests of that key; always the same while nothing changes."""
+    def engine(self, key: str, version: str | None = None) -> Recommender:
+        """Return who answers the requests of that key; always the same while nothing changes.
+
+        Args:
+            key: Of the user, or of the request.
+            version: ``champion`` or ``canary``, if the request asks for one.
+
+        Raises:
+            QueryError: A canary is asked for, and there is none.
+        """
+        if version == "canary" and self.canary is None:
+            message = (
+                "`version` must be 'champion' while no canary is tried out; got 'canary'. Leave it "
+                "out."
+            )
+            raise QueryError(message)
+        if version is not None:
+            return self.canary if version == "canary" and self.canary else self.champion
         if self.canary is not None and zlib.crc32(key.encode()) < self.share * 2**32:
             return self.canary
         return self.champion

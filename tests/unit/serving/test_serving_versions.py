@@ -8,6 +8,7 @@ import torch
 from itemese.artifacts import Folder
 from itemese.errors import ArtifactError, ConfigError
 from itemese.serving.engine import Recommender
+from itemese.serving.query import QueryError
 from itemese.serving.registry import Registry, promote, read_registry, rollback, try_out
 from itemese.serving.versions import Versions
 
@@ -76,9 +77,14 @@ def test_a_canary_answers_its_share_of_the_keys_and_always_the_same(place, bundl
     chosen = [versions.now.engine(key) is versions.now.canary for key in keys]
     assert 150 < sum(chosen) < 250
     assert chosen == [versions.now.engine(key) is versions.now.canary for key in keys]
+    for version, best in (("champion", "e"), ("canary", "a")):
+        engine = versions.now.engine("any", version)
+        assert engine.recommend(["c"], k=1)[0].item_id == best
     promote(place, bundles[1])
     versions.refresh()
     assert versions.now.canary is None
+    with pytest.raises(QueryError, match="no canary is tried out"):
+        versions.now.engine("any", "canary")
     assert first(versions) == "a"
 
 

@@ -27,9 +27,9 @@ async function call(path, body) {
   return told;
 }
 
-function say(text, failed = false) {
-  byId("status").textContent = text;
-  byId("status").className = failed ? "failed" : "";
+function say(text, failed = false, where = "status") {
+  byId(where).textContent = text;
+  byId(where).className = failed ? "failed" : "";
 }
 
 function showHistory() {
@@ -73,11 +73,7 @@ function shown(item) {
   return row;
 }
 
-async function changed() {
-  showHistory();
-  const turn = ++asked;
-  const k = Math.min(50, Math.max(1, Number(byId("k").value) || 10));
-  const body = { history: history.map((item) => item.item_id), k, explain: true };
+async function ask(body, turn, status, items) {
   const started = performance.now();
   try {
     const answer = await call("v1/recommend", body);
@@ -86,11 +82,20 @@ async function changed() {
     const notes = [`${answer.model}: ${answer.latency_ms.toFixed(1)} ms in the service, ${whole} ms here`];
     if (answer.cold_start) notes.push("no known item in the history, so popular items came");
     if (answer.unknown_items.length) notes.push(`unknown: ${answer.unknown_items.join(", ")}`);
-    say(`${notes.join("; ")}.`);
-    byId("items").replaceChildren(...answer.items.map(shown));
+    say(`${notes.join("; ")}.`, false, status);
+    byId(items).replaceChildren(...answer.items.map(shown));
   } catch (error) {
-    if (turn === asked) say(error.message, true);
+    if (turn === asked) say(error.message, true, status);
   }
+}
+
+function changed() {
+  showHistory();
+  const turn = ++asked;
+  const k = Math.min(50, Math.max(1, Number(byId("k").value) || 10));
+  const body = { history: history.map((item) => item.item_id), k, explain: true };
+  ask({ ...body, version: "champion" }, turn, "status", "items");
+  if (!byId("other").hidden) ask({ ...body, version: "canary" }, turn, "other-status", "other-items");
 }
 
 async function find() {
@@ -117,15 +122,17 @@ async function introduce() {
   try {
     const model = await call("v1/model");
     byId("model").textContent = `${model.model} (${model.method}), ${model.num_items} items`;
+    byId("other").hidden = !model.canary;
   } catch (error) {
     byId("model").textContent = error.message;
   }
+  changed();
 }
 
 byId("search").addEventListener("input", find);
 byId("find").addEventListener("submit", (event) => { event.preventDefault(); find(); });
 byId("k").addEventListener("change", changed);
-byId("token").addEventListener("change", () => { introduce(); changed(); });
+byId("token").addEventListener("change", introduce);
 byId("settings").addEventListener("submit", (event) => event.preventDefault());
 byId("clear").addEventListener("click", () => { history.length = 0; changed(); });
 byId("paste").addEventListener("submit", (event) => {
@@ -136,4 +143,3 @@ byId("paste").addEventListener("submit", (event) => {
   changed();
 });
 introduce();
-changed();
