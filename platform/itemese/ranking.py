@@ -77,6 +77,19 @@ def _tied_top(scores: torch.Tensor, k: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Which of the offered items a method chose, for B users.
+
+    Attributes:
+        item_index [B] int64: the choice; -1 where the answer was none of the offered items.
+        text: What was written, word for word, for methods that write.
+    """
+
+    item_index: torch.Tensor
+    text: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ClickScores:
     """Predicted clicks: ``prob [B] float32`` in 0..1 beside ``clicked [B] bool``."""
 

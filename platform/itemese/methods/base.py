@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from itemese.config import Config, nearest
 from itemese.errors import ConfigError
-from itemese.ranking import Candidates, ClickScores, Ranking
+from itemese.ranking import Answers, Candidates, ClickScores, Ranking
 from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
 
 Batch = dict[str, Tensor]
@@ -152,6 +152,36 @@ class Method(ABC):
         self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
     ) -> Ranking | ClickScores:
         """Rank the catalogue for each row (or score the given click); no gradient."""
+
+    def choose(
+        self, module: nn.Module, batch: Batch, offered: Tensor, num_items: int
+    ) -> dict[str, Answers]:
+        """Choose one of the offered items for each row; no gradient.
+
+        The default ranks the catalogue and takes what stands highest of them.
+
+        Args:
+            module: In evaluation mode.
+            batch: From `collate`, B rows.
+            offered: ``[B, C]`` item_index, distinct in a row; -1 is no item.
+            num_items: I, size of the catalogue.
+
+        Returns:
+            An answer for each way of choosing that the method knows, by name.
+        """
+        device = offered.device
+        allowed = torch.zeros(num_items + 1, dtype=torch.bool, device=device)
+        allowed[offered] = True  # -1 marks the spare place at the end
+        k = int(allowed[:-1].sum())
+        ranking = self.predict(module, batch, k, Candidates(allowed=allowed[:-1]))
+        assert isinstance(ranking, Ranking), "a method that scores clicks ranks no candidates"
+        order = torch.arange(k, device=device).expand(len(offered), -1)
+        rank = torch.full((len(offered), num_items + 1), k, device=device)
+        rank.scatter_(1, ranking.item_index.where(ranking.item_index >= 0, num_items), order)
+        rank[:, num_items] = k
+        best, place = rank.gather(1, offered.where(offered >= 0, num_items)).min(dim=1)
+        chosen = offered.gather(1, place[:, None])[:, 0]
+        return {"ranked": Answers(chosen.where(best < k, -1))}
 
     def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:  # noqa: B027
         """Let `predict` reuse what it computed from a user's earlier, shorter histories.

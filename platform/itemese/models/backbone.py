@@ -48,6 +48,25 @@ def build_backbone(config: BackboneConfig, num_tokens: int, max_length: int) -> 
     """
     if config.pretrained is not None:
         return _load(config.pretrained, num_tokens, max_length)
+    try:
+        built = sized_config(config, num_tokens, max_length)
+        model: nn.Module = AutoModel.from_config(built, attn_implementation="sdpa")
+    except (ValueError, AttributeError, StrictDataclassError) as error:
+        raise _unfit(config, error) from None
+    return require_causal(model, config.architecture)
+
+
+def sized_config(config: BackboneConfig, num_tokens: int, max_length: int) -> Any:
+    """Return the Hugging Face config of a decoder from scratch.
+
+    Args:
+        config: Architecture and sizes.
+        num_tokens: Its whole vocabulary.
+        max_length: Longest input, tokens.
+
+    Raises:
+        ConfigError: The architecture is unknown, or refuses the sizes.
+    """
     if config.architecture not in CONFIG_MAPPING:
         message = "`method.backbone.architecture` must be a Hugging Face model type; got "
         message += f"{config.architecture!r}. {nearest(config.architecture, CONFIG_MAPPING.keys())}"
@@ -68,17 +87,19 @@ def build_backbone(config: BackboneConfig, num_tokens: int, max_length: int) -> 
         "pad_token_id": None,
     }
     try:
-        built = AutoConfig.for_model(config.architecture, **settings)
-        model: nn.Module = AutoModel.from_config(built, attn_implementation="sdpa")
+        return AutoConfig.for_model(config.architecture, **settings)
     except (ValueError, AttributeError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
-        message = (
-            "`method.backbone.architecture` must be a decoder with attention that takes the given "
-            f"sizes; got {config.architecture!r} ({reason}). Choose qwen3, llama or gpt2, or sizes "
-            "that it takes."
-        )
-        raise ConfigError(message) from None
-    return _causal(model, config.architecture)
+        raise _unfit(config, error) from None
+
+
+def _unfit(config: BackboneConfig, error: Exception) -> ConfigError:
+    """Say which sizes or architecture a model refused."""
+    reason = " ".join(str(error).split()).split(". ")[0]
+    return ConfigError(
+        "`method.backbone.architecture` must be a decoder with attention that takes the given "
+        f"sizes; got {config.architecture!r} ({reason}). Choose qwen3, llama or gpt2, or sizes "
+        "that it takes."
+    )
 
 
 def _load(name: str, num_tokens: int, max_length: int) -> nn.Module:
@@ -97,11 +118,11 @@ def _load(name: str, num_tokens: int, max_length: int) -> nn.Module:
         message = f"`method.max_history` must fit {name}'s {longest} positions; got {max_length} "
         raise ConfigError(message + "tokens. Lower max_history or the number of codes.")
     model.resize_token_embeddings(model.get_input_embeddings().weight.shape[0] + num_tokens)
-    return _causal(model, name)
+    return require_causal(model, name)
 
 
 @torch.no_grad()
-def _causal(model: nn.Module, name: str) -> nn.Module:
+def require_causal(model: nn.Module, name: str) -> nn.Module:
     """Return the model if no state of it depends on what follows.
 
     An encoder would read the answer while it is trained: its loss falls to 0 and it knows nothing.

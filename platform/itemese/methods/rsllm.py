@@ -1,0 +1,276 @@
+"""RSLLM: a language model reads items as words and as vectors of a conventional recommender.
+
+Source: B. Zheng, Z. Sun, X. Xu, Q. Yu and D. Guo, "Recommender Systems as Language Models",
+    arXiv 2412.16933v1.
+Code: none released.
+Follows: its abstract and readable summaries: unified prompts (title, marker, projected ID vector),
+    a language-model loss with two contrastive losses, text-only prompts first and unified ones
+    second. Where nothing readable says more, the projector, candidates and answer rule are those of
+    LLaRA's released code and the default contrastive terms are CALRec's (arXiv 2405.02429v1).
+Differs: the readings taken where the paper is not readable. The marker is "[ID]" for ``[DSR]``.
+    ``alignment: history_target`` (default, the form that the two-stage recipe goes with): history
+    against target and target-in-context against target; ``modality``: projected ID against the
+    item's text, the recommender's state against the model's. The history's state is read from the
+    same pass as the answer, which a causal model makes equal to a pass of its own; the target in
+    context is read where the answer stands, so after the candidates too. ID vectors are divided by
+    their spread, and the projector begins at the size of word vectors. An item without training
+    events has the mean ID vector. Items stand on lines of their own.
+Shapes: B batch, T events, H history items in a prompt, C candidates, D hidden size, d ID vector
+    size, I items.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from itemese.errors import ConfigError
+from itemese.losses.contrastive import from_other_workers, info_nce
+from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need, Stage
+from itemese.models.histories import pad_histories
+from itemese.models.hybrid_lm import HybridLanguageModel, make_projector, match_scale
+from itemese.models.id_vectors import id_vectors
+from itemese.models.reading import Reading, walk_trie
+from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone, locate
+from itemese.models.two_towers import TwoTowers, Views
+from itemese.prompts.templates import load_templates
+from itemese.prompts.titles import clean_title, match_title
+from itemese.prompts.tokenizer import TextTokenizer
+from itemese.prompts.writer import ItemForm, PromptWriter
+from itemese.ranking import Answers, Candidates, Ranking
+from itemese.schema import Catalog, Example
+
+TEXT_STAGE = "text"
+"""The first of two stages; its prompts hold no ID vector."""
+
+
+class RsllmLossWeights(LossWeights):
+    """CALRec's weights; the first term's is what the others leave of 1."""
+
+    language_model: float = Field(default=0.85, ge=0)
+    history_alignment: float = Field(default=0.025, ge=0)
+    target_alignment: float = Field(default=0.125, ge=0)
+
+
+class RsllmConfig(MethodConfig):
+    """Settings.
+
+    Attributes:
+        max_history: Events that targets are drawn from; a prompt holds the newest before one.
+        prompt_items: H, history items in a prompt at most.
+        item_form: How items stand in unified prompts: ``text``, ``id`` or ``text_id``.
+        id_vectors: ``recommender``, or ``random``: drawn and frozen, the control.
+        projector: ``mlp`` (two layers) or ``linear``.
+        projector_dim: Width of the middle of ``mlp``.
+        alignment: Which reading of the two contrastive losses.
+        temperature: Divides their cosines.
+        cached_negatives: Target vectors of earlier micro-batches kept as negatives; accumulation
+            alone does not add any. Those of other workers are always used.
+        text_share: Share of the steps on text-only prompts; 0 leaves that stage out.
+        num_candidates: C, in each prompt.
+        template: Prompt template and its version.
+        max_title_tokens: Longer titles are cut.
+        max_tokens: Longest prompt with its answer; old history items are left out for it.
+        backbone: The language model.
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    name: Literal["rsllm"] = "rsllm"
+    prompt_items: int = Field(default=10, ge=1)
+    item_form: ItemForm = ItemForm.TEXT_ID
+    id_vectors: Literal["recommender", "random"] = "recommender"
+    projector: Literal["mlp", "linear"] = "mlp"
+    projector_dim: int = Field(default=256, ge=1)
+    alignment: Literal["history_target", "modality"] = "history_target"
+    temperature: float = Field(default=0.5, gt=0)
+    cached_negatives: int = Field(default=0, ge=0)
+    text_share: float = Field(default=0.4, ge=0, lt=1)
+    num_candidates: int = Field(default=20, ge=2)
+    template: str = "items_v1"
+    max_title_tokens: int = Field(default=24, ge=1)
+    max_tokens: int = Field(default=1024, ge=16)
+    backbone: TextBackboneConfig = TextBackboneConfig()
+    loss_weights: RsllmLossWeights = RsllmLossWeights()
+
+    @model_validator(mode="after")
+    def _alignment_has_its_vectors(self) -> Self:
+        if self.alignment == "modality" and self.item_form is ItemForm.TEXT:
+            message = "a method with ID vectors where `alignment` is modality; item_form is text"
+            raise ValueError(message)
+        return self
+
+
+class Rsllm(Method):
+    """See the module docstring."""
+
+    Config = RsllmConfig
+    config: RsllmConfig
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.RECOMMENDER})
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return the model, its tokenizer and the frozen ID vectors."""
+        config, catalog = self.config, inputs.catalog
+        name = config.backbone.pretrained
+        if name is not None:
+            tokenizer = TextTokenizer.pretrained(locate(name))
+        else:
+            around = [t for texts in load_templates(config.template).texts for t in texts]
+            texts = [*_titles(catalog), *around]
+            tokenizer = TextTokenizer.trained(texts, config.backbone.vocabulary)
+        if config.item_form is ItemForm.TEXT:
+            return self._assemble(catalog, tokenizer, torch.zeros(0, 1), inputs.recommender)
+        if inputs.recommender is None:
+            message = (
+                "`recommender` must be trained before method 'rsllm' reads its vectors; got none. "
+                "Add the section to the recipe, or set `method.item_form` to text."
+            )
+            raise ConfigError(message)
+        vectors = id_vectors(
+            inputs.recommender, catalog.train_count, drawn=config.id_vectors == "random"
+        )
+        return self._assemble(catalog, tokenizer, vectors, inputs.recommender)
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild it with the tokenizer and the ID vectors that were saved."""
+        tokenizer = TextTokenizer.from_tensor(state["tokenizer"])
+        vectors = torch.zeros_like(state["network.item_vectors"])
+        module = self._assemble(inputs.catalog, tokenizer, vectors, None)
+        module.load_state_dict(state)
+        return module
+
+    def _assemble(
+        self,
+        catalog: Catalog,
+        tokenizer: TextTokenizer,
+        vectors: Tensor,
+        recommender: nn.Module | None,
+    ) -> TwoTowers:
+        """Put the parts together."""
+        config = self.config
+        writer = PromptWriter(
+            _titles(catalog),
+            load_templates(config.template),
+            tokenizer,
+            max_title_tokens=config.max_title_tokens,
+            max_tokens=config.max_tokens,
+            num_candidates=config.num_candidates,
+        )
+        lm = build_text_backbone(config.backbone, tokenizer.size, config.max_tokens)
+        words = lm.get_input_embeddings().weight  # type: ignore[operator]
+        projector = None
+        if len(vectors):
+            width = vectors.shape[1]
+            projector = make_projector(
+                config.projector, dim=width, hidden=config.projector_dim, out=words.shape[1]
+            )
+            match_scale(projector, vectors, words)
+        weights = config.loss_weights
+        module = TwoTowers(
+            HybridLanguageModel(lm, projector, vectors),
+            writer,
+            form=config.item_form,
+            prompt_items=config.prompt_items,
+            num_candidates=config.num_candidates,
+            aligned=bool(weights.history_alignment or weights.target_alignment),
+            cached_negatives=config.cached_negatives,
+            recommender=recommender if config.alignment == "modality" else None,
+        )
+        module.register_buffer("tokenizer", tokenizer.to_tensor())
+        return module
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Text-only prompts train the language model; unified ones the projector as well."""
+        share = self.config.text_share
+        unified = Stage("unified", 1 - share, trains=("network.lm.", "network.projector."))
+        if not share:
+            return (unified,)
+        # The other reading compares ID vectors, and there is none in this stage.
+        lone = self.config.alignment == "modality"
+        terms = ("language_model",) if lone else ()
+        return (Stage(TEXT_STAGE, share, terms, trains=("network.lm.",)), unified)
+
+    def begin(self, module: nn.Module, stage: Stage) -> None:
+        """Write items as text while the stage is text-only."""
+        assert isinstance(module, TwoTowers)
+        module.form = ItemForm.TEXT if stage.name == TEXT_STAGE else self.config.item_form
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]`` and ``draw [B]``, which decides the paraphrase."""
+        digests = [hashlib.blake2b(e.user_id.encode(), digest_size=4) for e in examples]
+        draw = torch.tensor([int.from_bytes(d.digest(), "big") for d in digests])
+        return {**pad_histories(examples), "draw": draw}
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the answer's cross-entropy a token, and the contrastive terms that are on."""
+        views: Views = module(batch["item_index"], batch["draw"])
+        terms = {"language_model": F.cross_entropy(views.logits.float(), views.labels)}
+        pairs = {"history_alignment": views.history, "target_alignment": views.target}
+        for name, pair in pairs.items():
+            if pair is None or not getattr(self.config.loss_weights, name):
+                continue
+            other, other_items = from_other_workers(pair.positives, pair.items)
+            terms[name] = info_nce(
+                pair.anchors,
+                pair.positives,
+                pair.items,
+                self.config.temperature,
+                negatives=torch.cat([pair.kept, other]),
+                negative_items=torch.cat([pair.kept_items, other_items]),
+            )
+        return terms
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank the catalogue by the cosine of the history's and the items' states."""
+        assert isinstance(module, TwoTowers)
+        scores = module.history_states(batch["item_index"], batch["draw"]) @ module.items().T
+        return Ranking.from_scores(scores, k, candidates)
+
+    def choose(
+        self, module: nn.Module, batch: Batch, offered: Tensor, num_items: int
+    ) -> dict[str, Answers]:
+        """Answer freely, inside the trie of the offered titles, by likelihood, and by towers."""
+        assert isinstance(module, TwoTowers)
+        tokenizer = TextTokenizer.from_tensor(module.get_buffer("tokenizer"))
+        answers = module.answer_tokens(offered)
+        reading = Reading(module.network, module.open_prompts(**batch, offered=offered))
+        log_prob = reading.judge(answers).masked_fill((answers < 0).all(2)[..., None], -1e9)
+        longest = self.config.max_title_tokens + 1
+        texts = [tokenizer.decode(row) for row in reading.write(longest, tokenizer.end).tolist()]
+        # The tokenizer's own spelling of the titles: some write in lower case, long ones are cut.
+        titles = [
+            [tokenizer.decode([t for t in title if t >= 0]) for title in row]
+            for row in answers.tolist()
+        ]
+        meant = [match_title(text, row) for text, row in zip(texts, titles, strict=True)]
+        free = torch.tensor(meant, device=offered.device)
+        within = walk_trie(answers, log_prob)
+        found = {"free": (free, tuple(texts)), "trie": (within, ())}
+        found["likelihood"] = (log_prob.sum(dim=2).argmax(dim=1), ())
+        chosen = {
+            name: Answers(
+                offered.gather(1, place.clamp(min=0)[:, None])[:, 0].where(place >= 0, -1), text
+            )
+            for name, (place, text) in found.items()
+        }
+        return {**chosen, **super().choose(module, batch, offered, num_items)}
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return the template and its hash, the readings taken and what is trained."""
+        templates = load_templates(self.config.template)
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        return {
+            "template": f"{templates.name} {templates.digest}",
+            "item_form": str(self.config.item_form),
+            "alignment": self.config.alignment,
+            "trained_parameters": trained,
+        }
+
+
+def _titles(catalog: Catalog) -> list[str]:
+    """Return a clean title for each item; one without a title is called by its id."""
+    pairs = zip(catalog.titles, catalog.item_ids, strict=True)
+    return [clean_title(title, item_id) for title, item_id in pairs]

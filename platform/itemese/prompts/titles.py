@@ -1,0 +1,54 @@
+"""Titles as a prompt may hold them, and which title an answer means."""
+
+import html
+import re
+from collections.abc import Sequence
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_SPACE = re.compile(r"\s+")
+
+
+def clean_title(title: str, item_id: str) -> str:
+    """Return a title on one line; an item without one is called by its id.
+
+    HTML entities become their characters, tags and control characters become spaces, runs of
+    white space one space: no title can end its line or open another item.
+
+    >>> clean_title("Tom &amp;  <b>Jerry</b>", "7")
+    'Tom & Jerry'
+    >>> clean_title(chr(0), "7")
+    'item 7'
+    """
+    text = _TAG.sub(" ", _CONTROL.sub(" ", html.unescape(title)))
+    return _SPACE.sub(" ", text).strip() or f"item {item_id}"
+
+
+def match_title(answer: str, titles: Sequence[str]) -> int:
+    """Return which of `titles` an answer means, -1 if it means none or several.
+
+    The first line counts, without regard to case. An answer that is a title word for word means
+    it, even if another title is a part of it; otherwise exactly one title must stand in it, which
+    is the rule of LLaRA's released evaluation.
+
+    >>> match_title("Aliens", ["Alien", "Aliens"]), match_title("see Aliens", ["Alien", "Aliens"])
+    (1, -1)
+    """
+    lines = answer.strip().lower().splitlines()
+    if not lines:
+        return -1
+    names = [title.strip().lower() for title in titles]
+    same = [place for place, name in enumerate(names) if name == lines[0].strip()]
+    found = same or [place for place, name in enumerate(names) if name and name in lines[0]]
+    return found[0] if len(found) == 1 else -1
+
+
+def contained(titles: Sequence[str]) -> int:
+    """Return how many pairs of titles hold one another, equal ones included.
+
+    >>> contained(["Alien", "Aliens", "Heat"])
+    1
+    """
+    names = [title.strip().lower() for title in titles]
+    pairs = ((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+    return sum(a in b or b in a for a, b in pairs)

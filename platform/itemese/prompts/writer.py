@@ -1,0 +1,183 @@
+"""Prompts as token batches: pieces tokenised once, laid end to end by tensor operations.
+
+A piece is an item on its line, an answer, or a template's text. Token ids are at least 0; -1 is
+padding, and ``-2 - i`` is the place of item i's ID vector. Shapes: B batch, H history items, C
+candidates, P pieces of a prompt, L tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+from itemese.errors import ConfigError
+from itemese.prompts.templates import Templates
+from itemese.prompts.tokenizer import TextTokenizer
+
+PADDING = -1
+FIRST_ID = -2
+IGNORED = -100
+
+
+class ItemForm(StrEnum):
+    """How an item stands in a prompt."""
+
+    TEXT = "text"
+    ID = "id"
+    TEXT_ID = "text_id"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A batch of prompts, right-padded.
+
+    Attributes:
+        tokens [B, L] int64: -1 is padding, ``-2 - i`` the ID vector of item i.
+        lengths [B] int64: Tokens of each prompt.
+        history_end [B] int64: Tokens up to the end of the history.
+        answer_start [B] int64: Tokens before the answer; equals `lengths` where there is none.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    history_end: Tensor
+    answer_start: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """The answer's tokens in their places, everything else -100, ``[B, L]``."""
+        places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        answer = (places >= self.answer_start[:, None]) & (places < self.lengths[:, None])
+        return self.tokens.where(answer, IGNORED)
+
+
+class PromptWriter(nn.Module):
+    """Writes histories, candidates and answers of one catalogue by one template."""
+
+    starts: Tensor
+    tokens: Tensor
+
+    def __init__(
+        self,
+        titles: Sequence[str],
+        templates: Templates,
+        tokenizer: TextTokenizer,
+        *,
+        max_title_tokens: int,
+        max_tokens: int,
+        num_candidates: int,
+    ) -> None:
+        """Tokenise everything.
+
+        Args:
+            titles: I clean titles.
+            templates: The paraphrases.
+            tokenizer: Turns all of it into tokens.
+            max_title_tokens: Longer titles are cut there.
+            max_tokens: Longest prompt with its answer; older history items are left out for it.
+            num_candidates: C, offered in each prompt.
+
+        Raises:
+            ConfigError: `max_tokens` cannot hold the longest candidates and one history item.
+        """
+        super().__init__()
+        self.num_items, self.max_tokens = len(titles), max_tokens
+        self.num_paraphrases = len(templates.texts)
+        words = [tokenizer.encode(title)[:max_title_tokens] for title in titles]
+        # Some vocabularies have no token for the end of a line.
+        line, marker = tokenizer.encode("\n") or tokenizer.encode(";"), list(tokenizer.marker)
+        slots = [[*marker, FIRST_ID - item] for item in range(len(titles))]
+        pieces = [[*title, *line] for title in words]
+        pieces += [[*slot, *line] for slot in slots]
+        pieces += [[*title, *slot, *line] for title, slot in zip(words, slots, strict=True)]
+        pieces += [[*title, tokenizer.end] for title in words]
+        pieces += [tokenizer.encode(text) for texts in templates.texts for text in texts]
+        sizes = torch.tensor([0, *map(len, pieces)])
+        self.register_buffer("starts", sizes.cumsum(0))
+        self.register_buffer("tokens", torch.tensor([t for piece in pieces for t in piece]))
+        self._check(num_candidates)
+
+    def _check(self, num_candidates: int) -> None:
+        """Raise unless the longest prompt with one history item fits."""
+        sizes, items = self.starts.diff(), self.num_items
+        longest = sizes[2 * items : 3 * items].sort(descending=True).values
+        texts = sizes[4 * items :].view(-1, 3).sum(dim=1).max()
+        least = texts + longest[:num_candidates].sum() + longest[0] + sizes[3 * items :].max()
+        if least > self.max_tokens:
+            message = (
+                f"`method.max_tokens` must be at least {int(least)} for {num_candidates} "
+                f"candidates of this catalogue and one history item; got {self.max_tokens}. Raise "
+                "it, or lower `method.max_title_tokens` or `method.num_candidates`."
+            )
+            raise ConfigError(message)
+
+    def lines(self, items: Tensor, form: ItemForm) -> Tensor:
+        """Return the pieces of `items` in a form; negative items stay -1."""
+        return (items + list(ItemForm).index(form) * self.num_items).where(items >= 0, -1)
+
+    def prompts(
+        self,
+        history: Tensor,
+        draw: Tensor,
+        form: ItemForm,
+        *,
+        candidates: Tensor | None = None,
+        target: Tensor | None = None,
+    ) -> Written:
+        """Write prompts; whole items leave at the old end of a history that is too long.
+
+        Args:
+            history: ``[B, H]`` item_index, oldest first, -1 anywhere is skipped.
+            draw: ``[B]`` int64 >= 0; decides the paraphrase.
+            form: How items stand in it.
+            candidates: ``[B, C]``; None ends the prompt with its history.
+            target: ``[B]``; its title is the answer. None leaves the answer open.
+        """
+        rows = 4 * self.num_items + 3 * (draw % self.num_paraphrases)
+        after = []
+        if candidates is not None:
+            after = [rows[:, None] + 1, self.lines(candidates, form), rows[:, None] + 2]
+        if target is not None:
+            after.append(3 * self.num_items + target[:, None])
+        rest = torch.cat(after, dim=1) if after else rows.new_empty(len(rows), 0)
+        spent = self._sizes(rows) + self._sizes(rest).sum(dim=1)
+        lines = self._newest(self.lines(history, form), self.max_tokens - spent)
+        pieces = torch.cat([rows[:, None], lines, rest], dim=1)
+        tokens, ends = self.lay(pieces)
+        last = ends[:, -1]
+        answer = ends[:, -2] if target is not None else last
+        return Written(tokens, last, ends[:, lines.shape[1]], answer)
+
+    def answers(self, items: Tensor) -> Tensor:
+        """Return ``[N, L]``: the answers that name `items` ``[N]``, padded with -1."""
+        return self.lay(3 * self.num_items + items[:, None])[0]
+
+    def lay(self, pieces: Tensor) -> tuple[Tensor, Tensor]:
+        """Lay pieces end to end.
+
+        Args:
+            pieces: ``[B, P]`` int64; -1 is skipped.
+
+        Returns:
+            ``tokens [B, L]``, padded with -1, and the end of each piece, ``[B, P]``.
+        """
+        ends = self._sizes(pieces).cumsum(dim=1)
+        places = torch.arange(int(ends[:, -1].max()), device=pieces.device)
+        places = places.expand(len(pieces), -1).contiguous()
+        which = torch.searchsorted(ends, places, right=True).clamp(max=pieces.shape[1] - 1)
+        back = ends.gather(1, which) - places  # tokens from here to the end of the piece
+        stop = self.starts[pieces.gather(1, which).clamp(min=0) + 1]
+        inside = places < ends[:, -1:]
+        return self.tokens[(stop - back).where(inside, 0)].where(inside, PADDING), ends
+
+    def _newest(self, lines: Tensor, room: Tensor) -> Tensor:
+        """Return ``lines [B, H]`` with -1 for the oldest ones that ``room [B]`` does not hold."""
+        needed = self._sizes(lines).flip(1).cumsum(dim=1).flip(1)
+        return lines.where(needed <= room[:, None], -1)
+
+    def _sizes(self, pieces: Tensor) -> Tensor:
+        """Return the tokens of each piece, 0 where there is none."""
+        known = pieces.clamp(min=0)
+        return (self.starts[known + 1] - self.starts[known]).where(pieces >= 0, 0)
