@@ -98,7 +98,7 @@ def run(recipes: Path, space: Path, storage: str, data_folder: str) -> Shown:
     answer = serve_and_ask(study.winner.bundle, language, store)
     winner["latency_http_ms"] = {"p50": answer.http["p50_ms"], "p95": answer.http["p95_ms"]}
     results = [*compared.results, winner]
-    report = write_report(results, store.root.child(f"studies/{name}"))
+    report = write_report(results, store.root.child(f"demos/{name}"))
     return Shown(leaderboard(results), study.winner.values, answer, report)
 
 

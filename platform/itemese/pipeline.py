@@ -258,11 +258,11 @@ def gain(
         store: Where artifacts live.
         metric: For example ``"ndcg@10"``.
     """
-    rows = [
+    us, them = (
         [PerUser.read(evaluate(e, store).folder, "per_user.parquet") for e in side]
         for side in (ours, theirs)
-    ]
-    return mean_gain(*rows, metric)
+    )
+    return mean_gain(us, them, metric)
 
 
 def with_tie_twin(experiment: Experiment, store: Store) -> Artifact:

@@ -6,15 +6,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from itemese.artifacts import Store
-from itemese.errors import ConfigError, TrainingError
+from itemese.errors import ArtifactError, ConfigError, TrainingError
 from itemese.search.config import SearchConfig
 from itemese.search.space import Space, check_space
-from itemese.search.study import run_study
+from itemese.search.study import only_driver, run_study
 
 pytestmark = pytest.mark.ray
 
@@ -71,6 +72,11 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
     storage = str(tmp_path / "store")
     with caplog.at_level(logging.INFO, logger="itemese.search"):
         result = run_study(space, storage=storage, name="tiny", max_concurrent=2)
+    home = tmp_path / "store" / "studies" / "tiny"
+    assert f"tensorboard --logdir {home}" in caplog.text
+    assert f"optuna-dashboard sqlite:///{home}/optuna.db" in caplog.text
+    watched = optuna.load_study(study_name="tiny", storage=f"sqlite:///{home}/optuna.db")
+    assert [t.state.name for t in watched.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
 
     assert [t.number for t in result.trials] == [0, 1, 2]
     assert [t.ending.status for t in result.trials] == ["completed", "failed", "completed"]
@@ -86,24 +92,40 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
         assert [key.split("/")[0] for key in trial.ending.built] == ["training"]
 
     best = max((default, other), key=lambda t: (t.ending.objective, -t.number))
+    assert default.ending.curve  # one value a validation
     winner = result.winner
     assert winner is not None
-    assert winner.trial == best.number
+    assert [f.trial for f in winner.finalists] == sorted(
+        (0, 2), key=lambda n: (-result.trials[n].ending.objective, n)
+    )
+    means = {f.trial: f.mean for f in winner.finalists}
+    assert means[winner.trial] == max(means.values())
     assert [run.seed for run in winner.reruns] == [5, 6]
+    if winner.trial == 0:
+        assert winner.gain is None
+    else:
+        assert winner.gain["low"] <= winner.gain["difference"] <= winner.gain["high"]
+        assert winner.gain["seeds"] == 2
     mean = sum(run.validation["val/ndcg@10"] for run in winner.reruns) / 2
     assert winner.validation == pytest.approx(mean)
     recalls = [run.test["test/recall@10"] for run in winner.reruns]
     assert winner.test["test/recall@10"]["mean"] == pytest.approx(sum(recalls) / 2)
     assert (Path(winner.bundle) / "bundle.json").is_file()
 
-    home = tmp_path / "store" / "studies" / "tiny"
     written = json.loads((home / "study.json").read_text())
     assert written["best_trial"] == best.number
     assert written["validation"]["default"] == default.ending.objective
-    assert written["cost"]["stages_reused"] == 4 + len(failed.ending.reused)
+    # The recipe's own logs and sequences were built before the trials, by the driver: once each.
+    reused = 4 + len(failed.ending.reused)
+    assert written["cost"]["stages_reused"] == reused
+    assert written["cost"]["stage_runs_saved"] == reused - 2
+    page = (home / "report.html").read_text()
+    assert "Learning curves" in page
+    assert "a dim that num_heads divides" in page
     assert list(home.glob("*/events.out.tfevents.*"))
-    # The search never touched the test split: only the two fresh seeds were evaluated.
-    assert len(list((tmp_path / "store" / "evaluation").iterdir())) == 2
+    # The test split met two recipes at most, the winner's and the default, on two fresh seeds.
+    evaluated = len(list((tmp_path / "store" / "evaluation").iterdir()))
+    assert evaluated == (2 if winner.trial == 0 else 4)
 
     with pytest.raises(ConfigError, match="`name` must be new; got 'tiny'"):
         run_study(space, storage=storage, name="tiny")
@@ -114,7 +136,13 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
         run_study(changed, storage=storage, name="tiny", resume=True)
     again = run_study(space, storage=storage, name="tiny", resume=True)
     assert again.trials == result.trials
-    assert again.winner == winner
+    assert dataclasses.replace(again.winner, seconds=0) == dataclasses.replace(winner, seconds=0)
+    # More of the same may be asked for; the trials that are there stay.
+    more = run_study(space, storage=storage, name="tiny", resume=True, num_trials=4)
+    assert more.trials[:3] == result.trials
+    assert len(more.trials) == 4
+    with pytest.raises(ConfigError, match="`num_trials` must be >= the 4 trials that have begun"):
+        run_study(space, storage=storage, name="tiny", resume=True, num_trials=2)
 
 
 def test_study_without_one_good_trial_says_why(ray_cluster: None, tmp_path: Path) -> None:
@@ -136,6 +164,15 @@ def test_what_a_study_refuses_before_it_starts(ray_cluster: None, tmp_path: Path
     useless = make_space(tmp_path / "log", parameters=sizes, enqueue=[])
     with pytest.raises(ConfigError, match=r"must have an effect.*sasrec.* uses no codebooks"):
         run_study(useless, storage=storage, name="useless")
+    with (
+        only_driver(Store(storage).root.child("studies/busy")),
+        pytest.raises(ConfigError, match="that no other driver is running; got one that is"),
+    ):
+        run_study(space, storage=storage, name="busy")
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where the storage should be")
+    with pytest.raises(ArtifactError, match="could not be written"):
+        run_study(space, storage=str(blocked), name="blocked")
     # Nothing that was refused has taken its name.
     assert not Store(storage).root.child("studies/useless").exists("space.json")
 

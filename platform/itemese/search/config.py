@@ -3,168 +3,23 @@
 Nothing here imports Ray, so that a space is read and checked without starting a cluster.
 """
 
-import math
 from collections.abc import Mapping
+from itertools import product
 from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from itemese.config import Config, nearest
 from itemese.errors import ConfigError
+from itemese.search.parameters import Choice, Parameter, Scalar, parse_parameter, same
 
-Scalar = bool | int | float | str | None
-"""What a parameter may be; a list such as "3 codebooks of 256" is two parameters."""
+Cost = Literal["latency_p95_ms", "parameters"]
+"""What a trial costs whoever serves it, fewer is better: milliseconds of a single-user prediction
+on one thread of the trial's process, 95th percentile; trained values."""
 
-
-class Parameter(Config):
-    """One value of the recipe that varies.
-
-    Attributes:
-        kind: How it is drawn; decides the other keys.
-    """
-
-    kind: str
-
-    def check(self, where: str) -> None:
-        """Refuse bounds that hold nothing, naming them by `where`."""
-
-    def edges(self) -> list[Scalar]:
-        """Return the values that the recipe must accept before anything runs."""
-        raise NotImplementedError
-
-    def contains(self, value: Any) -> bool:
-        """Return whether the sampler could propose `value`."""
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        """Say what is allowed, for error messages."""
-        raise NotImplementedError
-
-
-class Uniform(Parameter):
-    """A real number between two ends.
-
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-        log: Whether the logarithm is drawn uniformly.
-    """
-
-    kind: Literal["uniform"] = "uniform"
-    low: float
-    high: float
-    log: bool = False
-
-    def check(self, where: str) -> None:
-        """Refuse ``low >= high``, and ``log`` with an end at or below 0."""
-        _check_range(self.low, self.high, log=self.log, where=where)
-
-    def edges(self) -> list[Scalar]:
-        """Return both ends."""
-        return [self.low, self.high]
-
-    def contains(self, value: Any) -> bool:
-        """Return whether `value` is a number between the ends."""
-        return _is_number(value) and self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        """Say what is allowed."""
-        return f"between {self.low} and {self.high}"
-
-
-class Int(Parameter):
-    """A whole number, both ends included.
-
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-        step: Distance between neighbours; the span must be a multiple of it.
-        log: Whether the logarithm is drawn uniformly; only with ``step: 1``.
-    """
-
-    kind: Literal["int"] = "int"
-    low: int
-    high: int
-    step: int = Field(default=1, ge=1)
-    log: bool = False
-
-    def check(self, where: str) -> None:
-        """Refuse ``low >= high``, ``log`` with 0 or a step, and a step that misses `high`."""
-        _check_range(self.low, self.high, log=self.log, where=where)
-        if self.log and self.step != 1:
-            message = f"`{where}.step` must be 1 where `log` is true; got {self.step}. Drop one."
-            raise ConfigError(message)
-        if (self.high - self.low) % self.step:
-            reached = self.high - (self.high - self.low) % self.step
-            message = (
-                f"`{where}.high` must be low plus a multiple of step, as both ends are included; "
-                f"got {self.high}. Write {reached}."
-            )
-            raise ConfigError(message)
-
-    def edges(self) -> list[Scalar]:
-        """Return both ends."""
-        return [self.low, self.high]
-
-    def contains(self, value: Any) -> bool:
-        """Return whether `value` is a whole number on the grid."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0
-
-    def __str__(self) -> str:
-        """Say what is allowed."""
-        steps = f" in steps of {self.step}" if self.step > 1 else ""
-        return f"a whole number between {self.low} and {self.high}{steps}"
-
-
-class Choice(Parameter):
-    """One of several scalars.
-
-    Attributes:
-        choices: At least two different ones.
-    """
-
-    kind: Literal["choice"] = "choice"
-    choices: tuple[Scalar, ...]
-
-    @field_validator("choices", mode="before")
-    @classmethod
-    def _scalars_only(cls, values: Any) -> Any:
-        if not isinstance(values, list | tuple):
-            message = "a list of values"
-            raise ValueError(message)
-        if any(isinstance(value, list | tuple | Mapping | set) for value in values):
-            message = "made of scalars, as no sampler can store a list; write one parameter a part"
-            raise ValueError(message)
-        return tuple(values)
-
-    def check(self, where: str) -> None:
-        """Refuse fewer than two choices, and the same one twice."""
-        if len(self.choices) < 2:
-            message = (
-                f"`{where}.choices` must hold at least two values; got {list(self.choices)}. "
-                "Set a single one in the recipe."
-            )
-            raise ConfigError(message)
-        for place, value in enumerate(self.choices):
-            if any(_same(value, other) for other in self.choices[:place]):
-                message = f"`{where}.choices` must differ; got {value!r} twice. Drop one."
-                raise ConfigError(message)
-
-    def edges(self) -> list[Scalar]:
-        """Return every choice."""
-        return list(self.choices)
-
-    def contains(self, value: Any) -> bool:
-        """Return whether `value` is one of them."""
-        return any(_same(value, choice) for choice in self.choices)
-
-    def __str__(self) -> str:
-        """Say what is allowed."""
-        return f"one of {list(self.choices)}"
-
-
-KINDS: dict[str, type[Parameter]] = {"uniform": Uniform, "int": Int, "choice": Choice}
+SamplerKind = Literal["tpe", "cmaes", "random", "nsga2", "quasi_random"]
+"""Who proposes values: multivariate tree-structured Parzen estimators; covariance matrix
+adaptation; independent draws; a genetic algorithm; a scrambled Sobol sequence."""
 
 
 class AshaConfig(Config):
@@ -201,9 +56,15 @@ class SearchConfig(Config):
         parameters: What varies, by the flat dotted path of the recipe's value.
         metric: Validation metric that is judged, ``val/<name>@<k>``.
         mode: Ranking metrics are better when larger.
+        minimise: Further objectives. With any, the study keeps a Pareto front, and its best trial
+            is the one of the front that costs least of the first of them among those that
+            `give_up` allows.
+        give_up: Share of the best `metric` that a cheaper trial may be worse by.
+        sampler: Who proposes values.
         num_trials: Trials in all; trial 0 is the recipe as it is.
         seed: Of the sampler; the same seed and results propose the same values.
-        seeds: Fresh experiment seeds on which the winner is trained again; empty skips that.
+        seeds: Fresh experiment seeds on which finalists are trained again; empty skips that.
+        finalists: Best trials that are trained on them; the best mean wins.
         enqueue: Values to try right after the recipe's own; a missing one is the recipe's.
         asha: Early stopping; None trains every trial to its own end.
         max_concurrent: Trials side by side at most; None takes what the cluster holds.
@@ -214,9 +75,13 @@ class SearchConfig(Config):
     parameters: dict[str, SerializeAsAny[Parameter]]
     metric: str = "val/ndcg@10"
     mode: Literal["max"] = "max"
+    minimise: tuple[Cost, ...] = ()
+    give_up: float = Field(default=0.05, ge=0, lt=1)
+    sampler: SamplerKind = "tpe"
     num_trials: int = Field(default=20, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     seeds: tuple[int, ...] = (1, 2, 3)
+    finalists: int = Field(default=3, ge=1)
     enqueue: tuple[dict[str, Scalar], ...] = ()
     asha: AshaConfig | None = None
     max_concurrent: int | None = Field(default=None, ge=1)
@@ -241,37 +106,87 @@ class SearchConfig(Config):
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> "SearchConfig":
-        if len(set(self.seeds)) != len(self.seeds):
-            message = f"`seeds` must differ; got {list(self.seeds)}. Drop the repeated one."
+        for key in ("seeds", "minimise"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                message = f"`{key}` must differ; got {list(values)}. Drop the repeated one."
+                raise ConfigError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _conditions_hold_somewhere(self) -> "SearchConfig":
+        for path, parameter in self.parameters.items():
+            _check_condition(path, parameter, self.parameters)
+        self.ordered()
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SearchConfig":
+        conditional = next((p for p, v in self.parameters.items() if v.when), None)
+        if conditional and self.sampler in ("cmaes", "quasi_random"):
+            message = (
+                f"`sampler` must be tpe, random or nsga2 where a parameter has a condition "
+                f"(parameters.{conditional}.when); got {self.sampler!r}, which moves all values "
+                "together. Change the sampler or drop the condition."
+            )
+            raise ConfigError(message)
+        if self.minimise and self.sampler == "cmaes":
+            message = (
+                "`sampler` must be another than cmaes where `minimise` names further objectives: "
+                f"it follows one; got {list(self.minimise)}. Write tpe or nsga2."
+            )
+            raise ConfigError(message)
+        numbers = [p for p in self.parameters.values() if not isinstance(p, Choice)]
+        if self.sampler == "cmaes" and len(numbers) < 2:
+            message = (
+                "`sampler` must be another than cmaes where fewer than two parameters are "
+                f"numbers; got {len(numbers)}. Write tpe."
+            )
+            raise ConfigError(message)
+        if self.minimise and self.asha is not None:
+            message = (
+                "`asha` must be left out where `minimise` names further objectives, as a trial "
+                f"that was stopped has none of them; got {list(self.minimise)}. Drop one."
+            )
             raise ConfigError(message)
         return self
 
+    def ordered(self) -> list[str]:
+        """Return all paths, each after those that its condition names.
 
-def parse_parameter(path: str, values: Any) -> Parameter:
-    """Validate one entry of ``parameters``.
+        Raises:
+            ConfigError: Conditions that wait for each other.
+        """
+        done: list[str] = []
+        while len(done) < len(self.parameters):
+            ready = [p for p in self.parameters if p not in done]
+            found = [p for p in ready if set(self.parameters[p].when) <= set(done)]
+            if not found:
+                message = (
+                    f"`parameters.{ready[0]}.when` must not lead back to itself; got conditions "
+                    f"that wait for each other: {', '.join(ready)}. Drop one."
+                )
+                raise ConfigError(message)
+            done += found
+        return done
 
-    Args:
-        path: Flat dotted path in the recipe, for error messages.
-        values: The mapping below it, or a parameter already parsed.
+    def exists(self, path: str, values: Mapping[str, Any]) -> bool:
+        """Return whether a parameter exists beside the values of those that its condition names."""
+        return all(
+            parent in values and any(same(values[parent], value) for value in allowed)
+            for parent, allowed in self.parameters[path].when.items()
+        )
 
-    Raises:
-        ConfigError: No kind or an unknown one, bounds that hold nothing, a key of another kind.
-    """
-    if isinstance(values, Parameter):
-        return values
-    where = f"parameters.{path}"
-    if "/" in path or not all(path.split(".")):
-        message = f"`{where}` must be a flat dotted path; got {path!r}. Write section.key."
-        raise ConfigError(message)
-    kind = values.get("kind") if isinstance(values, Mapping) else None
-    if not isinstance(kind, str) or kind not in KINDS:
-        got = repr(kind) if isinstance(values, Mapping) else repr(values)
-        hint = nearest(str(kind or ""), KINDS)
-        message = f"`{where}.kind` must be a known kind; got {got}. {hint}"
-        raise ConfigError(message)
-    parameter = KINDS[kind].parse(values, where=where)
-    parameter.check(where)
-    return parameter
+    def surroundings(self, path: str) -> list[dict[str, Scalar]]:
+        """Return every set of values that meets a parameter's condition; one empty without any."""
+        when = self.parameters[path].when
+        found = []
+        for values in product(*when.values()):
+            above: dict[str, Scalar] = {}
+            for parent in when:
+                above |= self.surroundings(parent)[0]
+            found.append(above | dict(zip(when, values, strict=True)))
+        return found
 
 
 def check_metric(metric: str) -> None:
@@ -299,19 +214,18 @@ def check_metric(metric: str) -> None:
     raise ConfigError(message)
 
 
-def _check_range(low: float, high: float, *, log: bool, where: str) -> None:
-    if low >= high:
-        message = f"`{where}.low` must be < high; got {low} >= {high}. Swap or widen them."
-        raise ConfigError(message)
-    if log and low <= 0:
-        message = f"`{where}.low` must be > 0 where `log` is true; got {low}. Raise it."
-        raise ConfigError(message)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _same(left: Any, right: Any) -> bool:
-    """Return equality that keeps True apart from 1, as YAML does, but not 1 from 1.0."""
-    return left == right and isinstance(left, bool) == isinstance(right, bool)
+def _check_condition(path: str, parameter: Parameter, known: Mapping[str, Parameter]) -> None:
+    """Refuse a condition that names no parameter of the space or a value that it cannot have."""
+    for parent, allowed in parameter.when.items():
+        where = f"parameters.{path}.when"
+        if parent not in known or parent == path:
+            others = [name for name in known if name != path]
+            message = f"`{where}` must name another parameter of the space; got {parent!r}. "
+            raise ConfigError(message + nearest(parent, others))
+        for value in allowed:
+            if not known[parent].contains(value):
+                message = (
+                    f"`{where}.{parent}` must be a value that it can have ({known[parent]}); got "
+                    f"{value!r}. Change the condition or widen that parameter."
+                )
+                raise ConfigError(message)

@@ -1,13 +1,28 @@
-"""What a study found: the table of trials, the best of them, the winner, the cost."""
+"""What a study found: the table of trials, the front, the best by the stated rule, the cost."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from itemese.search.records import Trial, short
+from itemese.search.config import SearchConfig
+from itemese.search.records import Ending, Trial, short
 from itemese.search.winner import Winner
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What sharing spared a study.
+
+    Attributes:
+        stages: Stage runs that as many independent runs of the pipeline would have made besides.
+        seconds: How long those took when they were made.
+    """
+
+    stages: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -16,21 +31,29 @@ class StudyResult:
 
     Attributes:
         name: Of the study.
-        uri: Its folder: ``study.json``, Tune's own files and TensorBoard's event files.
-        metric: What was judged.
-        trials: Every trial in the order of its start; trial 0 is the recipe as it is.
+        uri: Its folder: ``study.json``, ``report.html``, the records of its trials, Tune's own
+            files and TensorBoard's event files.
+        config: The study as written.
+        trials: Every trial in the order of its proposal; trial 0 is the recipe as it is.
         num_trials: How many were asked for.
         seconds: Wall clock of this call.
+        saved: What sharing spared it.
         winner: The best trial on fresh seeds; None if the study was stopped or asked for none.
     """
 
     name: str
     uri: str
-    metric: str
+    config: SearchConfig
     trials: tuple[Trial, ...]
     num_trials: int
     seconds: float
+    saved: Saved = Saved()
     winner: Winner | None = None
+
+    @property
+    def metric(self) -> str:
+        """What was judged."""
+        return self.config.metric
 
     @property
     def interrupted(self) -> bool:
@@ -45,8 +68,13 @@ class StudyResult:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best objective, the earliest of equals; None if none has one."""
-        return best_of(self.trials)
+        """The trial that the stated rule chooses; None if none has an objective."""
+        return next(iter(ranked(self.trials, self.config)), None)
+
+    @property
+    def front(self) -> tuple[Trial, ...]:
+        """Trials that no other one equals or beats in every objective, best metric first."""
+        return pareto_front(self.trials, self.config)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able values."""
@@ -59,9 +87,13 @@ class StudyResult:
         return {
             "name": self.name,
             "metric": self.metric,
+            "minimise": list(self.config.minimise),
+            "rule": rule(self.config),
+            "sampler": self.config.sampler,
             "num_trials": self.num_trials,
             "interrupted": self.interrupted,
             "best_trial": best.number if best else None,
+            "front": [t.number for t in self.front],
             "validation": scores,
             "winner": asdict(self.winner) if self.winner else None,
             "cost": {
@@ -69,25 +101,88 @@ class StudyResult:
                 "trial_seconds": round(sum(e.seconds for e in endings), 3),
                 "stages_built": sum(len(e.built) for e in endings),
                 "stages_reused": sum(len(e.reused) for e in endings),
+                "stage_runs_saved": self.saved.stages,
+                "stage_seconds_saved": self.saved.seconds,
             },
             "trials": [t.to_dict() for t in self.trials],
         }
 
 
-def best_of(trials: tuple[Trial, ...]) -> Trial | None:
-    """Return the trial with the best objective, the earliest of equals.
+def rule(config: SearchConfig) -> str:
+    """Say by which rule the best trial is chosen."""
+    if not config.minimise:
+        return f"The highest {config.metric}; the earliest of equals."
+    return (
+        f"Of the Pareto front, the trials whose {config.metric} is at most "
+        f"{100 * config.give_up:g} % below the best one's; of these the lowest "
+        f"{', then '.join(config.minimise)}."
+    )
 
-    A trial that the scheduler stopped counts only where none ran to its end.
+
+def ranked(trials: Sequence[Trial], config: SearchConfig) -> list[Trial]:
+    """Return the trials that may win, best first by the stated rule, equal values once.
+
+    Trials that the scheduler stopped count only where none ran to its end.
     """
+    judged = _judged(trials)
+    if not config.minimise:
+        return _distinct(sorted(judged, key=lambda t: (-_objective(t), t.number)))
+    front = pareto_front(judged, config)
+    bar = max((_objective(t) for t in front), default=0.0) * (1 - config.give_up)
+    allowed = [t for t in front if _objective(t) >= bar]
+    cheapest = sorted(allowed, key=lambda t: (*_costs(t.ending, config), t.number))
+    return _distinct(cheapest)
+
+
+def pareto_front(trials: Sequence[Trial], config: SearchConfig) -> tuple[Trial, ...]:
+    """Return the trials that no other one beats, best metric first, the earliest of equals."""
+    judged = _judged(trials)
+
+    def beaten(one: Trial) -> bool:
+        ours = _losses(one, config)
+        for other in judged:
+            theirs = _losses(other, config)
+            no_worse = all(b <= a for a, b in zip(ours, theirs, strict=True))
+            if no_worse and (theirs != ours or other.number < one.number):
+                return True
+        return False
+
+    front = [trial for trial in judged if not beaten(trial)]
+    return tuple(sorted(front, key=lambda t: (-_objective(t), t.number)))
+
+
+def _judged(trials: Sequence[Trial]) -> list[Trial]:
     for status in ("completed", "stopped"):
         judged = [t for t in trials if t.ending.status == status and t.ending.objective is not None]
         if judged:
-            return max(judged, key=lambda t: (t.ending.objective, -t.number))
-    return None
+            return judged
+    return []
+
+
+def _objective(trial: Trial) -> float:
+    assert trial.ending.objective is not None, "only asked of judged trials"
+    return trial.ending.objective
+
+
+def _costs(ending: Ending, config: SearchConfig) -> tuple[float, ...]:
+    return tuple(ending.costs[name] for name in config.minimise)
+
+
+def _losses(trial: Trial, config: SearchConfig) -> tuple[float, ...]:
+    """Return all objectives so that less is better."""
+    return (-_objective(trial), *_costs(trial.ending, config))
+
+
+def _distinct(trials: Sequence[Trial]) -> list[Trial]:
+    found: list[Trial] = []
+    for trial in trials:
+        if all(trial.values != other.values for other in found):
+            found.append(trial)
+    return found
 
 
 def tell(result: StudyResult) -> None:
-    """Log the outcome in one line."""
+    """Log the outcome in a line or two."""
     best = result.best
     failed = sum(t.ending.status == "failed" for t in result.trials)
     if best is None:
@@ -105,4 +200,17 @@ def tell(result: StudyResult) -> None:
         values,
         failed,
         len(result.trials),
+    )
+    if result.interrupted:
+        logger.info("the rest runs with --resume")
+    if result.winner and result.winner.gain:
+        logger.info("%s", gain_line(result.winner.gain))
+
+
+def gain_line(gain: dict[str, Any]) -> str:
+    """Say what the search gained over the recipe as it is, on the test split."""
+    return (
+        f"gain over the recipe as it is: test {gain['metric']} {gain['difference']:+.4f} "
+        f"[{gain['low']:+.4f}, {gain['high']:+.4f}] ({gain['theirs']:.4f} -> {gain['ours']:.4f}, "
+        f"{gain['users']:,} users, mean over {gain['seeds']} fresh seed(s))"
     )

@@ -1,62 +1,69 @@
-"""What happened to each trial, as small files beside the study.
+"""What happened to each trial: the truth about a study, as small files beside it.
 
-The driver writes that a trial began, the trial itself how it ended; so the table survives a killed
-worker and a killed driver, and a failure keeps its one-sentence reason.
+The driver notes that a trial begins, with all that the sampler needs to know of it, before
+anything runs; the trial notes how it ends. Files are only added, each is written whole or not at
+all, and everything else (Optuna's database, Tune's snapshots) can be made from them. So a driver
+that is killed at any moment leaves a study that goes on: what has ended counts, what has begun
+runs again under its own number, and nothing else exists.
 """
 
-import logging
 import math
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from ray.tune import Callback
-
 from itemese.artifacts import Folder
-from itemese.errors import ItemeseError
-
-logger = logging.getLogger(__name__)
+from itemese.errors import ArtifactError, ItemeseError
 
 Status = Literal["completed", "stopped", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended, as the trial itself tells it.
+    """How a trial ended.
 
     Attributes:
         status: ``completed``; ``stopped`` early by the scheduler; ``failed``; ``interrupted``
             with the study, to be run again by a resume.
         objective: Best validation metric; None if there was no validation.
         metrics: Validation metrics of the checkpoint that was kept.
+        costs: The further objectives, by name.
         seconds: Wall clock of the trial, interrupted attempts included.
         built: Stage outputs that it built, as artifact keys.
-        reused: Stage outputs that it found finished.
+        reused: Stage outputs that it found finished or waited for.
+        curve: The judged metric at each validation.
         error: Reason of a failure, one sentence; empty otherwise.
     """
 
     status: Status
     objective: float | None = None
     metrics: dict[str, float] | None = None
+    costs: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     built: tuple[str, ...] = ()
     reused: tuple[str, ...] = ()
+    curve: tuple[float, ...] = ()
     error: str = ""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One row of the study's table: what was tried and how it ended."""
+    """One row of the study's table: what was tried and how it ended.
+
+    Attributes:
+        number: Place in the order of proposal.
+        values: What it sets in the recipe, by dotted path.
+        ending: How it ended.
+        hints: What the sampler noted with it, for those that propose later ones.
+    """
 
     number: int
-    trial_id: str
     values: dict[str, Any]
     ending: Ending
+    hints: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row with its ending's fields beside its own."""
-        row = {"number": self.number, "trial_id": self.trial_id, "values": self.values}
-        return row | asdict(self.ending)
+        return {"number": self.number, "values": self.values, **asdict(self.ending)}
 
 
 class Records:
@@ -69,116 +76,71 @@ class Records:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
 
-    def begin(self, trial_id: str, number: int, values: dict[str, Any]) -> None:
-        """Note the values with which a trial begins, or begins again after a resume."""
-        self.folder.write_json(f"{trial_id}.begin.json", {"number": number, "values": values})
+    def begin(self, number: int, values: dict[str, Any], hints: dict[str, Any]) -> None:
+        """Note the values with which a trial is about to begin; once a trial, in order.
 
-    def end(self, trial_id: str, ending: Ending) -> None:
+        Args:
+            number: The next free one.
+            values: What it sets in the recipe.
+            hints: ``trial`` and ``study``: the sampler's own notes, JSON-able.
+        """
+        self.folder.write_json(_name(number, "begin"), {"values": values, "hints": hints})
+
+    def end(self, number: int, ending: Ending) -> None:
         """Note how a trial ended.
 
-        A completed ending stays: a driver that was killed just then runs the trial again after a
-        resume, finds its model in the store, and must not turn its seconds into none.
+        A trial that completed or failed stays so: one that runs on after its driver was killed
+        may end beside its second run.
         """
-        if self.ending(trial_id).status == "completed":
-            return
-        self.folder.write_json(f"{trial_id}.end.json", asdict(ending))
+        if self.ending(number).status not in ("completed", "failed"):
+            self.folder.write_json(_name(number, "end"), asdict(ending))
 
-    def stop(self, trial_id: str, ending: Ending) -> None:
+    def stop(self, number: int, ending: Ending) -> None:
         """Note that the scheduler stopped a trial.
 
         It has a file of its own: the trial learns only that it is interrupted, perhaps later.
         """
-        self.folder.write_json(f"{trial_id}.stop.json", asdict(ending))
+        self.folder.write_json(_name(number, "stop"), asdict(ending))
 
     def read(self) -> list[Trial]:
-        """Return all trials that began, by number."""
-        trials = []
-        for name in self.folder.names(".begin.json"):
-            trial_id = name.removesuffix(".begin.json")
-            begun = self.folder.read_json(name)
-            ending = self.ending(trial_id)
-            trials.append(Trial(begun["number"], trial_id, begun["values"], ending))
-        return sorted(trials, key=lambda trial: trial.number)
+        """Return all trials that began, by number.
 
-    def ending(self, trial_id: str) -> Ending:
+        Raises:
+            ArtifactError: One between them is missing.
+        """
+        numbers = [int(name.partition(".")[0]) for name in self.folder.names(".begin.json")]
+        for place, number in enumerate(sorted(numbers)):
+            if number != place:
+                message = (
+                    f"`{self.folder.uri}` must hold a record of every trial; got none of trial "
+                    f"{place}. Bring {_name(place, 'begin')} back, or start a new study."
+                )
+                raise ArtifactError(message)
+        return [self._trial(number) for number in range(len(numbers))]
+
+    def _trial(self, number: int) -> Trial:
+        begun = self.folder.read_json(_name(number, "begin"))
+        return Trial(number, begun["values"], self.ending(number), begun["hints"])
+
+    def ending(self, number: int) -> Ending:
         """Return how a trial ended, as far as anybody could tell."""
-        told, stopped = self._read(f"{trial_id}.end.json"), self._read(f"{trial_id}.stop.json")
+        told, stopped = self._read(_name(number, "end")), self._read(_name(number, "stop"))
         if told is None:
             return stopped or Ending("interrupted")
         if told.status == "interrupted" and stopped:
-            return replace(told, status="stopped")
+            return replace(told, status="stopped", curve=stopped.curve, error="")
         return told
 
     def _read(self, name: str) -> Ending | None:
         if not self.folder.exists(name):
             return None
         values = self.folder.read_json(name)
-        lists = {key: tuple(values[key]) for key in ("built", "reused")}
+        lists = {key: tuple(values[key]) for key in ("built", "reused", "curve")}
         return Ending(**(values | lists))
 
 
-class Recorder(Callback):  # type: ignore[misc]
-    """Tune's news of trials, as records and as one log line a trial."""
-
-    def __init__(self, records: Records, *, num_trials: int, metric: str) -> None:
-        self.records = records
-        self.num_trials = num_trials
-        self.metric = metric
-        self.began: dict[str, float] = {}
-        self.numbers: dict[str, int] = {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note the values with which a trial begins."""
-        self.began[trial.trial_id] = time.monotonic()
-        self.records.begin(trial.trial_id, self._number(trial, trials), dict(trial.config))
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Log the trial; note that it was stopped if it did not come to its own end."""
-        if self.records.ending(trial.trial_id).status != "completed":
-            objective = (trial.last_result or {}).get("objective")
-            ending = Ending("stopped", objective, seconds=self._seconds(trial.trial_id))
-            self.records.stop(trial.trial_id, ending)
-        self._log(trial, trials)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Log the trial; note the reason of one that was killed before it could tell."""
-        if self.records.ending(trial.trial_id).status != "failed":
-            error = trial.get_pickled_error() or trial.get_error()
-            reason = f"The worker died: {one_sentence(error)}"
-            ending = Ending("failed", seconds=self._seconds(trial.trial_id), error=reason)
-            self.records.end(trial.trial_id, ending)
-        self._log(trial, trials)
-
-    def _number(self, trial: Any, trials: list[Any]) -> int:
-        """Return the trial's place in order of proposal; after a resume, its old one."""
-        if not self.numbers:
-            self.numbers = {known.trial_id: known.number for known in self.records.read()}
-        # Trials begin in any order, but Tune's list holds new ones in the order of proposal.
-        for other in trials:
-            if other.trial_id not in self.numbers:
-                self.numbers[other.trial_id] = max(self.numbers.values(), default=-1) + 1
-        return self.numbers[trial.trial_id]
-
-    def _seconds(self, trial_id: str) -> float:
-        began = self.began.get(trial_id)
-        return 0.0 if began is None else round(time.monotonic() - began, 3)
-
-    def _log(self, trial: Any, trials: list[Any]) -> None:
-        ending = self.records.ending(trial.trial_id)
-        values = ", ".join(f"{path}={short(value)}" for path, value in trial.config.items())
-        if ending.status == "failed":
-            outcome = f"failed: {ending.error}"
-        else:
-            score = "none" if ending.objective is None else f"{ending.objective:.4f}"
-            outcome = f"{self.metric}={score} ({ending.status})"
-        logger.info(
-            "trial %d (of 0..%d) %s in %.1f s: %s",
-            self._number(trial, trials),
-            self.num_trials - 1,
-            outcome,
-            ending.seconds,
-            values,
-        )
+def _name(number: int, what: str) -> str:
+    return f"{number:05d}.{what}.json"
 
 
 def one_sentence(error: object) -> str:

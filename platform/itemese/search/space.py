@@ -1,11 +1,9 @@
-"""From a space file to something that can run: read it, prove every end of it, give it to Tune."""
+"""From a space file to something that can run: read it, prove every end of it, draw from it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from ray import tune
+from typing import Any, Protocol
 
 from itemese.config import (
     Config,
@@ -17,10 +15,11 @@ from itemese.config import (
     with_values,
 )
 from itemese.errors import ConfigError
-from itemese.search.config import Choice, Int, Parameter, Scalar, SearchConfig, Uniform
+from itemese.search.config import SearchConfig
+from itemese.search.parameters import Choice, Int, Parameter, Scalar, Uniform
 
 Values = dict[str, Scalar]
-"""One trial's values by flat dotted path."""
+"""One trial's values by flat dotted path; those whose condition does not hold are absent."""
 
 _FIXED = {
     "name": "it is a label",
@@ -62,7 +61,7 @@ class Space:
     def identity(self) -> dict[str, Any]:
         """Return what must be equal for one study to go on with another's trials."""
         written = self.config.model_dump(mode="json")
-        decided = ("parameters", "metric", "mode", "seed", "enqueue", "asha")
+        decided = ("parameters", "metric", "mode", "minimise", "sampler", "seed", "enqueue", "asha")
         return {"recipe": self.recipe, **{name: written[name] for name in decided}}
 
     def digest(self) -> str:
@@ -117,19 +116,21 @@ def check_space(
     known = flat_paths(parse(recipe).model_dump(mode="json"))
     for path, parameter in config.parameters.items():
         _check_path(path, known)
-        for value in parameter.edges():
-            _check_accepted(path, value, recipe=recipe, parse=parse)
+        for around in config.surroundings(path):
+            for value in parameter.edges():
+                _check_accepted(path, value, around, recipe=recipe, parse=parse)
         if isinstance(parameter, Uniform) and isinstance(known[path], int):
             message = (
                 f"`parameters.{path}.kind` must be int, as the recipe holds a whole number there; "
                 f"got 'uniform'. Write kind: int."
             )
             raise ConfigError(message)
-        _check_default(path, parameter, known[path])
     _check_yardstick(config, known)
-    defaults: Values = {path: known[path] for path in config.parameters}
+    defaults = _existing(config, known)
+    for path, value in defaults.items():
+        _check_default(path, config.parameters[path], value)
     enqueued = tuple(
-        _complete(place, values, config=config, defaults=defaults)
+        _complete(place, values, config=config, known=known)
         for place, values in enumerate(config.enqueue)
     )
     for values in enqueued:
@@ -137,25 +138,45 @@ def check_space(
     return Space(config, with_values(recipe, {}), defaults, enqueued)
 
 
-def to_tune(config: SearchConfig) -> dict[str, Any]:
-    """Return Tune's domains under flat dotted keys, so that trial values come back flat.
+class Asked(Protocol):
+    """A trial of Optuna: each call draws a value, or returns the one that was fixed before."""
 
-    Tune leaves out the upper end of a plain integer range; ours is included, hence the + 1.
-    """
-    return {path: _domain(parameter) for path, parameter in config.parameters.items()}
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """Draw a real number."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """Draw a whole number, both ends included."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        """Draw one of several scalars."""
 
 
-def _domain(parameter: Parameter) -> Any:
+def draw(config: SearchConfig, trial: Asked) -> Values:
+    """Return one point of the space; conditions are met in the order of what they wait for."""
+    values: Values = {}
+    for path in config.ordered():
+        if config.exists(path, values):
+            values[path] = _drawn(path, config.parameters[path], trial)
+    return values
+
+
+def _drawn(path: str, parameter: Parameter, trial: Asked) -> Scalar:
     if isinstance(parameter, Uniform):
-        draw = tune.loguniform if parameter.log else tune.uniform
-        return draw(parameter.low, parameter.high)
+        return trial.suggest_float(path, parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Int):
-        if parameter.step > 1:
-            return tune.qrandint(parameter.low, parameter.high, parameter.step)
-        whole = tune.lograndint if parameter.log else tune.randint
-        return whole(parameter.low, parameter.high + 1)
+        low, high, step = parameter.low, parameter.high, parameter.step
+        return trial.suggest_int(path, low, high, step=step, log=parameter.log)
     assert isinstance(parameter, Choice)
-    return tune.choice(list(parameter.choices))
+    return trial.suggest_categorical(path, parameter.choices)
+
+
+def _existing(config: SearchConfig, known: Mapping[str, Any]) -> Values:
+    """Return the values in `known` of all parameters whose conditions hold there."""
+    values: Values = {}
+    for path in config.ordered():
+        if config.exists(path, values):
+            values[path] = known[path]
+    return values
 
 
 def _experiment_parser() -> Callable[[Mapping[str, Any]], Config]:
@@ -203,16 +224,18 @@ def _is_fixed(path: str) -> bool:
 def _check_accepted(
     path: str,
     value: Scalar,
+    around: Values,
     *,
     recipe: Mapping[str, Any],
     parse: Callable[[Mapping[str, Any]], Config],
 ) -> None:
+    beside = "".join(f" with {name}={other!r}" for name, other in around.items())
     try:
-        parsed = parse(with_values(recipe, {path: value}))
+        parsed = parse(with_values(recipe, {**around, path: value}))
     except ConfigError as error:
         message = (
-            f"`parameters.{path}` must hold only values that the recipe accepts; got {value!r}. "
-            f"The recipe says: {error}"
+            f"`parameters.{path}` must hold only values that the recipe accepts; got {value!r}"
+            f"{beside}. The recipe says: {error}"
         )
         raise ConfigError(message) from None
     read = flat_paths(parsed.model_dump(mode="json")).get(path)
@@ -254,9 +277,9 @@ def _check_yardstick(config: SearchConfig, known: Mapping[str, Any]) -> None:
 
 
 def _complete(
-    place: int, values: Mapping[str, Scalar], *, config: SearchConfig, defaults: Values
+    place: int, values: Mapping[str, Scalar], *, config: SearchConfig, known: Mapping[str, Any]
 ) -> Values:
-    """Return an enqueued point that names every parameter, as Tune requires."""
+    """Return an enqueued point that names every parameter that exists there."""
     for path, value in values.items():
         if path not in config.parameters:
             hint = nearest(path, config.parameters)
@@ -268,4 +291,28 @@ def _complete(
                 "Change it or widen the parameter."
             )
             raise ConfigError(message)
-    return {**defaults, **values}
+    whole = _existing(config, {**known, **values})
+    for path, value in whole.items():
+        if not config.parameters[path].contains(value):
+            message = (
+                f"`enqueue.{place}.{path}` must be given, as it exists beside these values and the "
+                f"recipe's own, {value!r}, is not {config.parameters[path]}. Add it."
+            )
+            raise ConfigError(message)
+    for path in values:
+        if path not in whole:
+            message = (
+                f"`enqueue.{place}.{path}` must be left out where its condition "
+                f"({described(config.parameters[path])}) does not hold. Drop it."
+            )
+            raise ConfigError(message)
+    return whole
+
+
+def described(parameter: Parameter) -> str:
+    """Return a parameter's condition as text; empty without one."""
+    parts = (
+        f"{path}={allowed[0]!r}" if len(allowed) == 1 else f"{path} in {list(allowed)}"
+        for path, allowed in parameter.when.items()
+    )
+    return ", ".join(parts)

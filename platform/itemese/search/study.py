@@ -3,31 +3,48 @@
 import logging
 import os
 import re
+import shlex
 import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
+import pyarrow.fs as pafs
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
 
 from itemese import cluster, pipeline
 from itemese.artifacts import Folder, Store
-from itemese.config import flat_paths
+from itemese.config import digest_of, flat_paths
 from itemese.errors import ConfigError, TrainingError
 from itemese.experiment import Experiment
-from itemese.search.outcome import StudyResult, tell
+from itemese.search.outcome import Saved, StudyResult, ranked, tell
 from itemese.search.planning import Plan, check_effect, plan_resources
-from itemese.search.records import Recorder, Records
-from itemese.search.space import Space, to_tune
-from itemese.search.trial import OBJECTIVE, CountingStore, make_trainable
+from itemese.search.records import Records, Trial
+from itemese.search.report import write_report
+from itemese.search.sampling import (
+    NUMBER,
+    OBJECTIVE,
+    Recorder,
+    StudySearch,
+    database_url,
+    open_study,
+    shown,
+)
+from itemese.search.sharing import SharedStore, open_lock, take
+from itemese.search.space import Space
+from itemese.search.trial import make_trainable
 from itemese.search.winner import Winner, crown
 
 logger = logging.getLogger(__name__)
+
+SYNC_SECONDS = 10
+"""Between copies of TensorBoard's files to the study's folder."""
 
 
 def run_study(
@@ -38,8 +55,9 @@ def run_study(
     num_trials: int | None = None,
     resume: bool = False,
     max_concurrent: int | None = None,
+    database: str | None = None,
 ) -> StudyResult:
-    """Search a space, then train its winner on fresh seeds and write it as a bundle.
+    """Search a space, then train its finalists on fresh seeds and write the winner as a bundle.
 
     Everything is under ``<storage>/studies/<name>``; stage outputs are in the storage itself and
     shared by all trials. A failing trial is recorded with its reason and the study goes on. Ctrl-C
@@ -49,69 +67,207 @@ def run_study(
         space: Checked against its recipe.
         storage: Folder or URI of the artifacts.
         name: Of the study; a new one, or with `resume` a known one.
-        num_trials: Instead of the space's own number.
+        num_trials: Instead of the space's own number; a resumed study may be given more.
         resume: Finish a study that was stopped; its finished trials are not repeated.
         max_concurrent: Instead of the space's own number.
+        database: SQLAlchemy's URL of a database for Optuna's view of the study; SQLite beside the
+            study by default, memory where the storage is not local.
 
     Raises:
-        ConfigError: A name that is taken (or, to resume, unknown), another space than before.
+        ConfigError: A name that is taken (or, to resume, unknown), another space than before, a
+            study that another driver is running, a database that cannot be used.
+        ArtifactError: The storage cannot be written.
         TrainingError: Every trial failed.
     """
     started = time.monotonic()
-    store = CountingStore(storage)
+    store = SharedStore(storage)
     home = _home(store, name)
-    total = num_trials or space.config.num_trials
-    identity = {"num_trials": total, **space.identity()}
-    _check_name(home, identity, resume=resume)
-    cluster.connect()
-    default = Experiment.parse(space.recipe)
-    limit = max_concurrent or space.config.max_concurrent
-    plan = plan_resources(space, default, dict(ray.cluster_resources()), limit=limit)
-    # Built once here: trials that start side by side would each build it, and Ray Data's tasks
-    # would wait for CPUs that the trials hold.
-    check_effect(space, pipeline.prepare(default, store))
-    home.write_json("space.json", identity)
-    records = Records(home.child("records"))
-    logger.info(
-        "study %s: %d trials, %d side by side; watch: tensorboard --logdir %s",
-        name,
-        total,
-        plan.max_concurrent,
-        home.uri,
-    )
-    with _quiet():
-        _tuner(space, plan, records, num_trials=total, resume=resume).fit()
+    _check_name(home, space.identity(), resume=resume)
+    with only_driver(home):
+        _check_name(home, space.identity(), resume=resume)  # once more, now that nobody else can
+        return _Study(space, store, home, name, started).run(
+            num_trials, max_concurrent, database or database_url(home)
+        )
 
-    def result(winner: Winner | None = None) -> StudyResult:
-        seconds = round(time.monotonic() - started, 3)
-        trials = tuple(records.read())
-        over = tuple(t for t in trials if t.ending.status != "interrupted")
-        if (
-            len(over) >= total
-        ):  # what is left began just before a kill, unknown to the resumed study
-            trials = over
-        return StudyResult(name, home.uri, space.config.metric, trials, total, seconds, winner)
 
-    found = result()
-    home.write_json("study.json", found.to_dict())
-    if found.best is None and not found.interrupted:
-        reason = next((t.ending.error for t in found.trials if t.ending.error), "none reported")
-        message = f"`{name}` must have one trial that ends well; got none. The first says: {reason}"
-        raise TrainingError(message)
-    if found.interrupted or found.best is None or not space.config.seeds:
+class _Study:
+    """One call of `run_study`, alone on its study."""
+
+    def __init__(
+        self, space: Space, store: SharedStore, home: Folder, name: str, started: float
+    ) -> None:
+        self.space = space
+        self.store = store
+        self.home = home
+        self.name = name
+        self.started = started
+        self.records = Records(home.child("records"))
+        self.total = 0
+
+    def run(
+        self, num_trials: int | None, max_concurrent: int | None, url: str | None
+    ) -> StudyResult:
+        """Run what is missing, then the finalists."""
+        space, config = self.space, self.space.config
+        begun = self.records.read()
+        self.total = num_trials or self._remembered() or config.num_trials
+        if self.total < len(begun):
+            message = (
+                f"`num_trials` must be >= the {len(begun)} trials that have begun; got "
+                f"{self.total}. Raise it."
+            )
+            raise ConfigError(message)
+        cluster.connect()
+        default = Experiment.parse(space.recipe)
+        limit = max_concurrent or config.max_concurrent
+        plan = plan_resources(space, default, dict(ray.cluster_resources()), limit=limit)
+        # Built once here: trials that start side by side would wait for the first of them, and
+        # Ray Data's tasks for CPUs that the trials hold.
+        check_effect(space, pipeline.prepare(default, self.store))
+        study = open_study(space, begun, name=self.name, home=self.home, url=url)
+        self.home.write_json("space.json", {"num_trials": self.total, **space.identity()})
+        logger.info(
+            "study %s: %d trials, %d side by side; watch it by",
+            self.name,
+            self.total,
+            plan.max_concurrent,
+        )
+        for command in watching(self.home, url):
+            logger.info("    %s", command)
+        with _quiet():
+            missing = self.total - sum(t.ending.status != "interrupted" for t in begun)
+            if missing:
+                search = StudySearch(space, self.records, study)
+                _tuner(space, plan, self.records, search, total=self.total, missing=missing).fit()
+        found = self._found()
+        self._write(found)
+        if found.best is None and not found.interrupted:
+            reasons = (t.ending.error for t in found.trials)
+            reason = next(filter(None, reasons), "none reported")
+            message = (
+                f"`{self.name}` must have one trial that ends well; got none. The first says: "
+                f"{reason}"
+            )
+            raise TrainingError(message)
+        if not found.interrupted and config.seeds:
+            found = self._crowned(found, plan)
         tell(found)
         return found
-    winner = crown(
-        found.best,
-        space,
-        storage=store.root.uri,  # absolute, for workers in other folders
-        folder=home.child("winner"),
-        plan=plan,
-    )
-    found = result(winner)
-    home.write_json("study.json", found.to_dict())
-    tell(found)
-    return found
+
+    def _crowned(self, found: StudyResult, plan: Plan) -> StudyResult:
+        """Return the study with its winner; without one after Ctrl-C, for a resume to find."""
+        config = self.space.config
+
+        def rank(trials: Sequence[Trial]) -> list[Trial]:
+            return ranked(trials, config)
+
+        try:
+            winner = crown(
+                rank(found.trials)[: config.finalists],
+                self.space,
+                rank=rank,
+                storage=self.store.root.uri,  # absolute, for workers in other folders
+                folder=self.home.child("winner"),
+                plan=plan,
+            )
+        except KeyboardInterrupt:
+            logger.info("stopped before the winner was known; --resume goes on from here")
+            return found
+        crowned = self._found(winner)
+        self._write(crowned)
+        return crowned
+
+    def _remembered(self) -> int | None:
+        """Return how many trials the study was last asked for."""
+        if not self.home.exists("space.json"):
+            return None
+        return int(self.home.read_json("space.json")["num_trials"])
+
+    def _found(self, winner: Winner | None = None) -> StudyResult:
+        trials = tuple(self.records.read())
+        return StudyResult(
+            name=self.name,
+            uri=self.home.uri,
+            config=self.space.config,
+            trials=trials,
+            num_trials=self.total,
+            seconds=round(time.monotonic() - self.started, 3),
+            saved=_saved(trials, self.store),
+            winner=winner,
+        )
+
+    def _write(self, found: StudyResult) -> None:
+        self.home.write_json("study.json", found.to_dict())
+        write_report(found, self.space, self.store)
+
+
+def watching(home: Folder, url: str | None) -> list[str]:
+    """Return the commands that show a study while it runs."""
+    commands = [f"tensorboard --logdir {shlex.quote(home.uri)}"]
+    if url:
+        commands.append(f"optuna-dashboard {shlex.quote(shown(url))}")
+    return commands
+
+
+def _saved(trials: Sequence[Trial], store: Store) -> Saved:
+    """Count the stage runs that trials found done; what none of them built was built once."""
+    built = {key for trial in trials for key in trial.ending.built}
+    reuses = Counter(key for trial in trials for key in trial.ending.reused)
+    spared = {key: count - (key not in built) for key, count in reuses.items()}
+    seconds = 0.0
+    for key, count in spared.items():
+        artifact = store.find(key)
+        seconds += count * artifact.manifest.seconds if artifact else 0.0
+    return Saved(sum(spared.values()), round(seconds, 3))
+
+
+@contextmanager
+def only_driver(home: Folder) -> Iterator[None]:
+    """Let one driver at a time work on a study; the system lets go when it dies.
+
+    Raises:
+        ConfigError: Another one is at work.
+        ArtifactError: The folder cannot be written.
+    """
+    filesystem, path = home.create().filesystem()
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        with _only_in_cluster(home):
+            yield
+        return
+    with open_lock(Path(path) / "driver.lock") as descriptor:
+        if not take(descriptor):
+            raise ConfigError(_BUSY.format(home.uri))
+        yield
+
+
+_BUSY = (
+    "`name` must be a study that no other driver is running; got one that is, at {}. Wait for it, "
+    "stop it, or choose another --name."
+)
+
+
+@contextmanager
+def _only_in_cluster(home: Folder) -> Iterator[None]:
+    """Do the same where there are no file locks: one named actor a study, gone with its driver."""
+    cluster.connect()
+    place = {"name": f"study-{digest_of(home.uri)}", "namespace": "itemese"}
+    try:
+        holder = ray.remote(num_cpus=0)(_Holder).options(**place).remote()
+        ray.get(holder.ready.remote())
+    except ValueError:
+        raise ConfigError(_BUSY.format(home.uri)) from None
+    try:
+        yield
+    finally:
+        ray.kill(holder)
+
+
+class _Holder:
+    """The actor whose name is the lock."""
+
+    def ready(self) -> bool:
+        """Answer once it is there."""
+        return True
 
 
 def _home(store: Store, name: str) -> Folder:
@@ -137,6 +293,7 @@ def _check_name(home: Folder, identity: dict[str, Any], *, resume: bool) -> None
     if not known:
         return
     before, now = flat_paths(home.read_json("space.json")), flat_paths(identity)
+    before.pop("num_trials", None)  # more of the same may be asked for
     changed = [
         f"{path}: {before.get(path)!r} -> {now.get(path)!r}"
         for path in sorted({*before, *now})
@@ -156,15 +313,13 @@ def _plain(value: Any) -> Any:
 
 
 def _tuner(
-    space: Space, plan: Plan, records: Records, *, num_trials: int, resume: bool
+    space: Space, plan: Plan, records: Records, search: StudySearch, *, total: int, missing: int
 ) -> tune.Tuner:
+    """Return Tune ready to run the missing trials; what it keeps of earlier ones is not read."""
     home = records.folder.uri.rsplit("/", 1)[0]
     parent, name = home.rsplit("/", 1)
     storage = parent.rsplit("/", 1)[0]
     trial = make_trainable(space, storage=storage, records=records)
-    trainable = tune.with_resources(trial, plan.resources)
-    if resume and tune.Tuner.can_restore(home):
-        return tune.Tuner.restore(home, trainable=trainable, resume_unfinished=True)
     config = space.config
     asha = config.asha
     scheduler = asha and ASHAScheduler(
@@ -172,26 +327,26 @@ def _tuner(
         max_t=asha.max_validations,
         reduction_factor=asha.reduction_factor,
     )
-    sampler = OptunaSearch(seed=config.seed, points_to_evaluate=[space.defaults, *space.enqueued])
     return tune.Tuner(
-        trainable,
-        param_space=to_tune(config),
+        tune.with_resources(trial, plan.resources),
         tune_config=tune.TuneConfig(
             metric=OBJECTIVE,
             mode=config.mode,
-            num_samples=num_trials,
-            search_alg=sampler,
+            num_samples=missing,
+            search_alg=search,
             scheduler=scheduler,
             max_concurrent_trials=plan.max_concurrent,
             # A new process costs seconds, small trials less than that; Ray Train wants its own.
             reuse_actors="CPU" in plan.resources,
-            trial_dirname_creator=lambda trial: str(trial.trial_id),
+            trial_dirname_creator=lambda trial: f"trial-{trial.config[NUMBER]:05d}",
         ),
         run_config=tune.RunConfig(
             name=name,
             storage_path=parent,
             verbose=0,
-            callbacks=[Recorder(records, num_trials=num_trials, metric=config.metric)],
+            # TensorBoard's files reach the study's folder by a copy, five minutes apart by default.
+            sync_config=tune.SyncConfig(sync_period=SYNC_SECONDS),
+            callbacks=[Recorder(records, num_trials=total, metric=config.metric)],
         ),
     )
 

@@ -2,51 +2,35 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 
 from itemese import pipeline
-from itemese.artifacts import Artifact, Counts, Folder, Store
-from itemese.config import Config
+from itemese.artifacts import Store
 from itemese.errors import ConfigError, TrainingError
 from itemese.experiment import Experiment
 from itemese.search.records import Ending, Records, Status, one_sentence
+from itemese.search.sampling import NUMBER, OBJECTIVE
+from itemese.search.sharing import SharedStore
 from itemese.search.space import Space
 
-OBJECTIVE = "objective"
-"""Best validation metric so far. Reported at each validation, so that an early stop keeps it."""
 
-
-class CountingStore(Store):
-    """A store that remembers which stage outputs were built and which were found.
+@dataclass(frozen=True)
+class Outcome:
+    """What a trained recipe came to.
 
     Attributes:
-        built: Keys of outputs that this store built, each once.
-        reused: Keys of outputs that were already there, each once.
+        metrics: Validation metrics of the checkpoint that was kept.
+        costs: The further objectives, by name.
+        curve: The judged metric at each validation, in order.
     """
 
-    def __init__(self, location: str | Path) -> None:
-        super().__init__(location)
-        self.built: list[str] = []
-        self.reused: list[str] = []
-
-    def stage(
-        self,
-        name: str,
-        *,
-        version: int,
-        config: Config | None,
-        inputs: Mapping[str, Artifact | str],
-        build: Callable[[Folder], Counts],
-    ) -> Artifact:
-        """Return the stage's output as `Store.stage` does, and count it."""
-        artifact = super().stage(name, version=version, config=config, inputs=inputs, build=build)
-        if artifact.key not in (*self.built, *self.reused):
-            (self.reused if artifact.reused else self.built).append(artifact.key)
-        return artifact
+    metrics: dict[str, float]
+    costs: dict[str, float]
+    curve: tuple[float, ...]
 
 
 class Judge:
@@ -77,14 +61,16 @@ def run_trial(
     recipe: Mapping[str, Any],
     *,
     metric: str,
+    minimise: Sequence[str] = (),
     store: Store,
     report: Callable[[dict[str, Any]], None],
-) -> None:
-    """Train one recipe in this process and report each validation, the kept one last.
+) -> Outcome:
+    """Train one recipe in this process and report each validation.
 
     Args:
         recipe: Values of the whole recipe, the trial's own substituted.
         metric: Validation metric that is judged.
+        minimise: Costs to measure, by name.
         store: Shared by all trials: what one has built, the others find.
         report: Receives the metrics of each validation and `OBJECTIVE`.
 
@@ -93,7 +79,8 @@ def run_trial(
         TrainingError: The metric was not finite.
     """
     judge = Judge(metric, report)
-    model = pipeline.train(Experiment.parse(recipe), store, on_metrics=judge)
+    experiment = Experiment.parse(recipe)
+    model = pipeline.train(experiment, store, on_metrics=judge)
     best: dict[str, float] = dict(model.counts.get("best") or {})
     if metric not in best:
         message = (
@@ -101,47 +88,53 @@ def run_trial(
             f"{metric!r}. Choose one of these; a method that does not train has none."
         )
         raise ConfigError(message)
-    # A model that was found in the store was validated by whoever built it: judge it once more.
-    judge(best)
+    judge({metric: best[metric]} if judge.best is None else {})  # a model found was judged before
+    costs = pipeline.costs(experiment, store) if minimise else {}
+    rows = model.folder.read_json("learning_curve.json")
+    curve = tuple(float(row[metric]) for row in rows if metric in row)
+    return Outcome(best, {name: costs[name] for name in minimise}, curve)
 
 
 def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[..., None]:
-    """Return the function that Tune calls with one trial's values.
+    """Return the function that Tune calls with one trial's number and values.
 
     It is a closure over plain values, so that Ray ships it whole to any node.
     """
-    metric = space.config.metric
+    metric, minimise = space.config.metric, space.config.minimise
 
-    def trial(values: dict[str, Any]) -> None:
-        trial_id = tune.get_context().get_trial_id()
-        store = CountingStore(storage)
-        began = time.monotonic() - records.ending(trial_id).seconds
-        latest: dict[str, Any] = {}
+    def trial(config: dict[str, Any]) -> None:
+        values = dict(config)
+        number = values.pop(NUMBER)
+        store = SharedStore(storage)
+        before = records.ending(number).seconds
+        began = time.monotonic() - before
+        curve: list[float] = []
 
         def report(metrics: dict[str, Any]) -> None:
-            latest.update(metrics)
+            curve.append(float(metrics[metric]))
             tune.report(metrics)
 
-        def end(status: Status, error: str = "") -> None:
-            ending = Ending(
-                status,
-                objective=latest.get(OBJECTIVE),
-                metrics={k: float(v) for k, v in latest.items() if k.startswith("val/")},
-                seconds=round(time.monotonic() - began, 3),
-                built=tuple(store.built),
-                reused=tuple(store.reused),
-                error=error,
-            )
-            records.end(trial_id, ending)
+        def end(status: Status, **facts: Any) -> None:
+            seconds = round(time.monotonic() - began, 3)
+            built, reused = tuple(store.built), tuple(store.reused)
+            ending = Ending(status, seconds=seconds, built=built, reused=reused, **facts)
+            records.end(number, ending)
 
+        records.end(number, Ending("interrupted", seconds=before))
         try:
-            run_trial(space.values(values), metric=metric, store=store, report=report)
+            found = run_trial(
+                space.values(values), metric=metric, minimise=minimise, store=store, report=report
+            )
         except SystemExit:  # how Tune ends a trial: by its scheduler or with the whole study
-            end("interrupted")
+            end("interrupted", objective=max(curve, default=None), curve=tuple(curve))
             raise
         except Exception as error:
-            end("failed", one_sentence(error))
+            # Not yet a failure: that is for the driver to say, who may have died first.
+            end("interrupted", curve=tuple(curve), error=one_sentence(error))
             raise
-        end("completed")
+        # Before Tune hears of it, so that neither a kill nor a late early stop undoes it.
+        objective = found.metrics[metric]
+        end("completed", objective=objective, **vars(found))
+        tune.report({**found.metrics, **found.costs, OBJECTIVE: objective})
 
     return trial

@@ -1,12 +1,13 @@
-"""The winner: trained again on fresh seeds, tested once, written as a bundle.
+"""The winner: finalists trained again on fresh seeds, the best mean tested once and bundled.
 
 The best of many noisy trials looks better than it is. Its figures therefore come from seeds that
 the search never saw, and the test split is touched only here, when nothing is left to choose.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,14 @@ from itemese.errors import ItemeseError
 from itemese.experiment import Experiment
 from itemese.search.planning import Plan
 from itemese.search.records import Trial
-from itemese.search.space import Space
+from itemese.search.sharing import SharedStore
+from itemese.search.space import Space, Values
 
 logger = logging.getLogger(__name__)
+
+Metrics = dict[str, float]
+Rank = Callable[[Sequence[Trial]], list[Trial]]
+"""Returns trials best first, by the study's rule."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,27 @@ class Rerun:
     """
 
     seed: int
-    validation: dict[str, float]
-    test: dict[str, float]
+    validation: Metrics
+    test: Metrics
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial that was trained again.
+
+    Attributes:
+        trial: Its number in the study.
+        values: What it sets, by dotted path.
+        in_study: What it was judged by there.
+        validation: The same metric on each fresh seed.
+        mean: Of those.
+    """
+
+    trial: int
+    values: Values
+    in_study: float | None
+    validation: dict[int, float]
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -46,90 +71,135 @@ class Winner:
     Attributes:
         trial: Its number in the study.
         values: What it sets, by dotted path.
-        reruns: One a fresh seed.
+        finalists: All that were trained again, in the order of the study.
+        reruns: The winner's, one a fresh seed.
         validation: Mean over fresh seeds of the metric that was judged.
         test: Mean, lowest and highest value over fresh seeds of each test metric.
+        gain: Test metric of the winner less that of the recipe as it is, both on the fresh seeds,
+            with its interval over users (`pipeline.gain`); None where the recipe itself won.
+        seconds: Wall clock of all this.
         bundle: Folder of the bundle.
         bundled_seed: The rerun in it: the best on validation.
     """
 
     trial: int
-    values: dict[str, Any]
+    values: Values
+    finalists: tuple[Finalist, ...]
     reruns: tuple[Rerun, ...]
     validation: float
     test: dict[str, dict[str, float]]
+    gain: dict[str, Any] | None
+    seconds: float
     bundle: str
     bundled_seed: int
 
 
-def crown(trial: Trial, space: Space, *, storage: str, folder: Folder, plan: Plan) -> Winner:
-    """Train a trial's recipe on the space's fresh seeds, test each once, bundle the best.
+def crown(
+    trials: Sequence[Trial], space: Space, *, rank: Rank, storage: str, folder: Folder, plan: Plan
+) -> Winner:
+    """Train the best trials' recipes on fresh seeds, test the best of them once, bundle it.
 
     Args:
-        trial: The best of the study.
-        space: Where it comes from.
+        trials: The best of the study, at least one.
+        space: Where they come from.
+        rank: Orders trials by the study's rule.
         storage: Folder or URI of the artifacts.
         folder: Where the bundle goes.
         plan: What Ray reserves for one training, and how many run side by side.
     """
-    store = Store(storage)
+    started = time.monotonic()
+    seeds, metric = space.config.seeds, space.config.metric
+    numbers = [trial.number for trial in trials]
+    logger.info("finalists: trials %s again on seeds %s", numbers, list(seeds))
     recipes = {
-        seed: with_values(space.values(trial.values), {"seed": seed}) for seed in space.config.seeds
+        (trial.number, seed): with_values(space.values(trial.values), {"seed": seed})
+        for trial in trials
+        for seed in seeds
     }
-    logger.info("winner: trial %d again on seeds %s", trial.number, sorted(recipes))
-    for recipe in recipes.values():  # on the driver, so that Ray Data's tasks find free CPUs
-        pipeline.prepare(Experiment.parse(recipe), store)
-    reruns = _rerun_all(list(recipes.values()), storage=storage, plan=plan)
-    metric = space.config.metric
-    chosen = max(reruns, key=lambda run: run.validation[metric])
-    pipeline.bundle(Experiment.parse(recipes[chosen.seed]), store, folder)
+    told = _all_of(_train, recipes, storage=storage, plan=plan)
+    finalists = []
+    for trial in trials:
+        scores = {seed: told[trial.number, seed][metric] for seed in seeds}
+        mean = float(np.mean(list(scores.values())))
+        objective = trial.ending.objective
+        finalists.append(Finalist(trial.number, trial.values, objective, scores, mean))
+    means = {finalist.trial: finalist.mean for finalist in finalists}
+    again = [replace(t, ending=replace(t.ending, objective=means[t.number])) for t in trials]
+    best = rank(again)[0]
+    logger.info("winner: trial %d, mean %s %.4f", best.number, metric, means[best.number])
+
+    ours = {seed: recipes[best.number, seed] for seed in seeds}
+    theirs = {seed: with_values(space.values(space.defaults), {"seed": seed}) for seed in seeds}
+    changed = best.values != space.defaults
+    both = {("ours", seed): recipe for seed, recipe in ours.items()}
+    if changed:
+        both |= {("theirs", seed): recipe for seed, recipe in theirs.items()}
+    tested = _all_of(_test, both, storage=storage, plan=plan)
+    runs = tuple(Rerun(s, told[best.number, s], tested["ours", s]) for s in seeds)
+    bundled = max(runs, key=lambda run: run.validation[metric])
+    store = Store(storage)
+    pipeline.bundle(Experiment.parse(ours[bundled.seed]), store, folder)
+    gain = None
+    if changed:
+        sides = [[Experiment.parse(r) for r in side.values()] for side in (ours, theirs)]
+        gain = pipeline.gain(sides[0], sides[1], store, metric.removeprefix("val/"))
     return Winner(
-        trial=trial.number,
-        values=trial.values,
-        reruns=reruns,
-        validation=float(np.mean([run.validation[metric] for run in reruns])),
-        test=spread([run.test for run in reruns]),
+        trial=best.number,
+        values=best.values,
+        finalists=tuple(finalists),
+        reruns=runs,
+        validation=means[best.number],
+        test=spread([run.test for run in runs]),
+        gain=gain,
+        seconds=round(time.monotonic() - started, 3),
         bundle=folder.uri,
-        bundled_seed=chosen.seed,
+        bundled_seed=bundled.seed,
     )
 
 
-def _rerun_all(recipes: list[dict[str, Any]], *, storage: str, plan: Plan) -> tuple[Rerun, ...]:
-    """Run each recipe as a Ray task, as many side by side as trials did."""
+def _all_of(
+    work: Callable[..., Metrics], recipes: Mapping[Any, dict[str, Any]], *, storage: str, plan: Plan
+) -> dict[Any, Metrics]:
+    """Do the work on each recipe as a Ray task, as many side by side as trials were."""
+    store = SharedStore(storage)
+    for recipe in recipes.values():  # on the driver, so that Ray Data's tasks find free CPUs
+        pipeline.prepare(Experiment.parse(recipe), store)
     needs = dict(plan.resources)
     memory = {"memory": needs["memory"]} if "memory" in needs else {}
     options = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0), **memory}
-    task = ray.remote(**options)(rerun)
-    done: list[Rerun] = []
+    task = ray.remote(**options)(work)
+    waiting = list(recipes)
+    running: dict[Any, Any] = {}
+    done: dict[Any, Metrics] = {}
     try:
-        for start in range(0, len(recipes), plan.max_concurrent):
-            group = recipes[start : start + plan.max_concurrent]
-            done += ray.get([task.remote(recipe, storage=storage) for recipe in group])
+        while waiting or running:
+            while waiting and len(running) < plan.max_concurrent:
+                key = waiting.pop(0)
+                running[task.remote(recipes[key], storage=storage)] = key
+            ready, _ = ray.wait(list(running))
+            done |= {running.pop(reference): ray.get(reference) for reference in ready}
     except ray.exceptions.RayTaskError as error:
         # Ray's own wrapper says the whole remote traceback; the user needs the sentence.
         if isinstance(error.cause, ItemeseError):
             raise error.cause from None
         raise
-    return tuple(done)
+    return {key: done[key] for key in recipes}
 
 
-def rerun(recipe: Mapping[str, Any], *, storage: str) -> Rerun:
-    """Train and test one recipe; runs in a Ray task.
+def _train(recipe: Mapping[str, Any], *, storage: str) -> Metrics:
+    """Train one recipe; return the validation metrics of what was kept. Runs in a Ray task."""
+    return dict(pipeline.train(Experiment.parse(recipe), SharedStore(storage)).counts["best"])
 
-    Args:
-        recipe: Values of the whole recipe, the fresh seed among them.
-        storage: Folder or URI of the artifacts.
-    """
-    store = Store(storage)
-    experiment = Experiment.parse(recipe)
-    model = pipeline.train(experiment, store)
-    result = pipeline.evaluate(experiment, store).folder.read_json("result.json")
-    test = {
+
+def _test(recipe: Mapping[str, Any], *, storage: str) -> Metrics:
+    """Evaluate one recipe; return its test metrics. Runs in a Ray task."""
+    evaluated = pipeline.evaluate(Experiment.parse(recipe), SharedStore(storage))
+    result = evaluated.folder.read_json("result.json")
+    return {
         name: float(metric["value"])
         for name, metric in result["metrics"].items()
         if name.startswith("test")
     }
-    return Rerun(experiment.seed, dict(model.counts["best"]), test)
 
 
 def spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:

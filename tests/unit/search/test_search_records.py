@@ -1,39 +1,56 @@
 """Records of trials, the best of them, and what a trial reports."""
 
 import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from itemese.artifacts import Folder
+from itemese.artifacts import Artifact, Folder
 from itemese.errors import TrainingError
-from itemese.search.records import Ending, Recorder, Records, Trial, one_sentence
+from itemese.search.config import SearchConfig
+from itemese.search.outcome import pareto_front, ranked, rule
+from itemese.search.records import Ending, Records, Trial, one_sentence
+from itemese.search.sharing import SharedStore
+from itemese.search.trial import Judge
 
 
 def test_records_keep_order_and_mark_what_never_ended(tmp_path: Path) -> None:
     records = Records(Folder.at(tmp_path / "records"))
     assert records.read() == []
-    records.begin("zz", 0, {"a.b": 1})
-    records.begin("aa", 1, {"a.b": 2})
-    records.end("zz", Ending("completed", 0.5, {"val/ndcg@10": 0.5}, 1.5, ("x/1",), ("y/2",)))
+    records.begin(0, {"a.b": 1}, {"trial": {"x": 1}})
+    records.begin(1, {"a.b": 2}, {})
+    records.end(0, Ending("completed", 0.5, {"val/ndcg@10": 0.5}, built=("x/1",), reused=("y/2",)))
     first, second = records.read()
-    assert (first.number, first.trial_id, first.values) == (0, "zz", {"a.b": 1})
+    assert (first.number, first.values, first.hints) == (0, {"a.b": 1}, {"trial": {"x": 1}})
     assert first.ending.reused == ("y/2",)
     assert second.ending.status == "interrupted"
     assert first.to_dict()["objective"] == 0.5
 
 
+def test_what_has_ended_stays_ended(tmp_path: Path) -> None:
+    records = Records(Folder.at(tmp_path))
+    for number, status in enumerate(("completed", "failed")):
+        records.begin(number, {}, {})
+        records.end(number, Ending(status, error="why"))
+        records.end(number, Ending("interrupted"))  # an orphan of a driver that was killed
+        assert records.ending(number).status == status
+
+
 def test_scheduler_decides_whether_a_trial_was_stopped_or_interrupted(tmp_path: Path) -> None:
     records = Records(Folder.at(tmp_path))
-    records.begin("a", 0, {})
-    records.end("a", Ending("interrupted", 0.2, built=("x/1",)))
-    assert records.ending("a").status == "interrupted"
-    records.stop("a", Ending("stopped", 0.1))
-    assert records.ending("a") == Ending("stopped", 0.2, built=("x/1",))
-    records.stop("b", Ending("stopped", 0.1))  # killed before it could tell
-    assert records.ending("b") == Ending("stopped", 0.1)
+    records.begin(0, {}, {})
+    records.end(0, Ending("interrupted", 0.2, built=("x/1",)))
+    assert records.ending(0).status == "interrupted"
+    records.stop(0, Ending("stopped", 0.1, curve=(0.1,)))
+    assert records.ending(0) == Ending("stopped", 0.2, built=("x/1",), curve=(0.1,))
+    records.stop(1, Ending("stopped", 0.1))  # killed before it could tell
+    assert records.ending(1) == Ending("stopped", 0.1)
 
 
 def test_one_sentence() -> None:
@@ -43,8 +60,6 @@ def test_one_sentence() -> None:
 
 
 def test_judge_keeps_the_best_and_refuses_nan() -> None:
-    from itemese.search.trial import Judge
-
     said: list[dict[str, Any]] = []
     judge = Judge("val/ndcg@10", said.append)
     judge({"train/loss": 3.0})
@@ -56,32 +71,55 @@ def test_judge_keeps_the_best_and_refuses_nan() -> None:
         judge({"val/ndcg@10": math.nan})
 
 
-def test_best_is_the_earliest_of_equals_and_prefers_whole_trials() -> None:
-    from itemese.search.outcome import best_of
+def config(**more: Any) -> SearchConfig:
+    rate = {"kind": "uniform", "low": 0, "high": 1}
+    return SearchConfig.parse({"recipe": "-", "parameters": {"a.b": rate}} | more)
 
+
+def test_best_is_the_earliest_of_equals_and_prefers_whole_trials() -> None:
     endings = [
         Ending("failed", error="x"),
         Ending("completed", 0.3),
         Ending("completed", 0.3),
+        Ending("completed", 0.2),
         Ending("stopped", 0.9),
     ]
-    trials = tuple(Trial(n, str(n), {}, ending) for n, ending in enumerate(endings))
-    best = best_of(trials)
-    assert best is not None
-    assert best.number == 1
-    assert best_of(trials[:1]) is None
-    stopped = best_of(trials[3:])
-    assert stopped is not None
-    assert stopped.number == 3
+    trials = [Trial(n, {"a.b": n % 4}, ending) for n, ending in enumerate(endings)]
+    assert [t.number for t in ranked(trials, config())] == [1, 2, 3]
+    assert ranked(trials[:1], config()) == []
+    assert [t.number for t in ranked(trials[4:], config())] == [4]
+    twice = [Trial(n, {"a.b": 1}, Ending("completed", 0.3)) for n in range(2)]
+    assert [t.number for t in ranked(twice, config())] == [0]  # equal values are one candidate
 
 
-def test_counting_store_counts_each_output_once(tmp_path: Path) -> None:
-    from itemese.search.trial import CountingStore
+def test_the_front_and_the_cheapest_within_what_may_be_given_up() -> None:
+    def trial(number: int, metric: float, parameters: float) -> Trial:
+        ending = Ending("completed", metric, costs={"parameters": parameters})
+        return Trial(number, {"a.b": number}, ending)
 
-    def stage(store: CountingStore) -> None:
-        store.stage("s", version=1, config=None, inputs={}, build=lambda folder: {})
+    trials = [
+        trial(0, 0.50, 900),
+        trial(1, 0.49, 500),
+        trial(2, 0.48, 600),  # beaten by 1
+        trial(3, 0.30, 100),
+        trial(4, 0.30, 100),  # equals 3
+        Trial(5, {}, Ending("failed", error="x")),
+    ]
+    both = config(minimise=["parameters"], give_up=0.05)
+    assert [t.number for t in pareto_front(trials, both)] == [0, 1, 3]
+    assert [t.number for t in ranked(trials, both)] == [1, 0]
+    assert "at most 5 % below" in rule(both)
+    assert [t.number for t in ranked(trials, config(minimise=["parameters"], give_up=0.0))] == [0]
+    cheap = config(minimise=["parameters"], give_up=0.5)
+    assert [t.number for t in ranked(trials, cheap)] == [3, 1, 0]
 
-    first, second = CountingStore(tmp_path), CountingStore(tmp_path)
+
+def stage(store: SharedStore, build: Callable[[Folder], dict[str, Any]] = lambda _: {}) -> Artifact:
+    return store.stage("s", version=1, config=None, inputs={}, build=build)
+
+
+def test_shared_store_counts_each_output_once(tmp_path: Path) -> None:
+    first, second = SharedStore(tmp_path), SharedStore(tmp_path)
     stage(first)
     stage(first)
     stage(second)
@@ -89,32 +127,37 @@ def test_counting_store_counts_each_output_once(tmp_path: Path) -> None:
     assert (second.built, second.reused) == ([], first.built)
 
 
-def test_recorder_numbers_by_proposal_and_keeps_numbers_over_a_resume(tmp_path: Path) -> None:
-    records = Records(Folder.at(tmp_path))
-    first, second, third = (
-        SimpleNamespace(trial_id=name, config={"a.b": place}) for place, name in enumerate("zyx")
-    )
-    recorder = Recorder(records, num_trials=3, metric="val/ndcg@10")
-    recorder.on_trial_start(0, [first, second], second)  # begins before the first
-    recorder.on_trial_start(0, [first, second], first)
-    resumed = Recorder(records, num_trials=3, metric="val/ndcg@10")
-    resumed.on_trial_start(0, [second, third, first], third)  # Tune reorders its list
-    resumed.on_trial_start(0, [second, third, first], second)
-    assert [(t.number, t.trial_id) for t in records.read()] == [(0, "z"), (1, "y"), (2, "x")]
+def test_one_builds_while_others_wait(tmp_path: Path) -> None:
+    built = []
+
+    def slowly(folder: Folder) -> dict[str, Any]:
+        built.append(folder)
+        time.sleep(0.3)
+        return {}
+
+    with ThreadPoolExecutor(4) as pool:
+        keys = {a.key for a in pool.map(lambda _: stage(SharedStore(tmp_path), slowly), range(4))}
+    assert len(built) == len(keys) == 1
 
 
-def test_recorder_notes_a_worker_that_died_before_it_could_tell(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    records = Records(Folder.at(tmp_path))
-    dead = SimpleNamespace(
-        trial_id="a", config={"a.b": 1}, get_pickled_error=lambda: None, get_error=lambda: "oom"
-    )
-    recorder = Recorder(records, num_trials=1, metric="val/ndcg@10")
-    recorder.on_trial_start(0, [dead], dead)
-    records.end("a", Ending("interrupted"))  # of an earlier life, before a resume
-    with caplog.at_level("INFO", logger="itemese.search"):
-        recorder.on_trial_error(0, [dead], dead)
-    assert records.ending("a").status == "failed"
-    assert records.ending("a").error == "The worker died: oom"
-    assert "failed: The worker died: oom" in caplog.text
+BUILDER = """
+import sys, time
+from itemese.search.sharing import SharedStore
+def build(folder):
+    print("building", flush=True)
+    time.sleep(600)
+SharedStore(sys.argv[1]).stage("s", version=1, config=None, inputs={}, build=build)
+"""
+
+
+def test_a_builder_that_dies_releases_its_claim(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BUILDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == b"building\n"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(stage, SharedStore(tmp_path))
+            time.sleep(0.5)
+            assert not waiting.done()
+            builder.kill()
+            assert not waiting.result(timeout=30).reused

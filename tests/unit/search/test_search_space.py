@@ -1,7 +1,8 @@
 """The space against a recipe: each end is tried, and Tune draws what the file says."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -13,11 +14,17 @@ from ray.tune.search.optuna import OptunaSearch
 from itemese.config import Config
 from itemese.errors import ConfigError
 from itemese.search.config import SearchConfig
-from itemese.search.space import check_space, load_space, to_tune
+from itemese.search.space import check_space, draw, load_space
+
+
+class RqVae(Config):
+    commitment: float = Field(default=0.25, gt=0)
 
 
 class Codes(Config):
+    kind: Literal["kmeans", "rq_vae", "tree"] = "kmeans"
     codebook_size: int = Field(default=32, ge=2, le=1024)
+    rq_vae: RqVae = RqVae()
 
 
 class Training(Config):
@@ -176,12 +183,10 @@ DRAWN = {
 
 
 def drawn(sampler: optuna.samplers.BaseSampler, times: int) -> dict[str, list[Any]]:
-    """Draw through the very path that a study takes: Tune's domains, then OptunaSearch."""
-    search = OptunaSearch(metric="objective", mode="max", sampler=sampler)
-    domains = to_tune(config(DRAWN))
-    search.set_search_properties("objective", "max", domains)
+    """Draw through the very path that a study takes: OptunaSearch and our function of a trial."""
+    search = OptunaSearch(partial(draw, config(DRAWN)), "objective", "max", sampler=sampler)
     points = [search.suggest(str(number)) for number in range(times)]
-    return {path: [point[path] for point in points] for path in domains}
+    return {path: [point[path] for point in points] for path in DRAWN}
 
 
 def test_drawn_values_keep_dotted_keys_and_include_both_ends() -> None:
@@ -196,3 +201,104 @@ def test_drawn_values_keep_dotted_keys_and_include_both_ends() -> None:
     # Log-uniform over two decades: the median is their geometric mean, 1e-3.
     assert 7e-4 < float(np.median(values["a.rate"])) < 1.4e-3
     assert 1e-4 <= min(values["a.rate"]) < max(values["a.rate"]) <= 1e-2
+
+
+KIND = {"kind": "choice", "choices": ["kmeans", "rq_vae"]}
+COMMITMENT = {"kind": "uniform", "low": 0.05, "high": 2, "when": {"codebooks.kind": "rq_vae"}}
+CONDITIONAL = {"codebooks.rq_vae.commitment": COMMITMENT, "codebooks.kind": KIND}
+
+
+def test_a_conditional_parameter_exists_only_where_its_condition_holds() -> None:
+    study = config(CONDITIONAL, enqueue=[{"codebooks.kind": "rq_vae"}])
+    space = check_space(study, {}, parse=Recipe.parse)
+    assert space.defaults == {"codebooks.kind": "kmeans"}
+    assert space.enqueued == ({"codebooks.kind": "rq_vae", "codebooks.rq_vae.commitment": 0.25},)
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    search = OptunaSearch(partial(draw, study), "objective", "max", sampler=sampler)
+    points = [search.suggest(str(number)) for number in range(100)]
+    for point in points:
+        assert ("codebooks.rq_vae.commitment" in point) == (point["codebooks.kind"] == "rq_vae")
+    assert {len(point) for point in points} == {1, 2}
+    # As written and read again, the condition is the same.
+    assert SearchConfig.parse(study.model_dump(mode="json")) == study
+
+
+def test_the_recipes_own_value_need_not_lie_in_a_parameter_that_does_not_exist_there() -> None:
+    far = {**COMMITMENT, "low": 0.5}
+    study = config({**CONDITIONAL, "codebooks.rq_vae.commitment": far})
+    assert check_space(study, {}, parse=Recipe.parse).defaults == {"codebooks.kind": "kmeans"}
+    study = config(
+        {**CONDITIONAL, "codebooks.rq_vae.commitment": far},
+        enqueue=[{"codebooks.kind": "rq_vae"}],
+    )
+    with pytest.raises(ConfigError, match=r"`enqueue.0.codebooks.rq_vae.commitment` must be given"):
+        check_space(study, {}, parse=Recipe.parse)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "more", "sentences"),
+    [
+        (
+            {**CONDITIONAL, "codebooks.rq_vae.commitment": {**COMMITMENT, "low": -1}},
+            {},
+            ["accepts; got -1.0 with codebooks.kind='rq_vae'", "commitment` must be greater"],
+        ),
+        (
+            {"codebooks.rq_vae.commitment": {**COMMITMENT, "when": {"codebooks.kin": "rq_vae"}}},
+            {},
+            [".when` must name another parameter of the space; got 'codebooks.kin'"],
+        ),
+        (
+            {**CONDITIONAL, "training.schedule": {**KIND, "when": {"codebooks.kind": "tree"}}},
+            {},
+            [".when.codebooks.kind` must be a value that it can have", "got 'tree'"],
+        ),
+        (
+            {"codebooks.kind": {**KIND, "when": {"codebooks.kind": "rq_vae"}}},
+            {},
+            ["must name another parameter of the space; got 'codebooks.kind'"],
+        ),
+        (
+            {
+                "codebooks.kind": {**KIND, "when": {"codebooks.codebook_size": 32}},
+                "codebooks.codebook_size": {**SIZE, "when": {"codebooks.kind": "kmeans"}},
+            },
+            {},
+            ["must not lead back to itself", "codebooks.kind, codebooks.codebook_size"],
+        ),
+        (
+            CONDITIONAL,
+            {"enqueue": [{"codebooks.rq_vae.commitment": 0.5}]},
+            ["must be left out where its condition (codebooks.kind='rq_vae') does not hold"],
+        ),
+        ({**CONDITIONAL, "a.b": {**KIND, "when": 3}}, {}, ["a.b.when` must be a mapping"]),
+        (
+            CONDITIONAL,
+            {"sampler": "cmaes"},
+            ["`sampler` must be tpe, random or nsga2 where a parameter has a condition"],
+        ),
+        (
+            {"training.learning_rate": RATE},
+            {"sampler": "cmaes"},
+            ["`sampler` must be another than cmaes where fewer than two parameters are numbers"],
+        ),
+        (
+            {"training.learning_rate": RATE},
+            {"minimise": ["parameters"], "asha": {"grace_period": 1}},
+            ["`asha` must be left out where `minimise` names further objectives"],
+        ),
+        (
+            {"training.learning_rate": RATE},
+            {"minimise": ["parameters", "parameters"]},
+            ["`minimise` must differ"],
+        ),
+        ({"training.learning_rate": RATE}, {"minimise": ["loss"]}, ["`minimise.0` must be"]),
+    ],
+)
+def test_conditions_and_samplers_that_cannot_be(
+    parameters: dict[str, Any], more: dict[str, Any], sentences: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_space(config(parameters, **more), {}, parse=Recipe.parse)
+    for sentence in sentences:
+        assert sentence in str(caught.value)
