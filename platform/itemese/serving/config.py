@@ -7,6 +7,9 @@ from itemese.config import Config
 MAX_K = 1000
 """Most items that one request may ask for, or ask the scores of."""
 
+MAX_BATCH = 64
+"""Most requests that a batch may hold; a replica with fewer places refuses it with 503."""
+
 
 class ServingConfig(Config):
     """How one replica answers.

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from itemese.config import nearest
-from itemese.serving.messages import EventsRequest, RecommendRequest, ScoreRequest
+from itemese.serving.messages import BatchRequest, EventsRequest, RecommendRequest, ScoreRequest
 from itemese.serving.query import QueryError
 
 _CODES = {
@@ -29,11 +29,17 @@ _REQUESTS: dict[str, type[BaseModel]] = {
     "/v1/recommend": RecommendRequest,
     "/v1/score": ScoreRequest,
     "/v1/events": EventsRequest,
+    "/v1/recommend/batch": BatchRequest,
 }
 
 
 class Busy(Exception):  # noqa: N818  (a state of the service, not a fault of the program)
     """The replica holds as many requests as it may."""
+
+
+def code_of(status: int) -> str:
+    """Return the word for a status."""
+    return _CODES.get(status, "error")
 
 
 def failure(
@@ -46,7 +52,7 @@ def failure(
 ) -> Response:
     """Return the response of a failed request."""
     error = {
-        "code": _CODES.get(status, "error"),
+        "code": code_of(status),
         "message": message,
         "field": field,
         "request_id": request_id,

@@ -20,6 +20,7 @@ OPEN_PATHS = PAGES | {"/healthz", "/readyz", "/docs", "/openapi.json"}
 
 PATHS = OPEN_PATHS | {
     "/v1/recommend",
+    "/v1/recommend/batch",
     "/v1/score",
     "/v1/events",
     "/v1/items",

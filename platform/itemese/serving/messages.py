@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from itemese.serving.config import MAX_K
+from itemese.serving.config import MAX_BATCH, MAX_K
 
 ItemId = Annotated[StrictStr, Field(min_length=1, max_length=512)]
 UserId = Annotated[StrictStr, Field(min_length=1, max_length=256)]
@@ -107,6 +107,12 @@ class RecommendRequest(Message):
     )
 
 
+class BatchRequest(Message):
+    """Several requests at once."""
+
+    requests: list[RecommendRequest] = Field(min_length=1, max_length=MAX_BATCH)
+
+
 class ScoreRequest(Message):
     """Which items to score for a history."""
 
@@ -190,3 +196,9 @@ class Failed(Message):
     """Every answer that is not a success has this shape."""
 
     error: Failure
+
+
+class BatchAnswered(Message):
+    """What came of each request, in their order."""
+
+    answers: list[Answered | Failed]

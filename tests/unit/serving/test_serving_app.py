@@ -118,6 +118,28 @@ def test_a_user_is_forgotten_with_what_was_computed(client, world):
     assert "u/1" not in client.get("/metrics").text
 
 
+def test_a_batch_answers_each_request_by_itself(client):
+    asked = [
+        {"history": ["e"], "k": 2},
+        {"history": [], "k": 1},
+        {"history": ["a"], "filter": {"genre": "Drama"}},
+        {"user_id": "u", "history": ["a"]},
+    ]
+    answer = client.post("/v1/recommend/batch", json={"requests": asked})
+    assert answer.status_code == 200, answer.text
+    first, cold, wrong, both = answer.json()["answers"]
+    alone = client.post("/v1/recommend", json=asked[0]).json()
+    assert first["items"] == alone["items"]
+    assert cold["cold_start"] is True
+    assert wrong["error"]["field"] == "requests.2.filter.genre"
+    assert both["error"]["field"] == "requests.3.user_id"
+    for requests in ([], [{"history": []}] * 65, [{"history": [], "k": 0}]):
+        fault_ = client.post("/v1/recommend/batch", json={"requests": requests})
+        assert fault_.status_code == 422
+    nested = client.post("/v1/recommend/batch", json={"requests": [{"history": [], "k": 0}]})
+    fault(nested, 422, "requests.0.k")
+
+
 def test_items_are_found_by_id_and_title(client):
     def found(**asked):
         answer = client.get("/v1/items", params=asked)
