@@ -1,0 +1,162 @@
+"""The task of choosing one of a few offered items, for any trained method.
+
+What is offered is drawn once and stored as an artifact of its own, so that every method, seed and
+setting on the same data meets the same candidates.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from itemese import pipeline
+from itemese.artifacts import Artifact, Counts, Folder, Store
+from itemese.evaluation.offers import Offers, OffersConfig, choice_figures
+from itemese.evaluation.rows import Rows, rows_of, sample
+from itemese.experiment import Experiment
+from itemese.methods.base import method_of, to_device
+from itemese.prompts.titles import clean_title, contained
+from itemese.results import artifacts_of
+from itemese.schema import Catalog, Histories, Split
+from itemese.training.stage import load_module
+
+BATCH_SIZE = 32
+"""Users asked at once: the longest prompts of all decide the memory."""
+
+
+def draw_offers(experiment: Experiment, store: Store, config: OffersConfig) -> Artifact:
+    """Draw and store what each test user is offered; only data and `config` decide it."""
+    sequences = pipeline.prepare(experiment, store).sequences
+
+    def build(out: Folder) -> Counts:
+        catalog = Catalog.read(sequences.folder)
+        rows = _asked(sequences.folder, catalog, config, experiment.data_seed, longest=1)
+        offers = Offers.draw(
+            rows, num_items=catalog.num_items, size=config.size, seed=experiment.data_seed
+        )
+        offers.write(out)
+        pairs = zip(catalog.titles, catalog.item_ids, strict=True)
+        titles = [clean_title(title, item_id) for title, item_id in pairs]
+        within = sum(contained([titles[i] for i in row]) > 0 for row in offers.offered)
+        return {"users": rows.num_users, "users_with_title_in_title": within}
+
+    return store.stage(
+        "offers",
+        version=1,
+        config=config,
+        inputs={"sequences": sequences, "data_seed": str(experiment.data_seed)},
+        build=build,
+    )
+
+
+def choose(experiment: Experiment, store: Store, config: OffersConfig) -> Artifact:
+    """Let the trained method choose; the artifact holds selection.json and choices.parquet.
+
+    Args:
+        experiment: What is trained, or was.
+        store: Where artifacts live.
+        config: Who is asked, and how much is offered.
+
+    Returns:
+        The artifact; ``selection.json`` has ``users``, ``users_with_title_in_title`` and, for each
+        way of choosing, `choice_figures`; ``choices.parquet`` has a row a user and way.
+    """
+    prepared, model = pipeline.prepare(experiment, store), pipeline.final_model(experiment, store)
+    offers = draw_offers(experiment, store, config)
+
+    def build(out: Folder) -> Counts:
+        table = _ask(experiment, {**prepared.artifacts(), "model": model}, offers, config)
+        out.write_table("choices.parquet", table)
+        modes = table["mode"].unique().to_pylist()
+        figures = {}
+        for mode in modes:
+            of_mode = table.filter(pa.compute.equal(table["mode"], mode))
+            chosen, target = of_mode["chosen"].to_numpy(), of_mode["target"].to_numpy()
+            figures[mode] = choice_figures(chosen == target, chosen >= 0)
+        result = {"name": experiment.name, **offers.counts, "figures": figures}
+        out.write_json("selection.json", result)
+        return {f"{m}/hit@1": f["hit@1"]["value"] for m, f in figures.items()}
+
+    return store.stage(
+        "selection",
+        version=1,
+        config=experiment,
+        inputs={"model": model, "offers": offers, **prepared.artifacts()},
+        build=build,
+    )
+
+
+def hits(chosen: Artifact, mode: str) -> np.ndarray:
+    """Return ``[N] bool``: which users' targets were chosen in a mode, in the offers' order."""
+    table = chosen.folder.read_table("choices.parquet")
+    table = table.filter(pa.compute.equal(table["mode"], mode))
+    found: np.ndarray = table["chosen"].to_numpy() == table["target"].to_numpy()
+    return found
+
+
+@torch.no_grad()
+def _ask(
+    experiment: Experiment,
+    artifacts: dict[str, Artifact],
+    offers: Artifact,
+    config: OffersConfig,
+) -> pa.Table:
+    """Return a row for each way of choosing and user: mode, user_id, target, chosen, text."""
+    method, folder = method_of(experiment.method), artifacts["sequences"].folder
+    catalog, stored = Catalog.read(folder), Offers.read(offers.folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folders = artifacts_of(artifacts)
+    module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
+    module.to(device)
+    longest = experiment.method.max_history
+    rows = _asked(folder, catalog, config, experiment.data_seed, longest=longest)
+    assert rows.user_id == stored.user_id, "offers and histories must name the same users"
+    order = np.argsort([len(example.history) for example in rows.examples], kind="stable")
+    chosen: dict[str, np.ndarray] = {}
+    written: dict[str, list[str | None]] = {}
+    for start in range(0, len(order), BATCH_SIZE):
+        places = order[start : start + BATCH_SIZE]
+        batch = to_device(method.collate([rows.examples[p] for p in places]), device)
+        offered = torch.from_numpy(stored.offered[places]).to(device)
+        for mode, answers in method.choose(module, batch, offered, catalog.num_items).items():
+            into = chosen.setdefault(mode, np.full(len(order), -1, dtype=np.int64))
+            into[places] = answers.item_index.cpu().numpy()
+            texts = written.setdefault(mode, [None] * len(order))
+            for place, text in zip(places, answers.text, strict=False):
+                texts[place] = text
+    return pa.table(
+        {
+            "mode": [mode for mode in chosen for _ in order],
+            "user_id": stored.user_id * len(chosen),
+            "target": np.tile(stored.target, len(chosen)),
+            "chosen": np.concatenate(list(chosen.values())),
+            "text": pa.array([t for texts in written.values() for t in texts], pa.string()),
+        }
+    )
+
+
+def _asked(
+    sequences: Folder, catalog: Catalog, config: OffersConfig, seed: int, *, longest: int
+) -> Rows:
+    """Return the test users who are asked, whatever the sharding."""
+    nobody = Rows([], [], [], np.empty(0, np.int64), np.empty(0, np.int64))
+    blocks = Histories.stream(sequences)
+    parts = (rows_of(block, Split.TEST, catalog.num_items, longest) for block in blocks)
+    most = config.max_users or 2**62
+    return sample(parts, nobody, max_users=most, seed=seed)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the figures of several runs as lines of text."""
+    head = f"{'run':28s} {'chosen by':11s} {'hit@1':24s} {'hit@1 of valid':24s} {'valid':24s}"
+    lines = [head]
+    for result in results:
+        for mode, figures in result["figures"].items():
+            cells = [
+                f"{f['value']:.4f} [{f['low']:.4f}, {f['high']:.4f}]" for f in figures.values()
+            ]
+            lines.append(f"{result['name']:28s} {mode:11s} " + " ".join(f"{c:24s}" for c in cells))
+    users, within = results[0]["users"], results[0]["users_with_title_in_title"]
+    lines.append(f"{users} users, the same candidates; {within} with a title inside another")
+    return "\n".join(lines)
