@@ -26,7 +26,7 @@ from itemese.errors import ArtifactError, ConfigError
 from itemese.randomness import derive_seed
 from itemese.search.config import SearchConfig
 from itemese.search.records import Ending, Records, Trial, one_sentence, short
-from itemese.search.space import Space, draw
+from itemese.search.space import Space, Values, draw
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def open_study(
     Raises:
         ConfigError: The database cannot be opened or written, or holds another study's name.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # each trial has a line of ours already
     try:
         study = _fresh_study(space, name=name, home=home, url=url)
         for trial in trials:
@@ -189,12 +190,26 @@ def values_of(config: SearchConfig, ending: Ending) -> list[float]:
     return [ending.objective, *(ending.costs[name] for name in config.minimise)]
 
 
+def propose(study: optuna.Study, space: Space, number: int) -> tuple[optuna.Trial, Values]:
+    """Ask for trial `number`, the next one, and return it with its values.
+
+    The first are the recipe as it is and the points that the space names.
+    """
+    points = [space.defaults, *space.enqueued]
+    study.sampler = make_sampler(space.config, number)
+    if number < len(points):
+        study.enqueue_trial(points[number])
+    trial = study.ask()
+    assert trial.number == number, "somebody else added trials to the study"
+    return trial, draw(space.config, trial)
+
+
 class StudySearch(OptunaSearch):  # type: ignore[misc]
     """OptunaSearch whose memory is the records: it numbers trials and notes each before it runs."""
 
     def __init__(self, space: Space, records: Records, study: optuna.Study) -> None:
+        self.space = space
         self.config = space.config
-        self.points = [space.defaults, *space.enqueued]
         self.records = records
         begun = records.read()
         self.again = [t.number for t in begun if t.ending.status == "interrupted"]
@@ -217,10 +232,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             asked = self._ot_study.get_trials(deepcopy=False)[number]
             self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, asked._trial_id)
             return {NUMBER: number, **draw(self.config, self._ot_trials[trial_id])}
-        with _writable():
-            trial = self._ask()
+        with writable():
+            trial, values = propose(self._ot_study, self.space, self.count)
+            self.count += 1
             self._ot_trials[trial_id] = trial
-            values = draw(self.config, trial)
             frozen = self._ot_study._storage.get_trial(trial._trial_id)
             shared = self._ot_study._storage.get_study_system_attrs(self._ot_study._study_id)
         hints = {
@@ -231,21 +246,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self.records.begin(trial.number, values, json.loads(json.dumps(hints)))
         return {NUMBER: trial.number, **values}
 
-    def _ask(self) -> optuna.Trial:
-        number, self.count = self.count, self.count + 1
-        self._ot_study.sampler = make_sampler(self.config, number)
-        if number < len(self.points):
-            self._ot_study.enqueue_trial(self.points[number])
-        trial = self._ot_study.ask()
-        assert trial.number == number, "somebody else added trials to the study"
-        return trial
-
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Show one validation to whoever watches the study."""
         curve = self.seen.setdefault(trial_id, [])
         curve.append(float(result[OBJECTIVE]))
         if not self.config.minimise:
-            with _writable():
+            with writable():
                 self._ot_trials[trial_id].report(curve[-1], len(curve))
 
     def on_trial_complete(
@@ -256,7 +262,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             return
         trial = self._ot_trials[trial_id]
         ending = self.records.ending(trial.number)
-        with _writable():
+        with writable():
             if error:
                 self._ot_study.tell(trial, state=TrialState.FAIL)
             elif ending.status == "completed":
@@ -277,7 +283,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return {}
 
 
-class _writable:  # noqa: N801  (reads as a verb at its uses)
+class writable:  # noqa: N801  (reads as a verb at its uses)
     """Turn a database's error into one sentence; what is recorded stays."""
 
     def __enter__(self) -> None:

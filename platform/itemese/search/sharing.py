@@ -46,14 +46,23 @@ class SharedStore(Store):
     ) -> Artifact:
         """Return the stage's output as `Store.stage` does; wait for another's that is begun."""
         given: dict[str, Any] = {"version": version, "config": config, "inputs": inputs}
-        roles = {role: i.key if isinstance(i, Artifact) else i for role, i in inputs.items()}
-        values = config.model_dump(mode="json") if config else {}
-        claimed = self.root.child("claims")
-        with claim(claimed, f"{name}-{digest_of([name, version, values, roles])}.lock"):
-            artifact = super().stage(name, build=build, **given)
+        key = stage_key(name, **given)
+        artifact = self.find(key)
+        if artifact is None:
+            with claim(self.root.child("claims"), f"{key.replace('/', '-')}.lock"):
+                artifact = super().stage(name, build=build, **given)
         if artifact.key not in (*self.built, *self.reused):
             (self.reused if artifact.reused else self.built).append(artifact.key)
         return artifact
+
+
+def stage_key(
+    name: str, *, version: int, config: Config | None, inputs: Mapping[str, Artifact | str]
+) -> str:
+    """Return the key under which `Store.stage` keeps an output."""
+    roles = {role: i.key if isinstance(i, Artifact) else i for role, i in inputs.items()}
+    values = config.model_dump(mode="json") if config else {}
+    return f"{name}/{digest_of([name, version, values, roles])}"
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pyarrow.fs as pafs
 import ray
 from ray import tune
@@ -353,13 +352,12 @@ def _tuner(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the lines of Tune, Optuna and TensorBoard away: each trial has its one line already."""
+    """Keep the lines of Tune and TensorBoard away: each trial has its one line already."""
     levels = {"ray.tune": logging.CRITICAL, "tensorboardX": logging.ERROR}
     before = {name: logging.getLogger(name).level for name in levels}
-    verbosity, output = optuna.logging.get_verbosity(), os.environ.get("RAY_AIR_NEW_OUTPUT")
+    output = os.environ.get("RAY_AIR_NEW_OUTPUT")
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables even at verbose=0
     try:
         with warnings.catch_warnings():
@@ -369,7 +367,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
-        optuna.logging.set_verbosity(verbosity)
         if output is None:
             os.environ.pop("RAY_AIR_NEW_OUTPUT", None)
         else:

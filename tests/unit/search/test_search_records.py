@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from itemese.artifacts import Artifact, Folder
+from itemese.artifacts import Artifact, Folder, Store
 from itemese.errors import TrainingError
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import pareto_front, ranked, rule
 from itemese.search.records import Ending, Records, Trial, one_sentence
-from itemese.search.sharing import SharedStore
+from itemese.search.sharing import SharedStore, stage_key
 from itemese.search.trial import Judge
 
 
@@ -142,7 +142,7 @@ def test_one_builds_while_others_wait(tmp_path: Path) -> None:
 
 BUILDER = """
 import sys, time
-from itemese.search.sharing import SharedStore
+from itemese.search.sharing import SharedStore, stage_key
 def build(folder):
     print("building", flush=True)
     time.sleep(600)
@@ -161,3 +161,10 @@ def test_a_builder_that_dies_releases_its_claim(tmp_path: Path) -> None:
             assert not waiting.done()
             builder.kill()
             assert not waiting.result(timeout=30).reused
+
+
+def test_a_key_is_the_one_that_the_store_gives(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"version": 3, "config": config(), "inputs": {"raw": "x"}}
+    made = Store(tmp_path).stage("s", build=lambda folder: {}, **given)
+    assert stage_key("s", **given) == made.key
+    assert stage_key("s", **{**given, "inputs": {"raw": made}}) != made.key
