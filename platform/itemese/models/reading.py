@@ -55,7 +55,7 @@ class Reading:
             past_key_values=self.cache,
             use_cache=True,
         )
-        self.cache.crop(self.mask.shape[1])
+        self.cache.crop(-flat.shape[1])
         states = found.last_hidden_state.view(batch, count, longest, -1)
         first = self.logits.float().log_softmax(dim=-1)
         result = torch.zeros(answers.shape, device=answers.device)
