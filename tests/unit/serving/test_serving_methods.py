@@ -25,6 +25,17 @@ NUM_ITEMS = 12
 SMALL = {
     "sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
     "semantic_id_lm": {"beam_width": NUM_ITEMS},
+    "rsllm": {
+        "num_candidates": 4,
+        "max_tokens": 120,
+        "backbone": {
+            "dim": 16,
+            "num_layers": 1,
+            "num_heads": 2,
+            "hidden_dim": 32,
+            "vocabulary": 400,
+        },
+    },
 }
 RANKING = [name for name in method_names() if method_class(name).task is Task.NEXT_ITEM]
 
@@ -44,10 +55,17 @@ def inputs(method):
     )
     codes = np.stack([np.arange(NUM_ITEMS) // 4, np.arange(NUM_ITEMS) % 4], axis=1).astype(np.int32)
     vectors = rng.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+    catalog = Catalog.from_table(table)
+    recommender = None
+    if Need.RECOMMENDER in method.needs:
+        encoder = method_of(parse_method_config({"name": "gru4rec", "dim": 8}))
+        recommender = encoder.build(Inputs(catalog, lambda: iter([block]))).eval()
+        recommender.requires_grad_(requires_grad=False)
     return Inputs(
-        Catalog.from_table(table),
+        catalog,
         lambda: iter([block]),
         seed=1,
+        recommender=recommender,
         embeddings=Embeddings("item", vectors, "random")
         if Need.EMBEDDINGS in method.needs
         else None,
