@@ -1,6 +1,6 @@
 """The benchmarks by name; each measures both sides of its ratios in one run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from itemese.config import nearest
@@ -41,6 +41,40 @@ def _decode(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     return benchmark_decoding(PrefixTrie.from_codes, rounds=repeats)
 
 
+def _search(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    import numpy as np
+
+    from itemese.search.benchmark import run as run_search
+    from itemese.simulation.config import SimulationConfig
+    from itemese.simulation.world import World
+
+    values = {"num_users": 200, "num_items": 400, "lengths": {"mean": 12, "max": 40}}
+    true = World(SimulationConfig.parse(values), 0)
+    place = {item_id: index for index, item_id in enumerate(true.item_ids)}
+    items = np.array([place[item_id] for item_id in true.events(0, 200)["item_id"].to_pylist()])
+    users = np.arange(true.num_users)
+    lengths = true.lengths(0, true.num_users)
+    histories = np.split(items, np.cumsum(lengths)[:-1])
+    known = true.probabilities(users, histories)
+
+    def objective(trial: Mapping[str, Any]) -> float:
+        """Return the expected log-probability that a world of another mixture gives the next item.
+
+        Unlike a ranking metric it has no plateaus: the true mixture alone is best.
+        """
+        mixture = {path.partition(".")[2]: value for path, value in trial.items()}
+        supposed = World(SimulationConfig.parse(values | {"mixture": mixture}), 0)
+        found = supposed.probabilities(users, histories)
+        likely = known > 0
+        return float((known[likely] * np.log(np.maximum(found[likely], 1e-300))).sum() / len(users))
+
+    optimum = float((known[known > 0] * np.log(known[known > 0])).sum() / len(users))
+    weight = {"kind": "uniform", "low": 1e-4, "high": 1.0, "log": True}
+    parameters = {f"mixture.{name}": weight for name in ("taste", "transition", "popularity")}
+    defaults: dict[str, Any] = dict.fromkeys(parameters, 1e-2)
+    return run_search(storage, objective, optimum, parameters, defaults, repeats=repeats)
+
+
 def _serve(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     from itemese.serving.benchmark import benchmark_serving
 
@@ -51,6 +85,7 @@ _BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
     "decode": _decode,
     "group": _group,
     "quantize": _quantize,
+    "search": _search,
     "serve": _serve,
     "train": _train,
 }
@@ -63,10 +98,13 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
     Args:
         name: ``group`` (events into histories, beside polars), ``train`` (Ray Train beside the
             bare loop, bucketed batches beside padded ones), ``quantize`` (every quantizer on one
-            catalogue's vectors), ``decode`` (beam search beside Hugging Face's `generate`) or
-            ``serve`` (requests through HTTP beside the engine alone).
+            catalogue's vectors), ``decode`` (beam search beside Hugging Face's `generate`),
+            ``search`` (a study beside runs that share nothing, TPE beside random draws, a driver
+            that is killed beside one that is not) or ``serve`` (requests through HTTP beside the
+            engine alone).
         sizes: Numbers of events, for ``group``.
-        repeats: Runs of each side; medians count, for ``decode`` the fastest.
+        repeats: Runs of each side; medians count, for ``decode`` the fastest. For ``search`` the
+            number of seeds; four times as many trials, twice as many kills.
         storage: Scratch folder; ``quantize`` takes real vectors from there if it holds any.
 
     Raises:
