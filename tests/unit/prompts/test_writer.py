@@ -1,0 +1,164 @@
+"""Prompts to the token: what stands where, what is learnt, and what is left out."""
+
+import pytest
+import torch
+
+from itemese.errors import ConfigError
+from itemese.prompts.templates import Templates
+from itemese.prompts.titles import clean_title
+from itemese.prompts.tokenizer import TextTokenizer
+from itemese.prompts.writer import ItemForm, PromptWriter, Written
+
+TITLES = ["ab", "c", "defg", "hi", "abc"]
+TEMPLATES = Templates("test_v1", (("H:\n", "C:\n", "A:\n"), ("h ", "c ", "a "), ("1", "2", "3")))
+TOKENIZER = TextTokenizer.trained(TITLES, 258)  # bytes only: the golden ids below depend on nothing
+
+
+def writer(**changes: int) -> PromptWriter:
+    sizes = {"max_title_tokens": 8, "max_tokens": 64, "num_candidates": 2, **changes}
+    return PromptWriter(TITLES, TEMPLATES, TOKENIZER, **sizes)
+
+
+def shown(tokens: torch.Tensor) -> str:
+    """Write a row as text, ID vectors as <item>, the marker as #, the end as $."""
+    parts = []
+    for token in tokens.tolist():
+        if token <= -2:
+            parts.append(f"<{-2 - token}>")
+        elif token >= 0:
+            parts.append(
+                {TOKENIZER.end: "$", TOKENIZER.marker[0]: "#"}.get(token)
+                or TOKENIZER.decode([token])
+            )
+    return "".join(parts)
+
+
+def write(form: ItemForm, target: bool = True, **changes: int) -> Written:
+    return writer(**changes).prompts(
+        torch.tensor([[-1, 0, 1], [2, 3, 4]]),
+        torch.tensor([0, 4]),
+        form,
+        candidates=torch.tensor([[3, 2], [1, 0]]),
+        target=torch.tensor([2, 1]) if target else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "first", "second"),
+    [
+        ("text", "H:\nab\nc\nC:\nhi\ndefg\nA:\ndefg$", "h defg\nhi\nabc\nc c\nab\na c$"),
+        (
+            "id",
+            "H:\n#<0>\n#<1>\nC:\n#<3>\n#<2>\nA:\ndefg$",
+            "h #<2>\n#<3>\n#<4>\nc #<1>\n#<0>\na c$",
+        ),
+        (
+            "text_id",
+            "H:\nab#<0>\nc#<1>\nC:\nhi#<3>\ndefg#<2>\nA:\ndefg$",
+            "h defg#<2>\nhi#<3>\nabc#<4>\nc c#<1>\nab#<0>\na c$",
+        ),
+    ],
+)
+def test_each_form_stands_as_it_should(form: str, first: str, second: str) -> None:
+    tokens = write(ItemForm(form)).tokens
+    assert [shown(row) for row in tokens] == [first, second]
+
+
+def test_golden_ids_and_label_mask() -> None:
+    found = write(ItemForm.TEXT_ID)
+    line = TOKENIZER.encode("\n")[0]
+    assert line == 200
+    expected = [73, 222, 69, 70, 71, 72, 1, -4, 200, 73, 74, 1, -5, 200, 66, 67, 68, 1, -6, 200]
+    expected += [68, 222, 68, 1, -3, 200, 66, 67, 1, -2, 200, 66, 222, 68, 0]
+    assert found.tokens[1].tolist() == expected
+    assert found.labels[1].tolist() == [-100] * 33 + [68, 0]
+    assert found.lengths.tolist() == [35, 35]
+    assert found.answer_start.tolist() == [30, 33]
+
+
+def test_only_the_answer_and_its_end_are_learnt() -> None:
+    found = write(ItemForm.TEXT_ID)
+    for row, answer in enumerate(["defg$", "c$"]):
+        learnt = found.labels[row] != -100
+        assert shown(found.tokens[row][learnt]) == answer
+        assert learnt.nonzero()[:, 0].max() == found.lengths[row] - 1
+    assert (found.labels[found.tokens < 0] == -100).all()
+
+
+def test_the_history_ends_before_the_candidates() -> None:
+    found = write(ItemForm.TEXT)
+    ends = [shown(found.tokens[row, : found.history_end[row]]) for row in range(2)]
+    assert ends == ["H:\nab\nc\n", "h defg\nhi\nabc\n"]
+
+
+def test_an_open_prompt_is_the_whole_one_without_its_answer() -> None:
+    whole, opened = write(ItemForm.TEXT_ID), write(ItemForm.TEXT_ID, target=False)
+    for row in range(2):
+        start = int(whole.answer_start[row])
+        assert opened.lengths[row] == opened.answer_start[row] == start
+        assert torch.equal(opened.tokens[row, :start], whole.tokens[row, :start])
+    assert (opened.labels == -100).all()
+
+
+def test_a_history_alone_is_the_prefix_of_the_whole_prompt() -> None:
+    whole = write(ItemForm.TEXT_ID)
+    history = torch.tensor([[-1, 0, 1], [2, 3, 4]])
+    alone = writer().prompts(history, torch.tensor([0, 4]), ItemForm.TEXT_ID)
+    for row in range(2):
+        end = int(whole.history_end[row])
+        assert alone.history_end[row] == alone.lengths[row] == end
+        assert torch.equal(alone.tokens[row, :end], whole.tokens[row, :end])
+
+
+def test_whole_items_leave_at_the_old_end() -> None:
+    lines = ["abc\n", "hi\n", "defg\n", "c\n", "ab\n", "defg\n", "hi\n"]  # newest first
+    history = torch.tensor([[3, 2, 0, 1, 2, 3, 4]])
+    seen = set()
+    for room in range(34, 48):
+        found = writer(max_tokens=room).prompts(
+            history,
+            torch.tensor([1]),
+            ItemForm.TEXT,
+            candidates=torch.tensor([[1, 0]]),
+            target=torch.tensor([1]),
+        )
+        fits = [k for k in range(8) if 13 + sum(map(len, lines[:k])) <= room]
+        kept = max(fits)
+        expected = "h " + "".join(reversed(lines[:kept])) + "c c\nab\na c$"
+        assert shown(found.tokens[0]) == expected
+        seen.add(kept)
+    assert len(seen) > 2
+
+
+def test_no_history_is_a_prompt_too() -> None:
+    nothing = torch.full((1, 3), -1)
+    found = writer().prompts(nothing, torch.tensor([0]), ItemForm.TEXT_ID)
+    assert shown(found.tokens[0]) == "H:\n"
+    assert found.history_end.tolist() == [3]
+
+
+def test_long_titles_are_cut() -> None:
+    found = write(ItemForm.TEXT, max_title_tokens=2)
+    assert shown(found.tokens[0]) == "H:\nab\nc\nC:\nhi\nde\nA:\nde$"
+
+
+def test_what_can_never_fit_is_refused() -> None:
+    least = 9 + (4 + 2 + 1) + (3 + 2 + 1) + (4 + 2 + 1) + 5  # texts, two lines, one more, answer
+    assert writer(max_tokens=least)
+    with pytest.raises(ConfigError, match=f"max_tokens` must be at least {least} for 2 candidates"):
+        writer(max_tokens=least - 1)
+
+
+@pytest.mark.parametrize(
+    ("title", "clean"),
+    [
+        ("<i>Heat</i> &amp; Dust", "Heat & Dust"),
+        ("two\nlines\r\n", "two lines"),
+        ("\ufeffA\x00B\u2028C", "A B C"),
+        ("I <3 you > me", "I <3 you > me"),
+        (" \t ", "item x7"),
+        ("", "item x7"),
+    ],
+)
+def test_titles_stay_on_one_line(title: str, clean: str) -> None:
+    assert clean_title(title, "x7") == clean
