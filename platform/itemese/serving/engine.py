@@ -58,6 +58,8 @@ class Recommender:
         self._filters = ItemFilters(self.catalog)
         ids = bundle.semantic_ids
         self._explainer = Explainer(self.catalog, ids) if ids is not None else None
+        names = (self.catalog.item_ids, self.catalog.titles)
+        self._texts = [pa.array(texts, pa.large_string()) for texts in names]
         # Most popular first; equal counts go to the lower index.
         self._popular = np.argsort(-self.catalog.train_count, kind="stable")
 
@@ -186,8 +188,8 @@ class Recommender:
             limit: Items at most.
         """
         found = np.zeros(self.catalog.num_items, dtype=bool)
-        for texts in (self.catalog.item_ids, self.catalog.titles):
-            held = pc.match_substring(pa.array(texts, pa.string()), text, ignore_case=True)
+        for texts in self._texts:
+            held = pc.match_substring(texts, text, ignore_case=True)
             found |= held.to_numpy(zero_copy_only=False)
         first = self._popular[found[self._popular]][:limit].tolist()
         return [(self.catalog.item_ids[item], self.catalog.titles[item]) for item in first]

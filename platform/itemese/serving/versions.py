@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from itemese.artifacts import Folder
-from itemese.errors import ItemeseError
 from itemese.serving.engine import Recommender
 from itemese.serving.query import QueryError
 from itemese.serving.registry import Registry, is_registry, read_registry
@@ -113,8 +112,8 @@ class Versions:
         while not self._stop.wait(seconds):
             try:
                 self.refresh()
-            except (ItemeseError, OSError) as error:
-                _LOG.error("the registry asks for what cannot be served: %s", error)
+            except Exception:  # whatever it is, what answers goes on, and so does this thread
+                _LOG.exception("the registry asks for what cannot be served")
 
     def _serving(self, wanted: Registry, known: dict[str, Recommender]) -> Serving:
         """Return the engines that a registry names, loading those that are not `known`."""
