@@ -112,7 +112,7 @@ class Versions:
         while not self._stop.wait(seconds):
             try:
                 self.refresh()
-            except Exception:  # whatever it is, what answers goes on, and so does this thread
+            except Exception:  # noqa: BLE001  (whatever it is, what answers goes on)
                 _LOG.exception("the registry asks for what cannot be served")
 
     def _serving(self, wanted: Registry, known: dict[str, Recommender]) -> Serving:
