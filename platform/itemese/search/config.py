@@ -26,7 +26,7 @@ class AshaConfig(Config):
     """Early stopping of trials that lag behind at the same number of validations.
 
     Attributes:
-        grace_period: Validations before a trial may be stopped.
+        grace_period: Validations before a trial may be stopped, in each stage of training.
         max_validations: Validations after which a trial ends anyway.
         reduction_factor: One in so many trials passes each rung.
     """

@@ -19,6 +19,8 @@ import pyarrow.fs as pafs
 import sqlalchemy
 from optuna.trial import TrialState
 from ray.tune import Callback
+from ray.tune.result import TRAINING_ITERATION
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from itemese.artifacts import Folder
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 OBJECTIVE = "objective"
 """Best validation metric so far. Reported at each validation, so that an early stop keeps it."""
+
+STAGE = "stage"
+"""Training's stage that a validation belongs to."""
 
 NUMBER = "trial"
 """Key of a trial's number beside its values; no parameter bears it, as all have a dot."""
@@ -281,6 +286,30 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Leave the study behind: Tune pickles its searcher, and nobody reads that."""
         return {}
+
+
+class PatientAsha(ASHAScheduler):  # type: ignore[misc]
+    """ASHA that spares a trial for the first validations of each stage of training.
+
+    A stage begins from what the one before it learned, but often for another loss, and its first
+    validations say little of where it leads.
+    """
+
+    def __init__(self, *, grace_period: int, max_t: int, reduction_factor: int) -> None:
+        super().__init__(grace_period=grace_period, max_t=max_t, reduction_factor=reduction_factor)
+        self.grace = grace_period
+        self.stages: dict[str, tuple[int, int]] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide whether a trial goes on after a validation."""
+        stage, count = int(result.get(STAGE, 0)), int(result[TRAINING_ITERATION])
+        known, begun = self.stages.get(trial.trial_id, (stage, 1))
+        if stage != known:
+            begun = count
+        self.stages[trial.trial_id] = (stage, begun)
+        if stage != 0 and count - begun < self.grace and count < self._max_t:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
 
 
 class writable:  # noqa: N801  (reads as a verb at its uses)

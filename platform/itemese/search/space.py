@@ -34,6 +34,7 @@ _FIXED = {
     "training.num_workers": "concurrency is planned from it",
     "training.cpus_per_worker": "concurrency is planned from it",
     "training.use_gpu": "concurrency is planned from it",
+    "recommender.method.name": "each method has parameters of its own; write one study a method",
 }
 """Paths (or sections) that may not vary within a study, each with its reason."""
 

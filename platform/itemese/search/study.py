@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow.fs as pafs
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
 
 from itemese import cluster, pipeline
 from itemese.artifacts import Folder, Store
@@ -29,6 +28,7 @@ from itemese.search.report import write_report
 from itemese.search.sampling import (
     NUMBER,
     OBJECTIVE,
+    PatientAsha,
     Recorder,
     StudySearch,
     database_url,
@@ -321,7 +321,7 @@ def _tuner(
     trial = make_trainable(space, storage=storage, records=records)
     config = space.config
     asha = config.asha
-    scheduler = asha and ASHAScheduler(
+    scheduler = asha and PatientAsha(
         grace_period=asha.grace_period,
         max_t=asha.max_validations,
         reduction_factor=asha.reduction_factor,

@@ -13,9 +13,12 @@ from itemese.artifacts import Store
 from itemese.errors import ConfigError, TrainingError
 from itemese.experiment import Experiment
 from itemese.search.records import Ending, Records, Status, one_sentence
-from itemese.search.sampling import NUMBER, OBJECTIVE
+from itemese.search.sampling import NUMBER, OBJECTIVE, STAGE
 from itemese.search.sharing import SharedStore
 from itemese.search.space import Space
+
+LAST_STAGE = 1_000_000
+"""Of the report of what was kept: past every stage, so that no early stop comes after the end."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,16 @@ class Outcome:
 
 
 class Judge:
-    """Turns training's metrics into reports whose objective is the best validation so far."""
+    """Turns training's metrics into reports whose objective is the stage's best validation so far.
+
+    Each stage of training selects anew, so the best of an earlier one counts no more.
+    """
 
     def __init__(self, metric: str, report: Callable[[dict[str, Any]], None]) -> None:
         self.metric = metric
         self.report = report
         self.best: float | None = None
+        self.stage = 0
 
     def __call__(self, metrics: Mapping[str, float]) -> None:
         """Report one validation; metrics without the judged one (loss lines) pass by.
@@ -53,8 +60,11 @@ class Judge:
         if not math.isfinite(value):
             message = f"`{self.metric}` must be finite; got {value}. Lower the learning rate."
             raise TrainingError(message)
-        self.best = value if self.best is None else max(self.best, value)
-        self.report({**metrics, OBJECTIVE: self.best})
+        stage = int(metrics.get(STAGE, self.stage))
+        if self.best is None or stage != self.stage:
+            self.best, self.stage = value, stage
+        self.best = max(self.best, value)
+        self.report({**metrics, OBJECTIVE: self.best, STAGE: stage})
 
 
 def run_trial(
@@ -135,6 +145,6 @@ def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[
         # Before Tune hears of it, so that neither a kill nor a late early stop undoes it.
         objective = found.metrics[metric]
         end("completed", objective=objective, **vars(found))
-        tune.report({**found.metrics, **found.costs, OBJECTIVE: objective})
+        tune.report({**found.metrics, **found.costs, OBJECTIVE: objective, STAGE: LAST_STAGE})
 
     return trial

@@ -106,6 +106,7 @@ class Progress:
         row = {
             "step": self.step,
             "epoch": self.epoch,
+            "stage": self.stage,
             **self.window.means(),
             **metrics,
             "learning_rate": rate,

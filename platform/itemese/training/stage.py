@@ -71,7 +71,7 @@ def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
         spec: What to train.
         folder: Receives the files.
         on_metrics: Called after each validation with flat metrics (``step``, ``epoch``,
-            ``train/loss``, ``val/ndcg@10``, ...).
+            ``stage``, ``train/loss``, ``val/ndcg@10``, ...).
 
     Returns:
         parameters, steps, epochs, seconds, best (validation metrics), tokens_per_second and

@@ -67,6 +67,8 @@ def test_judge_keeps_the_best_and_refuses_nan() -> None:
     judge({"val/ndcg@10": 0.1, "epoch": 2})
     assert [row["objective"] for row in said] == [0.2, 0.2]
     assert said[1]["val/ndcg@10"] == 0.1
+    judge({"val/ndcg@10": 0.05, "stage": 1})  # which selects anew
+    assert said[-1]["objective"] == 0.05
     with pytest.raises(TrainingError, match="`val/ndcg@10` must be finite; got nan"):
         judge({"val/ndcg@10": math.nan})
 

@@ -16,6 +16,7 @@ from itemese.search.records import Ending, Records
 from itemese.search.sampling import (
     NUMBER,
     OBJECTIVE,
+    PatientAsha,
     Recorder,
     StudySearch,
     database_url,
@@ -244,3 +245,23 @@ def test_recorder_notes_why_a_trial_failed(
     assert records.ending(1).error == "`dim` must be even."
     assert records.ending(1).status == "failed"
     assert "trial 1 (of 0..1) failed: `dim` must be even." in caplog.text
+
+
+def test_asha_spares_the_first_validations_of_every_stage() -> None:
+    asha = PatientAsha(grace_period=2, max_t=20, reduction_factor=2)
+    asha.set_search_properties(OBJECTIVE, "max")
+
+    def told(name: str, rows: list[tuple[int, float]]) -> list[str]:
+        trial = SimpleNamespace(trial_id=name)
+        asha.on_trial_add(None, trial)
+        decided = []
+        for count, (stage, value) in enumerate(rows, start=1):
+            result = {"training_iteration": count, OBJECTIVE: value, "stage": stage}
+            decided.append(asha.on_trial_result(None, trial, result))
+        return decided
+
+    told("good", [(0, 0.5), (0, 0.6), (0, 0.7), (1, 0.8), (1, 0.9), (1, 0.9)])
+    assert told("bad", [(0, 0.5), (0, 0.1)]) == ["CONTINUE", "STOP"]
+    # As good as the best until the second stage; that one's first two validations decide nothing.
+    fallen = told("fallen", [(0, 0.5), (0, 0.6), (0, 0.7), (1, 0.1), (1, 0.1), (1, 0.1)])
+    assert fallen == ["CONTINUE"] * 5 + ["STOP"]
