@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from itemese.errors import ConfigError
 from itemese.losses.contrastive import from_other_workers, info_nce
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need, Stage
+from itemese.models.adapters import save_adapters_only
 from itemese.models.histories import pad_histories
 from itemese.models.hybrid_lm import HybridLanguageModel, make_projector, match_scale
 from itemese.models.id_vectors import id_vectors
@@ -168,9 +169,12 @@ class Rsllm(Method):
                 config.projector, dim=width, hidden=config.projector_dim, out=words.shape[1]
             )
             match_scale(projector, vectors, words)
+        network = HybridLanguageModel(lm, projector, vectors)
+        if config.backbone.adapter == "lora" and not config.backbone.save_base:
+            save_adapters_only(network, "lm")
         weights = config.loss_weights
         module = TwoTowers(
-            HybridLanguageModel(lm, projector, vectors),
+            network,
             writer,
             form=config.item_form,
             prompt_items=config.prompt_items,

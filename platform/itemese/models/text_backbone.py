@@ -31,6 +31,8 @@ class TextBackboneConfig(BackboneConfig):
         lora_alpha: Their scale is ``lora_alpha / lora_rank``.
         lora_dropout: Of their inputs.
         dtype: Of a pretrained model's weights; under ``lora`` the adapters stay fp32.
+        save_base: Whether the weights that ``lora`` leaves frozen are saved too; without them a
+            restored model needs the pretrained one, by the same name.
         gradient_checkpointing: Compute activations twice instead of keeping them.
     """
 
@@ -40,6 +42,7 @@ class TextBackboneConfig(BackboneConfig):
     lora_alpha: float = Field(default=32.0, gt=0)
     lora_dropout: float = Field(default=0.1, ge=0, lt=1)
     dtype: Literal["fp32", "bf16"] = "fp32"
+    save_base: bool = False
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from itemese.errors import ConfigError
 from itemese.losses.contrastive import info_nce
 from itemese.methods.base import Inputs, method_class, method_of
 from itemese.methods.rsllm import Rsllm, RsllmConfig
+from itemese.models.adapters import export_language_model
 from itemese.models.prompt_draws import draw_candidates
 from itemese.models.two_towers import TwoTowers
 from itemese.prompts.tokenizer import END, TextTokenizer
@@ -378,6 +380,48 @@ def test_a_pretrained_model_is_restored_from_its_tensors(pretrained: str, form: 
         first = method.predict(module.eval(), batch, 5, Candidates())
         second = method.predict(again.eval(), batch, 5, Candidates())
     assert torch.equal(first.score, second.score)
+
+
+def test_adapters_are_saved_without_the_model_they_adapt(pretrained: str) -> None:
+    method, module = make(backbone=lora(pretrained))
+    alone = module.state_dict()
+    assert not [n for n in alone if n.startswith("network.lm.") and "lora_" not in n]
+    assert [n for n in alone if "lora_A" in n]
+    _, whole = make(backbone=lora(pretrained, save_base=True))
+    assert set(alone) < set(whole.state_dict())
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.05)
+    whole.load_state_dict({**whole.state_dict(), **module.state_dict()})
+    batch = method.collate(rows())
+    first, second = (m.eval()(batch["item_index"], batch["draw"]) for m in (module, whole))
+    assert torch.equal(first.labels, second.labels)
+    broken = {n: t for n, t in alone.items() if "lora_A" not in n}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        module.load_state_dict(broken)
+
+
+def test_a_trained_model_is_exported_whole_or_as_adapters(pretrained: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    _, module = make(backbone=lora(pretrained))
+    lm = module.network.lm.eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.05)
+        export_language_model(lm, tmp_path / "merged", merged=True)
+        export_language_model(lm, tmp_path / "adapters", merged=False)
+        tokens = torch.tensor([[3, 9, 27, 81]])
+        expected = lm(input_ids=tokens).logits
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+        torch.testing.assert_close(merged(input_ids=tokens).logits, expected, atol=1e-5, rtol=1e-4)
+        base = AutoModelForCausalLM.from_pretrained(pretrained)
+        loaded = PeftModel.from_pretrained(base, str(tmp_path / "adapters")).eval()
+        torch.testing.assert_close(loaded(input_ids=tokens).logits, expected, atol=1e-5, rtol=1e-4)
+        with pytest.raises(ConfigError, match="without adapters"):
+            export_language_model(merged, tmp_path / "none", merged=False)
 
 
 def test_checkpointed_gradients_are_the_same(pretrained: str) -> None:

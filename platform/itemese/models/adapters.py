@@ -1,0 +1,75 @@
+"""LoRA adapters: saved without the model that they adapt, or merged into it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from itemese.errors import ConfigError
+
+_IN_LAYER = ".base_layer."
+
+
+def save_adapters_only(owner: nn.Module, name: str) -> None:
+    """Leave the frozen weights of ``owner.<name>`` out of its saved tensors.
+
+    They are those of the pretrained model, whose name is in the recipe; checkpoints of a 7B model
+    shrink from 14 GB to the adapters' megabytes. Tensors without them load as if whole.
+    """
+
+    def is_base(key: str) -> bool:
+        return key.startswith(f"{name}.") and "lora_" not in key
+
+    def drop(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+        for key in [k for k in state if k.startswith(prefix) and is_base(k[len(prefix) :])]:
+            del state[key]
+
+    def fill(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        part: nn.Module = getattr(module, name)
+        for key, tensor in part.state_dict().items():
+            if "lora_" not in key:
+                state.setdefault(f"{prefix}{name}.{key}", tensor)
+
+    owner.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]
+    owner.register_load_state_dict_pre_hook(fill)  # type: ignore[no-untyped-call]
+
+
+def export_language_model(lm: Any, folder: str | Path, *, merged: bool) -> None:
+    """Write a trained language model in Hugging Face's form.
+
+    Args:
+        lm: A causal model, with LoRA or without.
+        folder: Receives ``config.json`` and ``model.safetensors``, which any tool loads by
+            ``from_pretrained``; or, not merged, ``adapter_model.safetensors`` for PEFT.
+        merged: Whether the adapters are added into the weights.
+
+    Raises:
+        ConfigError: The adapters of a model without any were asked for.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = {n: m for n, m in lm.named_modules() if isinstance(m, LoraLayer)}
+    if not merged:
+        if not layers:
+            message = "`merged` must be true for a model without adapters; got false. Set it."
+            raise ConfigError(message)
+        found = get_peft_model_state_dict(lm, adapter_name="default")
+        # PEFT's own loader looks for the names of its wrapper.
+        tensors = {f"base_model.model.{key}": t.contiguous() for key, t in found.items()}
+        save_file(tensors, folder / "adapter_model.safetensors")
+        lm.peft_config["default"].save_pretrained(str(folder))
+        return
+    with torch.no_grad():
+        deltas = {f"{n}.weight": m.get_delta_weight("default") for n, m in layers.items()}
+        state: dict[str, Tensor] = {}
+        for key, tensor in lm.state_dict().items():
+            if "lora_" in key:
+                continue
+            plain = key.replace(_IN_LAYER, ".")
+            delta = deltas.get(plain)
+            state[plain] = tensor if delta is None else (tensor + delta.to(tensor.dtype))
+    lm.save_pretrained(folder, state_dict=state)
