@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from itemese.serving.failures import Busy
 from itemese.serving.guard import is_loopback
 from itemese.serving.users import SqliteUsers
 
+ROOT = Path(__file__).parents[3]
 HERE = ("127.0.0.1", 5)
 TOKEN = "a-long-secret-t\u00f6ken"
 
@@ -405,6 +407,19 @@ def test_metrics_count_by_known_paths_only(client):
     assert 'itemese_request_seconds_count{path="/v1/recommend"} 3.0' in text
     assert "itemese_cold_starts_total 2.0" in text
     assert "itemese_unknown_items_total 1.0" in text
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(client):
+    client.post("/v1/recommend", json={"history": ["zz"]})
+    told = client.get("/metrics").text
+    dashboard = json.loads((ROOT / "serve_configs" / "grafana_dashboard.json").read_text())
+    asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    names = {name for expr in asked for name in re.findall(r"itemese_\w+", expr)}
+    assert len(names) > 4
+    assert all(f"\n{name}" in told for name in names), names
+    labels = {label for expr in asked for label in re.findall(r"by \(([^)]*)\)", expr)}
+    for label in {part.strip() for group in labels for part in group.split(",")}:
+        assert f'{label}="' in told
 
 
 def test_the_interface_describes_itself(client):
