@@ -95,6 +95,13 @@ class Experiment(Config):
                 "reads a trained recommender's vectors; add recommender: {method: {name: sasrec}}"
             )
             raise ValueError(message)
+        if needed and self.upstream.method.max_history < self.method.max_history:
+            message = (
+                "an experiment whose `recommender.method.max_history` is at least "
+                f"`method.max_history`; {self.upstream.method.max_history} is below "
+                f"{self.method.max_history}"
+            )
+            raise ValueError(message)
         return self
 
     @property

@@ -1,9 +1,12 @@
 """InfoNCE against a slow twin."""
 
 import math
+import multiprocessing
+import socket
 
 import pytest
 import torch
+from torch import distributed
 
 from itemese.losses.contrastive import from_other_workers, info_nce
 
@@ -61,3 +64,32 @@ def test_a_single_process_has_no_other_workers() -> None:
     vectors, items = from_other_workers(torch.randn(3, 4), torch.arange(3))
     assert vectors.shape == (0, 4)
     assert items.shape == (0,)
+
+
+def _worker(rank: int, port: int, told: multiprocessing.Queue) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    size = 3 - rank  # workers may hold different numbers of rows
+    vectors = torch.full((size, 2), float(rank + 1), requires_grad=True)
+    found, items = from_other_workers(vectors, torch.arange(size) + 10 * rank)
+    told.put((rank, found.tolist(), items.tolist(), found.requires_grad))
+    distributed.destroy_process_group()
+
+
+def test_two_workers_see_each_others_targets() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    workers = [context.Process(target=_worker, args=(rank, port, told)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    found = {rank: rest for rank, *rest in (told.get(timeout=120) for _ in workers)}
+    for worker in workers:
+        worker.join()
+    assert found[0][1] == [10, 11, -1]
+    assert found[0][0][:2] == [[2.0, 2.0]] * 2
+    assert found[1] == [[[1.0, 1.0]] * 3, [0, 1, 2], False]
