@@ -16,6 +16,10 @@ from itemese.search.winner import Winner
 
 REPORT_FILE = "report.html"
 
+_FIT = """<script>addEventListener("load", () => document.querySelectorAll(".fits .js-plotly-plot")
+.forEach((plot) => Plotly.Plots.resize(plot)));</script>"""
+"""Once the page has its width; a figure is drawn while it loads."""
+
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -177,11 +181,13 @@ def _values(trial: Trial) -> str:
 
 
 def _drawn(figures: Figures) -> str:
-    inner = "\n".join(
-        f"<figure>{_html(figure)}<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, figure in figures
-    )
+    inner = "\n".join(_figure(caption, figure) for caption, figure in figures)
     return f'<div class="figures">{inner}</div>'
+
+
+def _figure(caption: str, figure: go.Figure) -> str:
+    fits = " class=fits" if figure.layout.width is None else ""
+    return f"<figure{fits}>{_html(figure)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _html(figure: go.Figure) -> str:
@@ -218,5 +224,5 @@ def _page(title: str, sections: Sequence[str], *, scripted: bool) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n{script}\n</head>\n<body>\n"
-        f"<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<main>\n{body}\n</main>\n{_FIT if scripted else ''}\n</body>\n</html>\n"
     )
