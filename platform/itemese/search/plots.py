@@ -80,7 +80,8 @@ def importances(study: optuna.Study, config: SearchConfig) -> Figures:
         except (RuntimeError, ValueError) as error:
             logger.info("no importances for %s: %s", name, error)
             continue
-        figure.update_layout(title=None)
+        figure.update_yaxes(title=None)
+        figure.update_xaxes(title="share")
         figures.append((f"Share of the spread of {name} that each parameter explains", figure))
     return figures
 
@@ -164,7 +165,7 @@ def codebook_health(trials: Sequence[Trial], store: Store) -> Figures:
                 name=f"{kind}, {number} codebooks",
                 line={"color": _COLOURS[place % len(_COLOURS)]},
             )
-        figure.update_layout(xaxis_title="codes a codebook", yaxis_title=title)
+        figure.update_layout(xaxis_title="codes a codebook", yaxis_title=title, showlegend=True)
         ticks = sorted(sizes)
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(size) for size in ticks])
         figures.append((what, figure))
