@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from itemese import pipeline
@@ -132,7 +133,10 @@ def test_nan_loss_names_its_term_and_leaves_no_model(
 ) -> None:
     import itemese.methods.sasrec as module
 
-    monkeypatch.setattr(module, "full_softmax", lambda states, *_: (states * float("nan")).sum())
+    def broken(states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        return (states * float("nan")).sum()
+
+    monkeypatch.setattr(module, "next_item_loss", broken)
     store = Store(tmp_path)
     with pytest.raises(TrainingError, match="next_item"):
         pipeline.train(experiment(method=SASREC, training=QUICK), store)
