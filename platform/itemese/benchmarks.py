@@ -28,6 +28,58 @@ def _train(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     ]
 
 
+def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    from typing import cast
+
+    import numpy as np
+    import pyarrow as pa
+    import torch
+
+    from itemese.methods.base import Inputs, method_of, parse_method_config
+    from itemese.models.prompt_benchmark import benchmark_prompts
+    from itemese.models.two_towers import TwoTowers
+    from itemese.randomness import numpy_generator
+    from itemese.schema import Catalog, Example
+
+    draw = numpy_generator(0, "benchmarks/prompts")
+    words = ["".join(draw.choice(list("aeioulnrst"), 5)) for _ in range(800)]
+    titles = [" ".join(draw.choice(words, draw.integers(1, 7))) for _ in range(3000)]
+    ids = [str(item) for item in range(len(titles))]
+    catalog = Catalog(ids, titles, np.ones(len(ids), np.int64), pa.table({"item_id": ids}))
+    # One loss and words alone: a Trainer knows neither item vectors nor a second tower.
+    method = method_of(
+        parse_method_config(
+            {
+                "name": "rsllm",
+                "item_form": "text",
+                "text_share": 0,
+                "prompt_items": 30,
+                "loss_weights": {"history_alignment": 0, "target_alignment": 0},
+            }
+        )
+    )
+    torch.manual_seed(0)
+    module = cast(TwoTowers, method.build(Inputs(catalog, lambda: iter(())))).train()
+    lengths = np.clip(draw.geometric(0.1, 512) + 1, 2, 31)
+    histories = [draw.choice(len(titles), size, replace=False) for size in lengths]
+    rows = [Example(h.astype(np.int32), np.zeros(len(h), np.int64), "u") for h in histories]
+    prompts = []
+    with torch.no_grad():
+        for row in rows:
+            batch = method.collate([row])
+            written = module.write_training(batch["item_index"], batch["draw"])
+            prompts.append((written.tokens[0], written.labels[0]))
+    return benchmark_prompts(
+        module.network.lm,
+        prompts,
+        lambda places: method.losses(module, method.collate([rows[n] for n in places]))[
+            "language_model"
+        ],
+        [p for p in module.parameters() if p.requires_grad],
+        rounds=repeats,
+    )
+
+
 def _quantize(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     from itemese.codebooks.benchmark import run as run_quantizers
 
@@ -84,6 +136,7 @@ def _serve(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
 _BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
     "decode": _decode,
     "group": _group,
+    "prompts": _prompts,
     "quantize": _quantize,
     "search": _search,
     "serve": _serve,
@@ -99,12 +152,13 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
         name: ``group`` (events into histories, beside polars), ``train`` (Ray Train beside the
             bare loop, bucketed batches beside padded ones), ``quantize`` (every quantizer on one
             catalogue's vectors), ``decode`` (beam search beside Hugging Face's `generate`),
+            ``prompts`` (RSLLM's training step beside a plain Hugging Face Trainer),
             ``search`` (a study beside runs that share nothing, TPE beside random draws, a driver
             that is killed beside one that is not) or ``serve`` (requests through HTTP beside the
             engine alone).
         sizes: Numbers of events, for ``group``.
         repeats: Runs of each side; medians count, for ``decode`` the fastest. For ``search`` the
-            number of seeds; four times as many trials, twice as many kills.
+            number of seeds; four times as many shared trials, twice as many kills.
         storage: Scratch folder; ``quantize`` takes real vectors from there if it holds any.
 
     Raises:
