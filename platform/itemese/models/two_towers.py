@@ -136,13 +136,7 @@ class TwoTowers(nn.Module):
             item_index: ``[B, T]``, right-padded with -1.
             draw: ``[B]``, decides the paraphrase.
         """
-        places = target_places(item_index, drawn=self.training)
-        target = item_index.gather(1, places[:, None])[:, 0]
-        offered = draw_candidates(item_index, target, self._write.num_items, self.num_candidates)
-        history = newest_before(item_index, places, self.prompt_items)
-        written = self._write.prompts(
-            history, draw + places, self.form, candidates=offered, target=target
-        )
+        places, target, written = self._drawn(item_index, draw)
         states = self.network.states(written.tokens)
         labels = written.labels
         is_answer = labels >= 0
@@ -160,6 +154,21 @@ class TwoTowers(nn.Module):
         within = Pair(_mean(states, is_answer), alone, target, pair.kept, pair.kept_items)
         self._keep(alone, target)
         return Views(logits, views.labels, history=pair, target=within)
+
+    def write_training(self, item_index: Tensor, draw: Tensor) -> Any:
+        """Return the prompts that a pass in this mode would read; their draws are torch's."""
+        return self._drawn(item_index, draw)[2]
+
+    def _drawn(self, item_index: Tensor, draw: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Return the place and the item of each row's target, and its prompt with the answer."""
+        places = target_places(item_index, drawn=self.training)
+        target = item_index.gather(1, places[:, None])[:, 0]
+        offered = draw_candidates(item_index, target, self._write.num_items, self.num_candidates)
+        history = newest_before(item_index, places, self.prompt_items)
+        written = self._write.prompts(
+            history, draw + places, self.form, candidates=offered, target=target
+        )
+        return places, target, written
 
     def _modality(
         self, views: Views, past: Tensor, item_index: Tensor, places: Tensor, target: Tensor
