@@ -133,7 +133,7 @@ def test_nan_loss_names_its_term_and_leaves_no_model(
 ) -> None:
     import itemese.methods.sasrec as module
 
-    def broken(states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    def broken(kind: str, states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         return (states * float("nan")).sum()
 
     monkeypatch.setattr(module, "next_item_loss", broken)
