@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from itemese.artifacts import Store
 from itemese.errors import ArtifactError, ConfigError, TrainingError
 from itemese.search.config import SearchConfig
+from itemese.search.records import Records
 from itemese.search.space import Space, check_space
 from itemese.search.study import only_driver, run_study
 
@@ -150,6 +154,66 @@ def test_study_without_one_good_trial_says_why(ray_cluster: None, tmp_path: Path
     space = dataclasses.replace(make_space(tmp_path / "log", num_trials=1), defaults=INDIVISIBLE)
     with pytest.raises(TrainingError, match=r"The first says: .*a dim that num_heads divides"):
         run_study(space, storage=str(tmp_path / "store"), name="bad")
+
+
+def test_a_killed_worker_is_recorded_and_the_study_goes_on(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    write_log(tmp_path / "log")
+    rate = {"kind": "uniform", "low": 0.001, "high": 0.1, "log": True}
+    only = {"training.learning_rate": rate}
+    space = make_space(tmp_path / "log", num_trials=3, seeds=[], parameters=only, enqueue=[])
+    training = {**space.recipe["training"], "max_epochs": 12}
+    space = dataclasses.replace(space, recipe=space.recipe | {"training": training})
+    records = tmp_path / "store" / "studies" / "shot" / "records"
+
+    def kill() -> None:
+        while not (records / "00001.end.json").exists():  # written when the trial begins to work
+            time.sleep(0.01)
+        workers = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if any("ray::ImplicitFunc" in part for part in process.cmdline())
+        ]
+        workers[0].kill()
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill)
+        result = run_study(space, storage=str(tmp_path / "store"), name="shot", max_concurrent=1)
+        killed.result(timeout=60)
+    assert [t.number for t in result.trials] == [0, 1, 2]
+    first, shot, last = (t.ending for t in result.trials)
+    assert first.status == last.status == "completed"
+    assert shot.status == "failed"
+    assert shot.error.startswith("The worker died: ")
+    # It counts as over: a resume does not try it again.
+    again = run_study(space, storage=str(tmp_path / "store"), name="shot", resume=True)
+    assert again.trials == result.trials
+
+
+def test_storage_that_goes_away_ends_the_study_with_its_sentence_and_loses_nothing(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_log(tmp_path / "log")
+    rate = {"kind": "uniform", "low": 0.001, "high": 0.1, "log": True}
+    only = {"training.learning_rate": rate}
+    space = make_space(tmp_path / "log", num_trials=3, seeds=[], parameters=only, enqueue=[])
+    storage = str(tmp_path / "store")
+    begin = Records.begin
+
+    def gone(self: Records, number: int, values: Any, hints: Any) -> None:
+        if number == 2:
+            message = "`records` could not be written: read-only. Choose another --storage."
+            raise ArtifactError(message)
+        begin(self, number, values, hints)
+
+    monkeypatch.setattr(Records, "begin", gone)
+    with pytest.raises(ArtifactError, match="could not be written: read-only"):
+        run_study(space, storage=storage, name="gone", max_concurrent=1)
+    monkeypatch.setattr(Records, "begin", begin)
+    result = run_study(space, storage=storage, name="gone", resume=True)
+    assert [t.number for t in result.trials] == [0, 1, 2]
+    assert [t.ending.status for t in result.trials] == ["completed"] * 3
 
 
 def test_what_a_study_refuses_before_it_starts(ray_cluster: None, tmp_path: Path) -> None:
