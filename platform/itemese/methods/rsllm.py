@@ -270,6 +270,7 @@ class Rsllm(Method):
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the template and its hash, the readings taken and what is trained."""
+        assert isinstance(module, TwoTowers)
         templates = load_templates(self.config.template)
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         return {
@@ -277,6 +278,7 @@ class Rsllm(Method):
             "item_form": str(self.config.item_form),
             "alignment": self.config.alignment,
             "trained_parameters": trained,
+            "items_sharing_their_words": module.write.shared_titles(),
         }
 
 

@@ -41,6 +41,9 @@ class Writer(Protocol):
     def lines(self, items: Tensor, form: Any) -> Tensor:
         """Return the pieces of items."""
 
+    def shared_titles(self) -> int:
+        """Return how many items are named by the same words as another."""
+
     def lay(self, pieces: Tensor) -> tuple[Tensor, Tensor]:
         """Return tokens and the end of each piece."""
 
@@ -126,7 +129,8 @@ class TwoTowers(nn.Module):
         self._items: tuple[str, WeightStamp, Tensor] | None = None
 
     @property
-    def _write(self) -> Writer:
+    def write(self) -> Writer:
+        """The writer, as what it can do."""
         return self.writer  # type: ignore[return-value]
 
     def forward(self, item_index: Tensor, draw: Tensor) -> Views:
@@ -163,9 +167,9 @@ class TwoTowers(nn.Module):
         """Return the place and the item of each row's target, and its prompt with the answer."""
         places = target_places(item_index, drawn=self.training)
         target = item_index.gather(1, places[:, None])[:, 0]
-        offered = draw_candidates(item_index, target, self._write.num_items, self.num_candidates)
+        offered = draw_candidates(item_index, target, self.write.num_items, self.num_candidates)
         history = newest_before(item_index, places, self.prompt_items)
-        written = self._write.prompts(
+        written = self.write.prompts(
             history, draw + places, self.form, candidates=offered, target=target
         )
         return places, target, written
@@ -200,7 +204,7 @@ class TwoTowers(nn.Module):
 
     def item_states(self, items: Tensor, form: str) -> Tensor:
         """Return the mean state ``[N, D]`` of each item's own line, ``items [N]``."""
-        tokens, _ = self._write.lay(self._write.lines(items, form)[:, None])
+        tokens, _ = self.write.lay(self.write.lines(items, form)[:, None])
         return _mean(self.network.states(tokens), tokens != -1)
 
     def items(self) -> Tensor:
@@ -211,7 +215,7 @@ class TwoTowers(nn.Module):
         held = [*self.network.parameters(), *self.network.buffers()]
         if self._items is not None and self._items[0] == self.form and self._items[1].matches(held):
             return self._items[2]
-        every = torch.arange(self._write.num_items, device=self.kept.device)
+        every = torch.arange(self.write.num_items, device=self.kept.device)
         with torch.no_grad():
             pieces = torch.split(every, _ITEMS_AT_ONCE)
             parts = [self.item_states(piece, self.form).float() for piece in pieces]
@@ -222,7 +226,7 @@ class TwoTowers(nn.Module):
     def history_states(self, item_index: Tensor, draw: Tensor) -> Tensor:
         """Return unit vectors ``[B, D]`` of whole histories ``[B, T]``, from the user tower."""
         history, draw = self._whole(item_index, draw)
-        written = self._write.prompts(history, draw, self.form)
+        written = self.write.prompts(history, draw, self.form)
         states = _at(self.network.states(written.tokens), written.history_end - 1)
         return F.normalize(states.float(), dim=-1)
 
@@ -235,12 +239,12 @@ class TwoTowers(nn.Module):
             offered: ``[B, C]`` candidates, -1 is skipped.
         """
         history, draw = self._whole(item_index, draw)
-        tokens: Tensor = self._write.prompts(history, draw, self.form, candidates=offered).tokens
+        tokens: Tensor = self.write.prompts(history, draw, self.form, candidates=offered).tokens
         return tokens
 
     def answer_tokens(self, offered: Tensor) -> Tensor:
         """Return ``[B, C, K]``: the answer that names each candidate; all -1 for no candidate."""
-        flat = self._write.answers(offered.clamp(min=0).flatten())
+        flat = self.write.answers(offered.clamp(min=0).flatten())
         flat = flat.where(offered.flatten()[:, None] >= 0, -1)
         return flat.view(*offered.shape, -1)
 

@@ -5,6 +5,7 @@ padding, and ``-2 - i`` is the place of item i's ID vector. Shapes: B batch, H h
 candidates, P pieces of a prompt, L tokens.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -153,6 +154,14 @@ class PromptWriter(nn.Module):
     def answers(self, items: Tensor) -> Tensor:
         """Return ``[N, L]``: the answers that name `items` ``[N]``, padded with -1."""
         return self.lay(3 * self.num_items + items[:, None])[0]
+
+    def shared_titles(self) -> int:
+        """Return how many items another item's answer names too: no words can tell them apart."""
+        tokens, borders = self.tokens.tolist(), self.starts.tolist()
+        first = 3 * self.num_items
+        places = range(first, first + self.num_items)
+        counts = Counter(tuple(tokens[borders[p] : borders[p + 1]]) for p in places)
+        return sum(count for count in counts.values() if count > 1)
 
     def lay(self, pieces: Tensor) -> tuple[Tensor, Tensor]:
         """Lay pieces end to end.

@@ -142,6 +142,11 @@ def test_long_titles_are_cut() -> None:
     assert shown(found.tokens[0]) == "H:\nab\nc\nC:\nhi\nde\nA:\nde$"
 
 
+def test_items_that_share_their_words_are_counted() -> None:
+    assert writer().shared_titles() == 0
+    assert writer(max_title_tokens=2).shared_titles() == 2  # "ab" and "abc"
+
+
 def test_what_can_never_fit_is_refused() -> None:
     least = 9 + (4 + 2 + 1) + (3 + 2 + 1) + (4 + 2 + 1) + 5  # texts, two lines, one more, answer
     assert writer(max_tokens=least)
