@@ -132,9 +132,9 @@ def test_killed_driver_resumes_without_repeating_or_losing_a_trial(folder: Path)
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(folder: Path) -> None:
-    process = driver(folder, "stopped", "run", 50)
+    process = driver(folder, "stopped", "run", 2000)  # more than it can do in the meantime
     wait(process, lambda: ended(folder, "stopped") >= 2)
-    refused = finish(driver(folder, "stopped", "resume", 50), status=2)
+    refused = finish(driver(folder, "stopped", "resume", 2000), status=2)
     assert "`name` must be a study that no other driver is running" in refused
     process.send_signal(signal.SIGINT)
     said = finish(process)
