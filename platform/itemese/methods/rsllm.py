@@ -1,7 +1,7 @@
 """RSLLM: a language model reads items as words and as vectors of a conventional recommender.
 
-Source: B. Zheng, Z. Sun, X. Xu, Q. Yu and D. Guo, "Recommender Systems as Language Models",
-    arXiv 2412.16933v1.
+Source: K. Zheng, Q. Sun, C. Xu, P. Yu and Q. Guo, "Towards a Unified Paradigm: Integrating
+    Recommendation Systems as a New Language in Large Models", arXiv 2412.16933v1.
 Code: none released.
 Follows: its abstract and readable summaries: unified prompts (title, marker, projected ID vector),
     a language-model loss with two contrastive losses, text-only prompts first and unified ones
