@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from itemese.config import Config, nearest
 from itemese.errors import ConfigError
+from itemese.losses.next_item import next_item_loss
+from itemese.models.histories import last_states, next_item_pairs, pad_histories
 from itemese.ranking import Answers, Candidates, ClickScores, Ranking
 from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
 
@@ -207,6 +209,35 @@ class Method(ABC):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return what a report should print of this method beside its scores (beam width, ...)."""
         return {}
+
+
+class NextItemEncoder(Method):
+    """Base of methods whose module encodes histories and compares states with all items.
+
+    The module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item vectors
+    ``[I, d]``; the settings hold `loss` and `num_negatives` (`losses.next_item`).
+    """
+
+    encodes: ClassVar[bool] = True
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(examples)
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return ``next_item``: every item of the history predicts its successor."""
+        inputs, targets, real = next_item_pairs(batch["item_index"])
+        states, item_vectors = module(inputs)
+        loss = next_item_loss(
+            self.config.loss, states[real], item_vectors, targets[real], self.config.num_negatives
+        )
+        return {"next_item": loss}
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank the catalogue by the dot product with the newest state."""
+        states, item_vectors = module(batch["item_index"])
+        scores = last_states(states, batch["item_index"]) @ item_vectors.T
+        return Ranking.from_scores(scores, k, candidates)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -10,18 +10,14 @@ Differs: the default loss is the full softmax, because the paper's one-negative 
 Shapes: B batch, T history length, D model size, I items.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from itemese.losses.next_item import NextItemLoss, next_item_loss
-from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
-from itemese.models.histories import last_states, next_item_pairs, pad_histories
+from itemese.losses.next_item import NextItemLoss
+from itemese.methods.base import Inputs, LossWeights, MethodConfig, NextItemEncoder
 from itemese.models.transformer import SequenceEncoder
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Example
 
 
 class SasrecLossWeights(LossWeights):
@@ -60,12 +56,11 @@ class SasrecConfig(MethodConfig):
         return self
 
 
-class Sasrec(Method):
+class Sasrec(NextItemEncoder):
     """See the module docstring."""
 
     Config = SasrecConfig
     config: SasrecConfig
-    encodes: ClassVar[bool] = True
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
@@ -78,22 +73,3 @@ class Sasrec(Method):
             max_history=self.config.max_history,
             dropout=self.config.dropout,
         )
-
-    def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(examples)
-
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return ``next_item``: every item of the history predicts its successor."""
-        inputs, targets, real = next_item_pairs(batch["item_index"])
-        states, item_vectors = module(inputs)
-        loss = next_item_loss(
-            self.config.loss, states[real], item_vectors, targets[real], self.config.num_negatives
-        )
-        return {"next_item": loss}
-
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank the catalogue by the dot product with the newest state."""
-        states, item_vectors = module(batch["item_index"])
-        scores = last_states(states, batch["item_index"]) @ item_vectors.T
-        return Ranking.from_scores(scores, k, candidates)

@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from itemese.artifacts import Folder
 from itemese.bundle import write_bundle
 from itemese.schema import Catalog
+from itemese.serving.app import create_app
+from itemese.serving.config import ServingConfig
+from itemese.serving.engine import Recommender
+from itemese.serving.users import SqliteUsers
 
 MARKUP = "<script>alert('a')</script> & | \u00e9"
 
@@ -55,3 +61,72 @@ def bundle_of(tmp_path: Path, catalog: Catalog) -> Callable[..., str]:
         return folder.uri
 
     return make
+
+
+@pytest.fixture
+def fault():
+    """Check the one shape of errors; return the message."""
+
+    def check(answer, status, field=None):
+        assert answer.status_code == status, answer.text
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json().keys() == {"error"}
+        error = answer.json()["error"]
+        assert error.keys() == {"code", "message", "field", "request_id"}
+        assert error["field"] == field
+        assert error["request_id"]
+        return error["message"]
+
+    return check
+
+
+class Direct:
+    """A service that answers at once with an engine."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.is_ready = True
+        self.fault = None
+        self.forgot = 0
+
+    def ready(self):
+        return self.is_ready
+
+    def describe(self):
+        return self.engine.describe()
+
+    async def answer(self, query, key):
+        if self.fault:
+            raise self.fault
+        return self.engine.answers([query])[0]
+
+    def find(self, text, limit):
+        return self.engine.find(text, limit)
+
+    def forget(self):
+        self.forgot += 1
+        self.engine.forget()
+
+
+@pytest.fixture
+def direct():
+    return Direct
+
+
+@pytest.fixture
+def world(bundle_of, tmp_path):
+    users = SqliteUsers(tmp_path / "users.sqlite")
+    service = Direct(Recommender.load(bundle_of()))
+    limits = ServingConfig(max_body_bytes=20_000, max_history=50)
+
+    def client(token=None, address=("127.0.0.1", 5), keep=True):
+        app = create_app(service, limits, token, users if keep else None)
+        return TestClient(app, client=address, raise_server_exceptions=False)
+
+    yield SimpleNamespace(service=service, client=client)
+    users.close()
+
+
+@pytest.fixture
+def client(world):
+    return world.client()

@@ -1,83 +1,15 @@
 """The HTTP application in this process, without Ray: answers, refusals, nonsense."""
 
 import json
-import re
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from starlette.testclient import TestClient
 
-from itemese.serving.app import create_app
-from itemese.serving.config import ServingConfig
-from itemese.serving.engine import Recommender
 from itemese.serving.failures import Busy
 from itemese.serving.guard import is_loopback
-from itemese.serving.users import SqliteUsers
 
-ROOT = Path(__file__).parents[3]
-HERE = ("127.0.0.1", 5)
 TOKEN = "a-long-secret-t\u00f6ken"
-
-
-class Direct:
-    """A service that answers at once with an engine."""
-
-    def __init__(self, engine):
-        self.engine = engine
-        self.is_ready = True
-        self.fault = None
-        self.forgot = 0
-
-    def ready(self):
-        return self.is_ready
-
-    def describe(self):
-        return self.engine.describe()
-
-    async def answer(self, query, key):
-        if self.fault:
-            raise self.fault
-        return self.engine.answers([query])[0]
-
-    def find(self, text, limit):
-        return self.engine.find(text, limit)
-
-    def forget(self):
-        self.forgot += 1
-
-
-@pytest.fixture
-def world(bundle_of, tmp_path):
-    users = SqliteUsers(tmp_path / "users.sqlite")
-    service = Direct(Recommender.load(bundle_of()))
-    limits = ServingConfig(max_body_bytes=20_000, max_history=50)
-
-    def client(token=None, address=HERE, keep=True):
-        app = create_app(service, limits, token, users if keep else None)
-        return TestClient(app, client=address, raise_server_exceptions=False)
-
-    yield SimpleNamespace(service=service, client=client)
-    users.close()
-
-
-@pytest.fixture
-def client(world):
-    return world.client()
-
-
-def fault(answer, status, field=None):
-    """Check the one shape of errors; return the message."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json().keys() == {"error"}
-    error = answer.json()["error"]
-    assert error.keys() == {"code", "message", "field", "request_id"}
-    assert error["field"] == field
-    assert error["request_id"]
-    return error["message"]
 
 
 def test_recommend(client, world):
@@ -90,103 +22,6 @@ def test_recommend(client, world):
     assert body["unknown_items"] == ["zz"]
     assert body["cold_start"] is False
     assert 0 < body["latency_ms"] < 60_000
-
-
-def test_a_user_is_asked_for_by_name(client):
-    def asked(**more):
-        answer = client.post("/v1/recommend", json={"user_id": "u/é 1", **more})
-        assert answer.status_code == 200, answer.text
-        return [item["item_id"] for item in answer.json()["items"]]
-
-    assert asked(k=2) == ["b", "d"], "nothing is known yet"
-    events = [{"item_id": "e", "event_id": "1"}, {"item_id": "zz"}, {"item_id": "d"}]
-    kept = client.post("/v1/events", json={"user_id": "u/é 1", "events": events})
-    assert kept.json()["num_new"] == 3
-    again = client.post("/v1/events", json={"user_id": "u/é 1", "events": events[:1]})
-    assert again.json()["num_new"] == 0
-    assert asked(k=2) == ["c", "b"]
-    score = client.post("/v1/score", json={"user_id": "u/é 1", "item_ids": ["a"]}).json()
-    assert score["items"][0]["score"] is not None
-    assert score["unknown_items"] == ["zz"]
-
-
-def test_a_user_is_forgotten_with_what_was_computed(client, world):
-    client.post("/v1/events", json={"user_id": "u/1", "events": [{"item_id": "e"}]})
-    gone = client.delete("/v1/users/u%2F1")
-    assert gone.json()["num_events"] == 1
-    assert world.service.forgot == 1
-    assert client.post("/v1/recommend", json={"user_id": "u/1"}).json()["cold_start"] is True
-    assert 'path="/v1/users"' in client.get("/metrics").text
-    assert "u/1" not in client.get("/metrics").text
-
-
-def test_a_batch_answers_each_request_by_itself(client):
-    asked = [
-        {"history": ["e"], "k": 2},
-        {"history": [], "k": 1},
-        {"history": ["a"], "filter": {"genre": "Drama"}},
-        {"user_id": "u", "history": ["a"]},
-    ]
-    answer = client.post("/v1/recommend/batch", json={"requests": asked})
-    assert answer.status_code == 200, answer.text
-    first, cold, wrong, both = answer.json()["answers"]
-    alone = client.post("/v1/recommend", json=asked[0]).json()
-    assert first["items"] == alone["items"]
-    assert cold["cold_start"] is True
-    assert wrong["error"]["field"] == "requests.2.filter.genre"
-    assert both["error"]["field"] == "requests.3.user_id"
-    for requests in ([], [{"history": []}] * 65, [{"history": [], "k": 0}]):
-        fault_ = client.post("/v1/recommend/batch", json={"requests": requests})
-        assert fault_.status_code == 422
-    nested = client.post("/v1/recommend/batch", json={"requests": [{"history": [], "k": 0}]})
-    fault(nested, 422, "requests.0.k")
-
-
-def test_items_are_found_by_id_and_title(client):
-    def found(**asked):
-        answer = client.get("/v1/items", params=asked)
-        assert answer.status_code == 200, answer.text
-        return [item["item_id"] for item in answer.json()["items"]]
-
-    assert found(search="A") == ["b", "d", "a"], "the most popular first"
-    assert found(search="a", limit=1) == ["b"]
-    assert found(search="EPS") == ["e"]
-    assert found(search="<script>") == ["b"]
-    assert found(search="nothing") == []
-    fault(client.get("/v1/items"), 422, "search")
-    fault(client.get("/v1/items", params={"search": "a", "limit": 0}), 422, "limit")
-
-
-def test_the_playground_is_served_and_may_load_nothing_else(world):
-    client = world.client(token=TOKEN)
-    page = client.get("/")
-    assert page.status_code == 200
-    assert page.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    for place in re.findall(r'(?:src|href)="(playground/[^"]+)"', page.text):
-        assert client.get(f"/{place}").status_code == 200
-    assert "innerHTML" not in client.get("/playground/script.js").text
-    fault(client.get("/v1/items?search=a"), 401)
-
-
-def test_users_need_a_store_and_one_source_of_history(client, world):
-    both = client.post("/v1/recommend", json={"history": ["a"], "user_id": "u"})
-    assert "got both" in fault(both, 422, "user_id")
-    for events in ([], [{"item_id": "a"}] * 1001, [{"item_id": "a", "event_id": ""}], "a"):
-        answer = client.post("/v1/events", json={"user_id": "u", "events": events})
-        assert answer.status_code == 422
-    fault(
-        client.post("/v1/events", json={"user_id": "", "events": [{"item_id": "a"}]}),
-        422,
-        "user_id",
-    )
-    without = world.client(keep=False)
-    for answer in (
-        without.post("/v1/recommend", json={"user_id": "u"}),
-        without.post("/v1/events", json={"user_id": "u", "events": [{"item_id": "a"}]}),
-        without.delete("/v1/users/u"),
-    ):
-        assert "keeps no histories" in fault(answer, 422, "user_id")
 
 
 def test_events_with_times_exclude_and_filter(client):
@@ -247,7 +82,7 @@ def test_score_keeps_the_order_and_marks_unknown(client):
         ("text", "body", None),
     ],
 )
-def test_bad_bodies_are_named(client, body, field, says):
+def test_bad_bodies_are_named(client, body, field, says, fault):
     answer = client.post("/v1/recommend", json=body)
     message = fault(answer, 422, field or answer.json()["error"]["field"])
     assert answer.json()["error"]["code"] == "invalid_request"
@@ -256,11 +91,11 @@ def test_bad_bodies_are_named(client, body, field, says):
 
 
 @pytest.mark.parametrize("items", [[], ["a"] * 1001, None, "a"])
-def test_bad_item_ids(client, items):
+def test_bad_item_ids(client, items, fault):
     fault(client.post("/v1/score", json={"history": ["a"], "item_ids": items}), 422, "item_ids")
 
 
-def test_times_that_fall_are_refused(client):
+def test_times_that_fall_are_refused(client, fault):
     history = [{"item_id": "a", "timestamp": 2}, {"item_id": "b", "timestamp": 1}]
     answer = client.post("/v1/recommend", json={"history": history})
     assert "oldest first" in fault(answer, 422, "history.1.timestamp")
@@ -289,7 +124,7 @@ def test_raw_nonsense_is_refused(client, raw):
     assert answer.json()["error"]["message"]
 
 
-def test_a_body_over_the_limit(client):
+def test_a_body_over_the_limit(client, fault):
     body = json.dumps({"history": ["a" * 500] * 50}).encode()
     assert len(body) > 20_000
     told = fault(client.post("/v1/recommend", content=body), 413)
@@ -302,26 +137,26 @@ def test_a_body_over_the_limit(client):
     fault(client.post("/v1/recommend", content=pieces()), 413)
 
 
-def test_unknown_address_and_method(client):
+def test_unknown_address_and_method(client, fault):
     assert "'/v1/nope'" in fault(client.get("/v1/nope"), 404)
     fault(client.get("/v1/recommend"), 405)
 
 
-def test_the_unexpected_is_told_without_its_text(client, world):
+def test_the_unexpected_is_told_without_its_text(client, world, fault):
     world.service.fault = RuntimeError("secret detail")
     answer = client.post("/v1/recommend", json={"history": []})
     assert "secret" not in fault(answer, 500)
     assert answer.json()["error"]["code"] == "internal"
 
 
-def test_too_many_at_once(client, world):
+def test_too_many_at_once(client, world, fault):
     world.service.fault = Busy()
     answer = client.post("/v1/recommend", json={"history": []})
     fault(answer, 503)
     assert answer.headers["retry-after"] == "1"
 
 
-def test_ready_and_alive(client, world):
+def test_ready_and_alive(client, world, fault):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
     world.service.is_ready = False
@@ -345,7 +180,7 @@ def test_request_id_is_kept_if_it_is_well_formed(client):
     "header",
     [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"],
 )
-def test_without_the_token_nothing_is_told(world, header):
+def test_without_the_token_nothing_is_told(world, header, fault):
     client = world.client(token=TOKEN)
     headers = {} if header is None else {"authorization": header.encode()}
     for method, path in (
@@ -369,7 +204,7 @@ def test_with_the_token_from_anywhere(world):
 
 
 @pytest.mark.parametrize("address", [("203.0.113.9", 5), ("strange", 5), ("::", 5)])
-def test_without_a_token_only_this_machine_is_heard(world, address):
+def test_without_a_token_only_this_machine_is_heard(world, address, fault):
     fault(world.client(address=address).get("/v1/model"), 401)
     assert world.client().get("/v1/model").status_code == 200
 
@@ -409,19 +244,6 @@ def test_metrics_count_by_known_paths_only(client):
     assert "itemese_unknown_items_total 1.0" in text
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are(client):
-    client.post("/v1/recommend", json={"history": ["zz"]})
-    told = client.get("/metrics").text
-    dashboard = json.loads((ROOT / "serve_configs" / "grafana_dashboard.json").read_text())
-    asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
-    names = {name for expr in asked for name in re.findall(r"itemese_\w+", expr)}
-    assert len(names) > 4
-    assert all(f"\n{name}" in told for name in names), names
-    labels = {label for expr in asked for label in re.findall(r"by \(([^)]*)\)", expr)}
-    for label in {part.strip() for group in labels for part in group.split(",")}:
-        assert f'{label}="' in told
-
-
 def test_the_interface_describes_itself(client):
     spec = client.get("/openapi.json").json()
     assert {"/v1/recommend", "/v1/score", "/v1/model", "/healthz", "/readyz"} <= set(spec["paths"])
@@ -457,7 +279,7 @@ near_misses = st.fixed_dictionaries(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(path=st.sampled_from(["/v1/recommend", "/v1/score"]), body=json_values | near_misses)
-def test_no_body_breaks_the_service(client, path, body):
+def test_no_body_breaks_the_service(client, path, body, fault):
     raw = json.dumps(body).encode()
     answer = client.post(path, content=raw, headers={"content-type": "application/json"})
     assert answer.status_code in (200, 413, 422), answer.text

@@ -12,35 +12,15 @@ from itemese.serving.query import QueryError
 from itemese.serving.users import SqliteUsers
 
 
-class Direct:
-    def __init__(self, engine):
-        self.engine = engine
-
-    def ready(self):
-        return True
-
-    def describe(self):
-        return self.engine.describe()
-
-    def find(self, text, limit):
-        return self.engine.find(text, limit)
-
-    def forget(self):
-        self.engine.forget()
-
-    async def answer(self, query, key):
-        return self.engine.answers([query])[0]
-
-
 @pytest.fixture
 def engine(bundle_of):
     return Recommender.load(bundle_of())
 
 
 @pytest.fixture
-def client(engine, tmp_path):
+def client(engine, tmp_path, direct):
     users = SqliteUsers(tmp_path / "users.sqlite")
-    app = create_app(Direct(engine), ServingConfig(), None, users)
+    app = create_app(direct(engine), ServingConfig(), None, users)
     asked = Client("http://127.0.0.1:1")
     asked._http = TestClient(app, client=("127.0.0.1", 5), raise_server_exceptions=False)
     yield asked
@@ -88,8 +68,8 @@ def test_nobody_there():
         client.describe()
 
 
-def test_a_refused_token_is_told(engine):
-    app = create_app(Direct(engine), ServingConfig(), "a-long-token")
+def test_a_refused_token_is_told(engine, direct):
+    app = create_app(direct(engine), ServingConfig(), "a-long-token")
     client = Client("http://127.0.0.1:1")
     client._http = TestClient(app)
     with pytest.raises(ConfigError, match="`Authorization` must be"):

@@ -1,0 +1,118 @@
+"""The HTTP application beyond one answer: users, batches, item search, the page, the dashboard."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+TOKEN = "a-long-secret-token"
+
+
+def test_a_user_is_asked_for_by_name(client):
+    def asked(**more):
+        answer = client.post("/v1/recommend", json={"user_id": "u/é 1", **more})
+        assert answer.status_code == 200, answer.text
+        return [item["item_id"] for item in answer.json()["items"]]
+
+    assert asked(k=2) == ["b", "d"], "nothing is known yet"
+    events = [{"item_id": "e", "event_id": "1"}, {"item_id": "zz"}, {"item_id": "d"}]
+    kept = client.post("/v1/events", json={"user_id": "u/é 1", "events": events})
+    assert kept.json()["num_new"] == 3
+    again = client.post("/v1/events", json={"user_id": "u/é 1", "events": events[:1]})
+    assert again.json()["num_new"] == 0
+    assert asked(k=2) == ["c", "b"]
+    score = client.post("/v1/score", json={"user_id": "u/é 1", "item_ids": ["a"]}).json()
+    assert score["items"][0]["score"] is not None
+    assert score["unknown_items"] == ["zz"]
+
+
+def test_a_user_is_forgotten_with_what_was_computed(client, world):
+    client.post("/v1/events", json={"user_id": "u/1", "events": [{"item_id": "e"}]})
+    gone = client.delete("/v1/users/u%2F1")
+    assert gone.json()["num_events"] == 1
+    assert world.service.forgot == 1
+    assert client.post("/v1/recommend", json={"user_id": "u/1"}).json()["cold_start"] is True
+    assert 'path="/v1/users"' in client.get("/metrics").text
+    assert "u/1" not in client.get("/metrics").text
+
+
+def test_a_batch_answers_each_request_by_itself(client, fault):
+    asked = [
+        {"history": ["e"], "k": 2},
+        {"history": [], "k": 1},
+        {"history": ["a"], "filter": {"genre": "Drama"}},
+        {"user_id": "u", "history": ["a"]},
+    ]
+    answer = client.post("/v1/recommend/batch", json={"requests": asked})
+    assert answer.status_code == 200, answer.text
+    first, cold, wrong, both = answer.json()["answers"]
+    alone = client.post("/v1/recommend", json=asked[0]).json()
+    assert first["items"] == alone["items"]
+    assert cold["cold_start"] is True
+    assert wrong["error"]["field"] == "requests.2.filter.genre"
+    assert both["error"]["field"] == "requests.3.user_id"
+    for requests in ([], [{"history": []}] * 65, [{"history": [], "k": 0}]):
+        fault_ = client.post("/v1/recommend/batch", json={"requests": requests})
+        assert fault_.status_code == 422
+    nested = client.post("/v1/recommend/batch", json={"requests": [{"history": [], "k": 0}]})
+    fault(nested, 422, "requests.0.k")
+
+
+def test_items_are_found_by_id_and_title(client, fault):
+    def found(**asked):
+        answer = client.get("/v1/items", params=asked)
+        assert answer.status_code == 200, answer.text
+        return [item["item_id"] for item in answer.json()["items"]]
+
+    assert found(search="A") == ["b", "d", "a"], "the most popular first"
+    assert found(search="a", limit=1) == ["b"]
+    assert found(search="EPS") == ["e"]
+    assert found(search="<script>") == ["b"]
+    assert found(search="nothing") == []
+    fault(client.get("/v1/items"), 422, "search")
+    fault(client.get("/v1/items", params={"search": "a", "limit": 0}), 422, "limit")
+
+
+def test_the_playground_is_served_and_may_load_nothing_else(world, fault):
+    client = world.client(token=TOKEN)
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for place in re.findall(r'(?:src|href)="(playground/[^"]+)"', page.text):
+        assert client.get(f"/{place}").status_code == 200
+    assert "innerHTML" not in client.get("/playground/script.js").text
+    fault(client.get("/v1/items?search=a"), 401)
+
+
+def test_users_need_a_store_and_one_source_of_history(client, world, fault):
+    both = client.post("/v1/recommend", json={"history": ["a"], "user_id": "u"})
+    assert "got both" in fault(both, 422, "user_id")
+    for events in ([], [{"item_id": "a"}] * 1001, [{"item_id": "a", "event_id": ""}], "a"):
+        answer = client.post("/v1/events", json={"user_id": "u", "events": events})
+        assert answer.status_code == 422
+    fault(
+        client.post("/v1/events", json={"user_id": "", "events": [{"item_id": "a"}]}),
+        422,
+        "user_id",
+    )
+    without = world.client(keep=False)
+    for answer in (
+        without.post("/v1/recommend", json={"user_id": "u"}),
+        without.post("/v1/events", json={"user_id": "u", "events": [{"item_id": "a"}]}),
+        without.delete("/v1/users/u"),
+    ):
+        assert "keeps no histories" in fault(answer, 422, "user_id")
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(client):
+    client.post("/v1/recommend", json={"history": ["zz"]})
+    told = client.get("/metrics").text
+    dashboard = json.loads((ROOT / "serve_configs" / "grafana_dashboard.json").read_text())
+    asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    names = {name for expr in asked for name in re.findall(r"itemese_\w+", expr)}
+    assert len(names) > 4
+    assert all(f"\n{name}" in told for name in names), names
+    labels = {label for expr in asked for label in re.findall(r"by \(([^)]*)\)", expr)}
+    for label in {part.strip() for group in labels for part in group.split(",")}:
+        assert f'{label}="' in told
