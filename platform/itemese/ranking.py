@@ -62,6 +62,21 @@ class Ranking:
             index = torch.nn.functional.pad(index, (0, k - kept), value=-1)
         return cls(index, values)
 
+    def first_of(self, offered: torch.Tensor, num_items: int) -> torch.Tensor:
+        """Return which of ``offered [B, C]`` stands highest, ``[B]``; -1 if none is ranked.
+
+        Args:
+            offered: item_index, distinct in a row; -1 is no item.
+            num_items: I, size of the catalogue.
+        """
+        rows, k = self.item_index.shape
+        order = torch.arange(k, device=offered.device).expand(rows, -1)
+        rank = torch.full((rows, num_items + 1), k, device=offered.device)
+        rank.scatter_(1, self.item_index.where(self.item_index >= 0, num_items), order)
+        rank[:, num_items] = k  # where lists are padded and nothing is offered
+        best, place = rank.gather(1, offered.where(offered >= 0, num_items)).min(dim=1)
+        return offered.gather(1, place[:, None])[:, 0].where(best < k, -1)
+
 
 def _tied_top(scores: torch.Tensor, k: int) -> torch.Tensor:
     """Return the places ``[B, K]`` of the best ``scores [B, I] float32``, lower places first.
@@ -87,6 +102,14 @@ class Answers:
 
     item_index: torch.Tensor
     text: tuple[str, ...] = ()
+
+    @classmethod
+    def at(
+        cls, place: torch.Tensor, offered: torch.Tensor, text: tuple[str, ...] = ()
+    ) -> "Answers":
+        """Name the item at ``place [B]`` of ``offered [B, C]``; place -1 is no item."""
+        chosen = offered.gather(1, place.clamp(min=0)[:, None])[:, 0]
+        return cls(chosen.where(place >= 0, -1), text)
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,15 @@ import torch
 
 from itemese import pipeline
 from itemese.artifacts import Artifact, Counts, Folder, Store
+from itemese.evaluation.choosing import ask
 from itemese.evaluation.offers import Offers, OffersConfig, choice_figures
 from itemese.evaluation.rows import Rows, rows_of, sample
 from itemese.experiment import Experiment
-from itemese.methods.base import method_of, to_device
+from itemese.methods.base import method_of
 from itemese.prompts.titles import clean_title, contained
 from itemese.results import artifacts_of
 from itemese.schema import Catalog, Histories, Split
 from itemese.training.stage import load_module
-
-BATCH_SIZE = 32
-"""Users asked at once: the longest prompts of all decide the memory."""
 
 
 def draw_offers(experiment: Experiment, store: Store, config: OffersConfig) -> Artifact:
@@ -95,7 +93,6 @@ def hits(chosen: Artifact, mode: str) -> np.ndarray:
     return found
 
 
-@torch.no_grad()
 def _ask(
     experiment: Experiment,
     artifacts: dict[str, Artifact],
@@ -108,30 +105,18 @@ def _ask(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folders = artifacts_of(artifacts)
     module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
-    module.to(device)
     longest = experiment.method.max_history
     rows = _asked(folder, catalog, config, experiment.data_seed, longest=longest)
-    assert rows.user_id == stored.user_id, "offers and histories must name the same users"
-    order = np.argsort([len(example.history) for example in rows.examples], kind="stable")
-    chosen: dict[str, np.ndarray] = {}
-    written: dict[str, list[str | None]] = {}
-    for start in range(0, len(order), BATCH_SIZE):
-        places = order[start : start + BATCH_SIZE]
-        batch = to_device(method.collate([rows.examples[p] for p in places]), device)
-        offered = torch.from_numpy(stored.offered[places]).to(device)
-        for mode, answers in method.choose(module, batch, offered, catalog.num_items).items():
-            into = chosen.setdefault(mode, np.full(len(order), -1, dtype=np.int64))
-            into[places] = answers.item_index.cpu().numpy()
-            texts = written.setdefault(mode, [None] * len(order))
-            for place, text in zip(places, answers.text, strict=False):
-                texts[place] = text
+    chosen = ask(
+        method, module.to(device), rows, stored, num_items=catalog.num_items, device=device
+    )
     return pa.table(
         {
-            "mode": [mode for mode in chosen for _ in order],
+            "mode": [way for way in chosen for _ in stored.user_id],
             "user_id": stored.user_id * len(chosen),
             "target": np.tile(stored.target, len(chosen)),
-            "chosen": np.concatenate(list(chosen.values())),
-            "text": pa.array([t for texts in written.values() for t in texts], pa.string()),
+            "chosen": np.concatenate([found.item_index for found in chosen.values()]),
+            "text": pa.array([t for found in chosen.values() for t in found.text], pa.string()),
         }
     )
 

@@ -38,7 +38,7 @@ SMALL = {
         "projector_dim": 32,
         "max_tokens": 160,
         "temperature": 0.1,
-        "loss_weights": {"history_alignment": 1.0, "target_alignment": 1.0},
+        "loss_weights": {"history_alignment": 1.0, "target_alignment": 1.0, "history_words": 1.0},
         "backbone": {
             "dim": 32,
             "num_layers": 2,

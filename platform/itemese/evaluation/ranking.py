@@ -5,7 +5,8 @@ B a batch of them, X seen items padded, I items, K list length.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,19 +51,26 @@ def method_ranker(method: Predictor, module: nn.Module, device: torch.device | s
     def rank(
         user_ids: list[str], examples: list[Example], k: int, candidates: Candidates
     ) -> Ranking:
-        training = [part for part in module.modules() if part.training]
-        module.eval()
-        try:
-            with torch.no_grad():
-                batch = {name: t.to(device) for name, t in method.collate(examples).items()}
-                moved = Candidates(_to(candidates.exclude, device), _to(candidates.allowed, device))
-                ranking: Ranking = method.predict(module, batch, k, moved)
-        finally:
-            for part in training:
-                part.training = True
+        with judging(module):
+            batch = {name: t.to(device) for name, t in method.collate(examples).items()}
+            moved = Candidates(_to(candidates.exclude, device), _to(candidates.allowed, device))
+            ranking: Ranking = method.predict(module, batch, k, moved)
         return ranking
 
     return rank
+
+
+@contextmanager
+def judging(module: nn.Module) -> Iterator[None]:
+    """Take gradients and dropout away; each part's training mode is put back afterwards."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def rank_users(

@@ -115,6 +115,13 @@ class Method(ABC):
     """Whether its module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item
     vectors ``[I, d]``, so that it can be the `recommender` of another method."""
 
+    embeds: ClassVar[bool] = False
+    """Whether `item_vectors` gives every item a vector, so that it can be a `recommender` whose
+    vectors are one of the sources of the embeddings."""
+
+    ways_of_choosing: ClassVar[tuple[str, ...]] = ("ranked",)
+    """Names of the answers that `choose` gives."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
 
@@ -156,7 +163,12 @@ class Method(ABC):
         """Rank the catalogue for each row (or score the given click); no gradient."""
 
     def choose(
-        self, module: nn.Module, batch: Batch, offered: Tensor, num_items: int
+        self,
+        module: nn.Module,
+        batch: Batch,
+        offered: Tensor,
+        num_items: int,
+        ways: Sequence[str] | None = None,
     ) -> dict[str, Answers]:
         """Choose one of the offered items for each row; no gradient.
 
@@ -167,9 +179,10 @@ class Method(ABC):
             batch: From `collate`, B rows.
             offered: ``[B, C]`` item_index, distinct in a row; -1 is no item.
             num_items: I, size of the catalogue.
+            ways: Which of `ways_of_choosing` are wanted; None wants all.
 
         Returns:
-            An answer for each way of choosing that the method knows, by name.
+            An answer for each way that is wanted, by its name.
         """
         device = offered.device
         allowed = torch.zeros(num_items + 1, dtype=torch.bool, device=device)
@@ -177,13 +190,11 @@ class Method(ABC):
         k = int(allowed[:-1].sum())
         ranking = self.predict(module, batch, k, Candidates(allowed=allowed[:-1]))
         assert isinstance(ranking, Ranking), "a method that scores clicks ranks no candidates"
-        order = torch.arange(k, device=device).expand(len(offered), -1)
-        rank = torch.full((len(offered), num_items + 1), k, device=device)
-        rank.scatter_(1, ranking.item_index.where(ranking.item_index >= 0, num_items), order)
-        rank[:, num_items] = k
-        best, place = rank.gather(1, offered.where(offered >= 0, num_items)).min(dim=1)
-        chosen = offered.gather(1, place[:, None])[:, 0]
-        return {"ranked": Answers(chosen.where(best < k, -1))}
+        return {"ranked": Answers(ranking.first_of(offered, num_items))}
+
+    def item_vectors(self, module: nn.Module) -> Tensor:
+        """Return what a trained module knows of each item, ``[I, d]``; only if it `embeds`."""
+        raise NotImplementedError
 
     def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:  # noqa: B027
         """Let `predict` reuse what it computed from a user's earlier, shorter histories.
@@ -219,6 +230,14 @@ class NextItemEncoder(Method):
     """
 
     encodes: ClassVar[bool] = True
+    embeds: ClassVar[bool] = True
+
+    def item_vectors(self, module: nn.Module) -> Tensor:
+        """Return the vectors that states are compared with, ``[I, d]``."""
+        place = next(module.parameters()).device
+        with torch.no_grad():
+            found: Tensor = module(torch.zeros(1, 1, dtype=torch.long, device=place))[1]
+        return found
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1."""

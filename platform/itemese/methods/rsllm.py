@@ -39,7 +39,7 @@ from itemese.models.reading import Reading, walk_trie
 from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone, locate
 from itemese.models.two_towers import TwoTowers, Views
 from itemese.prompts.templates import load_templates
-from itemese.prompts.titles import clean_title, match_title
+from itemese.prompts.titles import clean_title, read_answers
 from itemese.prompts.tokenizer import TextTokenizer
 from itemese.prompts.writer import ItemForm, PromptWriter
 from itemese.ranking import Answers, Candidates, Ranking
@@ -50,11 +50,16 @@ TEXT_STAGE = "text"
 
 
 class RsllmLossWeights(LossWeights):
-    """CALRec's weights; the first term's is what the others leave of 1."""
+    """CALRec's weights; the first term's is what the others leave of 1.
+
+    `history_words` is not the paper's: a backbone that begins without words learns them from the
+    histories' titles as well as from the answers.
+    """
 
     language_model: float = Field(default=0.85, ge=0)
     history_alignment: float = Field(default=0.025, ge=0)
     target_alignment: float = Field(default=0.125, ge=0)
+    history_words: float = Field(default=0.0, ge=0)
 
 
 class RsllmConfig(MethodConfig):
@@ -111,6 +116,7 @@ class Rsllm(Method):
     Config = RsllmConfig
     config: RsllmConfig
     needs: ClassVar[frozenset[Need]] = frozenset({Need.RECOMMENDER})
+    ways_of_choosing: ClassVar[tuple[str, ...]] = ("free", "trie", "likelihood", "ranked")
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model, its tokenizer and the frozen ID vectors."""
@@ -180,6 +186,7 @@ class Rsllm(Method):
             prompt_items=config.prompt_items,
             num_candidates=config.num_candidates,
             aligned=bool(weights.history_alignment or weights.target_alignment),
+            reads_history=bool(weights.history_words),
             cached_negatives=config.cached_negatives,
             recommender=recommender if config.alignment == "modality" else None,
         )
@@ -194,7 +201,7 @@ class Rsllm(Method):
             return (unified,)
         # The other reading compares ID vectors, and there is none in this stage.
         lone = self.config.alignment == "modality"
-        terms = ("language_model",) if lone else ()
+        terms = ("language_model", "history_words") if lone else ()
         return (Stage(TEXT_STAGE, share, terms, trains=("network.lm.",)), unified)
 
     def begin(self, module: nn.Module, stage: Stage) -> None:
@@ -209,9 +216,13 @@ class Rsllm(Method):
         return {**pad_histories(examples), "draw": draw}
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the answer's cross-entropy a token, and the contrastive terms that are on."""
+        """Return the answer's cross-entropy a token, and the other terms that are on."""
         views: Views = module(batch["item_index"], batch["draw"])
         terms = {"language_model": F.cross_entropy(views.logits.float(), views.labels)}
+        if views.history_logits is not None and views.history_labels is not None:
+            logits, words = views.history_logits.float(), views.history_labels
+            total = F.cross_entropy(logits, words, reduction="sum")
+            terms["history_words"] = total / max(1, len(words))
         pairs = {"history_alignment": views.history, "target_alignment": views.target}
         for name, pair in pairs.items():
             if pair is None or not getattr(self.config.loss_weights, name):
@@ -234,7 +245,12 @@ class Rsllm(Method):
         return Ranking.from_scores(scores, k, candidates)
 
     def choose(
-        self, module: nn.Module, batch: Batch, offered: Tensor, num_items: int
+        self,
+        module: nn.Module,
+        batch: Batch,
+        offered: Tensor,
+        num_items: int,
+        ways: Sequence[str] | None = None,
     ) -> dict[str, Answers]:
         """Answer freely, inside the trie of the offered titles, by likelihood, and by towers."""
         assert isinstance(module, TwoTowers)
@@ -244,29 +260,23 @@ class Rsllm(Method):
                 f"({self.config.num_candidates}); got {offered.shape[1]}. Lower it."
             )
             raise ConfigError(message)
-        tokenizer = TextTokenizer.from_tensor(module.get_buffer("tokenizer"))
-        answers = module.answer_tokens(offered)
-        reading = Reading(module.network, module.open_prompts(**batch, offered=offered))
-        log_prob = reading.judge(answers).masked_fill((answers < 0).all(2)[..., None], -1e9)
-        longest = self.config.max_title_tokens + 1
-        texts = [tokenizer.decode(row) for row in reading.write(longest, tokenizer.end).tolist()]
-        # The tokenizer's own spelling of the titles: some write in lower case, long ones are cut.
-        titles = [
-            [tokenizer.decode([t for t in title if t >= 0]) for title in row]
-            for row in answers.tolist()
-        ]
-        meant = [match_title(text, row) for text, row in zip(texts, titles, strict=True)]
-        free = torch.tensor(meant, device=offered.device)
-        within = walk_trie(answers, log_prob)
-        found = {"free": (free, tuple(texts)), "trie": (within, ())}
-        found["likelihood"] = (log_prob.sum(dim=2).argmax(dim=1), ())
-        chosen = {
-            name: Answers(
-                offered.gather(1, place.clamp(min=0)[:, None])[:, 0].where(place >= 0, -1), text
-            )
-            for name, (place, text) in found.items()
-        }
-        return {**chosen, **super().choose(module, batch, offered, num_items)}
+        wanted = set(self.ways_of_choosing if ways is None else ways)
+        found: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
+        if wanted & {"free", "trie", "likelihood"}:
+            answers = module.answer_tokens(offered)
+            reading = Reading(module.network, module.open_prompts(**batch, offered=offered))
+        if wanted & {"trie", "likelihood"}:
+            log_prob = reading.judge(answers).masked_fill((answers < 0).all(2)[..., None], -1e9)
+            found["trie"] = (walk_trie(answers, log_prob), ())
+            found["likelihood"] = (log_prob.sum(dim=2).argmax(dim=1), ())
+        if "free" in wanted:
+            tokenizer = TextTokenizer.from_tensor(module.get_buffer("tokenizer"))
+            written = reading.write(self.config.max_title_tokens + 1, tokenizer.end)
+            found["free"] = read_answers(written, answers, tokenizer)
+        chosen = {way: Answers.at(place, offered, text) for way, (place, text) in found.items()}
+        if "ranked" in wanted:
+            chosen |= super().choose(module, batch, offered, num_items)
+        return {name: chosen[name] for name in self.ways_of_choosing if name in wanted}
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the template and its hash, the readings taken and what is trained."""

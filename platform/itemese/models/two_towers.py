@@ -4,7 +4,7 @@ Shapes: B batch, T events, H history items of a prompt, C candidates, D hidden s
 answer tokens, V vocabulary, Q kept vectors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -71,12 +71,16 @@ class Views:
 
     Attributes:
         logits [N, V], labels [N] int64: of the answers' tokens.
+        history_logits [M, V], history_labels [M] int64: of the histories' words; None if not asked
+            for.
         history: The pair of the history-level contrastive term, None where it is off.
         target: The pair of the item-level term, likewise.
     """
 
     logits: Tensor
     labels: Tensor
+    history_logits: Tensor | None = None
+    history_labels: Tensor | None = None
     history: Pair | None = None
     target: Pair | None = None
 
@@ -101,6 +105,7 @@ class TwoTowers(nn.Module):
         prompt_items: int,
         num_candidates: int,
         aligned: bool,
+        reads_history: bool = False,
         cached_negatives: int = 0,
         recommender: nn.Module | None = None,
     ) -> None:
@@ -113,13 +118,14 @@ class TwoTowers(nn.Module):
             prompt_items: H at most.
             num_candidates: C, drawn for each training prompt.
             aligned: Whether the pairs of the contrastive terms are wanted.
+            reads_history: Whether the logits of the histories' words are wanted.
             cached_negatives: Q; they are forgotten when a run is interrupted.
             recommender: Given, the pairs are those of the ``modality`` reading.
         """
         super().__init__()
         self.network, self.writer, self.form = network, writer, form
         self.prompt_items, self.num_candidates = prompt_items, num_candidates
-        self.aligned = aligned
+        self.aligned, self.reads_history = aligned, reads_history
         # In a list, so that a model that is not trained here is not saved here.
         self._recommender = [] if recommender is None else [recommender]
         empty = torch.zeros(cached_negatives, network.dim)
@@ -142,11 +148,11 @@ class TwoTowers(nn.Module):
         """
         places, target, written = self._drawn(item_index, draw)
         states = self.network.states(written.tokens)
-        labels = written.labels
-        is_answer = labels >= 0
-        before = is_answer.roll(-1, dims=1)  # position p predicts the token at p + 1
-        logits = self.network.logits(states[before])
-        views = Views(logits, labels[is_answer])
+        is_answer = written.labels >= 0
+        views = Views(*self._predicted(states, written.labels))
+        if self.reads_history:
+            logits, words = self._predicted(states, written.history_labels)
+            views = replace(views, history_logits=logits, history_labels=words)
         modality = bool(self._recommender)
         if not self.aligned or (modality and self.form == TEXT):
             return views
@@ -157,7 +163,12 @@ class TwoTowers(nn.Module):
         pair = Pair(past, alone, target, self.kept.clone(), self.kept_items.clone())
         within = Pair(_mean(states, is_answer), alone, target, pair.kept, pair.kept_items)
         self._keep(alone, target)
-        return Views(logits, views.labels, history=pair, target=within)
+        return replace(views, history=pair, target=within)
+
+    def _predicted(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits ``[N, V]`` of the labelled tokens and the labels ``[N]``."""
+        before = (labels >= 0).roll(-1, dims=1)  # position p predicts the token at p + 1
+        return self.network.logits(states[before]), labels[labels >= 0]
 
     def write_training(self, item_index: Tensor, draw: Tensor) -> Any:
         """Return the prompts that a pass in this mode would read; their draws are torch's."""
@@ -192,7 +203,7 @@ class TwoTowers(nn.Module):
         kept = self.kept.clone(), self.kept_items.clone()
         item = Pair(self.network.project(target), words, target, *kept)
         self._keep(words, target)
-        return Views(views.logits, views.labels, history=history, target=item)
+        return replace(views, history=history, target=item)
 
     @torch.no_grad()
     def _keep(self, vectors: Tensor, items: Tensor) -> None:

@@ -4,6 +4,11 @@ import html
 import re
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from itemese.prompts.tokenizer import TextTokenizer
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _SPACE = re.compile(r"\s+")
@@ -41,6 +46,28 @@ def match_title(answer: str, titles: Sequence[str]) -> int:
     same = [place for place, name in enumerate(names) if name == lines[0].strip()]
     found = same or [place for place, name in enumerate(names) if name and name in lines[0]]
     return found[0] if len(found) == 1 else -1
+
+
+def read_answers(
+    written: Tensor, answers: Tensor, tokenizer: TextTokenizer
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return which answer each row means, and its words.
+
+    Args:
+        written: ``[B, K]`` tokens, as a model wrote them.
+        answers: ``[B, C, K']`` tokens of the titles that could be meant, padded with -1.
+        tokenizer: Its spelling of the titles counts: some write in lower case, long ones are cut.
+
+    Returns:
+        Places in 0..C-1, ``[B]``, -1 as in `match_title`; and B texts.
+    """
+    texts = tuple(tokenizer.decode(row) for row in written.tolist())
+    titles = [
+        [tokenizer.decode([t for t in title if t >= 0]) for title in row]
+        for row in answers.tolist()
+    ]
+    meant = [match_title(text, row) for text, row in zip(texts, titles, strict=True)]
+    return torch.tensor(meant, device=answers.device), texts
 
 
 def contained(titles: Sequence[str]) -> int:

@@ -37,21 +37,33 @@ class Written:
     Attributes:
         tokens [B, L] int64: -1 is padding, ``-2 - i`` the ID vector of item i.
         lengths [B] int64: Tokens of each prompt.
+        history_start [B] int64: Tokens before the history.
         history_end [B] int64: Tokens up to the end of the history.
         answer_start [B] int64: Tokens before the answer; equals `lengths` where there is none.
     """
 
     tokens: Tensor
     lengths: Tensor
+    history_start: Tensor
     history_end: Tensor
     answer_start: Tensor
 
     @property
     def labels(self) -> Tensor:
         """The answer's tokens in their places, everything else -100, ``[B, L]``."""
+        return self._between(self.answer_start, self.lengths)
+
+    @property
+    def history_labels(self) -> Tensor:
+        """The words of the history in their places, everything else -100, ``[B, L]``."""
+        found = self._between(self.history_start, self.history_end)
+        return found.where(found >= 0, IGNORED)
+
+    def _between(self, start: Tensor, end: Tensor) -> Tensor:
+        """Return the tokens from `start` to before `end`, everything else -100."""
         places = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        answer = (places >= self.answer_start[:, None]) & (places < self.lengths[:, None])
-        return self.tokens.where(answer, IGNORED)
+        inside = (places >= start[:, None]) & (places < end[:, None])
+        return self.tokens.where(inside, IGNORED)
 
 
 class PromptWriter(nn.Module):
@@ -149,7 +161,7 @@ class PromptWriter(nn.Module):
         tokens, ends = self.lay(pieces)
         last = ends[:, -1]
         answer = ends[:, -2] if target is not None else last
-        return Written(tokens, last, ends[:, lines.shape[1]], answer)
+        return Written(tokens, last, ends[:, 0], ends[:, lines.shape[1]], answer)
 
     def answers(self, items: Tensor) -> Tensor:
         """Return ``[N, L]``: the answers that name `items` ``[N]``, padded with -1."""

@@ -23,7 +23,11 @@ class TrainingConfig(Config):
         max_steps: Optimiser steps at most; None leaves it to `max_epochs`.
         validate_every: Epochs between validations.
         validation_users: Users ranked at each validation, drawn once by seed; None takes all.
-        metric: Validation metric that selects the checkpoint.
+        metric: Validation metric that selects the checkpoint: of the ranked catalogue
+            (``ndcg@10``), or of choosing among offered items in one of the method's ways
+            (``likelihood/hit@1``).
+        offered: Items that each validation user is offered, the target among them, if `metric`
+            is of choosing.
         patience: Validations without a better `metric` before training stops.
         precision: ``auto`` takes bf16 where the hardware has it (CUDA), else fp32.
         bucketed: Whether batches hold histories of similar length, which saves padding.
@@ -49,6 +53,7 @@ class TrainingConfig(Config):
     validate_every: int = Field(default=1, ge=1)
     validation_users: int | None = Field(default=None, ge=1)
     metric: str = "ndcg@10"
+    offered: int = Field(default=20, ge=2)
     patience: int = Field(default=5, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     bucketed: bool = True

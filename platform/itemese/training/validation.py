@@ -13,9 +13,12 @@ from torch import nn
 
 from itemese.artifacts import Folder
 from itemese.errors import ConfigError, DataError
+from itemese.evaluation.choosing import ask
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.metrics import metric_names, per_user
+from itemese.evaluation.offers import Offers
 from itemese.evaluation.ranking import method_ranker, rank_users
+from itemese.evaluation.rows import rows_of
 from itemese.methods.base import Method
 from itemese.randomness import derive_seed
 from itemese.schema import Catalog, Histories, Split
@@ -32,6 +35,9 @@ class Validator:
         catalog: The items.
         evaluation: Cutoffs and batch size.
         drawn: The users' histories if only some were drawn, else None.
+        way: How the users choose among `offered` items, besides the ranking; None does not ask.
+        offered: Items that each is offered.
+        seed: Of what is offered.
     """
 
     method: Method
@@ -39,6 +45,9 @@ class Validator:
     catalog: Catalog
     evaluation: EvaluationConfig
     drawn: Histories | None = None
+    way: str | None = None
+    offered: int = 20
+    seed: int = 0
 
     @classmethod
     def prepare(
@@ -53,10 +62,11 @@ class Validator:
         """Draw the validation users, once for the whole run.
 
         Raises:
-            ConfigError: `training.metric` is not measured with these cutoffs.
+            ConfigError: `training.metric` is not measured with these cutoffs and this method.
             DataError: Nobody has a validation event.
         """
-        names = metric_names(evaluation.cutoffs)
+        chosen = {f"{way}/hit@1": way for way in method.ways_of_choosing}
+        names = [*metric_names(evaluation.cutoffs), *chosen]
         if training.metric not in names:
             message = (
                 f"`training.metric` must be one of {', '.join(names)}; got "
@@ -73,7 +83,8 @@ class Validator:
                 "got none. Bring users with at least 3 events, or move the temporal cut."
             )
             raise DataError(message)
-        return cls(method, sequences, Catalog.read(sequences), evaluation, drawn)
+        catalog, way = Catalog.read(sequences), chosen.get(training.metric)
+        return cls(method, sequences, catalog, evaluation, drawn, way, training.offered, seed)
 
     def __call__(
         self, module: nn.Module, device: torch.device, *, rank: int, workers: int
@@ -99,7 +110,26 @@ class Validator:
         )
         names = metric_names(self.evaluation.cutoffs)
         sums = {f"val/{name}": float(per_user(name, rows.rank).sum()) for name in names}
+        if self.way is not None:
+            sums[f"val/{self.way}/hit@1"] = float(self._hits(module, device, rank, workers))
         return sums, rows.num_users
+
+    def _hits(self, module: nn.Module, device: torch.device, rank: int, workers: int) -> int:
+        """Return how many users of this worker's share choose their target."""
+        assert self.way is not None
+        hits, num_items = 0, self.catalog.num_items
+        for block in self._share(rank, workers):
+            longest = self.method.config.max_history
+            rows = rows_of(block, Split.VALIDATION, num_items, longest)
+            offers = Offers.draw(rows, num_items=num_items, size=self.offered, seed=self.seed)
+            way = [self.way]
+            chosen = ask(
+                self.method, module, rows, offers, num_items=num_items, device=device, ways=way
+            )
+            # A share without users has no choices.
+            for found in chosen.values():
+                hits += int((found.item_index == offers.target).sum())
+        return hits
 
     def _share(self, rank: int, workers: int) -> Iterator[Histories]:
         """Yield every `workers`-th user of the drawn ones, or every `workers`-th shard."""

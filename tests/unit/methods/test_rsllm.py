@@ -209,6 +209,22 @@ def test_the_contrastive_terms_are_the_formula_over_states_read_one_by_one(
             )
 
 
+def test_the_words_of_the_history_are_the_text_that_a_plain_model_is_asked_for() -> None:
+    method, module = make(item_form="text", loss_weights={"history_words": 1.0})
+    module.eval()
+    batch = method.collate(rows())
+    torch.manual_seed(3)  # the offered items are drawn
+    found = method.losses(module, batch)["history_words"]
+    torch.manual_seed(3)
+    written = module.write_training(batch["item_index"], batch["draw"])
+    lost = []
+    for row, tokens in enumerate(written.tokens):
+        start, end = int(written.history_start[row]), int(written.history_end[row])
+        logits = module.network.lm(tokens[None, :end]).logits[0, start - 1 : end - 1]
+        lost.append(nn.functional.cross_entropy(logits, tokens[start:end], reduction="none"))
+    torch.testing.assert_close(found, torch.cat(lost).mean())
+
+
 def test_the_target_in_context_is_the_mean_over_its_own_answer() -> None:
     method, module = make()
     module.eval()
@@ -305,6 +321,11 @@ def test_every_way_of_choosing_names_an_offered_item() -> None:
         for row, item in enumerate(answers.item_index.tolist()):
             assert item in offered[row].tolist()[: 4 - (row == 2)] or (mode == "free" and item < 0)
     assert len(found["free"].text) == 3
+    with torch.no_grad():
+        for way in method.ways_of_choosing:
+            alone = method.choose(module, batch, offered, NUM_ITEMS, [way])
+            assert set(alone) == {way}
+            assert torch.equal(alone[way].item_index, found[way].item_index)
 
 
 def test_more_items_than_prompts_are_made_for_are_refused() -> None:

@@ -85,6 +85,21 @@ def test_only_the_answer_and_its_end_are_learnt() -> None:
     assert (found.labels[found.tokens < 0] == -100).all()
 
 
+@pytest.mark.parametrize(
+    ("form", "first", "second"),
+    [
+        ("text", "ab\nc\n", "defg\nhi\nabc\n"),
+        ("text_id", "ab#\nc#\n", "defg#\nhi#\nabc#\n"),
+        ("id", "#\n#\n", "#\n#\n#\n"),
+    ],
+)
+def test_the_history_is_labelled_with_its_words_alone(form: str, first: str, second: str) -> None:
+    found = write(ItemForm(form))
+    labelled = found.history_labels != -100
+    assert [shown(found.tokens[row][labelled[row]]) for row in range(2)] == [first, second]
+    assert torch.equal(found.history_labels[labelled], found.tokens[labelled])
+
+
 def test_the_history_ends_before_the_candidates() -> None:
     found = write(ItemForm.TEXT)
     ends = [shown(found.tokens[row, : found.history_end[row]]) for row in range(2)]

@@ -10,11 +10,15 @@ import torch
 from itemese.artifacts import Folder, Store
 from itemese.errors import ArtifactError, ConfigError
 from itemese.evaluation.config import EvaluationConfig
+from itemese.evaluation.offers import Offers
+from itemese.evaluation.rows import rows_of
 from itemese.methods.base import Need, method_of, parse_method_config
+from itemese.schema import Catalog, Split
 from itemese.training.config import TrainingConfig
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.progress import duration
 from itemese.training.stage import TrainingSpec, load_module, train_model
+from itemese.training.validation import Validator
 
 
 @pytest.fixture
@@ -114,3 +118,37 @@ def test_a_full_disk_leaves_nothing_half_written(spec_of, tmp_path, monkeypatch)
 
 def test_durations_read_well() -> None:
     assert [duration(s) for s in (0.4, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
+
+
+def test_the_checkpoint_may_be_selected_by_choosing_among_offered_items(
+    spec_of, world, tmp_path
+) -> None:
+    settings = {"metric": "ranked/hit@1", "offered": 5, "max_epochs": 6, "validation_users": 60}
+    spec = spec_of({"name": "sasrec", "dim": 8}, **settings)
+    out = Folder.at(tmp_path / "out").create()
+    counts = train_model(spec, out)
+    curve = [row["val/ranked/hit@1"] for row in out.read_json("learning_curve.json")]
+    assert counts["best"]["val/ranked/hit@1"] == max(curve)
+    assert len(set(curve)) > 1
+    # What is offered is drawn by user: the trained model's choices are counted by hand.
+    method, catalog = method_of(spec.method), Catalog.read(world)
+    module = load_module(method, out, {"sequences": world}, seed=5)
+    validator = Validator.prepare(
+        method, sequences=world, training=spec.training, evaluation=spec.evaluation, seed=5
+    )
+    rows = rows_of(validator.drawn, Split.VALIDATION, catalog.num_items, None)
+    offers = Offers.draw(rows, num_items=catalog.num_items, size=5, seed=5)
+    hits = 0
+    for place, example in enumerate(rows.examples):
+        with torch.no_grad():
+            states, vectors = module(method.collate([example])["item_index"])
+        offered = torch.from_numpy(offers.offered[place])
+        best = offered[(vectors[offered] @ states[0, -1]).argmax()]
+        hits += int(best == rows.target[place])
+    assert counts["best"]["val/ranked/hit@1"] == pytest.approx(hits / rows.num_users)
+
+
+def test_a_way_of_choosing_that_the_method_does_not_know_is_refused(spec_of, tmp_path) -> None:
+    spec = spec_of({"name": "sasrec", "dim": 8}, metric="free/hit@1")
+    with pytest.raises(ConfigError, match=r"ranked/hit@1; got 'free/hit@1'"):
+        train_model(spec, Folder.at(tmp_path / "out").create())
