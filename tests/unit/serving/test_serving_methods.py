@@ -25,6 +25,16 @@ NUM_ITEMS = 12
 SMALL = {
     "sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
     "semantic_id_lm": {"beam_width": NUM_ITEMS},
+    "dense_tokenizer": {
+        "max_text_tokens": 8,
+        "backbone": {
+            "dim": 16,
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 32,
+            "vocabulary": 400,
+        },
+    },
     "rsllm": {
         "num_candidates": 4,
         "max_tokens": 120,

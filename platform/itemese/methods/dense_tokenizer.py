@@ -1,0 +1,127 @@
+"""Dense tokenizer: a language model learns to say an item's text again from a few slots alone.
+
+It makes item vectors for `store` and for codebooks: give it to `recommender` and let `embeddings`
+take its vectors.
+
+Source: Q. Liu, J. Zhu, L. Fan, Z. Zhao, X.-M. Wu, "STORE: Streamlining Semantic Tokenization and
+    Generative Recommendation with A Single LLM", arXiv 2409.07276v1 (later versions of the id are
+    another paper). Read through its abstract and third-party notes only.
+Code: none released.
+Follows: dense token slots behind a cascaded attention mask, trained to write the text again.
+Differs: readings taken where the notes are silent. The block layout, what of a slot is its vector
+    (`models.text_slots`), and ``mask: two_pass`` as the stricter reading; the number of slots. The
+    "other self-supervised terms" of the notes are left out: nothing says what they are. As a
+    recommender it knows content and no behaviour: it ranks by the mean vector of a history, so the
+    best validation says nothing of the reconstruction. Set ``training.validate_every`` to
+    ``training.max_epochs``, so that the last state is kept.
+Shapes: B batch, T history length, N tokens of a text, M slots, D hidden size, I items.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
+from itemese.models.adapters import save_adapters_only
+from itemese.models.histories import last_states, pad_histories
+from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone, locate
+from itemese.models.text_slots import SlotMask, TextSlots
+from itemese.prompts.item_words import item_words, tokenised
+from itemese.prompts.tokenizer import TextTokenizer
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example
+
+
+class DenseTokenizerLossWeights(LossWeights):
+    """The tokenizer has one term."""
+
+    reconstruction: float = Field(default=1.0, ge=0)
+
+
+class DenseTokenizerConfig(MethodConfig):
+    """Settings.
+
+    Attributes:
+        num_slots: M; an item's vector has M times the model's size.
+        mask: ``cascaded``, ``two_pass``, or ``off`` (the ablation): see `models.text_slots`.
+        columns: Of the items; absent ones are passed over, but one must exist.
+        max_text_tokens: N, the window with its end token; longer texts are cut there.
+        texts_per_step: Items whose texts a step reads, drawn evenly from the catalogue.
+        backbone: The language model.
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    name: Literal["dense_tokenizer"] = "dense_tokenizer"
+    num_slots: int = Field(default=3, ge=1, le=64)
+    mask: SlotMask = "cascaded"
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=("title", "brand", "categories", "genres"), min_length=1
+    )
+    max_text_tokens: int = Field(default=32, ge=2)
+    texts_per_step: int = Field(default=64, ge=1)
+    backbone: TextBackboneConfig = TextBackboneConfig()
+    loss_weights: DenseTokenizerLossWeights = DenseTokenizerLossWeights()
+
+
+class DenseTokenizer(Method):
+    """See the module docstring."""
+
+    Config = DenseTokenizerConfig
+    config: DenseTokenizerConfig
+    encodes: ClassVar[bool] = True
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return the model with its slots and the catalogue's texts."""
+        words = item_words(inputs.catalog, self.config.columns)
+        name = self.config.backbone.pretrained
+        if name is not None:
+            tokenizer = TextTokenizer.pretrained(locate(name))
+        else:
+            tokenizer = TextTokenizer.trained(words, self.config.backbone.vocabulary)
+        texts, _ = tokenised(words, tokenizer, self.config.max_text_tokens)
+        return self._assemble(texts, tokenizer)
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild it with the tokenizer and the texts that were saved."""
+        module = self._assemble(state["texts"], TextTokenizer.from_tensor(state["tokenizer"]))
+        module.load_state_dict(state)
+        return module
+
+    def _assemble(self, texts: Tensor, tokenizer: TextTokenizer) -> TextSlots:
+        """Put the parts together."""
+        config = self.config
+        longest = 2 * config.max_text_tokens + config.num_slots
+        lm = build_text_backbone(config.backbone, tokenizer.size, longest)
+        kept = tokenizer.to_tensor()
+        module = TextSlots(lm, texts, kept, num_slots=config.num_slots, mask=config.mask)
+        if config.backbone.adapter == "lora" and not config.backbone.save_base:
+            save_adapters_only(module, "lm")
+        return module
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(examples)
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return ``reconstruction``: the cross-entropy a token of texts written again.
+
+        Texts are drawn evenly from the whole catalogue, so items without an event are read as
+        often as any other.
+        """
+        logits, labels = module(batch["item_index"], self.config.texts_per_step)
+        return {"reconstruction": F.cross_entropy(logits.float(), labels)}
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank by the cosine of the history's mean vector and the items'."""
+        states, vectors = module(batch["item_index"])
+        history = F.normalize(last_states(states, batch["item_index"]), dim=-1)
+        return Ranking.from_scores(history @ vectors.T, k, candidates)
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return how many texts fill the window, which then holds less than all of them."""
+        assert isinstance(module, TextSlots)
+        full = (module.texts >= 0).all(dim=1)
+        return {"texts_that_fill_the_window": int(full.sum()), "num_slots": module.num_slots}
