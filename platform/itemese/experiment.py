@@ -28,7 +28,8 @@ class RecommenderConfig(Config):
     """A conventional recommender that is trained first and handed, frozen, to the method.
 
     Attributes:
-        method: Its settings; a method that encodes histories (``sasrec``, ``gru4rec``, ...).
+        method: Its settings; a method that gives items vectors (``sasrec``, ``din``, ...). One that
+            is handed to a method, and not to the embeddings only, encodes histories too.
         training: Its loop. The events, the split and the seed are those of the experiment.
     """
 
@@ -42,11 +43,11 @@ class RecommenderConfig(Config):
 
     @field_validator("method")
     @classmethod
-    def _encodes(cls, config: MethodConfig) -> MethodConfig:
+    def _embeds(cls, config: MethodConfig) -> MethodConfig:
         method: Method = method_of(config)
-        if not method.encodes or method.needs:
-            known = [n for n in method_names() if method_class(n).encodes]
-            message = f"a method that encodes histories by itself, one of {', '.join(known)}"
+        if not method.embeds or method.needs:
+            known = [n for n in method_names() if method_class(n).embeds]
+            message = f"a method that gives items vectors by itself, one of {', '.join(known)}"
             raise ValueError(message)
         return config
 
@@ -63,7 +64,8 @@ class Experiment(Config):
         sequences: Filtering, order and split.
         embeddings: Item vectors; made only for methods that need them.
         codebooks: Semantic IDs; made only for methods that need them.
-        recommender: Trained before the method and handed to it; for methods that need one.
+        recommender: Trained before the method; handed to a method that needs one, and a source of
+            the embeddings if `embeddings.recommender` asks for it.
         method: The recommender; its `name` selects the settings that are allowed.
         training: The loop.
         evaluation: The protocol.
@@ -89,10 +91,19 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _has_its_recommender(self) -> Self:
         needed = Need.RECOMMENDER in method_of(self.method).needs
-        if needed and self.recommender is None:
+        if (needed or self.embeds_recommender) and self.recommender is None:
+            reader = f"method {self.method.name!r}" if needed else "`embeddings.recommender`"
             message = (
-                f"an experiment with a `recommender` section, because method {self.method.name!r} "
-                "reads a trained recommender's vectors; add recommender: {method: {name: sasrec}}"
+                f"an experiment with a `recommender` section, because {reader} reads a trained "
+                "recommender's vectors; add recommender: {method: {name: sasrec}}"
+            )
+            raise ValueError(message)
+        if needed and not method_of(self.upstream.method).encodes:
+            known = [n for n in method_names() if method_class(n).encodes]
+            message = (
+                f"an experiment whose `recommender` encodes histories, because method "
+                f"{self.method.name!r} reads their states; {self.upstream.method.name!r} gives "
+                f"items vectors only; take one of {', '.join(known)}"
             )
             raise ValueError(message)
         if needed and self.upstream.method.max_history < self.method.max_history:
@@ -103,6 +114,12 @@ class Experiment(Config):
             )
             raise ValueError(message)
         return self
+
+    @property
+    def embeds_recommender(self) -> bool:
+        """Whether the method reads embeddings that the `recommender` is a source of."""
+        reads = method_of(self.method).needs & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}
+        return bool(reads) and self.embeddings.recommender is not None
 
     @property
     def upstream(self) -> "Experiment":

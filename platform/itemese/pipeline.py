@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from itemese.artifacts import Artifact, Counts, Folder, Store
 from itemese.bundle import write_bundle
 from itemese.codebooks.stage import VERSION as CODEBOOKS_VERSION
 from itemese.codebooks.stage import build_codebooks
 from itemese.config import Config, digest_of, with_values
+from itemese.embeddings.recommended import VERSION as RECOMMENDED_VERSION
+from itemese.embeddings.recommended import append_recommender
 from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION
 from itemese.embeddings.stage import build_embeddings
 from itemese.evaluation.compare import compare as compare_results
@@ -23,6 +27,7 @@ from itemese.experiment import Experiment
 from itemese.logs.stage import VERSION as LOGS_VERSION
 from itemese.logs.stage import build_logs, fingerprint
 from itemese.methods.base import Method, Need, method_of
+from itemese.models.id_vectors import trained_vectors
 from itemese.results import assemble_result, mean_gain, measure_costs
 from itemese.schema import Catalog, Embeddings, SemanticIds
 from itemese.sequences.stage import VERSION as SEQUENCES_VERSION
@@ -30,7 +35,7 @@ from itemese.sequences.stage import build_sequences
 from itemese.training.config import TrainingConfig
 from itemese.training.inputs import TrainedRecommender
 from itemese.training.stage import VERSION as TRAINING_VERSION
-from itemese.training.stage import TrainingSpec, train_model
+from itemese.training.stage import TrainingSpec, load_module, train_model
 
 _LOG = logging.getLogger(__name__)
 
@@ -90,17 +95,11 @@ def prepare(experiment: Experiment, store: Store) -> Prepared:
         )
     )
     needs = method_of(experiment.method).needs
-    embeddings = codebooks = None
+    embeddings = codebooks = recommender = None
+    if Need.RECOMMENDER in needs or experiment.embeds_recommender:
+        recommender = train(experiment.upstream, store)
     if needs & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}:
-        embeddings = _told(
-            store.stage(
-                "embeddings",
-                version=EMBEDDINGS_VERSION,
-                config=experiment.embeddings,
-                inputs={"sequences": sequences},
-                build=lambda out: build_embeddings(experiment.embeddings, sequences.folder, out),
-            )
-        )
+        embeddings = _embed(experiment, store, sequences, recommender)
     if embeddings is not None and Need.SEMANTIC_IDS in needs:
         vectors = embeddings.folder
         codebooks = _told(
@@ -118,10 +117,47 @@ def prepare(experiment: Experiment, store: Store) -> Prepared:
                 ),
             )
         )
-    recommender = None
-    if Need.RECOMMENDER in needs:
-        recommender = train(experiment.upstream, store)
     return Prepared(logs, sequences, embeddings, codebooks, recommender)
+
+
+def _embed(
+    experiment: Experiment, store: Store, sequences: Artifact, recommender: Artifact | None
+) -> Artifact:
+    """Embed the items, then append the vectors of the recommender if they are a source.
+
+    Text is embedded once for all recommenders, which differ by seed.
+    """
+    config = experiment.embeddings.model_copy(update={"recommender": None})
+    embeddings = _told(
+        store.stage(
+            "embeddings",
+            version=EMBEDDINGS_VERSION,
+            config=config,
+            inputs={"sequences": sequences},
+            build=lambda out: build_embeddings(config, sequences.folder, out),
+        )
+    )
+    wanted = experiment.embeddings.recommender
+    if wanted is None or recommender is None:
+        return embeddings
+    source, before = recommender, embeddings
+
+    def vectors() -> np.ndarray:
+        method = method_of(experiment.upstream.method)
+        folders = {"sequences": sequences.folder}
+        module = load_module(method, source.folder, folders, seed=experiment.seed)
+        counts = Catalog.read(sequences.folder).train_count
+        return trained_vectors(method.item_vectors(module), counts).numpy()
+
+    return _told(
+        store.stage(
+            "recommended",
+            version=RECOMMENDED_VERSION,
+            config=wanted,
+            inputs={"embeddings": embeddings, "recommender": recommender},
+            build=lambda out: append_recommender(wanted, before.folder, vectors(), out),
+        )
+    )
 
 
 class _TrainingKey(Config):

@@ -272,12 +272,23 @@ class Embeddings:
         vectors [num_entities, D] float32: row = item_index (or user row).
         source: Model name and text columns, for reports.
         history_cutoff: Newest event that user vectors may have seen, seconds UTC; None for items.
+        parts: Name and width of each source whose numbers stand side by side in a vector, in
+            order; empty where nobody says.
     """
 
     entity: str
     vectors: np.ndarray
     source: str
     history_cutoff: int | None = None
+    parts: tuple[tuple[str, int], ...] = ()
+
+    def part(self, name: str) -> np.ndarray:
+        """Return the numbers of one source, ``[num_entities, width] float32``.
+
+        Raises:
+            DataError: There is no such source.
+        """
+        return self.vectors[:, part_of(self.parts, name)]
 
     def validate(self, num_entities: int) -> None:
         """Raise DataError unless there is one finite row for each entity."""
@@ -299,14 +310,42 @@ class Embeddings:
         """Write ``embeddings.safetensors`` and ``embeddings.json``."""
         folder.write_tensors("embeddings.safetensors", {"vectors": self.vectors})
         facts = {"entity": self.entity, "source": self.source, "cutoff": self.history_cutoff}
-        folder.write_json("embeddings.json", facts)
+        folder.write_json("embeddings.json", {**facts, "parts": self.parts})
 
     @classmethod
     def read(cls, folder: Folder) -> "Embeddings":
         """Read what `write` wrote."""
         facts = folder.read_json("embeddings.json")
         vectors = folder.read_tensors("embeddings.safetensors")["vectors"].numpy()
-        return cls(facts["entity"], vectors, facts["source"], facts["cutoff"])
+        return cls(facts["entity"], vectors, facts["source"], facts["cutoff"], cls.parts_in(folder))
+
+    @staticmethod
+    def parts_in(folder: Folder) -> tuple[tuple[str, int], ...]:
+        """Return `parts` of what `write` wrote, without reading the vectors."""
+        found = folder.read_json("embeddings.json").get("parts", [])  # older bundles name none
+        return tuple((str(name), int(width)) for name, width in found)
+
+
+def part_of(parts: tuple[tuple[str, int], ...], name: str) -> slice:
+    """Return which columns of an `Embeddings` with these `parts` one source fills.
+
+    Raises:
+        DataError: There is no such source.
+
+    >>> part_of((("text", 384), ("recommender", 64)), "recommender")
+    slice(384, 448, None)
+    """
+    start = 0
+    for found, width in parts:
+        if found == name:
+            return slice(start, start + width)
+        start += width
+    known = ", ".join(found for found, _ in parts) or "none that is named"
+    message = (
+        f"`embeddings` must hold the source {name!r}; got {known}. Add `embeddings.{name}` to the "
+        "recipe, or leave the source out where it is asked for."
+    )
+    raise DataError(message)
 
 
 @dataclass(frozen=True)
@@ -316,7 +355,7 @@ class Codes:
     Attributes:
         codes [I, C] int32: ``codes[i, c]`` in ``0..code_sizes[c] - 1``.
         code_sizes: C codebook sizes.
-        layout: ``"residual"``, ``"tree"`` or ``"parallel"``.
+        layout: ``"residual"``, ``"tree"``, ``"parallel"``, or ``"by source"`` for several of one.
         collision_rate: Share of items whose codes another item has too.
     """
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from itemese.artifacts import Folder
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.config import CodebooksConfig, QuantizerKind
-from itemese.codebooks.stage import QUANTIZERS
+from itemese.codebooks.kinds import QUANTIZERS
 from itemese.errors import ArtifactError, DataError
 
 KINDS = get_args(QuantizerKind)

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +17,7 @@ from itemese import pipeline
 from itemese.artifacts import Store
 from itemese.errors import ConfigError, DataError, TrainingError
 from itemese.experiment import Experiment
+from itemese.schema import Embeddings, SemanticIds
 from itemese.serving.engine import Recommender
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +110,37 @@ def test_own_csv_through_training_to_a_bundle(ray_cluster: None, tmp_path: Path)
     pipeline.bundle(mine, store, out)
     answer = Recommender.load(out.uri).recommend(["i3", "i4"], k=1)
     assert [item.item_id for item in answer] == ["i5"]
+
+
+def test_the_recommenders_vectors_name_items_and_the_future_leaves_no_trace(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "runs")
+    found = []
+    for name, ahead in (("a", (0, 1)), ("b", (5, 7))):
+        rows = [f"u{u},i{(u + step) % 12},{1000 + step}" for u in range(30) for step in range(4)]
+        rows += [f"u{u},i{(u + jump) % 12},{2000 + n}" for u in range(30) for n, jump in
+                 enumerate(ahead)]  # fmt: skip
+        folder = write_csv(tmp_path / name, rows)
+        titles = [f"i{n},thing of kind {n % 3} and name {n}" for n in range(12)]
+        (folder / "items.csv").write_text("what,title\n" + "\n".join(titles) + "\n")
+        mine = experiment(
+            logs=own_csv(folder),
+            embeddings={"model": "hashing", "recommender": {"weight": 2.0}},
+            codebooks={"kind": "balanced_tree", "sources": ["text", "recommender"],
+                       "num_codebooks": 2, "codebook_size": 4, "disambiguation": "reassign"},
+            recommender={"method": {**SASREC, "name": "sasrec"}, "training": {"max_epochs": 1}},
+            method={"name": "semantic_id_lm"},
+        )  # fmt: skip
+        found.append(pipeline.prepare(mine, store))
+    first, second = (Embeddings.read(prepared.embeddings.folder) for prepared in found)
+    assert first.parts == (("text", 256), ("recommender", 16))
+    assert np.linalg.norm(first.part("recommender"), axis=1) == pytest.approx(2.0)
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+    assert found[0].sequences.key != found[1].sequences.key
+    ids = [SemanticIds.read(prepared.codebooks.folder) for prepared in found]
+    assert ids[0].code_sizes == (4, 4, 4, 4)
+    np.testing.assert_array_equal(ids[0].codes, ids[1].codes)
 
 
 def test_one_user_and_one_item_end_in_a_sentence(ray_cluster: None, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Quantizer(ABC):
     """Base of every quantizer; its fitted state is a dict of tensors and nothing else.
 
     Attributes:
-        layout: How the codes of an item relate: ``residual``, ``tree`` or ``parallel``.
+        layout: How the codes of an item relate; see `schema.Codes`.
     """
 
     layout: ClassVar[str]

@@ -20,8 +20,8 @@ from itemese.artifacts import Artifact, Folder, Store
 from itemese.codebooks.collisions import with_suffix
 from itemese.codebooks.config import CodebooksConfig, QuantizerKind
 from itemese.codebooks.health import LEAST_FIRST_USE, MOST_COLLISIONS, health_report
+from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.product_quantizer import load_faiss
-from itemese.codebooks.stage import QUANTIZERS
 from itemese.randomness import numpy_generator
 from itemese.schema import Embeddings
 

@@ -1,8 +1,8 @@
 """The `codebooks` section of a recipe: how item vectors become semantic IDs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from itemese.config import Config
 
@@ -57,7 +57,8 @@ class RqVaeConfig(Config):
 class CodebooksConfig(Config):
     """A quantizer and what is done where items share its codes.
 
-    All kinds read `num_codebooks`, `codebook_size`, `normalize`, `disambiguation`, `gate`.
+    All kinds read `sources`, `num_codebooks`, `codebook_size`, `normalize`, `disambiguation` and
+    `gate`.
 
     Attributes:
         kind: The quantizer. ``residual_kmeans``: each codebook is k-means of what the codebooks
@@ -66,6 +67,10 @@ class CodebooksConfig(Config):
             equal size; code c + 1 has its meaning under code c only. ``parallel_kmeans``: k-means
             of each part of the principal components, no code before another.
             ``product_quantizer``: the same parts after a rotation that is fitted too (OPQ).
+        sources: Sources of the embeddings (``text``, ``collaborative``, ``recommender``) that name
+            an item one after the other, each with `num_codebooks` codebooks of its own; what is
+            left out names nothing. Empty makes one vector of them all. An item that a source knows
+            nothing of has the codes of that source's stand-in, a mean vector or zeros.
         num_codebooks: Codes an item before disambiguation. ``balanced_tree``: its depth.
         codebook_size: Codes a codebook; at most the number of items. ``balanced_tree``: most
             children of a node; ``codebook_size ** num_codebooks`` must reach the number of items.
@@ -88,6 +93,7 @@ class CodebooksConfig(Config):
     """
 
     kind: QuantizerKind = "residual_kmeans"
+    sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     num_codebooks: int = Field(default=3, ge=1, le=16)
     codebook_size: int = Field(default=256, ge=2, le=65_536)
     disambiguation: Literal["suffix", "reassign", "none"] = "suffix"
@@ -96,6 +102,14 @@ class CodebooksConfig(Config):
     max_iterations: int = Field(default=25, ge=1, le=1000)
     fit_sample: int = Field(default=200_000, ge=2)
     rq_vae: RqVaeConfig = RqVaeConfig()
+
+    @field_validator("sources")
+    @classmethod
+    def _each_once(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(sources)) < len(sources):
+            message = "a list without repetition"
+            raise ValueError(message)
+        return sources
 
     def unread(self) -> list[str]:
         """Return the paths of settings that differ from their defaults but that `kind` ignores.

@@ -49,7 +49,8 @@ def health_report(
         would carry the same entropy if used evenly), ``prefixes`` (distinct prefixes that end
         here), ``items_per_code`` (at evenly spaced ranks, fullest first), ``mean_fan_out`` and
         ``max_fan_out`` (children of the prefixes before), and, but for the suffix, ``error``:
-        squared error left by the codes so far as a share of the variance.
+        squared error left by the codes so far as a share of the variance, and ``source`` where
+        items are named source by source.
         Beside it ``num_items``, ``code_length``, ``collision_rate_before`` and ``_after`` (share
         of items whose predicted codes another has too), ``distinct_codes``,
         ``largest_collision_group``, and ``error`` (what the last level leaves over) and
@@ -70,6 +71,8 @@ def health_report(
         entry |= {"max_fan_out": trie.max_children(level)}
         if level < len(errors):
             entry["error"] = errors[level]
+            if sources := quantizer.config.sources:
+                entry["source"] = sources[level // quantizer.config.num_codebooks]
         levels.append(entry)
     return {
         "kind": quantizer.config.kind,
@@ -94,12 +97,14 @@ def advice(health: dict[str, Any], config: CodebooksConfig) -> str | None:
         health: What `health_report` returned.
         config: Of the codebook.
     """
-    first = health["levels"][0]
-    if first["use"] < LEAST_FIRST_USE:
-        return (
-            f"`codebooks` must use {LEAST_FIRST_USE:.0%} of the first codebook; got "
-            f"{first['used']} of {first['size']} codes. {_REMEDY.get(config.kind, _SMALLER)}"
-        )
+    for start in range(0, max(1, len(config.sources)) * config.num_codebooks, config.num_codebooks):
+        first = health["levels"][start]
+        if first["use"] < LEAST_FIRST_USE:
+            which = f" of source {first['source']!r}" if config.sources else ""
+            return (
+                f"`codebooks` must use {LEAST_FIRST_USE:.0%} of the first codebook{which}; got "
+                f"{first['used']} of {first['size']} codes. {_REMEDY.get(config.kind, _SMALLER)}"
+            )
     if health["collision_rate_after"] > MOST_COLLISIONS:
         return (
             f"`codebooks` must leave at most {MOST_COLLISIONS:.0%} of the items without codes of "

@@ -4,30 +4,18 @@ import logging
 
 from itemese.artifacts import Counts, Folder
 from itemese.codebooks.agreement import prefix_agreement
-from itemese.codebooks.balanced_tree import BalancedTree
 from itemese.codebooks.base import Quantizer
+from itemese.codebooks.by_source import BySource
 from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
-from itemese.codebooks.config import CodebooksConfig, QuantizerKind
+from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.distributed import EncodeByRay
 from itemese.codebooks.health import advice, health_report
-from itemese.codebooks.parallel_kmeans import ParallelKMeans
-from itemese.codebooks.product_quantizer import ProductQuantizer
-from itemese.codebooks.residual_kmeans import ResidualKMeans
+from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.rows import Rows, VectorFile
-from itemese.codebooks.rq_vae import RqVae
 from itemese.errors import DataError
 from itemese.schema import Catalog, Codes, SemanticIds
 
 VERSION = 2
-
-QUANTIZERS: dict[QuantizerKind, type[Quantizer]] = {
-    "residual_kmeans": ResidualKMeans,
-    "rq_vae": RqVae,
-    "balanced_tree": BalancedTree,
-    "parallel_kmeans": ParallelKMeans,
-    "product_quantizer": ProductQuantizer,
-}
-"""The quantizer of each kind."""
 
 LARGE = 1_000_000
 """Vectors above which Ray Data encodes; below that a cluster takes longer to start."""
@@ -65,8 +53,8 @@ def build_codebooks(
         and ``unread``: settings that this kind ignores.
 
     Raises:
-        DataError: Vectors of another catalogue, not finite, all equal, or fewer than codes; bad
-            health with ``gate: fail``.
+        DataError: Vectors of another catalogue, not finite, all equal, or fewer than codes; a
+            source that they do not have; bad health with ``gate: fail``.
     """
     num_items = sequences.read_table("catalog.parquet", ["item_id"]).num_rows
     vectors = VectorFile(embeddings)
@@ -74,6 +62,8 @@ def build_codebooks(
     if config.unread():
         logger.warning("%s ignores `codebooks.%s`", config.kind, config.unread())
     quantizer = QUANTIZERS[config.kind](config)
+    if config.sources:
+        quantizer = BySource.of(config, embeddings)
     quantizer.fit(vectors, seed=seed)
     codes = quantizer.codes(vectors, EncodeByRay(embeddings) if len(vectors) > LARGE else None)
     semantic_ids = _told_apart(codes, quantizer, vectors, sequences)

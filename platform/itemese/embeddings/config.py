@@ -26,8 +26,20 @@ class CollaborativeConfig(Config):
     weight: float = Field(default=1.0, gt=0)
 
 
+class RecommenderVectorsConfig(Config):
+    """Item vectors of the experiment's trained `recommender`.
+
+    Attributes:
+        weight: Length of these vectors, where those of the text have length 1.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+
+
 class EmbeddingsConfig(Config):
     """Item text, and behaviour if asked, to vectors.
+
+    The sources stand side by side, in the order ``text``, ``collaborative``, ``recommender``.
 
     Attributes:
         model: A sentence-transformers model by its Hugging Face name or a local folder.
@@ -44,6 +56,8 @@ class EmbeddingsConfig(Config):
         normalize: Whether each text vector is scaled to length 1.
         collaborative: Vectors of training behaviour that are appended to those of the text; None
             appends none.
+        recommender: Vectors of the trained `recommender` that are appended last; None appends
+            none.
     """
 
     model: str = Field(default=PACKAGED_MODEL, min_length=1)
@@ -56,3 +70,4 @@ class EmbeddingsConfig(Config):
     max_actors: int = Field(default=16, ge=1)
     normalize: bool = True
     collaborative: CollaborativeConfig | None = None
+    recommender: RecommenderVectorsConfig | None = None

@@ -1,6 +1,7 @@
 """The embeddings stage: the catalogue's text in, one vector an item out, on a pool of Ray actors.
 
-Where the recipe asks for it, a vector of training behaviour is appended to that of the text.
+Where the recipe asks for it, a vector of training behaviour is appended to that of the text
+(`recommended` appends those of a trained recommender, in a stage of its own).
 
 Shapes: I items, D vector size, N rows of a block.
 """
@@ -26,7 +27,7 @@ from itemese.embeddings.text import item_texts, text_columns
 from itemese.errors import ConfigError, DataError
 from itemese.schema import Embeddings
 
-VERSION = 1
+VERSION = 2
 
 _BLOCK_ROWS = 512
 """Items an actor takes at once: enough to sort by length, few enough to end together."""
@@ -87,11 +88,13 @@ def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder
     if config.normalize:
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     source = f"{config.model} of {', '.join(columns)}"
+    sources = [("text", vectors.shape[1])]
     if config.collaborative:
         behaviour = collaborative_vectors(config.collaborative, sequences, num_items)
         vectors = np.concatenate([vectors, config.collaborative.weight * behaviour], axis=1)
         source += " and training behaviour"
-    embeddings = Embeddings("item", vectors, source)
+        sources.append(("collaborative", behaviour.shape[1]))
+    embeddings = Embeddings("item", vectors, source, parts=tuple(sources))
     embeddings.validate(num_items)
     embeddings.write(folder)
     without = int((~parts.described).sum())

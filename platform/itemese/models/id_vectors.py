@@ -19,10 +19,22 @@ def id_vectors(recommender: nn.Module, train_count: np.ndarray, *, drawn: bool =
         drawn: Draw vectors from torch's global generator, of the shape of the real ones.
     """
     table: Tensor = recommender(torch.zeros(1, 1, dtype=torch.long))[1]
-    vectors = table.float().clone()
     if drawn:
-        return torch.randn(vectors.shape)
+        return torch.randn(table.shape)
+    vectors = trained_vectors(table, train_count)
+    return vectors / vectors.std().clamp(min=1e-12)
+
+
+@torch.no_grad()
+def trained_vectors(table: Tensor, train_count: np.ndarray) -> Tensor:
+    """Return ``table [I, d]`` as float32; an item never trained has the mean of the others.
+
+    Args:
+        table: Item vectors of a trained recommender.
+        train_count: ``[I]`` training events of each item; one with none is as it was drawn.
+    """
+    vectors = table.float().clone()
     known = torch.from_numpy(train_count > 0)
     if bool(known.any()):
         vectors = torch.where(known[:, None], vectors, vectors[known].mean(dim=0))
-    return vectors / vectors.std().clamp(min=1e-12)
+    return vectors

@@ -15,8 +15,9 @@ from itemese.codebooks.collisions import with_suffix
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.distributed import EncodeByRay
 from itemese.codebooks.health import advice, health_report
+from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.residual_kmeans import ResidualKMeans
-from itemese.codebooks.stage import QUANTIZERS, build_codebooks
+from itemese.codebooks.stage import build_codebooks
 from itemese.errors import ConfigError, DataError
 from itemese.schema import Codes, Embeddings, Histories, SemanticIds, Split
 

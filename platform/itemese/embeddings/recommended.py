@@ -1,0 +1,54 @@
+"""Vectors of a trained recommender, appended to those of an embeddings artifact.
+
+Shapes: I items, D size of the vectors before, d of the recommender's.
+"""
+
+import numpy as np
+
+from itemese.artifacts import Counts, Folder
+from itemese.embeddings.config import RecommenderVectorsConfig
+from itemese.errors import DataError
+from itemese.schema import Embeddings
+
+VERSION = 1
+
+SOURCE = "recommender"
+"""Name of these vectors among the parts."""
+
+
+def append_recommender(
+    config: RecommenderVectorsConfig, embeddings: Folder, vectors: np.ndarray, folder: Folder
+) -> Counts:
+    """Write vectors ``[I, D + d]``: those of `embeddings`, then the recommender's at one length.
+
+    Args:
+        config: Their length.
+        embeddings: An embeddings artifact of the same catalogue.
+        vectors: ``[I, d] float32``; a recommender is trained on training events only, and an item
+            without any has what `vectors` says of it.
+        folder: Receives ``embeddings.safetensors`` and ``embeddings.json``.
+
+    Returns:
+        ``num_items`` and ``dim``.
+
+    Raises:
+        DataError: Vectors of another catalogue, or not finite.
+    """
+    before = Embeddings.read(embeddings)
+    if len(vectors) != len(before.vectors):
+        message = (
+            f"`recommender` must have a vector for each of {len(before.vectors)} items; got "
+            f"{len(vectors)}. Train it on this catalogue."
+        )
+        raise DataError(message)
+    length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    scaled = (config.weight * vectors / length).astype(np.float32)
+    whole = Embeddings(
+        before.entity,
+        np.concatenate([before.vectors, scaled], axis=1),
+        f"{before.source} and a trained recommender",
+        parts=(*before.parts, (SOURCE, scaled.shape[1])),
+    )
+    whole.validate(len(vectors))
+    whole.write(folder)
+    return {"num_items": len(vectors), "dim": int(whole.vectors.shape[1])}
