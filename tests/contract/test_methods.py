@@ -59,6 +59,21 @@ SMALL = {
             "vocabulary": 512,
         },
     },
+    "store": {
+        "start": "fresh",
+        "columns": ["title"],
+        "max_text_tokens": 8,
+        "texts_per_step": 30,
+        "dropout": 0.0,
+        "beam_width": 30,
+        "backbone": {
+            "dim": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 64,
+            "vocabulary": 512,
+        },
+    },
     "tiger": {
         "beam_width": 30,
         "num_user_tokens": 50,
@@ -265,7 +280,7 @@ def test_loss_terms_are_the_declared_weights_and_reach_every_parameter(name: str
     assert not without
 
 
-BATCHED = {"rsllm", "dense_tokenizer"}
+BATCHED = {"rsllm", "dense_tokenizer", "store"}
 """Methods whose loss at a row depends on the batch's other rows and on what is drawn for it."""
 
 

@@ -59,13 +59,13 @@ def beam_search(
         ConfigError: The backbone has no cache that beams can share, or the history is longer than
             its attention window.
     """
-    with _as_stored(item_index.device):
+    with as_stored(item_index.device):
         tree = _tree(model, item_index)
         room = sum(
             min(max(beam_width, k), tree.num_nodes_at(depth))
             for depth in range(1, tree.num_predicted)
         )
-        prompt = _read_prompt(model, item_index, room, prompt_cache)
+        prompt = read_prompt(model, item_index, room, prompt_cache)
         ranking = search(prompt, model, tree, k=k, beam_width=beam_width, candidates=candidates)
     # Copies made here are plain tensors, which a caller may change.
     return Ranking(ranking.item_index.clone(), ranking.score.clone())
@@ -97,15 +97,15 @@ def exact_search(
 
 def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:
     """Return the log-probability of every item, ``[B, I] float32``; see `exact_search`."""
-    with _as_stored(item_index.device):
+    with as_stored(item_index.device):
         tree = _tree(model, item_index)
-        prompt = _read_prompt(model, item_index, 0, None)
+        prompt = read_prompt(model, item_index, 0, None)
         scores = score_catalogue(prompt, model, tree)
     return scores.clone()
 
 
 @contextmanager
-def _as_stored(device: torch.device) -> Iterator[None]:
+def as_stored(device: torch.device) -> Iterator[None]:
     """Compute without gradients and in the weights' own precision, which packed weights need."""
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         yield
@@ -118,7 +118,7 @@ def _tree(model: ItemLanguageModel, item_index: Tensor) -> Runs:
     return model.tree
 
 
-def _read_prompt(
+def read_prompt(
     model: ItemLanguageModel, item_index: Tensor, room: int, prompt_cache: PromptCache | None
 ) -> Beams:
     """Read the histories, with room for `room` tokens of beams behind them."""

@@ -35,6 +35,18 @@ SMALL = {
             "vocabulary": 400,
         },
     },
+    "store": {
+        "start": "fresh",
+        "max_text_tokens": 8,
+        "beam_width": NUM_ITEMS,
+        "backbone": {
+            "dim": 16,
+            "num_layers": 1,
+            "num_heads": 2,
+            "hidden_dim": 32,
+            "vocabulary": 400,
+        },
+    },
     "rsllm": {
         "num_candidates": 4,
         "max_tokens": 120,
@@ -146,10 +158,12 @@ def test_what_is_kept_of_earlier_histories_changes_no_answer(name, step, tmp_pat
                 [item.score for item in other.items], abs=1e-4
             )
     cache = getattr(keeping.module, "prompt_cache", None)
-    assert (cache is not None) == (name == "semantic_id_lm")
+    assert (cache is not None) == (name in ("semantic_id_lm", "store"))
     if cache is not None:
         # Lengths 1..6 grow 5 times; then the window slides, or grows from 4 to 6 by steps of 3.
-        assert cache.hits == 2 * (5 if step == 1 else 10)
+        # A cache that has room for all may meet the first item of a slid window again.
+        least = 2 * (5 if step == 1 else 10)
+        assert least <= cache.hits <= least + (name == "store")
 
 
 def test_old_events_leave_the_window_by_steps(tmp_path):

@@ -1,0 +1,268 @@
+"""STORE: the language model that invented the items' tokens learns to speak them.
+
+Source: Q. Liu, J. Zhu, L. Fan, Z. Zhao, X.-M. Wu, "STORE: Streamlining Semantic Tokenization and
+    Generative Recommendation with A Single LLM", arXiv 2409.07276v1 (later versions of the id are
+    another paper). Read through its abstract and third-party notes only.
+Code: none released; where the notes are silent, the first author's RecBench shows a way.
+Follows: one model throughout: `dense_tokenizer` presses texts into slots, codebooks of the kind
+    ``parallel_kmeans`` code them, and the same weights go on here (``start: tokenizer``) with
+    token-to-token (the next item), text-to-token and token-to-text, cross-entropy each; codes in a
+    table of their own and a loss at every code of a history, as in RecBench; beams inside the
+    catalogue's tree.
+Differs: beams add log-probabilities, normalised after the tree's filter (RecBench adds
+    probabilities, normalised before it). The task is said by a learned token instead of a template,
+    whose words are not known; each position's softmax runs over its own level's codes. Texts of the
+    two alignment tasks are drawn evenly from the catalogue. The scoring use (a yes or no with AUC)
+    is left out: its template is not known.
+Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, I items.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.codebooks.trie import PrefixTrie
+from itemese.errors import ConfigError
+from itemese.losses.code_tokens import next_code
+from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
+from itemese.models.adapters import save_adapters_only
+from itemese.models.decoding import beam_search
+from itemese.models.free_beams import free_beam_search
+from itemese.models.histories import pad_histories
+from itemese.models.prompt_cache import PromptCache
+from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone, locate
+from itemese.models.text_item_lm import TextItemLanguageModel
+from itemese.models.text_slots import TextSlots
+from itemese.models.token_vectors import code_vectors, start_tokens
+from itemese.prompts.item_tokens import TokenLayout
+from itemese.prompts.item_words import item_words, tokenised
+from itemese.prompts.tokenizer import TextTokenizer
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example, SemanticIds
+
+NAMED = 512
+"""Items whose texts a report asks the codes of, drawn evenly over the catalogue."""
+
+
+class StoreLossWeights(LossWeights):
+    """One weight a task; the paper's are not known."""
+
+    token_to_token: float = Field(default=1.0, ge=0)
+    text_to_token: float = Field(default=1.0, ge=0)
+    token_to_text: float = Field(default=1.0, ge=0)
+
+
+class StoreConfig(MethodConfig):
+    """Settings.
+
+    Attributes:
+        start: ``tokenizer`` goes on from the weights, words and texts of the `recommender`, a
+            `dense_tokenizer` with the same backbone; ``fresh`` builds the backbone anew.
+        columns: Of the items' texts; absent ones are passed over. Read by ``start: fresh``.
+        max_text_tokens: Longer texts are cut there. Read by ``start: fresh``.
+        texts_per_step: Items that the two alignment tasks draw a step.
+        dropout: Of token vectors and of the states before the output heads, in training.
+        token_init: How codes begin: ``random``, or ``vectors``, as what each code adds to the item
+            vectors that the semantic IDs were made of.
+        constrained: Whether beams stay inside the catalogue; without it, codes of no item are
+            dropped when a beam has ended.
+        beam_width: Prefixes kept while decoding.
+        backbone: The language model; ``adapter: lora`` leaves a pretrained one as it is.
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    name: Literal["store"] = "store"
+    start: Literal["tokenizer", "fresh"] = "tokenizer"
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=("title", "brand", "categories", "genres"), min_length=1
+    )
+    max_text_tokens: int = Field(default=32, ge=2)
+    texts_per_step: int = Field(default=64, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    token_init: Literal["random", "vectors"] = "vectors"
+    constrained: bool = True
+    beam_width: int = Field(default=20, ge=1)
+    backbone: TextBackboneConfig = TextBackboneConfig()
+    loss_weights: StoreLossWeights = StoreLossWeights()
+
+
+class Store(Method):
+    """See the module docstring."""
+
+    Config = StoreConfig
+    config: StoreConfig
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS, Need.RECOMMENDER})
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return the model with tokens for this catalogue's semantic IDs.
+
+        Raises:
+            ConfigError: It is to go on from a tokenizer, and the recommender is none, or another
+                model than `backbone`.
+        """
+        ids = inputs.semantic_ids
+        assert ids is not None, "store needs semantic IDs"
+        if self.config.start == "tokenizer":
+            source = inputs.recommender
+            if not isinstance(source, TextSlots):
+                message = (
+                    "`recommender.method.name` must be dense_tokenizer where `method.start` is "
+                    f"tokenizer; got a {type(source).__name__}. Change it, or set start to fresh."
+                )
+                raise ConfigError(message)
+            module = self._assemble(ids, source.texts.clone(), source.tokenizer.clone(), source)
+        else:
+            words = item_words(inputs.catalog, self.config.columns)
+            name = self.config.backbone.pretrained
+            if name is not None:
+                tokenizer = TextTokenizer.pretrained(locate(name))
+            else:
+                tokenizer = TextTokenizer.trained(words, self.config.backbone.vocabulary)
+            texts, _ = tokenised(words, tokenizer, self.config.max_text_tokens)
+            module = self._assemble(ids, texts, tokenizer.to_tensor(), None)
+        if self.config.token_init == "vectors" and inputs.embeddings is not None:
+            layout = TokenLayout.of(ids)
+            codes = torch.from_numpy(ids.predicted).long()
+            found = code_vectors(
+                torch.from_numpy(inputs.embeddings.vectors), codes, layout.code_sizes
+            )
+            table = module.code_table.weight
+            start_tokens(table, layout.starts, found, std=float(table.detach().std()))
+        return module
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild it with the tokenizer and the texts that were saved."""
+        ids = inputs.semantic_ids
+        assert ids is not None, "store needs semantic IDs"
+        module = self._assemble(ids, state["texts"], state["tokenizer"], None)
+        module.load_state_dict(state)
+        return module
+
+    def _assemble(
+        self, ids: SemanticIds, texts: Tensor, tokenizer: Tensor, source: TextSlots | None
+    ) -> TextItemLanguageModel:
+        """Put the parts together, with the weights of `source` if there is one."""
+        config = self.config
+        layout = TokenLayout.of(ids)
+        codes = len(layout.code_sizes)
+        longest = 1 + max((config.max_history + 1) * codes, texts.shape[1] + codes)
+        if source is not None:  # positions belong to the weights that go on
+            longest = max(longest, 2 * texts.shape[1] + source.num_slots)
+        lm = build_text_backbone(
+            config.backbone, TextTokenizer.from_tensor(tokenizer).size, longest
+        )
+        if source is not None:
+            _go_on(lm, source.lm)
+        module = TextItemLanguageModel(
+            lm,
+            layout.item_tokens(ids),
+            texts,
+            tokenizer,
+            starts=layout.starts,
+            code_sizes=layout.code_sizes,
+            tree=PrefixTrie.of(ids),
+            dropout=config.dropout,
+        )
+        if config.backbone.adapter == "lora" and not config.backbone.save_base:
+            save_adapters_only(module, "backbone")
+            save_adapters_only(module, "head")
+        return module
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(examples)
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the cross-entropy of each task whose weight is not 0, a code or a word."""
+        weights = self.config.loss_weights.model_dump()
+        tasks = tuple(name for name, weight in weights.items() if weight)
+        found = module(batch["item_index"], self.config.texts_per_step, tasks=tasks)
+        terms = {}
+        for task, (logits, labels) in found.items():
+            if task == "token_to_text":
+                terms[task] = F.cross_entropy(logits.float(), labels)
+            else:
+                terms[task] = next_code(logits, labels)
+        return terms
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank by beam search."""
+        assert isinstance(module, TextItemLanguageModel)
+        width = self.config.beam_width
+        if not self.config.constrained:
+            return free_beam_search(
+                module,
+                batch["item_index"],
+                k,
+                beam_width=width,
+                candidates=candidates,
+                waste=module.waste,
+            )
+        return beam_search(
+            module,
+            batch["item_index"],
+            k,
+            beam_width=width,
+            candidates=candidates,
+            prompt_cache=module.prompt_cache,
+        )
+
+    def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:
+        """Keep the keys and values of prompts; a user who comes back adds the newest items."""
+        assert isinstance(module, TextItemLanguageModel)
+        module.prompt_cache = PromptCache(max_bytes)
+
+    def codes_of(self, module: nn.Module, texts: Sequence[str]) -> Tensor:
+        """Return the codes ``[A, L] int64`` that the model gives new items by their texts.
+
+        Args:
+            module: In evaluation mode.
+            texts: One line an item, as `prompts.item_words` writes them.
+        """
+        assert isinstance(module, TextItemLanguageModel)
+        tokenizer = TextTokenizer.from_tensor(module.tokenizer)
+        tokens, _ = tokenised(texts, tokenizer, module.texts.shape[1])
+        return module.name(tokens.to(module.texts.device))
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return the beams' width, items that the model names as the codebooks did, and waste.
+
+        A share of named items near chance means that the text-to-token task was off or forgotten,
+        and that new items should not be tokenised by this model.
+        """
+        assert isinstance(module, TextItemLanguageModel)
+        own = module.item_tokens - module.item_tokens.new_tensor(module.starts)
+        asked = torch.arange(0, len(own), max(1, len(own) // NAMED), device=own.device)
+        same = module.name(module.texts[asked]) == own[asked]
+        found = {
+            "beam_width": self.config.beam_width,
+            "code_length": module.code_length,
+            "constrained": self.config.constrained,
+            "named_by_text": round(float(same.all(dim=1).float().mean()), 4),
+            "first_code_by_text": round(float(same[:, 0].float().mean()), 4),
+        }
+        if not self.config.constrained:
+            found["illegal_beams"] = round(module.waste.share, 4)
+        return found
+
+
+def _go_on(lm: nn.Module, source: nn.Module) -> None:
+    """Copy the weights that the tokenizer was trained to.
+
+    Raises:
+        ConfigError: It is another model.
+    """
+    try:
+        lm.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        message = (
+            "`method.backbone` must be that of `recommender.method.backbone` where `method.start` "
+            f"is tokenizer; got other weights ({reason}). Make them equal; positions that are "
+            "learned (gpt2) need a pretrained model."
+        )
+        raise ConfigError(message) from None
