@@ -24,3 +24,14 @@ class ArtifactError(ItemeseError):
 
 class TrainingError(ItemeseError):
     """Training that cannot go on, such as a loss term that is not finite."""
+
+
+def require_columns(found: list[str], columns: list[str], where: str) -> None:
+    """Raise DataError unless a table with the columns `found` has all `columns`."""
+    missing = [c for c in columns if c not in found]
+    if missing:
+        message = (
+            f"`{where}` must have the columns {columns}; got {found} without {missing}. Map your "
+            "names with `logs.columns`."
+        )
+        raise DataError(message)

@@ -4,7 +4,7 @@ Shape letters: U users, I items, E events, D vector size, C number of codebooks,
 T events of a history.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from itemese.artifacts import Folder
-from itemese.errors import DataError
+from itemese.errors import DataError, require_columns
 
 INTERACTIONS = pa.schema(
     [
@@ -48,17 +48,6 @@ class Split(IntEnum):
     TEST = 2
 
 
-def require_columns(table: pa.Table, columns: list[str], where: str) -> None:
-    """Raise DataError unless `table` has all `columns`."""
-    missing = [c for c in columns if c not in table.column_names]
-    if missing:
-        message = (
-            f"`{where}` must have the columns {columns}; got {table.column_names} without "
-            f"{missing}. Map your names with `logs.columns`."
-        )
-        raise DataError(message)
-
-
 @dataclass(frozen=True)
 class Catalog:
     """The bijection ``item_id <-> item_index``: an item's index is its row.
@@ -88,7 +77,7 @@ class Catalog:
     @classmethod
     def from_table(cls, table: pa.Table) -> "Catalog":
         """Read ``catalog.parquet``: columns item_id, title (null allowed), train_count, ..."""
-        require_columns(table, ["item_id", "title", "train_count"], "catalog")
+        require_columns(table.column_names, ["item_id", "title", "train_count"], "catalog")
         ids = table["item_id"].to_pylist()
         titles = [t or i for t, i in zip(table["title"].to_pylist(), ids, strict=True)]
         return cls(ids, titles, table["train_count"].to_numpy().astype(np.int64), table)
@@ -160,7 +149,7 @@ class Histories:
     @classmethod
     def from_table(cls, table: pa.Table) -> "Histories":
         """Make it from rows of the HISTORIES schema."""
-        require_columns(table, HISTORIES.names, "histories")
+        require_columns(table.column_names, HISTORIES.names, "histories")
         lists = {n: table[n].combine_chunks() for n in ("item_index", "timestamp", "split")}
         if isinstance(lists["item_index"], pa.ChunkedArray):  # zero chunks stay chunked
             lists = {n: pa.array([], HISTORIES.field(n).type) for n in lists}
@@ -283,11 +272,7 @@ class Embeddings:
     parts: tuple[tuple[str, int], ...] = ()
 
     def part(self, name: str) -> np.ndarray:
-        """Return the numbers of one source, ``[num_entities, width] float32``.
-
-        Raises:
-            DataError: There is no such source.
-        """
+        """Return the numbers of one source, ``[num_entities, width]``; see `part_of`."""
         return self.vectors[:, part_of(self.parts, name)]
 
     def validate(self, num_entities: int) -> None:
@@ -317,22 +302,14 @@ class Embeddings:
         """Read what `write` wrote."""
         facts = folder.read_json("embeddings.json")
         vectors = folder.read_tensors("embeddings.safetensors")["vectors"].numpy()
-        return cls(facts["entity"], vectors, facts["source"], facts["cutoff"], cls.parts_in(folder))
-
-    @staticmethod
-    def parts_in(folder: Folder) -> tuple[tuple[str, int], ...]:
-        """Return `parts` of what `write` wrote, without reading the vectors."""
-        found = folder.read_json("embeddings.json").get("parts", [])  # older bundles name none
-        return tuple((str(name), int(width)) for name, width in found)
+        parts = tuple((name, width) for name, width in facts.get("parts", []))
+        return cls(facts["entity"], vectors, facts["source"], facts["cutoff"], parts)
 
 
-def part_of(parts: tuple[tuple[str, int], ...], name: str) -> slice:
-    """Return which columns of an `Embeddings` with these `parts` one source fills.
+def part_of(parts: Sequence[tuple[str, int]], name: str) -> slice:
+    """Return which columns of an `Embeddings` with these `parts` a source fills, or DataError.
 
-    Raises:
-        DataError: There is no such source.
-
-    >>> part_of((("text", 384), ("recommender", 64)), "recommender")
+    >>> part_of([("text", 384), ("recommender", 64)], "recommender")
     slice(384, 448, None)
     """
     start = 0
@@ -341,11 +318,8 @@ def part_of(parts: tuple[tuple[str, int], ...], name: str) -> slice:
             return slice(start, start + width)
         start += width
     known = ", ".join(found for found, _ in parts) or "none that is named"
-    message = (
-        f"`embeddings` must hold the source {name!r}; got {known}. Add `embeddings.{name}` to the "
-        "recipe, or leave the source out where it is asked for."
-    )
-    raise DataError(message)
+    message = f"`embeddings` must hold the source {name!r}; got {known}. Add it to the recipe, as "
+    raise DataError(message + f"`embeddings.{name}`, or leave it out where it is asked for.")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.rows import Rows, blocks
 from itemese.errors import DataError
 from itemese.randomness import derive_seed
-from itemese.schema import Codes, Embeddings, part_of
+from itemese.schema import Codes, part_of
 
 
 class BySource(Quantizer):
@@ -46,7 +46,8 @@ class BySource(Quantizer):
         Raises:
             DataError: The artifact lacks a source.
         """
-        made, parts = cls(config), Embeddings.parts_in(embeddings)
+        made = cls(config)
+        parts = embeddings.read_json("embeddings.json")["parts"]
         made.columns = [part_of(parts, name) for name in config.sources]
         return made
 

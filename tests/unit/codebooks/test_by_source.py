@@ -118,7 +118,7 @@ def test_items_that_a_source_knows_nothing_of_still_get_names(tmp_path: Path) ->
 
 def test_what_cannot_name_items_is_refused(tmp_path: Path) -> None:
     missing = TREE.model_copy(update={"sources": ("text", "collaborative")})
-    with pytest.raises(DataError, match=r"source 'collaborative'; got text, recommender. Add"):
+    with pytest.raises(DataError, match=r"source 'collaborative'; got text, recommender\. Add it"):
         build(tmp_path / "a", missing, drawn(6, 0), drawn(4, 1))
     with pytest.raises(DataError, match=r"cannot name items by 'recommender'.*must differ"):
         build(tmp_path / "b", TREE, drawn(6, 0), np.zeros((NUM_ITEMS, 4)))
