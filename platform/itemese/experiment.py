@@ -29,7 +29,8 @@ class RecommenderConfig(Config):
 
     Attributes:
         method: Its settings; a method that gives items vectors (``sasrec``, ``din``, ...). One that
-            is handed to a method, and not to the embeddings only, encodes histories too.
+            is handed to a method, and not to the embeddings only, encodes histories too. It may
+            read the embeddings itself, as they are without it.
         training: Its loop. The events, the split and the seed are those of the experiment.
     """
 
@@ -45,7 +46,7 @@ class RecommenderConfig(Config):
     @classmethod
     def _embeds(cls, config: MethodConfig) -> MethodConfig:
         method: Method = method_of(config)
-        if not method.embeds or method.needs:
+        if not method.embeds or method.needs - {Need.EMBEDDINGS}:
             known = [n for n in method_names() if method_class(n).embeds]
             message = f"a method that gives items vectors by itself, one of {', '.join(known)}"
             raise ValueError(message)
@@ -126,7 +127,8 @@ class Experiment(Config):
         """The experiment that trains the `recommender` section on the same data and seed."""
         assert self.recommender is not None, "only asked for where the section was checked"
         parts = {"method": self.recommender.method, "training": self.recommender.training}
-        return self.model_copy(update={**parts, "recommender": None})
+        own = self.embeddings.model_copy(update={"recommender": None})
+        return self.model_copy(update={**parts, "recommender": None, "embeddings": own})
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:

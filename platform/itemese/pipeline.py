@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from itemese.artifacts import Artifact, Counts, Folder, Store
 from itemese.bundle import write_bundle
 from itemese.codebooks.stage import VERSION as CODEBOOKS_VERSION
@@ -27,15 +25,14 @@ from itemese.experiment import Experiment
 from itemese.logs.stage import VERSION as LOGS_VERSION
 from itemese.logs.stage import build_logs, fingerprint
 from itemese.methods.base import Method, Need, method_of
-from itemese.models.id_vectors import trained_vectors
-from itemese.results import assemble_result, mean_gain, measure_costs
+from itemese.results import assemble_result, mean_gain, measure_costs, vectors_of
 from itemese.schema import Catalog, Embeddings, SemanticIds
 from itemese.sequences.stage import VERSION as SEQUENCES_VERSION
 from itemese.sequences.stage import build_sequences
 from itemese.training.config import TrainingConfig
 from itemese.training.inputs import TrainedRecommender
 from itemese.training.stage import VERSION as TRAINING_VERSION
-from itemese.training.stage import TrainingSpec, load_module, train_model
+from itemese.training.stage import TrainingSpec, train_model
 
 _LOG = logging.getLogger(__name__)
 
@@ -140,14 +137,12 @@ def _embed(
     wanted = experiment.embeddings.recommender
     if wanted is None or recommender is None:
         return embeddings
-    source, before = recommender, embeddings
+    made = {"sequences": sequences, "embeddings": embeddings, "training": recommender}
+    before = embeddings.folder
 
-    def vectors() -> np.ndarray:
-        method = method_of(experiment.upstream.method)
-        folders = {"sequences": sequences.folder}
-        module = load_module(method, source.folder, folders, seed=experiment.seed)
-        counts = Catalog.read(sequences.folder).train_count
-        return trained_vectors(method.item_vectors(module), counts).numpy()
+    def build(out: Folder) -> Counts:
+        vectors, parts = vectors_of(experiment.upstream, made)
+        return append_recommender(wanted, before, vectors, out, parts=parts)
 
     return _told(
         store.stage(
@@ -155,7 +150,7 @@ def _embed(
             version=RECOMMENDED_VERSION,
             config=wanted,
             inputs={"embeddings": embeddings, "recommender": recommender},
-            build=lambda out: append_recommender(wanted, before.folder, vectors(), out),
+            build=build,
         )
     )
 

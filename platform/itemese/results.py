@@ -21,7 +21,8 @@ from itemese.evaluation.ranking import Ranker, method_ranker, rank_users
 from itemese.evaluation.report import write_report
 from itemese.evaluation.summary import summarise
 from itemese.experiment import Experiment
-from itemese.methods.base import Method, count_parameters
+from itemese.methods.base import Method, count_parameters, method_of
+from itemese.models.id_vectors import trained_vectors
 from itemese.randomness import numpy_generator
 from itemese.ranking import Candidates
 from itemese.schema import Catalog, Histories, Split
@@ -126,6 +127,26 @@ def assemble_result(
     out.write_json("result.json", result)
     write_report(result, out)
     return {name: value["value"] for name, value in metrics.items()}
+
+
+def vectors_of(
+    experiment: Experiment, artifacts: Mapping[str, Artifact]
+) -> tuple[np.ndarray, tuple[tuple[str, int], ...]]:
+    """Return the item vectors of a trained recommender, ``[I, d] float32``, and their parts.
+
+    An item without a training event has the mean of the others, unless the method knows better.
+
+    Args:
+        experiment: Its own, `Experiment.upstream`.
+        artifacts: What it was built from, and ``training``.
+    """
+    method, folders = method_of(experiment.method), artifacts_of(artifacts)
+    module = load_module(method, artifacts["training"].folder, folders, seed=experiment.seed)
+    found = method.item_vectors(module).float()
+    if not method.knows_unseen:
+        catalog = Catalog.read(artifacts["sequences"].folder)
+        found = trained_vectors(found, catalog.train_count)
+    return found.numpy(), method.vector_parts(module)
 
 
 def artifacts_of(artifacts: Mapping[str, Artifact]) -> dict[str, Folder | None]:

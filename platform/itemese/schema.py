@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -307,16 +308,15 @@ class Embeddings:
 
 
 def part_of(parts: Sequence[tuple[str, int]], name: str) -> slice:
-    """Return which columns of an `Embeddings` with these `parts` a source fills, or DataError.
+    """Return which columns of an `Embeddings` a source fills, with all its parts ``<source>.<x>``.
 
-    >>> part_of([("text", 384), ("recommender", 64)], "recommender")
-    slice(384, 448, None)
+    >>> part_of([("text", 384), ("recommender.a", 64), ("recommender.b", 8)], "recommender")
+    slice(384, 456, None)
     """
-    start = 0
-    for found, width in parts:
-        if found == name:
-            return slice(start, start + width)
-        start += width
+    ends = list(accumulate((width for _, width in parts), initial=0))
+    own = [n for n, (found, _) in enumerate(parts) if f"{found}.".startswith(f"{name}.")]
+    if own:
+        return slice(ends[own[0]], ends[own[-1] + 1])
     known = ", ".join(found for found, _ in parts) or "none that is named"
     message = f"`embeddings` must hold the source {name!r}; got {known}. Add it to the recipe, as "
     raise DataError(message + f"`embeddings.{name}`, or leave it out where it is asked for.")

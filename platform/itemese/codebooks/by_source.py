@@ -118,7 +118,7 @@ class BySource(Quantizer):
         """Take it back; ValueError or KeyError if it is of other sources or sizes."""
         self.means, self.columns = state["means"], []
         for name, part in zip(self.config.sources, self.parts, strict=True):
-            own = {k.partition(".")[2]: t for k, t in state.items() if k.startswith(f"{name}.")}
+            own = {k[len(name) + 1 :]: t for k, t in state.items() if k.startswith(f"{name}.")}
             self.columns.append(slice(*own.pop("columns").tolist()))
             part.restore(own)
 

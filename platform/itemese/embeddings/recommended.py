@@ -13,11 +13,16 @@ from itemese.schema import Embeddings
 VERSION = 1
 
 SOURCE = "recommender"
-"""Name of these vectors among the parts."""
+"""Name of these vectors among the parts; parts of theirs are ``recommender.<name>``."""
 
 
 def append_recommender(
-    config: RecommenderVectorsConfig, embeddings: Folder, vectors: np.ndarray, folder: Folder
+    config: RecommenderVectorsConfig,
+    embeddings: Folder,
+    vectors: np.ndarray,
+    folder: Folder,
+    *,
+    parts: tuple[tuple[str, int], ...] = (),
 ) -> Counts:
     """Write vectors ``[I, D + d]``: those of `embeddings`, then the recommender's at one length.
 
@@ -27,6 +32,7 @@ def append_recommender(
         vectors: ``[I, d] float32``; a recommender is trained on training events only, and an item
             without any has what `vectors` says of it.
         folder: Receives ``embeddings.safetensors`` and ``embeddings.json``.
+        parts: Name and width of what a vector consists of; empty if it is one whole.
 
     Returns:
         ``num_items`` and ``dim``.
@@ -42,12 +48,13 @@ def append_recommender(
         )
         raise DataError(message)
     length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    named = tuple((f"{SOURCE}.{name}", width) for name, width in parts)
     scaled = (config.weight * vectors / length).astype(np.float32)
     whole = Embeddings(
         before.entity,
         np.concatenate([before.vectors, scaled], axis=1),
         f"{before.source} and a trained recommender",
-        parts=(*before.parts, (SOURCE, scaled.shape[1])),
+        parts=(*before.parts, *(named or ((SOURCE, scaled.shape[1]),))),
     )
     whole.validate(len(vectors))
     whole.write(folder)

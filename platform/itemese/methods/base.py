@@ -119,6 +119,10 @@ class Method(ABC):
     """Whether `item_vectors` gives every item a vector, so that it can be a `recommender` whose
     vectors are one of the sources of the embeddings."""
 
+    knows_unseen: ClassVar[bool] = False
+    """Whether `item_vectors` says something of items without a training event, by their text; to
+    others they are as they were drawn, and whoever reads the vectors takes a mean instead."""
+
     ways_of_choosing: ClassVar[tuple[str, ...]] = ("ranked",)
     """Names of the answers that `choose` gives."""
 
@@ -195,6 +199,10 @@ class Method(ABC):
     def item_vectors(self, module: nn.Module) -> Tensor:
         """Return what a trained module knows of each item, ``[I, d]``; only if it `embeds`."""
         raise NotImplementedError
+
+    def vector_parts(self, module: nn.Module) -> tuple[tuple[str, int], ...]:
+        """Return name and width of the parts of an item's vector, in order; empty for one part."""
+        return ()
 
     def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:  # noqa: B027
         """Let `predict` reuse what it computed from a user's earlier, shorter histories.

@@ -72,6 +72,8 @@ class DenseTokenizer(Method):
     Config = DenseTokenizerConfig
     config: DenseTokenizerConfig
     encodes: ClassVar[bool] = True
+    embeds: ClassVar[bool] = True
+    knows_unseen: ClassVar[bool] = True
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with its slots and the catalogue's texts."""
@@ -100,6 +102,17 @@ class DenseTokenizer(Method):
         if config.backbone.adapter == "lora" and not config.backbone.save_base:
             save_adapters_only(module, "lm")
         return module
+
+    def item_vectors(self, module: nn.Module) -> Tensor:
+        """Return the slots of each item's text end to end, ``[I, M * D]``, of length 1."""
+        assert isinstance(module, TextSlots)
+        return module.items()
+
+    def vector_parts(self, module: nn.Module) -> tuple[tuple[str, int], ...]:
+        """Return ``slot_1``, ``slot_2``, ... and the model's size for each."""
+        assert isinstance(module, TextSlots)
+        width = module.slots.shape[1]
+        return tuple((f"slot_{n + 1}", width) for n in range(module.num_slots))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1."""

@@ -38,6 +38,21 @@ def test_vectors_are_appended_at_one_length(tmp_path: Path) -> None:
         found.part("collaborative")
 
 
+def test_a_vector_of_parts_is_a_source_and_so_are_its_parts(tmp_path: Path) -> None:
+    out = Folder.at(tmp_path / "out")
+    vectors = np.array([[3, 4], [0, 2], [1, 0], [0, 0]], dtype=np.float32)
+    parts = (("behaviour", 1), ("text", 1))
+    config = RecommenderVectorsConfig()
+    append_recommender(config, before(tmp_path), vectors, out, parts=parts)
+    found = Embeddings.read(out)
+    assert found.parts == (("text", 3), ("recommender.behaviour", 1), ("recommender.text", 1))
+    np.testing.assert_allclose(found.part("recommender")[0], [0.6, 0.8], atol=1e-6)
+    np.testing.assert_allclose(found.part("recommender.text")[:2, 0], [0.8, 1.0], atol=1e-6)
+    np.testing.assert_array_equal(found.part("text"), TEXT)
+    with pytest.raises(DataError, match="source 'behaviour'"):
+        found.part("behaviour")
+
+
 def test_vectors_of_another_catalogue_or_broken_ones_are_refused(tmp_path: Path) -> None:
     config, out = RecommenderVectorsConfig(), Folder.at(tmp_path / "out")
     with pytest.raises(DataError, match="each of 4 items; got 3"):
