@@ -9,7 +9,6 @@ from typing import Protocol
 from fastapi import FastAPI, Request
 
 from itemese.serving.failures import code_of
-from itemese.serving.guard import Metrics
 from itemese.serving.messages import (
     Answered,
     BatchAnswered,
@@ -21,7 +20,8 @@ from itemese.serving.messages import (
     ScoreRequest,
     Why,
 )
-from itemese.serving.query import Answer, Query, QueryError
+from itemese.serving.metrics import Metrics
+from itemese.serving.query import Answer, Query, QueryError, Unavailable
 from itemese.serving.user_routes import HistoryOf
 
 
@@ -33,7 +33,7 @@ class Answerer(Protocol):
 
         Raises:
             QueryError: The query cannot be answered.
-            Busy: Too many requests at once.
+            Unavailable: Too many requests at once, or this one waited too long.
         """
 
 
@@ -68,22 +68,28 @@ class Answering:
         return await self._answered(request, query, body.user_id)
 
     async def recommend_many(self, request: Request, body: BatchRequest) -> BatchAnswered:
-        """Rank for each request; one that cannot be answered spoils no other."""
+        """Rank for each request; one that cannot be answered spoils no other.
 
-        async def one(place: int, asked: RecommendRequest) -> Answered | Failed:
-            try:
-                return await self.recommend(request, asked)
-            except QueryError as error:
-                failure = Failure(
-                    code=code_of(422),
-                    message=str(error),
-                    field=f"requests.{place}.{error.field}",
-                    request_id=request.state.request_id,
-                )
-                return Failed(error=failure)
-
-        together = (one(place, asked) for place, asked in enumerate(body.requests))
-        return BatchAnswered(answers=list(await asyncio.gather(*together)))
+        Raises:
+            Unavailable: None of them found room or time.
+        """
+        together = [self.recommend(request, asked) for asked in body.requests]
+        told: list[Answered | Failed] = []
+        lacking: list[Unavailable] = []
+        for place, found in enumerate(await asyncio.gather(*together, return_exceptions=True)):
+            if isinstance(found, Answered):
+                told.append(found)
+            elif isinstance(found, QueryError):
+                field = f"requests.{place}.{found.field}"
+                told.append(_failed(request, 422, str(found), field))
+            elif isinstance(found, Unavailable):
+                lacking.append(found)
+                told.append(_failed(request, 503, str(found), None))
+            else:
+                raise found
+        if len(lacking) == len(told):
+            raise lacking[0]
+        return BatchAnswered(answers=told)
 
     async def _answered(self, request: Request, query: Query, user_id: str | None) -> Answered:
         answer = await self._service.answer(query, user_id or request.state.request_id)
@@ -91,6 +97,8 @@ class Answering:
         self._metrics.answers.labels(answer.model).observe(seconds)
         self._metrics.cold_starts.inc(int(answer.cold_start))
         self._metrics.unknown_items.inc(len(answer.unknown_items))
+        if query.score_items is None:
+            self._metrics.short_answers.inc(int(len(answer.items) < query.k))
         items = [
             Item(
                 item_id=item.item_id,
@@ -108,6 +116,14 @@ class Answering:
             cold_start=answer.cold_start,
             request_id=request.state.request_id,
         )
+
+
+def _failed(request: Request, status: int, message: str, field: str | None) -> Failed:
+    """Return what stands in the place of an answer that did not come."""
+    request_id = request.state.request_id
+    return Failed(
+        error=Failure(code=code_of(status), message=message, field=field, request_id=request_id)
+    )
 
 
 def add_answer_routes(app: FastAPI, answering: Answering) -> None:

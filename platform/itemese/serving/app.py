@@ -6,21 +6,22 @@ from fastapi import FastAPI, Request
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from itemese import __version__
 from itemese.serving.answer_routes import Answerer, Answering, add_answer_routes
 from itemese.serving.config import ServingConfig
 from itemese.serving.failures import add_handlers, failure
-from itemese.serving.guard import Guard, Metrics
+from itemese.serving.guard import Guard
 from itemese.serving.messages import Failed, Found, FoundItem
+from itemese.serving.metrics import Metrics
 from itemese.serving.pages import add_pages
 from itemese.serving.user_routes import Forgetful, HistoryOf, add_user_routes
 from itemese.serving.users import UserStore
 
 _FAILURES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Failed} for status in (401, 404, 413, 422, 500, 503)
+    status: {"model": Failed} for status in (401, 404, 408, 413, 422, 500, 503)
 }
 
 
@@ -42,6 +43,7 @@ def create_app(
     settings: ServingConfig,
     token: str | None = None,
     users: UserStore | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -50,6 +52,7 @@ def create_app(
         settings: Limits.
         token: What clients must send; None hears only this machine.
         users: Keeps the histories of users who are named; None knows no names.
+        metrics: Where the service itself counts; None for new ones.
     """
     app = FastAPI(
         title="itemese",
@@ -58,8 +61,8 @@ def create_app(
         redoc_url=None,
         responses=_FAILURES,
     )
-    metrics = Metrics()
-    app.add_middleware(Guard, token=token, max_body_bytes=settings.max_body_bytes, metrics=metrics)
+    metrics = metrics or Metrics()
+    app.add_middleware(Guard, token=token, settings=settings, metrics=metrics)
     add_handlers(app)
     add_pages(app)
     add_user_routes(app, service, users)
@@ -96,6 +99,6 @@ def create_app(
     @app.get("/metrics")
     async def prometheus() -> Response:
         """Counters of the replica that answers, in Prometheus' text format."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return app

@@ -19,6 +19,9 @@ class ServingConfig(Config):
         batch_wait_seconds: How long the first request of a batch waits for company; each lonely
             request is slower by that much.
         max_waiting: Requests in one replica at a time; further ones are refused with 503.
+        deadline_seconds: A request that waited so long for the model is refused with 503, before
+            the model does anything for it; nobody may still want its answer.
+        body_seconds: A client that needs longer to send its request is cut off with 408.
         max_body_bytes: Larger request bodies are refused with 413.
         max_history: Longer histories are refused with 422; of those accepted the model reads
             the newest events that it has room for.
@@ -36,6 +39,8 @@ class ServingConfig(Config):
     max_batch_size: int = Field(default=16, ge=1, le=4096)
     batch_wait_seconds: float = Field(default=0.001, ge=0, le=1)
     max_waiting: int = Field(default=64, ge=1, le=100_000)
+    deadline_seconds: float = Field(default=5.0, gt=0, le=600)
+    body_seconds: float = Field(default=8.0, gt=0, le=600)
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     max_history: int = Field(default=10_000, ge=1)
     num_threads: int = Field(default=1, ge=1, le=1024)

@@ -4,6 +4,7 @@ Shape letters: B batch, I items, X excluded items padded.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from itemese.artifacts import Folder
 from itemese.bundle import Bundle, read_bundle
 from itemese.errors import ArtifactError, ConfigError
 from itemese.methods.base import Inputs, Method, Task, method_of, parse_method_config, to_device
+from itemese.models.prompt_cache import PromptCache
 from itemese.ranking import Candidates, Ranking
 from itemese.schema import Example
 from itemese.serving.config import MAX_K
@@ -39,6 +41,7 @@ class Recommender:
 
     Attributes:
         bundle: What it was loaded from; its `state` is dropped once the module holds it.
+        seconds: Of each stage of the latest `answers`: ``prepare``, ``model`` and ``name``.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Recommender:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method, self.module = _restore(bundle)
         self.module.to(self.device).eval()
+        self.seconds: dict[str, float] = {}
+        self._told_prompts = (0, 0)
         self._prompt_cache_bytes = prompt_cache_bytes
         self.forget()
         self._max_history = int(self.method.config.max_history)
@@ -88,6 +93,16 @@ class Recommender:
         """Empty what was computed from earlier histories."""
         if self._prompt_cache_bytes:
             self.method.keep_prompts(self.module, self._prompt_cache_bytes)
+            self._told_prompts = (0, 0)
+
+    def prompts_since(self) -> dict[str, int]:
+        """Return how many prompts the cache held (``yes``) or not (``no``) since the last call."""
+        cache = getattr(self.module, "prompt_cache", None)
+        if not isinstance(cache, PromptCache):
+            return {}
+        now, before = (cache.hits, cache.misses), self._told_prompts
+        self._told_prompts = now
+        return {"yes": now[0] - before[0], "no": now[1] - before[1]}
 
     @property
     def name(self) -> str:
@@ -164,6 +179,7 @@ class Recommender:
         Raises:
             QueryError: One of the queries cannot be answered.
         """
+        self.seconds = dict.fromkeys(("prepare", "model", "name"), 0.0)
         answers: list[Answer | None] = [None] * len(queries)
         groups: dict[str, list[int]] = {}
         for place, query in enumerate(queries):
@@ -248,7 +264,7 @@ class Recommender:
 
     def _ranked(self, queries: list[Query]) -> list[Answer]:
         """Answer queries with the same `k`, filter and items to score, none of them cold."""
-        first = queries[0]
+        first, started = queries[0], time.perf_counter()
         allowed = self._allowed(first)
         if allowed is not None and not bool(allowed.any()):
             return [self._answer(query, [], []) for query in queries]
@@ -266,10 +282,20 @@ class Recommender:
                 self.method.collate([self._example(query) for query in queries]), self.device
             )
             k = min(k, self.catalog.num_items)
+            started = self._took("prepare", started)
             ranking = self.method.predict(self.module, batch, k, candidates)
             assert isinstance(ranking, Ranking), "checked when the bundle was loaded"
             lists, scores = ranking.item_index.tolist(), ranking.score.tolist()
-        return [self._answer(*row) for row in zip(queries, lists, scores, strict=True)]
+        started = self._took("model", started)
+        answers = [self._answer(*row) for row in zip(queries, lists, scores, strict=True)]
+        self._took("name", started)
+        return answers
+
+    def _took(self, stage: str, started: float) -> float:
+        """Count the seconds of a stage and return the time now."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - started
+        return now
 
     def _cold(self, query: Query) -> Answer:
         """Answer with the most popular items, scored by their training events."""

@@ -12,13 +12,14 @@ from starlette.responses import Response
 
 from itemese.config import nearest
 from itemese.serving.messages import BatchRequest, EventsRequest, RecommendRequest, ScoreRequest
-from itemese.serving.query import QueryError
+from itemese.serving.query import QueryError, Unavailable
 
 _CODES = {
     400: "invalid_request",
     401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
+    408: "timeout",
     413: "too_large",
     422: "invalid_request",
     500: "internal",
@@ -31,10 +32,6 @@ _REQUESTS: dict[str, type[BaseModel]] = {
     "/v1/events": EventsRequest,
     "/v1/recommend/batch": BatchRequest,
 }
-
-
-class Busy(Exception):  # noqa: N818  (a state of the service, not a fault of the program)
-    """The replica holds as many requests as it may."""
 
 
 def code_of(status: int) -> str:
@@ -90,10 +87,9 @@ def add_handlers(app: FastAPI) -> None:
     async def query(request: Request, error: QueryError) -> Response:
         return fail(request, 422, str(error), field=error.field)
 
-    @app.exception_handler(Busy)
-    async def busy(request: Request, _: Busy) -> Response:
-        message = "`requests` must not outrun the service; got too many. Try again in a second."
-        return fail(request, 503, message, headers={"Retry-After": "1"})
+    @app.exception_handler(Unavailable)
+    async def unavailable(request: Request, error: Unavailable) -> Response:
+        return fail(request, 503, str(error), headers={"Retry-After": "1"})
 
 
 def sentence(fault: Mapping[str, Any], path: str) -> tuple[str, str]:

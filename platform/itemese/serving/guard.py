@@ -1,5 +1,6 @@
 """What every request passes before and after the application: id, token, size, counting."""
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -7,10 +8,11 @@ import re
 import time
 import uuid
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from itemese.serving.config import ServingConfig
 from itemese.serving.failures import failure
+from itemese.serving.metrics import Metrics
 from itemese.serving.pages import PAGES
 
 _LOG = logging.getLogger(__name__)
@@ -29,37 +31,6 @@ PATHS = OPEN_PATHS | {
 }
 USERS_PATH = "/v1/users/"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-class Metrics:
-    """Counters of one replica, in a registry of their own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "itemese_requests", "Requests answered.", ["path", "status"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "itemese_request_seconds",
-            "Time in the service.",
-            ["path"],
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self.answers = Histogram(
-            "itemese_answer_seconds",
-            "Time until a model's answer was ready.",
-            ["model"],
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self.cold_starts = Counter(
-            "itemese_cold_starts", "Answers without a known item.", registry=self.registry
-        )
-        self.unknown_items = Counter(
-            "itemese_unknown_items", "Unknown items in requests.", registry=self.registry
-        )
 
 
 class Guard:
@@ -67,16 +38,17 @@ class Guard:
 
     It gives each request an id (the ``X-Request-ID`` that the client or Serve sent, if that is
     well-formed; Serve repeats it in the header of the answer), checks the
-    bearer token in constant time, reads at most `max_body_bytes` of the body, turns what nobody
-    expected into a 500 without its text, and counts. Without a token only this machine is heard.
+    bearer token in constant time, reads the body if it is short and comes quickly, turns what
+    nobody expected into a 500 without its text, and counts. Without a token only this machine is
+    heard.
     """
 
     def __init__(
-        self, app: ASGIApp, *, token: str | None, max_body_bytes: int, metrics: Metrics
+        self, app: ASGIApp, *, token: str | None, settings: ServingConfig, metrics: Metrics
     ) -> None:
         self.app = app
         self.token = token
-        self.max_body_bytes = max_body_bytes
+        self.settings = settings
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,9 +98,20 @@ class Guard:
             refusal = failure(401, message, request_id, headers={"WWW-Authenticate": "Bearer"})
             await refusal(scope, receive, send)
             return
-        body = await self._body(headers, receive)
+        try:
+            async with asyncio.timeout(self.settings.body_seconds):
+                body = await self._body(headers, receive)
+        except TimeoutError:
+            message = (
+                f"`body` must arrive within {self.settings.body_seconds:g} s; got a part of it. "
+                "Send it faster, or less at once."
+            )
+            cut = failure(408, message, request_id, headers={"Connection": "close"})
+            await cut(scope, receive, send)
+            return
         if body is None:
-            message = f"`body` must have at most {self.max_body_bytes} bytes. Send less at once."
+            most = self.settings.max_body_bytes
+            message = f"`body` must have at most {most} bytes. Send less at once."
             await failure(413, message, request_id)(scope, receive, send)
             return
         replayed = False
@@ -154,13 +137,13 @@ class Guard:
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes | None:
         """Return the body, or None as soon as it is known to be too large."""
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.max_body_bytes:
+        if length.isdigit() and int(length) > self.settings.max_body_bytes:
             return None
         body = bytearray()
         while True:
             message = await receive()
             body += message.get("body", b"")
-            if len(body) > self.max_body_bytes:
+            if len(body) > self.settings.max_body_bytes:
                 return None
             if not message.get("more_body", False):
                 return bytes(body)

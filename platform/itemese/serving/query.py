@@ -23,6 +23,29 @@ class QueryError(DataError):
         return parts[1] if len(parts) > 2 else ""
 
 
+class Unavailable(Exception):  # noqa: N818  (a state of the service, not a fault of the program)
+    """The service cannot answer now; the same request may succeed later."""
+
+
+class Busy(Unavailable):
+    """The replica holds as many requests as it may."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "`requests` must not outrun the service; got too many. Try again in a second."
+        )
+
+
+class Late(Unavailable):
+    """A request waited longer than it may, and was given up before a model began with it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"`requests` must not outrun the service; got one that waited longer than {seconds:g} "
+            "s. Try again in a second."
+        )
+
+
 @dataclass(frozen=True)
 class Related:
     """An item whose semantic ID begins like another's.

@@ -3,25 +3,28 @@
 A Serve config file names `build` as ``import_path`` and gives it `ServeArgs` as ``args``.
 """
 
-import asyncio
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
 from itemese.serving.app import create_app
+from itemese.serving.batcher import Batcher
 from itemese.serving.config import ServeArgs
 from itemese.serving.engine import Recommender
-from itemese.serving.failures import Busy
+from itemese.serving.metrics import Metrics
 from itemese.serving.query import Answer, Query
 from itemese.serving.users import SqliteUsers
 from itemese.serving.versions import Versions
 
 TOKEN_VARIABLE = "ITEMESE_TOKEN"
-_SPARE_REQUESTS = 16
+_SPARE_REQUESTS = 256
+"""Requests that a full replica takes in to refuse them at once; Serve would let them wait."""
 
 
 class Replica:
@@ -38,14 +41,14 @@ class Replica:
         self._versions = Versions(args.bundle, self._load)
         # One thread computes, so that the event loop stays free to refuse and to tell its health.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._waiting = 0
-        self._batch.set_max_batch_size(args.max_batch_size)
-        self._batch.set_batch_wait_timeout_s(args.batch_wait_seconds)
+        self._metrics = Metrics(_replica_name())
+        self._metrics.tell_models(self._names)
+        self._batcher = Batcher(self._answers, self._worker, args, self._metrics)
         self._versions.follow(args.registry_seconds)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve calls this in the replica, after the constructor."""
-        return create_app(self, self._args, self._args.token, self._users)
+        return create_app(self, self._args, self._args.token, self._users, self._metrics)
 
     def ready(self) -> bool:
         """Return True: a replica is reachable only after its constructor."""
@@ -69,26 +72,20 @@ class Replica:
         Args:
             query: The question.
             key: Requests of one key get one version's answers while a canary is tried out.
+
+        Raises:
+            QueryError: The query cannot be answered.
+            Unavailable: Too many requests wait, or this one did too long.
         """
         engine = self._versions.now.engine(key, query.version)
         engine.check(query)  # a bad query must not spoil its batch
-        if self._waiting >= self._args.max_waiting:
-            raise Busy
-        self._waiting += 1
-        try:
-            answer: Answer = await self._batch((engine, query))
-        finally:
-            self._waiting -= 1
-        return answer
+        return await self._batcher.ask((engine, query))
 
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.001)  # type: ignore[untyped-decorator]
-    async def _batch(self, asked: list[tuple[Recommender, Query]]) -> list[Answer]:
-        """Answer what came together by as few passes through the models as possible."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._answers, asked)
+    def _answers(self, asked: Sequence[tuple[Recommender, Query]]) -> list[Answer]:
+        """Answer by as few passes through the models as possible.
 
-    def _answers(self, asked: list[tuple[Recommender, Query]]) -> list[Answer]:
-        """Answer, after emptying the caches if any replica has erased a user since."""
+        Before that the caches are emptied if any replica has erased a user since.
+        """
         erasures = self._users.num_erasures() if self._users else 0
         if erasures != self._erasures:
             self._forget()
@@ -97,8 +94,18 @@ class Replica:
         for engine in {id(engine): engine for engine, _ in asked}.values():
             places = [place for place, (asker, _) in enumerate(asked) if asker is engine]
             found = engine.answers([asked[place][1] for place in places])
+            for stage, seconds in engine.seconds.items():
+                self._metrics.stages.labels(stage).observe(seconds)
+            for kept, number in engine.prompts_since().items():
+                self._metrics.prompts.labels(kept).inc(number)
             answers.update(zip(places, found, strict=True))
         return [answers[place] for place in range(len(asked))]
+
+    def _names(self) -> dict[str, str]:
+        """Return the name of each model that answers now, by its role."""
+        now = self._versions.now
+        names = {"champion": now.champion.name}
+        return names if now.canary is None else {**names, "canary": now.canary.name}
 
     def forget(self) -> None:
         """Empty what was kept of earlier requests, after those that are being answered."""
@@ -112,6 +119,14 @@ class Replica:
         args = self._args
         cache = args.prompt_cache_mb << 20
         return Recommender.load(uri, prompt_cache_bytes=cache, history_step=args.history_step)
+
+
+def _replica_name() -> str:
+    """Return what tells this replica from its siblings; empty outside Serve."""
+    try:
+        return str(serve.get_replica_context().replica_id.unique_id)
+    except RayServeException:
+        return ""
 
 
 def build(args: ServeArgs) -> serve.Application:

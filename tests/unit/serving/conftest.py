@@ -14,8 +14,9 @@ from itemese.artifacts import Folder
 from itemese.bundle import write_bundle
 from itemese.schema import Catalog
 from itemese.serving.app import create_app
-from itemese.serving.config import ServingConfig
+from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.engine import Recommender
+from itemese.serving.replica import Replica
 from itemese.serving.users import SqliteUsers
 
 MARKUP = "<script>alert('a')</script> & | \u00e9"
@@ -117,9 +118,9 @@ def direct():
 def world(bundle_of, tmp_path):
     users = SqliteUsers(tmp_path / "users.sqlite")
     service = Direct(Recommender.load(bundle_of()))
-    limits = ServingConfig(max_body_bytes=20_000, max_history=50)
 
-    def client(token=None, address=("127.0.0.1", 5), keep=True):
+    def client(token=None, address=("127.0.0.1", 5), keep=True, **more):
+        limits = ServingConfig(max_body_bytes=20_000, max_history=50, **more)
         app = create_app(service, limits, token, users if keep else None)
         return TestClient(app, client=address, raise_server_exceptions=False)
 
@@ -130,3 +131,19 @@ def world(bundle_of, tmp_path):
 @pytest.fixture
 def client(world):
     return world.client()
+
+
+@pytest.fixture
+def live(bundle_of, tmp_path):
+    """A client of a whole replica in this process: queue, engine, users and HTTP."""
+    args = ServeArgs(
+        bundle=bundle_of(),
+        users=str(tmp_path / "live.sqlite"),
+        max_body_bytes=20_000,
+        max_history=50,
+    )
+    replica = Replica(args)
+    with TestClient(
+        replica.__serve_build_asgi_app__(), client=("127.0.0.1", 5), raise_server_exceptions=False
+    ) as client:
+        yield client

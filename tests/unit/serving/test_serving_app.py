@@ -1,13 +1,15 @@
 """The HTTP application in this process, without Ray: answers, refusals, nonsense."""
 
+import asyncio
 import json
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from itemese.serving.failures import Busy
 from itemese.serving.guard import is_loopback
+from itemese.serving.query import Busy, Late
 
 TOKEN = "a-long-secret-t\u00f6ken"
 
@@ -149,11 +151,68 @@ def test_the_unexpected_is_told_without_its_text(client, world, fault):
     assert answer.json()["error"]["code"] == "internal"
 
 
-def test_too_many_at_once(client, world, fault):
-    world.service.fault = Busy()
-    answer = client.post("/v1/recommend", json={"history": []})
-    fault(answer, 503)
-    assert answer.headers["retry-after"] == "1"
+@pytest.mark.parametrize(("refusal", "says"), [(Busy(), "too many"), (Late(2.5), "2.5 s")])
+def test_no_room_and_no_time(client, world, fault, refusal, says):
+    world.service.fault = refusal
+    for path, body in (
+        ("/v1/recommend", {"history": []}),
+        ("/v1/score", {"history": [], "item_ids": ["a"]}),
+        ("/v1/recommend/batch", {"requests": [{"history": []}] * 3}),
+    ):
+        answer = client.post(path, json=body)
+        assert says in fault(answer, 503)
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["error"]["code"] == "unavailable"
+
+
+def test_a_batch_with_room_for_some_answers_those(client, world):
+    answer_once = world.service.answer
+    asked = []
+
+    async def answer(query, key):
+        asked.append(query)
+        if len(asked) == 2:
+            raise Busy
+        return await answer_once(query, key)
+
+    world.service.answer = answer
+    told = client.post("/v1/recommend/batch", json={"requests": [{"history": ["a"]}] * 3})
+    assert told.status_code == 200
+    assert [("error" in one) for one in told.json()["answers"]] == [False, True, False]
+    assert told.json()["answers"][1]["error"]["code"] == "unavailable"
+
+
+def test_a_body_that_does_not_end_is_cut_off(world):
+    """Slowloris: the first bytes come and the others never do."""
+    sent = []
+
+    async def main():
+        first = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+        async def receive():
+            for message in first:
+                return message
+            await asyncio.sleep(60)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/recommend",
+            "headers": [],
+            "query_string": b"",
+            "client": ("127.0.0.1", 5),
+        }
+        await world.client(body_seconds=0.05).app(scope, receive, send)
+
+    started = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - started < 10
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["error"]["code"] == "timeout"
 
 
 def test_ready_and_alive(client, world, fault):

@@ -24,6 +24,7 @@ from itemese.serving.query import Query
 NUM_ITEMS = 12
 SMALL = {
     "sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
+    "din": {"dim": 8},
     "semantic_id_lm": {"beam_width": NUM_ITEMS},
     "dense_tokenizer": {
         "max_text_tokens": 8,

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-long-secret-token"
 
@@ -105,14 +107,22 @@ def test_users_need_a_store_and_one_source_of_history(client, world, fault):
         assert "keeps no histories" in fault(answer, 422, "user_id")
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are(client):
-    client.post("/v1/recommend", json={"history": ["zz"]})
-    told = client.get("/metrics").text
+def test_the_dashboard_asks_for_metrics_that_there_are(live):
+    live.post("/v1/recommend", json={"history": ["zz"]})
+    told = live.get("/metrics").text
     dashboard = json.loads((ROOT / "serve_configs" / "grafana_dashboard.json").read_text())
     asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
     names = {name for expr in asked for name in re.findall(r"itemese_\w+", expr)}
-    assert len(names) > 4
-    assert all(f"\n{name}" in told for name in names), names
+    assert len(names) > 12
+    assert all(re.search(rf"^{name}[{{ ]", told, re.MULTILINE) for name in names), names
     labels = {label for expr in asked for label in re.findall(r"by \(([^)]*)\)", expr)}
-    for label in {part.strip() for group in labels for part in group.split(",")}:
+    labels = {part.strip() for group in labels for part in group.split(",")}
+    labels |= {label for expr in asked for label in re.findall(r"(\w+)=~?\"", expr)}
+    for label in labels - {"replica"}:  # which Serve names
         assert f'{label}="' in told
+    families = {family.name for family in text_string_to_metric_families(told)}
+    shown = " ".join(asked)
+    hidden = {name for name in families if not name.endswith("_created") and name not in shown}
+    assert not hidden, "it shows all of them"
+    places = {(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]}
+    assert len(places) == len({p["id"] for p in dashboard["panels"]}) == len(dashboard["panels"])

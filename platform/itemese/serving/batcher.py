@@ -1,0 +1,130 @@
+"""Questions that arrive together are answered together; too many, or too old, are refused.
+
+Serve has a batching of its own, but neither its queue nor the age of what waits there can be seen,
+and it needs a cluster.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from itemese.serving.config import ServingConfig
+from itemese.serving.metrics import Metrics
+from itemese.serving.query import Busy, Late
+
+Question = TypeVar("Question")
+Reply = TypeVar("Reply")
+
+
+@dataclass(eq=False)
+class _Place(Generic[Question, Reply]):
+    """One question in the queue.
+
+    Attributes:
+        question: As asked.
+        reply: Its future.
+        arrived: When, seconds of the monotonic clock.
+        deadline: Refuses the question unless it is cancelled before.
+    """
+
+    question: Question
+    reply: "asyncio.Future[Reply]"
+    arrived: float
+    deadline: asyncio.TimerHandle
+
+
+class Batcher(Generic[Question, Reply]):
+    """A bounded queue before one thread; for one event loop."""
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Question]], Sequence[Reply]],
+        worker: Executor,
+        settings: ServingConfig,
+        metrics: Metrics,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            work: Answers questions in their order; runs in `worker`, one batch at a time.
+            worker: Of one thread, so that the event loop stays free to refuse.
+            settings: Size and wait of a batch, length of the queue, deadline.
+            metrics: What happens is counted there.
+        """
+        self._work = work
+        self._worker = worker
+        self._settings = settings
+        self._metrics = metrics
+        self._queue: deque[_Place[Question, Reply]] = deque()
+        self._inside = 0
+        self._running: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Question) -> Reply:
+        """Return the reply.
+
+        Raises:
+            Busy: As many questions as may be are inside already.
+            Late: It waited longer than the deadline, and was not begun.
+        """
+        if self._inside >= self._settings.max_waiting:
+            self._metrics.refused.labels("busy").inc()
+            raise Busy
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Reply] = loop.create_future()
+        deadline = loop.call_later(self._settings.deadline_seconds, self._refuse, reply)
+        self._queue.append(_Place(question, reply, time.monotonic(), deadline))
+        self._inside += 1
+        self._metrics.waiting.set(self._inside)
+        if self._running is None or self._running.done():
+            self._running = loop.create_task(self._run())
+        try:
+            return await reply
+        finally:
+            deadline.cancel()
+            self._inside -= 1
+            self._metrics.waiting.set(self._inside)
+
+    def _refuse(self, reply: "asyncio.Future[Reply]") -> None:
+        """Give up on a question that still waits; the queue then passes over it."""
+        if not reply.done():
+            self._metrics.refused.labels("late").inc()
+            reply.set_exception(Late(self._settings.deadline_seconds))
+
+    async def _run(self) -> None:
+        """Answer until nothing waits."""
+        loop = asyncio.get_running_loop()
+        while self._queue:
+            company = self._queue[0].arrived + self._settings.batch_wait_seconds - time.monotonic()
+            if company > 0 and len(self._queue) < self._settings.max_batch_size:
+                await asyncio.sleep(company)
+            batch = self._next()
+            if not batch:
+                continue
+            questions = [place.question for place in batch]
+            try:
+                replies = await loop.run_in_executor(self._worker, self._work, questions)
+                for place, reply in zip(batch, replies, strict=True):
+                    if not place.reply.done():  # whoever asked may be gone
+                        place.reply.set_result(reply)
+            except Exception as error:  # noqa: BLE001  (each of them must hear of it)
+                for place in batch:
+                    if not place.reply.done():
+                        place.reply.set_exception(error)
+
+    def _next(self) -> list[_Place[Question, Reply]]:
+        """Take the oldest questions that somebody still waits for."""
+        batch: list[_Place[Question, Reply]] = []
+        now = time.monotonic()
+        while self._queue and len(batch) < self._settings.max_batch_size:
+            place = self._queue.popleft()
+            if not place.reply.done():
+                place.deadline.cancel()
+                self._metrics.stages.labels("queue").observe(now - place.arrived)
+                batch.append(place)
+        if batch:
+            self._metrics.batches.observe(len(batch))
+        return batch

@@ -1,0 +1,148 @@
+"""The queue before the model: batches, refusals for lack of room or time, what it counts."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from itemese.serving.batcher import Batcher
+from itemese.serving.config import ServeArgs, ServingConfig
+from itemese.serving.metrics import Metrics
+from itemese.serving.query import Busy, Late, Query
+from itemese.serving.replica import Replica
+
+
+class Model:
+    """Doubles numbers; while `open` is cleared it is busy."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.open.set()
+        self.batches = []
+
+    def __call__(self, numbers):
+        self.batches.append(list(numbers))
+        assert self.open.wait(10)
+        if -1 in numbers:
+            raise RuntimeError("broken")
+        return [2 * number for number in numbers]
+
+
+@pytest.fixture
+def model():
+    return Model()
+
+
+def run(model, scenario, **settings):
+    metrics = Metrics()
+
+    async def main():
+        with ThreadPoolExecutor(1) as worker:
+            await scenario(Batcher(model, worker, ServingConfig(**settings), metrics))
+
+    asyncio.run(main())
+    return metrics.text().decode()
+
+
+def test_what_comes_together_is_answered_together(model):
+    async def scenario(batcher):
+        assert await asyncio.gather(*map(batcher.ask, range(7))) == [0, 2, 4, 6, 8, 10, 12]
+
+    text = run(model, scenario, max_batch_size=4, batch_wait_seconds=0.01)
+    assert model.batches == [[0, 1, 2, 3], [4, 5, 6]]
+    assert "itemese_batch_size_sum 7.0" in text
+    assert "itemese_batch_size_count 2.0" in text
+    assert 'itemese_stage_seconds_count{stage="queue"} 7.0' in text
+    assert "itemese_waiting 0.0" in text
+
+
+def test_a_full_queue_refuses_at_once_and_recovers(model):
+    model.open.clear()
+
+    async def scenario(batcher):
+        inside = [asyncio.ensure_future(batcher.ask(n)) for n in range(3)]
+        await asyncio.sleep(0.05)
+        started = time.perf_counter()
+        with pytest.raises(Busy):
+            await batcher.ask(3)
+        assert time.perf_counter() - started < 0.05
+        model.open.set()
+        assert await asyncio.gather(*inside) == [0, 2, 4]
+        assert await batcher.ask(3) == 6
+
+    text = run(model, scenario, max_waiting=3)
+    assert 'itemese_refused_total{reason="busy"} 1.0' in text
+
+
+def test_who_waited_too_long_costs_the_model_nothing(model):
+    model.open.clear()
+
+    async def scenario(batcher):
+        begun = asyncio.ensure_future(batcher.ask(1))
+        await asyncio.sleep(0.05)
+        started = time.perf_counter()
+        with pytest.raises(Late, match=r"longer than 0\.2 s"):
+            await batcher.ask(2)
+        assert 0.15 < time.perf_counter() - started < 5, "refused while the model is busy"
+        model.open.set()
+        assert await begun == 2, "what was begun is finished"
+        assert await batcher.ask(3) == 6
+
+    text = run(model, scenario, deadline_seconds=0.2)
+    assert model.batches == [[1], [3]]
+    assert 'itemese_refused_total{reason="late"} 1.0' in text
+
+
+def test_whoever_hangs_up_costs_the_model_nothing(model):
+    model.open.clear()
+
+    async def scenario(batcher):
+        begun = asyncio.ensure_future(batcher.ask(1))
+        await asyncio.sleep(0.05)
+        gone = asyncio.ensure_future(batcher.ask(2))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        begun.cancel()
+        await asyncio.sleep(0.05)
+        model.open.set()
+        assert await batcher.ask(3) == 6
+
+    text = run(model, scenario)
+    assert model.batches == [[1], [3]]
+    assert "itemese_waiting 0.0" in text
+
+
+def test_a_failure_reaches_everyone_in_the_batch_and_nobody_else(model):
+    async def scenario(batcher):
+        asked = asyncio.gather(*map(batcher.ask, [-1, 1]), return_exceptions=True)
+        assert [str(found) for found in await asked] == ["broken", "broken"]
+        assert await batcher.ask(2) == 4
+
+    run(model, scenario, batch_wait_seconds=0.01)
+
+
+def test_a_replica_counts_its_stages(bundle_of):
+    async def main():
+        replica = Replica(ServeArgs(bundle=bundle_of(), batch_wait_seconds=0.01))
+        asked = [replica.answer(Query(("a",), k=2), "u") for _ in range(4)]
+        return replica, await asyncio.gather(*asked)
+
+    replica, answers = asyncio.run(main())
+    assert [[item.item_id for item in answer.items] for answer in answers] == [["e", "d"]] * 4
+    text = replica._metrics.text().decode()
+    for stage in ("prepare", "model", "name"):
+        assert f'itemese_stage_seconds_count{{stage="{stage}"}} 1.0' in text
+    name = replica.describe()["model"]
+    assert f'itemese_model_info{{model="{name}",role="champion"}} 1.0' in text
+
+
+def test_samples_bear_the_replica_that_counted():
+    metrics = Metrics("r-7")
+    metrics.cold_starts.inc()
+    metrics.requests.labels("/", "200").inc()
+    lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
+    assert len(lines) > 20
+    assert all('replica="r-7"' in line for line in lines)
+    assert 'itemese_requests_total{path="/",replica="r-7",status="200"} 1.0' in lines
