@@ -83,10 +83,14 @@ class Folder:
         return sorted(i.base_name for i in files if i.base_name.endswith(suffix))
 
     def exists(self, name: str) -> bool:
-        """Return whether the file `name` is directly inside."""
+        """Return whether the file `name` is directly inside.
+
+        Raises:
+            ArtifactError: The storage does not say.
+        """
         filesystem, path = self.filesystem()
-        info = filesystem.get_file_info(f"{path}/{name}")
-        return bool(info.type == pafs.FileType.File)
+        with _clear_errors(f"{self.uri}/{name}", "reached"):
+            return bool(filesystem.get_file_info(f"{path}/{name}").type == pafs.FileType.File)
 
     def delete(self) -> None:
         """Remove the folder with everything in it; a missing one is no error."""
@@ -181,11 +185,11 @@ class _clear_errors:  # noqa: N801  (reads as a verb at its uses)
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """Translate OSError and Arrow's errors; let all others pass."""
         if isinstance(error, OSError | pa.ArrowException) and not isinstance(error, ItemeseError):
-            remedy = (
-                "Free space or choose another --storage."
-                if self.verb != "read"
-                else ("Check that it exists; a stage is rebuilt by running `prepare` again.")
-            )
+            remedies = {
+                "read": "Check that it exists; a stage is rebuilt by running `prepare` again.",
+                "reached": "Check the address of --storage and the right to use it.",
+            }
+            remedy = remedies.get(self.verb, "Free space or choose another --storage.")
             message = f"`{self.place}` could not be {self.verb}: {error}. {remedy}"
             raise ArtifactError(message) from None
 

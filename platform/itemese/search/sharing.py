@@ -4,12 +4,14 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
+import ray
 
+from itemese import cluster
 from itemese.artifacts import Artifact, Counts, Folder, Store
 from itemese.config import Config, digest_of
 from itemese.errors import ArtifactError
@@ -21,9 +23,9 @@ POLL_SECONDS = 0.1
 class SharedStore(Store):
     """A store whose stages are built by one trial while others wait, and counted.
 
-    On a local disk (or NFS) a builder claims the stage by a lock on a file. The system releases
-    it when the builder's process ends, however it ends, and the next one waiting builds. An object
-    store has no such lock: two trials may build the same there, and one of them counts.
+    On a local disk (or NFS) a builder claims the stage by a lock on a file, elsewhere by the name
+    of an actor in the Ray cluster. Either is released when the builder's process ends, however it
+    ends, and the next one waiting builds.
 
     Attributes:
         built: Keys of outputs that this store built, each once.
@@ -67,24 +69,68 @@ def stage_key(
 
 @contextmanager
 def claim(folder: Folder, name: str) -> Iterator[None]:
-    """Hold the lock file `name` inside; wait while another process holds it.
-
-    Where the filesystem is not local, nothing is held.
-    """
-    filesystem, path = folder.filesystem()
-    if not isinstance(filesystem, pafs.LocalFileSystem):
-        yield
-        return
-    folder.create()
-    with open_lock(Path(path) / name) as descriptor:
-        while not take(descriptor):
+    """Hold the lock `name` of a folder inside; wait while another process holds it."""
+    with locks_of(folder) as lock:
+        while not lock(name):
             time.sleep(POLL_SECONDS)
         yield
 
 
 @contextmanager
-def open_lock(file: Path) -> Iterator[int]:
-    """Open a lock file; closing it releases whatever lock is on it.
+def locks_of(folder: Folder) -> Iterator[Callable[[str], bool]]:
+    """Return what takes a lock of a folder by its name and says whether it is ours.
+
+    What was taken is released at the end of the block, or when this process ends.
+
+    Raises:
+        ArtifactError: The folder cannot be written.
+    """
+    filesystem, path = folder.filesystem()
+    local = isinstance(filesystem, pafs.LocalFileSystem)
+    if local:
+        folder.create()
+    with ExitStack() as held:
+
+        def lock(name: str) -> bool:
+            trial = ExitStack()
+            chosen = _file(Path(path) / name) if local else _named_actor(f"{folder.uri}/{name}")
+            if trial.enter_context(chosen):
+                held.enter_context(trial)
+                return True
+            trial.close()
+            return False
+
+        yield lock
+
+
+@contextmanager
+def _named_actor(name: str) -> Iterator[bool]:
+    """Take a name in the cluster, which goes with this process; return whether it was free."""
+    cluster.connect()
+    place = {"name": f"lock-{digest_of(name)}", "namespace": "itemese", "num_cpus": 0}
+    try:
+        holder = ray.remote(_Holder).options(**place).remote()
+    except ValueError:
+        yield False
+        return
+    try:
+        ray.get(holder.ready.remote())
+        yield True
+    finally:
+        ray.kill(holder)
+
+
+class _Holder:
+    """The actor whose name is the lock."""
+
+    def ready(self) -> bool:
+        """Answer once it is there."""
+        return True
+
+
+@contextmanager
+def _file(file: Path) -> Iterator[bool]:
+    """Lock a file for as long as it is open; return whether nobody else has.
 
     Raises:
         ArtifactError: It cannot be written.
@@ -95,15 +141,11 @@ def open_lock(file: Path) -> Iterator[int]:
         message = f"`{file}` could not be written: {error}. Choose another --storage."
         raise ArtifactError(message) from None
     try:
-        yield descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(descriptor)
-
-
-def take(descriptor: int) -> bool:
-    """Lock an open file if nobody else has; return whether it is ours."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

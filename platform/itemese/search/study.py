@@ -9,16 +9,14 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
 import ray
 from ray import tune
 
 from itemese import cluster, pipeline
 from itemese.artifacts import Folder, Store
-from itemese.config import digest_of, flat_paths
+from itemese.config import flat_paths
 from itemese.errors import ConfigError, TrainingError
 from itemese.experiment import Experiment
 from itemese.search.outcome import Saved, StudyResult, ranked, tell
@@ -35,7 +33,7 @@ from itemese.search.sampling import (
     open_study,
     shown,
 )
-from itemese.search.sharing import SharedStore, open_lock, take
+from itemese.search.sharing import SharedStore, locks_of
 from itemese.search.space import Space
 from itemese.search.trial import make_trainable
 from itemese.search.winner import Winner, crown
@@ -228,13 +226,9 @@ def only_driver(home: Folder) -> Iterator[None]:
         ConfigError: Another one is at work.
         ArtifactError: The folder cannot be written.
     """
-    filesystem, path = home.create().filesystem()
-    if not isinstance(filesystem, pafs.LocalFileSystem):
-        with _only_in_cluster(home):
-            yield
-        return
-    with open_lock(Path(path) / "driver.lock") as descriptor:
-        if not take(descriptor):
+    home.create()
+    with locks_of(home) as lock:
+        if not lock("driver.lock"):
             raise ConfigError(_BUSY.format(home.uri))
         yield
 
@@ -243,30 +237,6 @@ _BUSY = (
     "`name` must be a study that no other driver is running; got one that is, at {}. Wait for it, "
     "stop it, or choose another --name."
 )
-
-
-@contextmanager
-def _only_in_cluster(home: Folder) -> Iterator[None]:
-    """Do the same where there are no file locks: one named actor a study, gone with its driver."""
-    cluster.connect()
-    place = {"name": f"study-{digest_of(home.uri)}", "namespace": "itemese"}
-    try:
-        holder = ray.remote(num_cpus=0)(_Holder).options(**place).remote()
-        ray.get(holder.ready.remote())
-    except ValueError:
-        raise ConfigError(_BUSY.format(home.uri)) from None
-    try:
-        yield
-    finally:
-        ray.kill(holder)
-
-
-class _Holder:
-    """The actor whose name is the lock."""
-
-    def ready(self) -> bool:
-        """Answer once it is there."""
-        return True
 
 
 def _home(store: Store, name: str) -> Folder:

@@ -16,7 +16,7 @@ from itemese.errors import TrainingError
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import pareto_front, ranked, rule
 from itemese.search.records import Ending, Records, Trial, one_sentence
-from itemese.search.sharing import SharedStore, stage_key
+from itemese.search.sharing import SharedStore, locks_of, stage_key
 from itemese.search.trial import Judge
 
 
@@ -163,6 +163,20 @@ def test_a_builder_that_dies_releases_its_claim(tmp_path: Path) -> None:
             assert not waiting.done()
             builder.kill()
             assert not waiting.result(timeout=30).reused
+
+
+def test_waiting_for_a_claim_opens_no_more_files(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    opened = Path("/proc/self/fd")
+    if not opened.exists():
+        pytest.skip("this system does not list open files")
+    with locks_of(folder) as mine, locks_of(folder) as theirs:
+        assert mine("stage.lock")
+        before = len(list(opened.iterdir()))
+        assert not any(theirs("stage.lock") for _ in range(20))
+        assert len(list(opened.iterdir())) == before
+    with locks_of(folder) as mine:
+        assert mine("stage.lock")
 
 
 def test_a_key_is_the_one_that_the_store_gives(tmp_path: Path) -> None:
