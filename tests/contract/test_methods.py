@@ -26,6 +26,7 @@ SMALL = {
     "sasrec": {"dim": 16, "dropout": 0.0},
     "gru4rec": {"dim": 16, "hidden_dim": 32, "dropout": 0.0},
     "caser": {"dim": 16, "num_horizontal": 8, "dropout": 0.0},
+    "din": {"dim": 16, "dropout": 0.0, "num_negatives": 20, "targets_per_history": 0},
     "semantic_id_lm": {
         "dropout": 0.0,
         "beam_width": 30,
@@ -280,7 +281,7 @@ def test_loss_terms_are_the_declared_weights_and_reach_every_parameter(name: str
     assert not without
 
 
-BATCHED = {"rsllm", "dense_tokenizer", "store"}
+BATCHED = {"rsllm", "dense_tokenizer", "store", "din"}
 """Methods whose loss at a row depends on the batch's other rows and on what is drawn for it."""
 
 

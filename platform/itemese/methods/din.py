@@ -1,0 +1,108 @@
+"""DIN: each item that might come next looks back at the history with its own attention.
+
+Source: G. Zhou et al., "Deep Interest Network for Click-Through Rate Prediction",
+    arXiv 1706.06978v4.
+Code: zhougr1993/DeepInterestNetwork (TensorFlow).
+Follows: section 4.3 (a local activation unit weighs each past item for the candidate; the weights
+    are not normalised, so a strong interest stays strong), section 5.2 (Dice).
+Differs: it is trained to tell the next item from sampled ones, as item-vector source of EAGER and
+    EAGER-LLM, whose released code does so with uniform negatives; the paper's clicks with features
+    of their own are no task here yet. Attention also sees how long ago an item was; its unit reads
+    event, candidate and their product. The last network reads interest, candidate and their
+    product. No mini-batch aware regularisation: weight decay stands in for it.
+Shapes: B batch, T history length, M prediction tasks, S negatives, D item vector size, I items.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
+from itemese.models.code_seq2seq import next_item_tasks
+from itemese.models.histories import pad_histories
+from itemese.models.target_attention import Activation, TargetAttention
+from itemese.ranking import Candidates, Ranking
+from itemese.schema import Example
+
+
+class DinLossWeights(LossWeights):
+    """DIN has one term."""
+
+    next_item: float = Field(default=1.0, ge=0)
+
+
+class DinConfig(MethodConfig):
+    """Settings.
+
+    Attributes:
+        max_history: 19 past items in EAGER's code.
+        dim: Item vector size D.
+        attention_dim: Units of the attention's hidden layer.
+        hidden_dims: Widths of the last network's hidden layers, at least one.
+        activation: ``dice`` or ``prelu``.
+        dropout: Of the history's item vectors.
+        num_negatives: S, items drawn evenly from the catalogue for a whole batch.
+        targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    name: Literal["din"] = "din"
+    max_history: int = Field(default=20, ge=1, le=100_000)
+    dim: int = Field(default=64, ge=1)
+    attention_dim: int = Field(default=36, ge=1)
+    hidden_dims: tuple[int, ...] = Field(default=(80, 40), min_length=1)
+    activation: Activation = "dice"
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    num_negatives: int = Field(default=60, ge=1)
+    targets_per_history: int = Field(default=4, ge=0)
+    loss_weights: DinLossWeights = DinLossWeights()
+
+
+class Din(Method):
+    """See the module docstring.
+
+    It has no state of a history apart from an item, so it does not encode: it can be the
+    `recommender` of the embeddings, whose vectors are its item table, and of no method.
+    """
+
+    Config = DinConfig
+    config: DinConfig
+    embeds: ClassVar[bool] = True
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return a fresh network over the catalogue."""
+        config = self.config
+        return TargetAttention(
+            inputs.catalog.num_items,
+            dim=config.dim,
+            attention_dim=config.attention_dim,
+            hidden_dims=config.hidden_dims,
+            max_history=config.max_history,
+            activation=config.activation,
+            dropout=config.dropout,
+        )
+
+    def item_vectors(self, module: nn.Module) -> Tensor:
+        """Return the item table ``[I, D]``."""
+        assert isinstance(module, TargetAttention)
+        return module.item_vectors.weight.detach()[:-1]
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(examples)
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return ``next_item``: cross-entropy of each target against the sampled items."""
+        most = self.config.targets_per_history
+        window, target, _ = next_item_tasks(batch["item_index"], most)
+        scores = module(window, target, self.config.num_negatives)
+        return {"next_item": F.cross_entropy(scores.float(), torch.zeros_like(target))}
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank the catalogue, every item with its own attention to the history."""
+        assert isinstance(module, TargetAttention)
+        return Ranking.from_scores(module.score_all(batch["item_index"]), k, candidates)

@@ -1,0 +1,144 @@
+"""Target attention: a history is weighed anew for each item that might follow it.
+
+Shapes: M histories, T events, N real events of all histories, S items offered to all histories, C
+items scored for each, D item vector size, A units of the attention, F features.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Literal["dice", "prelu"]
+
+_NUMBERS_AT_ONCE = 1 << 24
+"""Floats of the largest tensor while the catalogue is scored: 64 MiB."""
+
+
+class Dice(nn.Module):
+    """PReLU whose corner stands where the data are, and is soft.
+
+    Follows: arXiv 1706.06978v4, equation 3; in evaluation the statistics are running ones.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(size))
+        self.norm = nn.BatchNorm1d(size, affine=False, momentum=0.01)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map ``values [..., F]``; in training the statistics are those of all leading places."""
+        if self.training and values.numel() == values.shape[-1]:  # one row has no spread
+            return F.prelu(values, self.slope[:1])
+        gate = torch.sigmoid(self.norm(values.reshape(-1, values.shape[-1])).view_as(values))
+        return values * (gate + (1 - gate) * self.slope)
+
+
+def activation_of(kind: Activation, size: int) -> nn.Module:
+    """Return the activation of ``[..., size]`` features."""
+    return Dice(size) if kind == "dice" else nn.PReLU()
+
+
+class TargetAttention(nn.Module):
+    """An item table, an attention unit, and a network that scores one item for one history.
+
+    Attributes:
+        item_vectors: ``[I + 1, D]``; row I is padding.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        dim: int,
+        attention_dim: int,
+        hidden_dims: Sequence[int],
+        max_history: int,
+        activation: Activation,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.num_items, self.max_history, self.dropout = num_items, max_history, dropout
+        self.item_vectors = nn.Embedding(num_items + 1, dim, padding_idx=num_items)
+        self.ages = nn.Embedding(max_history, dim)
+        for table in (self.item_vectors, self.ages):
+            nn.init.trunc_normal_(table.weight, std=dim**-0.5)
+        with torch.no_grad():
+            self.item_vectors.weight[num_items].zero_()
+        # The first layer over (event, item, event x item), in parts: the concatenation of every
+        # event with every item is never made.
+        self.of_event = nn.Linear(dim, attention_dim)
+        self.of_item = nn.Linear(dim, attention_dim, bias=False)
+        self.of_both = nn.Linear(dim, attention_dim, bias=False)
+        self.bend = activation_of(activation, attention_dim)
+        self.weight = nn.Linear(attention_dim, 1)
+        sizes = [3 * dim, *hidden_dims]
+        self.width = max(attention_dim, *sizes)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), activation_of(activation, after)]
+        self.judge = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+
+    def forward(self, item_index: Tensor, target: Tensor, num_negatives: int) -> Tensor:
+        """Score targets and items drawn evenly from the catalogue.
+
+        Even draws need no log-q correction beyond a constant.
+
+        Args:
+            item_index: ``[M, T]`` int64, right-padded with any negative number.
+            target: ``[M]`` int64.
+            num_negatives: S, drawn for all histories from torch's global generator.
+
+        Returns:
+            ``[M, 1 + S]``, the targets first; -inf where a draw is a row's own target.
+        """
+        drawn = torch.randint(self.num_items, (num_negatives,), device=item_index.device)
+        own = F.pad(drawn[None] == target[:, None], (1, 0))
+        return self.score(item_index, drawn, target).masked_fill(own, float("-inf"))
+
+    def score(self, item_index: Tensor, shared: Tensor, own: Tensor | None = None) -> Tensor:
+        """Score items for histories.
+
+        Args:
+            item_index: ``[M, T]`` int64, right-padded with any negative number.
+            shared: ``[S]`` int64, items scored for every history.
+            own: ``[M]`` int64, one more item for each history; None for no more.
+
+        Returns:
+            ``[M, C] float``: the scores of `own` first if it is given, then of `shared`.
+        """
+        real = item_index >= 0
+        newest = real.sum(dim=1, keepdim=True) - 1
+        age = (newest - torch.arange(item_index.shape[1], device=item_index.device)).clamp(min=0)
+        history = self.item_vectors(item_index.where(real, self.num_items))
+        seen = history + self.ages(age.clamp(max=self.max_history - 1))
+        history = F.dropout(history, self.dropout, self.training)
+        seen = F.dropout(seen, self.dropout, self.training)[real]  # [N, D]
+        owner = real.nonzero()[:, 0]
+        items = self.item_vectors(shared)  # [S, D]
+        each = self.of_both.weight * seen[:, None]  # [N, A, D]
+        hidden = (each @ items.T).transpose(1, 2) + self.of_item(items)  # [N, S, A]
+        if own is not None:
+            mine = self.item_vectors(own)  # [M, D]
+            first = (each @ mine[owner][..., None])[..., 0] + self.of_item(mine)[owner]
+            hidden = torch.cat([first[:, None], hidden], dim=1)
+        weights = self.weight(self.bend(hidden + self.of_event(seen)[:, None]))[..., 0]  # [N, C]
+        spread = weights.new_zeros(*item_index.shape, weights.shape[1])
+        spread = spread.index_put((real,), weights)  # [M, T, C]
+        interest = spread.transpose(1, 2) @ history  # [M, C, D]
+        offered = items.expand(len(item_index), -1, -1)
+        if own is not None:
+            offered = torch.cat([mine[:, None], offered], dim=1)
+        joined = torch.cat([interest, offered, interest * offered], dim=-1)
+        scores: Tensor = self.judge(joined)[..., 0]
+        return scores
+
+    def score_all(self, item_index: Tensor) -> Tensor:
+        """Score the catalogue, ``[M, I]`` for histories ``[M, T]``, some items at a time."""
+        rows = max(len(item_index), int((item_index >= 0).sum()))
+        every = torch.arange(self.num_items, device=item_index.device)
+        pieces = torch.split(every, max(1, _NUMBERS_AT_ONCE // (rows * self.width)))
+        return torch.cat([self.score(item_index, piece) for piece in pieces], dim=1)
