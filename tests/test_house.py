@@ -40,7 +40,16 @@ MAY_IMPORT = {
 }
 """Besides the contracts; a dotted name allows that module only."""
 
-STORY = {"experiment", "pipeline", "results", "selection", "console", "benchmarks", "demo"}
+STORY = {
+    "experiment",
+    "pipeline",
+    "results",
+    "selection",
+    "export",
+    "console",
+    "benchmarks",
+    "demo",
+}
 """Room 10: may import every room but search and serving."""
 
 RAY_IN = {
