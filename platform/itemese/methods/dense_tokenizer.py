@@ -46,7 +46,7 @@ class DenseTokenizerConfig(MethodConfig):
 
     Attributes:
         num_slots: M; an item's vector has M times the model's size.
-        mask: ``cascaded``, ``two_pass``, or ``off`` (the ablation): see `models.text_slots`.
+        mask: ``cascaded``, ``two_pass``, or ``none`` (the ablation): see `models.text_slots`.
         columns: Of the items; absent ones are passed over, but one must exist.
         max_text_tokens: N, the window with its end token; longer texts are cut there.
         texts_per_step: Items whose texts a step reads, drawn evenly from the catalogue.

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from itemese.errors import ConfigError
 from itemese.models.weight_stamp import WeightStamp
 
-SlotMask = Literal["cascaded", "two_pass", "off"]
-"""``two_pass`` reads the slots' last states and nothing else of them, in a pass of its own; ``off``
-lets X' see X, the ablation."""
+SlotMask = Literal["cascaded", "two_pass", "none"]
+"""``two_pass`` reads the slots' last states and nothing else of them, in a pass of its own;
+``none`` lets X' see X, the ablation."""
 
 _ITEMS_AT_ONCE = 256
 
@@ -126,7 +126,7 @@ class TextSlots(nn.Module):
         else:
             slots = self.slots.to(again.dtype).expand(len(texts), -1, -1)
             inputs = torch.cat([self._words(texts), slots, again], dim=1)
-            places, seen = layout.places, layout.mask(again=True, text_again=self.mask == "off")
+            places, seen = layout.places, layout.mask(again=True, text_again=self.mask == "none")
         states = self._read(inputs, seen, places).last_hidden_state
         states = states[:, -texts.shape[1] :]
         real = texts >= 0

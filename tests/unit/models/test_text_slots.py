@@ -60,7 +60,7 @@ def test_with_the_slots_fixed_no_text_reaches_what_is_written_again(architecture
 
 
 def test_without_the_mask_the_text_reaches_it(monkeypatch):
-    module = built("off")
+    module = built("none")
     blind(monkeypatch)
     own, other = again_with_other_text(module, monkeypatch)
     assert (own - other).abs().max() > 1e-3
@@ -106,7 +106,7 @@ def test_a_slot_vector_is_what_the_text_is_written_from(mask, monkeypatch):
     assert (grad.abs().amax(dim=2) > 0).all(), "each slot of each text"
 
 
-@pytest.mark.parametrize("mask", ["cascaded", "two_pass", "off"])
+@pytest.mark.parametrize("mask", ["cascaded", "two_pass", "none"])
 def test_padding_changes_no_vector_and_no_logit(mask):
     module = built(mask)
     together = module.encode(TEXTS)
