@@ -13,8 +13,8 @@ from itemese import __version__
 from itemese.serving.answer_routes import Answerer, Answering, add_answer_routes
 from itemese.serving.config import ServingConfig
 from itemese.serving.failures import add_handlers, failure
-from itemese.serving.guard import Guard
-from itemese.serving.messages import Failed, Found, FoundItem
+from itemese.serving.guard import OPEN_PATHS, Guard
+from itemese.serving.messages import Failed, Found, FoundItem, ItemSearch
 from itemese.serving.metrics import Metrics
 from itemese.serving.pages import add_pages
 from itemese.serving.user_routes import Forgetful, HistoryOf, add_user_routes
@@ -68,13 +68,13 @@ def create_app(
     add_user_routes(app, service, users)
     add_answer_routes(app, Answering(service, HistoryOf(users, settings.max_history), metrics))
 
+    if token:
+        _declare_token(app)
+
     @app.get("/v1/items")
-    async def items(
-        search: Annotated[str, Parameter(min_length=1, max_length=100)],
-        limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
-    ) -> Found:
+    async def items(asked: Annotated[ItemSearch, Parameter()]) -> Found:
         """Find items whose id or title holds a text, in capitals or not."""
-        found = await run_in_threadpool(service.find, search, limit)
+        found = await run_in_threadpool(service.find, asked.search, asked.limit)
         return Found(items=[FoundItem(item_id=item, title=title) for item, title in found])
 
     @app.get("/v1/model")
@@ -96,9 +96,28 @@ def create_app(
         retry = {"Retry-After": "1"}
         return failure(503, message, request.state.request_id, headers=retry)
 
-    @app.get("/metrics")
+    text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+    @app.get("/metrics", response_class=Response, responses={200: text})
     async def prometheus() -> Response:
         """Counters of the replica that answers, in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _declare_token(app: FastAPI) -> None:
+    """Have the OpenAPI say that the guard wants the token; a route's own check would come late."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            told = plain()
+            schemes = told.setdefault("components", {}).setdefault("securitySchemes", {})
+            schemes["token"] = {"type": "http", "scheme": "bearer"}
+            for path, operations in told["paths"].items():
+                for operation in operations.values():
+                    operation["security"] = [] if path in OPEN_PATHS else [{"token": []}]
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -2,13 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from itemese.serving.config import MAX_BATCH, MAX_K
 
 ItemId = Annotated[StrictStr, Field(min_length=1, max_length=512)]
 UserId = Annotated[StrictStr, Field(min_length=1, max_length=256)]
-Seconds = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+
+
+def _whole(value: object) -> object:
+    """Take 2.0 for 2: to JSON Schema, and to many clients, they are the same integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Seconds = Annotated[int, Field(strict=True, ge=0, le=2**53), BeforeValidator(_whole)]
+Wanted = Annotated[int, Field(strict=True, ge=1, le=MAX_K), BeforeValidator(_whole)]
 Value = StrictStr | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -88,7 +96,7 @@ class RecommendRequest(Message):
     user_id: UserId | None = Field(
         default=None, description="Instead of a history: that of the events kept for this user."
     )
-    k: int = Field(default=10, ge=1, le=MAX_K, strict=True, description="Items wanted.")
+    k: Wanted = Field(default=10, description="Items wanted.")
     exclude: list[ItemId] = Field(
         default=[], max_length=10_000, description="Items never to return."
     )
@@ -157,6 +165,13 @@ class Item(Message):
     explanation: Why | None = Field(
         default=None, description="If it was asked for and the model has semantic IDs."
     )
+
+
+class ItemSearch(Message):
+    """Which items to find."""
+
+    search: str = Field(min_length=1, max_length=100, description="Part of an id or a title.")
+    limit: int = Field(default=20, ge=1, le=100, description="Items at most.")
 
 
 class FoundItem(Message):

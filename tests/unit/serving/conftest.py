@@ -1,5 +1,8 @@
 """A bundle of five items, small enough to check every answer by hand."""
 
+import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+import uvicorn
 from starlette.testclient import TestClient
 
 from itemese.artifacts import Folder
@@ -19,6 +23,7 @@ from itemese.serving.engine import Recommender
 from itemese.serving.replica import Replica
 from itemese.serving.users import SqliteUsers
 
+TOKEN = "a-long-secret-token"
 MARKUP = "<script>alert('a')</script> & | \u00e9"
 
 
@@ -134,16 +139,39 @@ def client(world):
 
 
 @pytest.fixture
-def live(bundle_of, tmp_path):
-    """A client of a whole replica in this process: queue, engine, users and HTTP."""
+def replica(bundle_of, tmp_path):
+    """A whole replica in this process: queue, engine, users and HTTP."""
     args = ServeArgs(
         bundle=bundle_of(),
+        token=TOKEN,
         users=str(tmp_path / "live.sqlite"),
         max_body_bytes=20_000,
         max_history=50,
+        body_seconds=1.0,
     )
-    replica = Replica(args)
-    with TestClient(
-        replica.__serve_build_asgi_app__(), client=("127.0.0.1", 5), raise_server_exceptions=False
-    ) as client:
+    return Replica(args)
+
+
+@pytest.fixture
+def live(replica):
+    """A client of it, without a socket."""
+    app = replica.__serve_build_asgi_app__()
+    with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         yield client
+
+
+@pytest.fixture
+def served(replica):
+    """The same behind a real server on a free port of this machine."""
+    config = uvicorn.Config(replica.__serve_build_asgi_app__(), log_level="warning")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield SimpleNamespace(url=url, token=TOKEN, replica=replica)
+        server.should_exit = True
+        thread.join(10)

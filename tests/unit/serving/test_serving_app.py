@@ -26,6 +26,12 @@ def test_recommend(client, world):
     assert 0 < body["latency_ms"] < 60_000
 
 
+def test_whole_numbers_may_come_as_floats(client):
+    events = [{"item_id": "a", "timestamp": 7.0}]
+    found = client.post("/v1/recommend", json={"history": events, "k": 2.0})
+    assert len(found.json()["items"]) == 2
+
+
 def test_events_with_times_exclude_and_filter(client):
     body = {
         "history": [{"item_id": "e", "timestamp": 1}, {"item_id": "a"}],
@@ -72,7 +78,7 @@ def test_score_keeps_the_order_and_marks_unknown(client):
         ({"history": ["a"], "k": 1001}, "k", "less than or equal to 1000; got 1001"),
         ({"history": ["a"], "k": "10"}, "k", "valid integer; got '10'"),
         ({"history": ["a"], "k": True}, "k", "valid integer; got True"),
-        ({"history": ["a"], "k": 2.0}, "k", "valid integer"),
+        ({"history": ["a"], "k": 2.5}, "k", "valid integer"),
         ({"histroy": ["a"], "history": []}, "histroy", "Did you mean 'history'?"),
         ({"history": ["a"] * 51}, "history", "at most 50 events; got 51"),
         ({"history": ["a"], "filter": {"genre": "x"}}, "filter.genre", "Did you mean 'genres'?"),

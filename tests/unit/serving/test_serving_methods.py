@@ -25,6 +25,20 @@ NUM_ITEMS = 12
 SMALL = {
     "sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
     "din": {"dim": 8},
+    "aligned_sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
+    "eager_llm": {
+        "columns": ["title"],
+        "facets": ["title"],
+        "beam_width": NUM_ITEMS,
+        "loss_weights": {"semantic_contrast": 0, "behaviour_contrast": 0},
+        "backbone": {
+            "dim": 16,
+            "num_layers": 1,
+            "num_heads": 2,
+            "hidden_dim": 32,
+            "vocabulary": 400,
+        },
+    },
     "semantic_id_lm": {"beam_width": NUM_ITEMS},
     "dense_tokenizer": {
         "max_text_tokens": 8,
@@ -159,7 +173,7 @@ def test_what_is_kept_of_earlier_histories_changes_no_answer(name, step, tmp_pat
                 [item.score for item in other.items], abs=1e-4
             )
     cache = getattr(keeping.module, "prompt_cache", None)
-    assert (cache is not None) == (name in ("semantic_id_lm", "store"))
+    assert (cache is not None) == (name in ("semantic_id_lm", "store", "eager_llm"))
     if cache is not None:
         # Lengths 1..6 grow 5 times; then the window slides, or grows from 4 to 6 by steps of 3.
         # A cache that has room for all may meet the first item of a slid window again.

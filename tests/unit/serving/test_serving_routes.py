@@ -73,6 +73,7 @@ def test_items_are_found_by_id_and_title(client, fault):
     assert found(search="nothing") == []
     fault(client.get("/v1/items"), 422, "search")
     fault(client.get("/v1/items", params={"search": "a", "limit": 0}), 422, "limit")
+    fault(client.get("/v1/items", params={"search": "a", "page": 2}), 422, "page")
 
 
 def test_the_playground_is_served_and_may_load_nothing_else(world, fault):

@@ -1,0 +1,18 @@
+"""Every address answers as its own OpenAPI says, whatever is sent; over HTTP, without Ray."""
+
+from collections import Counter
+
+from itemese.serving.fuzz import ask_everything
+
+
+def test_the_interface_keeps_its_word(served):
+    statuses, broken = ask_everything(served.url, served.token, 120)
+    assert not broken, "\n\n".join(broken)
+    assert sum(statuses.values()) >= 100
+    addresses = {address for address, _ in statuses}
+    assert len(addresses) >= 8
+    told = Counter()
+    for (_, status), number in statuses.items():
+        told[status] += number
+    assert told[200] > 20, "right requests are answered"
+    assert told[422] > 20, "and wrong ones refused"
