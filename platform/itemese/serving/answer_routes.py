@@ -92,7 +92,9 @@ class Answering:
         return BatchAnswered(answers=told)
 
     async def _answered(self, request: Request, query: Query, user_id: str | None) -> Answered:
+        request.state.user_id = user_id
         answer = await self._service.answer(query, user_id or request.state.request_id)
+        request.state.model = answer.model
         seconds = time.perf_counter() - request.state.started
         self._metrics.answers.labels(answer.model).observe(seconds)
         self._metrics.cold_starts.inc(int(answer.cold_start))

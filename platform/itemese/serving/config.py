@@ -34,6 +34,10 @@ class ServingConfig(Config):
         registry_seconds: How often a replica looks whether its registry names another bundle.
         users: SQLite file on a local disk that keeps the histories of users who are named by
             ``user_id``; all replicas of a machine share it. None keeps none.
+        log_requests: Whether replicas write a JSON line a request to their standard error.
+        log_key: Key of the hash that stands for a user in those lines; a service makes its own if
+            None. Serve shows it in its status page, so prefer the environment variable
+            ``ITEMESE_LOG_KEY``.
     """
 
     max_batch_size: int = Field(default=16, ge=1, le=4096)
@@ -48,6 +52,8 @@ class ServingConfig(Config):
     history_step: int = Field(default=1, ge=1)
     registry_seconds: float = Field(default=1.0, gt=0, le=3600)
     users: str | None = Field(default=None, min_length=1)
+    log_requests: bool = True
+    log_key: str | None = Field(default=None, min_length=8)
 
 
 class ServeArgs(ServingConfig):

@@ -21,7 +21,8 @@ from itemese.errors import ArtifactError, ConfigError
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.guard import is_loopback
 from itemese.serving.registry import is_registry, read_registry
-from itemese.serving.replica import TOKEN_VARIABLE, application
+from itemese.serving.replica import application
+from itemese.serving.token import TOKEN_VARIABLE, require_token
 
 APPLICATION = "itemese"
 READY_SECONDS = 120.0
@@ -111,16 +112,6 @@ def deploy(
         _start(application(args, num_replicas=num_replicas, ray_actor_options=actor))
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         yield Deployment(url, wait_until_ready(url, headers), token)
-
-
-def require_token(host: str, token: str | None) -> None:
-    """Raise ConfigError if other machines could ask without a token."""
-    if not token and not is_loopback(host):
-        message = (
-            f"`http.token` must be set to listen beyond this machine; got none with host {host!r}. "
-            f"Set the environment variable {TOKEN_VARIABLE}, or use host 127.0.0.1."
-        )
-        raise ConfigError(message)
 
 
 def free_port(host: str, port: int) -> int:

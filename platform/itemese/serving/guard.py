@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from itemese.serving.config import ServingConfig
 from itemese.serving.failures import failure
+from itemese.serving.journal import pseudonym, write_request
 from itemese.serving.metrics import Metrics
 from itemese.serving.pages import PAGES
 
@@ -79,8 +80,21 @@ class Guard:
             await failure(500, message, request_id)(scope, receive, answer)
         path = scope["path"] if scope["path"] in PATHS else "other"
         path = "/v1/users" if scope["path"].startswith(USERS_PATH) else path
+        seconds = time.perf_counter() - started
         self.metrics.requests.labels(path, str(status)).inc()
-        self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
+        self.metrics.seconds.labels(path).observe(seconds)
+        if not self.settings.log_requests:
+            return
+        user, key = scope["state"].get("user_id"), self.settings.log_key
+        write_request(
+            request_id=request_id,
+            method=scope["method"],
+            path=path,
+            status=status,
+            ms=round(1000 * seconds, 2),
+            model=scope["state"].get("model"),
+            user=pseudonym(user, key) if user is not None and key else None,
+        )
 
     async def _admitted(
         self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send

@@ -4,6 +4,7 @@ A Serve config file names `build` as ``import_path`` and gives it `ServeArgs` as
 """
 
 import os
+import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,12 +18,14 @@ from itemese.serving.app import create_app
 from itemese.serving.batcher import Batcher
 from itemese.serving.config import ServeArgs
 from itemese.serving.engine import Recommender
+from itemese.serving.journal import open_journal
 from itemese.serving.metrics import Metrics
 from itemese.serving.query import Answer, Query
+from itemese.serving.token import TOKEN_VARIABLE, require_token
 from itemese.serving.users import SqliteUsers
 from itemese.serving.versions import Versions
 
-TOKEN_VARIABLE = "ITEMESE_TOKEN"
+LOG_KEY_VARIABLE = "ITEMESE_LOG_KEY"
 _SPARE_REQUESTS = 256
 """Requests that a full replica takes in to refuse them at once; Serve would let them wait."""
 
@@ -41,7 +44,10 @@ class Replica:
         self._versions = Versions(args.bundle, self._load)
         # One thread computes, so that the event loop stays free to refuse and to tell its health.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._metrics = Metrics(_replica_name())
+        name = _replica_name()
+        if name and args.log_requests:
+            open_journal()
+        self._metrics = Metrics(name)
         self._metrics.tell_models(self._names)
         self._batcher = Batcher(self._answers, self._worker, args, self._metrics)
         self._versions.follow(args.registry_seconds)
@@ -147,7 +153,10 @@ def application(args: ServeArgs, **options: Any) -> serve.Application:
         **options: Of the deployment, for example ``num_replicas``.
     """
     token = args.token or os.environ.get(TOKEN_VARIABLE) or None
-    args = ServeArgs.parse({**args.model_dump(), "token": token}, where="args")
+    require_token("127.0.0.1", token)  # on another address the guard hears nobody without one
+    key = args.log_key or os.environ.get(LOG_KEY_VARIABLE) or secrets.token_hex(16)
+    values = {**args.model_dump(), "token": token, "log_key": key}
+    args = ServeArgs.parse(values, where="args")
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="Recommender",

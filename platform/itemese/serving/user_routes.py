@@ -60,6 +60,7 @@ def add_user_routes(app: FastAPI, service: Forgetful, users: UserStore | None) -
     @app.post("/v1/events")
     async def keep(request: Request, body: EventsRequest) -> Kept:
         """Keep a user's events; when this answers they survive a crash."""
+        request.state.user_id = body.user_id
         told = [UserEvent(e.item_id, e.timestamp, e.event_id) for e in body.events]
         new = await run_in_threadpool(_required(users).append, body.user_id, told)
         return Kept(num_new=new, request_id=request.state.request_id)
@@ -67,6 +68,7 @@ def add_user_routes(app: FastAPI, service: Forgetful, users: UserStore | None) -
     @app.delete("/v1/users/{user_id:path}")
     async def erase(request: Request, user_id: str) -> Forgotten:
         """Erase a user's events, and what was computed from them."""
+        request.state.user_id = user_id
         gone = await run_in_threadpool(_required(users).forget, user_id)
         service.forget()
         return Forgotten(num_events=gone, request_id=request.state.request_id)
