@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -12,6 +12,45 @@ from torch import Tensor, nn
 from itemese.errors import ConfigError
 
 _IN_LAYER = ".base_layer."
+
+
+def add_adapter(
+    model: nn.Module, name: str, *, rank: int, alpha: float, dropout: float
+) -> nn.Module:
+    """Put one more LoRA beside every linear layer; it changes nothing until it is trained.
+
+    Adapters that are there already stay on: their sum with the frozen weights is the merged model
+    that the new one starts from. Nothing is frozen here.
+
+    Args:
+        model: A Hugging Face model, with adapters or without.
+        name: Of the new adapter.
+        rank: Of its matrices.
+        alpha: Their scale is ``alpha / rank``.
+        dropout: Of their inputs.
+
+    Raises:
+        ConfigError: The model has no linear layers that can be adapted.
+    """
+    trained = {key for key, tensor in model.named_parameters() if tensor.requires_grad}
+    there = [a for m in model.modules() if isinstance(m, LoraLayer) for a in m.lora_A]
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
+    try:
+        adapted: nn.Module = inject_adapter_in_model(config, model, adapter_name=name)
+    except ValueError as error:
+        reason = str(error).split("\n")[0]
+        message = (
+            f"`method.anneal_share` must be 0 for a model without linear layers to adapt; got one "
+            f"({reason}). Set it to 0."
+        )
+        raise ConfigError(message) from None
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLayer):
+            layer.set_adapter([*dict.fromkeys(there), name])
+    for key, parameter in adapted.named_parameters():
+        plain = key.replace(_IN_LAYER, ".")
+        parameter.requires_grad_(key in trained or plain in trained or f".{name}." in key)
+    return adapted
 
 
 def save_adapters_only(owner: nn.Module, name: str) -> None:

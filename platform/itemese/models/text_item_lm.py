@@ -25,6 +25,8 @@ from itemese.models.item_language import ItemLanguageModel
 TASK_TOKENS = 2
 """Behind the codes: the one before a name, the one before a telling."""
 
+PADDING = -1
+
 _ITEMS_AT_ONCE = 256
 
 
@@ -131,7 +133,7 @@ class TextItemLanguageModel(ItemLanguageModel):
 
         Codes stand right behind a text's last word, so no state sees padding.
         """
-        lengths = (texts >= 0).sum(dim=1)
+        lengths = (texts != PADDING).sum(dim=1)
         asked = F.pad(codes, (1, 0), value=self.naming)
         places = lengths[:, None] + torch.arange(asked.shape[1], device=texts.device)
         width = int(lengths.max()) + asked.shape[1]

@@ -35,6 +35,22 @@ def code_vectors(vectors: Tensor, codes: Tensor, code_sizes: Sequence[int]) -> l
     return found
 
 
+def start_as_vectors(
+    table: Tensor,
+    starts: Sequence[int],
+    code_sizes: Sequence[int],
+    *,
+    vectors: Tensor,
+    codes: Tensor,
+) -> None:
+    """Let a table's rows for codes begin as the `code_vectors` of ``vectors [I, D]``, in its size.
+
+    See `code_vectors` and `start_tokens`.
+    """
+    found = code_vectors(vectors, codes, code_sizes)
+    start_tokens(table, starts, found, std=float(table.detach().std()))
+
+
 def start_tokens(
     table: Tensor, starts: Sequence[int], found: Sequence[Tensor], *, std: float
 ) -> None:

@@ -1,0 +1,74 @@
+"""What items are described by in a word or two, and requests that are made of it by a template.
+
+No language model writes here: a templated intention says what an item is, never why anybody would
+want it. Texts of a language model are better and cost a pass over the catalogue (`knowledge`).
+
+Shapes: I items, J facets, K facets of an item.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itemese.config import nearest
+from itemese.errors import ConfigError
+from itemese.prompts.titles import clean_title
+from itemese.schema import Catalog
+
+MOST = 3
+"""Facets read of an item, K."""
+
+
+def item_facets(catalog: Catalog, columns: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Return the facets of a catalogue and which each item has.
+
+    A facet is an element of a list or a whole cell; of a path such as ``Beauty > Make-up > Face``
+    it is the last step. Columns that the items do not have are passed over. An item without any
+    has its title for a facet, so no item is without.
+
+    Returns:
+        J names, and their numbers ``[I, K] int64``, -1 for none.
+
+    Raises:
+        ConfigError: The items have none of the columns.
+    """
+    names = catalog.table.column_names
+    found = [name for name in columns if name in names]
+    if not found:
+        message = (
+            f"`method.facets` must name a column of the items; got {list(columns)}. "
+            f"{nearest(columns[0], [name for name in names if name != 'item_id'])}"
+        )
+        raise ConfigError(message)
+    number: dict[str, int] = {}
+    rows = torch.full((catalog.num_items, MOST), -1)
+    cells = zip(*(catalog.table[name].to_pylist() for name in found), strict=True)
+    pairs = zip(cells, catalog.titles, catalog.item_ids, strict=True)
+    for item, (row, title, item_id) in enumerate(pairs):
+        words = [word for cell in row for word in _words(cell)]
+        words = list(dict.fromkeys(words)) or [clean_title(title, item_id)]
+        for place, word in enumerate(words[:MOST]):
+            rows[item, place] = number.setdefault(word, len(number))
+    return list(number), rows
+
+
+def templated_intentions(facets: Sequence[str], facets_of: Tensor) -> list[str]:
+    """Return I requests, each naming the item's facets.
+
+    >>> templated_intentions(["lipstick", "gift"], torch.tensor([[0, 1, -1], [1, -1, -1]]))
+    ['looking for lipstick, gift', 'looking for gift']
+    """
+    rows = facets_of.tolist()
+    return [f"looking for {', '.join(facets[n] for n in row if n >= 0)}" for row in rows]
+
+
+def _words(cell: Any) -> list[str]:
+    """Return the facets of a cell; null and NaN have none."""
+    if cell is None or cell != cell:
+        return []
+    if isinstance(cell, list):
+        return [word for part in cell for word in _words(part)]
+    word = clean_title(str(cell).rpartition(" > ")[2], "")
+    return [] if word == "item " else [word]
