@@ -75,6 +75,35 @@ SMALL = {
             "vocabulary": 512,
         },
     },
+    "eager_llm": {
+        "columns": ["title"],
+        "facets": ["title"],
+        "max_text_tokens": 8,
+        "prompt_items": 4,
+        "num_negatives": 40,
+        "dropout": 0.0,
+        "beam_width": 30,
+        "backbone": {
+            "dim": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 64,
+            "vocabulary": 512,
+        },
+    },
+    "aligned_sasrec": {"dim": 16, "dropout": 0.0},
+    "prorec": {
+        "beam_width": 30,
+        "num_negatives": 20,
+        "network": {
+            "dim": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "head_dim": 16,
+            "hidden_dim": 64,
+            "dropout": 0.0,
+        },
+    },
     "tiger": {
         "beam_width": 30,
         "num_user_tokens": 50,
@@ -133,7 +162,12 @@ def inputs() -> Inputs:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         recommender = encoder.build(Inputs(catalog(), train)).eval().requires_grad_(False)
-    return Inputs(catalog(), train, semantic_ids=ids, recommender=recommender)
+    vectors = np.random.default_rng(4).normal(size=(NUM_ITEMS, 14)).astype(np.float32)
+    parts = (("text", 8), ("recommender", 6))
+    embeddings = Embeddings("item", vectors, "drawn", parts=parts)
+    return Inputs(
+        catalog(), train, semantic_ids=ids, embeddings=embeddings, recommender=recommender
+    )
 
 
 def make(name: str) -> tuple[Method, torch.nn.Module]:
@@ -281,7 +315,7 @@ def test_loss_terms_are_the_declared_weights_and_reach_every_parameter(name: str
     assert not without
 
 
-BATCHED = {"rsllm", "dense_tokenizer", "store", "din"}
+BATCHED = {"rsllm", "dense_tokenizer", "store", "din", "eager_llm", "aligned_sasrec", "prorec"}
 """Methods whose loss at a row depends on the batch's other rows and on what is drawn for it."""
 
 
@@ -312,12 +346,14 @@ BLIND_TO_BEHAVIOUR = {"dense_tokenizer"}
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_beats_popularity_on_a_planted_signal(name: str) -> None:
     method, module = make(name)
+    weights = method.config.loss_weights.model_dump()
     optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
     module.train()
     batch = method.collate(training_examples(200))
     first = last = 0.0
     for step in range(60):
-        loss = torch.stack(list(method.losses(module, batch).values())).sum()
+        terms = method.losses(module, batch)
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -78,6 +78,8 @@ class Inputs:
         recommender: A trained recommender that encodes, if `Need.RECOMMENDER` is declared: called
             with ``item_index [B, T]``, it returns ``states [B, T, d]`` and item vectors
             ``[I, d]``. Given in training only: a bundle holds no second model.
+        start: A trained module of the same method to go on from, perhaps of another catalogue; for
+            methods that go on. Given in training only.
     """
 
     catalog: Catalog
@@ -86,6 +88,7 @@ class Inputs:
     embeddings: Embeddings | None = None
     semantic_ids: SemanticIds | None = None
     recommender: nn.Module | None = None
+    start: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -119,15 +122,18 @@ class Method(ABC):
     """Whether `item_vectors` gives every item a vector, so that it can be a `recommender` whose
     vectors are one of the sources of the embeddings."""
 
-    knows_unseen: ClassVar[bool] = False
-    """Whether `item_vectors` says something of items without a training event, by their text; to
-    others they are as they were drawn, and whoever reads the vectors takes a mean instead."""
+    goes_on: ClassVar[bool] = False
+    """Whether `build` takes up the weights of ``inputs.start``."""
 
     ways_of_choosing: ClassVar[tuple[str, ...]] = ("ranked",)
     """Names of the answers that `choose` gives."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def reads(self) -> frozenset[Need]:
+        """Return what of its `needs` these settings ask for; all of it by default."""
+        return self.needs
 
     @abstractmethod
     def build(self, inputs: Inputs) -> nn.Module:
@@ -199,6 +205,14 @@ class Method(ABC):
     def item_vectors(self, module: nn.Module) -> Tensor:
         """Return what a trained module knows of each item, ``[I, d]``; only if it `embeds`."""
         raise NotImplementedError
+
+    @property
+    def knows_unseen(self) -> bool:
+        """Whether `item_vectors` says something of items without a training event, by their text.
+
+        Otherwise they are as they were drawn, and whoever reads the vectors takes a mean instead.
+        """
+        return False
 
     def vector_parts(self, module: nn.Module) -> tuple[tuple[str, int], ...]:
         """Return name and width of the parts of an item's vector, in order; empty for one part."""

@@ -73,7 +73,6 @@ class DenseTokenizer(Method):
     config: DenseTokenizerConfig
     encodes: ClassVar[bool] = True
     embeds: ClassVar[bool] = True
-    knows_unseen: ClassVar[bool] = True
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with its slots and the catalogue's texts."""
@@ -102,6 +101,11 @@ class DenseTokenizer(Method):
         if config.backbone.adapter == "lora" and not config.backbone.save_base:
             save_adapters_only(module, "lm")
         return module
+
+    @property
+    def knows_unseen(self) -> bool:
+        """Every item has a text."""
+        return True
 
     def item_vectors(self, module: nn.Module) -> Tensor:
         """Return the slots of each item's text end to end, ``[I, M * D]``, of length 1."""

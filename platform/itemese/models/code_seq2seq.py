@@ -147,32 +147,41 @@ class CodeSeq2Seq(nn.Module):
         Returns:
             L logits ``[M, K_l]`` and the codes ``[M, L] int64`` that they should predict.
         """
+        states = self.read(item_index, target, user_token)
+        logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
+        return logits, self.item_tokens[target] - self.item_tokens.new_tensor(self.starts)
+
+    def read(self, item_index: Tensor, target: Tensor, user_token: Tensor | None = None) -> Tensor:
+        """Return the decoder's states ``[M, P, D]``; the first L predict the codes of the target.
+
+        P is the number of decoder inputs; for the arguments see `forward`.
+        """
         widths = (item_index >= 0).sum(dim=1)
-        logits: list[list[Tensor]] = [[] for _ in self.code_sizes]
         order = widths.argsort(stable=True)
-        groups = order.tensor_split(min(MAX_GROUPS, 1 + len(order) // GROUP_SIZE))
-        for rows in groups:
+        found = []
+        for rows in order.tensor_split(min(MAX_GROUPS, 1 + len(order) // GROUP_SIZE)):
             width = int(widths[rows[-1]]) if len(rows) else 1
             user = user_token[rows] if user_token is not None else None
-            states = self._read(item_index[rows, :width], target[rows], user)
-            for level, found in enumerate(logits):
-                found.append(self.code_logits(states[:, level], level))
-        codes = self.item_tokens[target] - self.item_tokens.new_tensor(self.starts)
-        back = order.argsort()
-        return [torch.cat(found)[back] for found in logits], codes
+            found.append(self._read(item_index[rows, :width], target[rows], user))
+        return torch.cat(found)[order.argsort()]
+
+    def decoder_inputs(self, target: Tensor) -> Tensor:
+        """Return ``[M, P, D]``: the opening token and all codes of each target but the last."""
+        tokens = F.pad(self.item_tokens[target][:, :-1], (1, 0), value=self.opening)
+        vectors: Tensor = F.embedding(tokens, self.token_table)
+        return vectors
 
     def _read(self, item_index: Tensor, target: Tensor, user_token: Tensor | None) -> Tensor:
-        """Return ``[M, L, D]``: the states that predict the codes of each target."""
+        """Return the decoder's states for histories of like length."""
+        inputs = self.decoder_inputs(target)
         if not len(target):  # T5 cannot read a batch of none
-            return self.token_table.new_zeros(0, self.code_length, self.token_table.shape[1])
+            return torch.zeros_like(inputs)
         vectors, lengths = self.prompt(item_index, user_token)
         slots = torch.arange(vectors.shape[1], device=vectors.device)
-        tokens = self.item_tokens[target]
-        opened = F.pad(tokens[:, :-1], (1, 0), value=self.opening)
         output: Any = self.t5(
             inputs_embeds=vectors,
             attention_mask=(slots[None, :] < lengths[:, None]).long(),
-            decoder_inputs_embeds=F.embedding(opened, self.token_table),
+            decoder_inputs_embeds=inputs,
             use_cache=False,
         )
         states: Tensor = output.last_hidden_state

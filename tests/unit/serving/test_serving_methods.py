@@ -26,6 +26,7 @@ SMALL = {
     "sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
     "din": {"dim": 8},
     "aligned_sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
+    "prorec": {"beam_width": NUM_ITEMS, "loss_weights": {"distillation": 0}},
     "eager_llm": {
         "columns": ["title"],
         "facets": ["title"],
