@@ -4,7 +4,8 @@ Where an item's code stands depends on the codes before it, so code 7 below code
 do with code 7 below code 4. With K children a node and depth C, ``K ** C`` must reach the number
 of items; only nodes that hold items exist, so a deep tree costs what its items cost. Nodes of K
 items or fewer give each item a child: pick K and C with ``K ** C`` just above the number of items,
-or the last codes are nearly constant.
+or the last codes are nearly constant. There is nothing left to cluster inside such a node; what the
+number of a child says is up to ``balanced_tree.last_code``.
 
 Shapes: N vectors, D vector size, C depth, K most children of a node, M distinct centres.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from itemese.codebooks.balance import balanced, quotas
@@ -38,6 +40,7 @@ class BalancedTree(Quantizer):
         centre_of [num_nodes] int64: row of each node's centre; node 0 is the root.
         child_start [num_nodes + 1] int64: children of node n are
             ``child_start[n]:child_start[n + 1]``, in the order of their codes. Leaves have none.
+        code_of [num_nodes] int64: code of each node under its parent; the root's means nothing.
     """
 
     layout: ClassVar[str] = "tree"
@@ -47,6 +50,7 @@ class BalancedTree(Quantizer):
         self.centres = torch.empty(0, 0)
         self.centre_of = torch.empty(0, dtype=torch.long)
         self.child_start = torch.empty(0, dtype=torch.long)
+        self.code_of = torch.empty(0, dtype=torch.long)
 
     def fit(self, vectors: Rows, *, seed: int) -> None:
         """Split the items level by level; see `Quantizer.fit`.
@@ -59,24 +63,33 @@ class BalancedTree(Quantizer):
         self._require_room(len(whole))
         points = self.prepare(whole)
         centres = [points.mean(dim=0, keepdim=True)]
-        centre_of, num_children = [0], []
+        centre_of, num_children, code_of = [0], [], [0]
         groups = [torch.arange(len(points))]
         num_centres = 1
         for level in range(self.config.num_codebooks):
             generator = torch_generator(seed, f"codebooks/level/{level}")
             parents = centre_of[-len(groups) :]
             below: list[Tensor] = []
-            for parent, rows in zip(parents, groups, strict=True):
+            places = None
+            if level + 1 == self.config.num_codebooks:
+                held = torch.cat(centres)
+                places = self._places(points, groups, held[torch.tensor(parents)], generator)
+            for number, (parent, rows) in enumerate(zip(parents, groups, strict=True)):
+                if places is not None:
+                    rows, codes = rows[places[number].argsort()], places[number].sort().values
+                    code_of += codes.tolist()
                 if len(rows) == 1:
                     centre_of.append(parent)
                     num_children.append(1)
                     below.append(rows)
+                    code_of += [] if places is not None else [0]
                     continue
                 found = self._split(points[rows], generator)
                 centres.append(found)
                 centre_of += range(num_centres, num_centres + len(found))
                 num_centres += len(found)
                 num_children.append(len(found))
+                code_of += [] if places is not None else range(len(found))
                 nearest = _shared_out(points[rows], found)
                 below += [rows[nearest == child] for child in range(len(found))]
             groups = below
@@ -84,6 +97,7 @@ class BalancedTree(Quantizer):
         first = len(counts) - int(counts.sum())  # 1: every node but the root is somebody's child
         self.child_start = torch.cat([torch.tensor([first]), first + counts.cumsum(0)])
         self.centre_of, self.centres = torch.tensor(centre_of), torch.cat(centres)
+        self.code_of = torch.tensor(code_of)
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Return codes ``[N, C] int64``: at each node the nearest child, full or not."""
@@ -101,12 +115,15 @@ class BalancedTree(Quantizer):
     def decode(self, codes: Tensor) -> Tensor:
         """Return the centres ``[N, D]`` of the nodes that ``codes [N, c]`` lead to.
 
-        A code that a node has no child for leads to its last child.
+        A code that a node has no child for leads to the child of the next code, or its last child.
         """
         node = torch.zeros(len(codes), dtype=torch.long)
+        inner = self.child_start.diff()
+        parent = torch.repeat_interleave(torch.arange(len(inner)), inner)  # of nodes 1, 2, ...
+        edges = parent * self.config.codebook_size + self.code_of[1:]  # rising
         for code in codes.long().T:
-            first, stop = self.child_start[node], self.child_start[node + 1]
-            node = torch.minimum(first + code, stop - 1)
+            found = 1 + torch.searchsorted(edges, node * self.config.codebook_size + code)
+            node = torch.minimum(found, self.child_start[node + 1] - 1)
         return self.centres[self.centre_of[node]]
 
     def state(self) -> dict[str, Tensor]:
@@ -115,6 +132,7 @@ class BalancedTree(Quantizer):
             "centres": self.centres,
             "centre_of": self.centre_of,
             "child_start": self.child_start,
+            "code_of": self.code_of,
             "shape": torch.tensor([self.config.num_codebooks, self.config.codebook_size]),
         }
 
@@ -125,7 +143,7 @@ class BalancedTree(Quantizer):
             message = f"a tree of depth and branching {shape}"
             raise ValueError(message)
         self.centres, self.centre_of = state["centres"], state["centre_of"]
-        self.child_start = state["child_start"]
+        self.child_start, self.code_of = state["child_start"], state["code_of"]
 
     def _require_room(self, num_items: int) -> None:
         """Raise DataError unless there is a leaf for each item."""
@@ -155,6 +173,31 @@ class BalancedTree(Quantizer):
             centres = total / torch.bincount(nearest)[:, None]
         return centres
 
+    def _places(
+        self,
+        points: Tensor,
+        groups: list[Tensor],
+        centres: Tensor,
+        generator: torch.Generator,
+    ) -> list[Tensor] | None:
+        """Return what each node's items are numbered by, ``[n] int64`` each, all different.
+
+        None where the section wants the catalogue's order.
+
+        Args:
+            points: ``[N, D]``.
+            groups: Rows of each last inner node, at most K.
+            centres: ``[nodes, D]``, what these nodes stand for.
+            generator: Draws the first centres of the clusters.
+        """
+        if self.config.balanced_tree.last_code == "numbered":
+            return None
+        left = [points[rows] - centre for rows, centre in zip(groups, centres, strict=True)]
+        size, rounds = self.config.codebook_size, self.config.max_iterations
+        clusters = kmeans(torch.cat(left), size, generator=generator, rounds=rounds)
+        apart = [torch.cdist(part, clusters).square().numpy() for part in left]
+        return [torch.from_numpy(linear_sum_assignment(costs)[1]) for costs in apart]
+
     def _walk(self, points: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Follow ``points [N, D]`` from the root down, `choose` picking each one's child."""
         codes = torch.zeros(len(points), self.config.num_codebooks, dtype=torch.long)
@@ -165,10 +208,12 @@ class BalancedTree(Quantizer):
             groups = torch.split(order, count.tolist())
             for number, rows in zip(here.tolist(), groups, strict=True):
                 first, stop = self.child_start[number : number + 2].tolist()
+                child = torch.zeros(len(rows), dtype=torch.long)
                 if stop - first > 1:
                     found = self.centres[self.centre_of[first:stop]]
-                    codes[rows, level] = choose(points[rows], found)
-                node[rows] = first + codes[rows, level]
+                    child = choose(points[rows], found)
+                node[rows] = first + child
+                codes[rows, level] = self.code_of[node[rows]]
         return codes
 
 

@@ -54,6 +54,20 @@ class RqVaeConfig(Config):
     sinkhorn_epsilon: float = Field(default=0.01, gt=0, le=1)
 
 
+class BalancedTreeConfig(Config):
+    """What only ``kind: balanced_tree`` reads.
+
+    Attributes:
+        last_code: What an item's last code says. ``numbered``: nothing, the items of a node are
+            numbered in the catalogue's order. ``clustered``: where the item lies in its node, and
+            the same place has the same code in every node: what is left of the vectors is
+            clustered over the whole catalogue, and the items of a node share the clusters out, one
+            each, at the least total distance.
+    """
+
+    last_code: Literal["numbered", "clustered"] = "numbered"
+
+
 class CodebooksConfig(Config):
     """A quantizer and what is done where items share its codes.
 
@@ -90,6 +104,7 @@ class CodebooksConfig(Config):
         fit_sample: Vectors that codebooks are fitted on, drawn at random if there are more; all
             items are encoded. ``balanced_tree``: for each node.
         rq_vae: Read by that kind only.
+        balanced_tree: Read by that kind only.
     """
 
     kind: QuantizerKind = "residual_kmeans"
@@ -102,6 +117,7 @@ class CodebooksConfig(Config):
     max_iterations: int = Field(default=25, ge=1, le=1000)
     fit_sample: int = Field(default=200_000, ge=2)
     rq_vae: RqVaeConfig = RqVaeConfig()
+    balanced_tree: BalancedTreeConfig = BalancedTreeConfig()
 
     @field_validator("sources")
     @classmethod
@@ -117,5 +133,6 @@ class CodebooksConfig(Config):
         They are no error, because a search may vary the kind together with them.
         """
         ignored = ["max_iterations"] if self.kind == "rq_vae" else ["rq_vae"]
+        ignored += [] if self.kind == "balanced_tree" else ["balanced_tree"]
         default = CodebooksConfig()
         return [name for name in ignored if getattr(self, name) != getattr(default, name)]

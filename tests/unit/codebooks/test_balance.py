@@ -110,3 +110,43 @@ def test_leaves_of_the_fitted_items_decode_to_them() -> None:
     assert torch.allclose(tree.decode(leaves), vectors)
     coarse = (vectors - tree.decode(leaves[:, :1])).square().sum()
     assert 0 < float(coarse) < float((vectors - vectors.mean(dim=0)).square().sum())
+
+
+def test_a_clustered_last_code_says_the_same_in_every_node() -> None:
+    draw = torch.Generator().manual_seed(0)
+    groups = 50 * torch.randn(6, 1, 8, generator=draw)
+    places = 5 * torch.randn(1, 6, 8, generator=draw)
+    vectors = (groups + places + 0.01 * torch.randn(6, 6, 8, generator=draw)).view(36, 8)
+    order = torch.randperm(36, generator=draw)
+    agree = {}
+    for way in ("numbered", "clustered"):
+        config = CodebooksConfig(
+            kind="balanced_tree",
+            num_codebooks=2,
+            codebook_size=6,
+            balanced_tree={"last_code": way},
+        )
+        tree = BalancedTree(config)
+        tree.fit(vectors[order], seed=1)
+        codes = torch.from_numpy(tree.codes(vectors[order]).codes)[order.argsort()]
+        assert len(torch.unique(codes, dim=0)) == 36
+        torch.testing.assert_close(tree.decode(codes), vectors, atol=1e-4, rtol=1e-4)
+        last = codes[:, 1].view(6, 6)  # [group, place]
+        agree[way] = float((last == last.mode(dim=0).values).float().mean())
+    assert agree["clustered"] == 1.0
+    assert agree["numbered"] < 0.7
+
+
+def test_a_clustered_last_code_may_leave_gaps() -> None:
+    vectors = torch.randn(20, 4, generator=torch.Generator().manual_seed(3))
+    config = CodebooksConfig(
+        kind="balanced_tree",
+        num_codebooks=2,
+        codebook_size=8,
+        balanced_tree={"last_code": "clustered"},
+    )
+    tree = BalancedTree(config)
+    tree.fit(vectors, seed=1)
+    codes = torch.from_numpy(tree.codes(vectors).codes)
+    assert codes[:, 1].max() > 2  # nodes of three items at most, numbered 0..2 otherwise
+    torch.testing.assert_close(tree.decode(codes), vectors)
