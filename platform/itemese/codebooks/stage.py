@@ -1,6 +1,7 @@
 """The codebooks stage: the embeddings artifact in, semantic IDs and their health out."""
 
 import logging
+from typing import Any
 
 from itemese.artifacts import Counts, Folder
 from itemese.codebooks.agreement import prefix_agreement
@@ -9,11 +10,12 @@ from itemese.codebooks.by_source import BySource
 from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.distributed import EncodeByRay
+from itemese.codebooks.domination import domination
 from itemese.codebooks.health import advice, health_report
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.rows import Rows, VectorFile
 from itemese.errors import DataError
-from itemese.schema import Catalog, Codes, SemanticIds
+from itemese.schema import Catalog, Codes, SemanticIds, part_of
 
 VERSION = 2
 
@@ -49,8 +51,9 @@ def build_codebooks(
 
     Returns:
         The health report (see `health_report`), ``agreement`` of successive items (see
-        `prefix_agreement`), ``gate`` with its ``mode`` and its ``advice`` (None if all is well),
-        and ``unread``: settings that this kind ignores.
+        `prefix_agreement`), ``domination`` of a vector's parts (see there; None where items are
+        named source by source, or a vector has one part), ``gate`` with its ``mode`` and its
+        ``advice`` (None if all is well), and ``unread``: settings that this kind ignores.
 
     Raises:
         DataError: Vectors of another catalogue, not finite, all equal, or fewer than codes; a
@@ -70,6 +73,7 @@ def build_codebooks(
     semantic_ids.validate(num_items)
     health = health_report(quantizer, vectors, codes, semantic_ids)
     health["agreement"] = prefix_agreement(codes.codes, sequences)
+    health["domination"] = _domination(config, embeddings, vectors, codes)
     health["gate"] = {"mode": config.gate, "advice": advice(health, config)}
     health["unread"] = config.unread()
     logger.info(
@@ -83,6 +87,18 @@ def build_codebooks(
     quantizer.save(folder)
     folder.write_json(HEALTH_FILE, health)
     return health
+
+
+def _domination(
+    config: CodebooksConfig, embeddings: Folder, vectors: VectorFile, codes: Codes
+) -> dict[str, Any] | None:
+    """Return whose neighbours are those of the vectors that are coded as one."""
+    if len(config.sources) > 1:
+        return None
+    parts = embeddings.read_json("embeddings.json").get("parts", [])
+    whole = slice(0, vectors.shape[1])
+    columns = part_of(parts, config.sources[0]) if config.sources else whole
+    return domination(vectors, parts, codes.codes, columns=columns)
 
 
 def _told_apart(

@@ -98,6 +98,45 @@ def agreement(found: Mapping[str, Any] | None) -> str | None:
         return svg(figure)
 
 
+def domination(found: Mapping[str, Any] | None) -> str | None:
+    """Draw what each part of an item's vector shares with the whole, beside chance.
+
+    Args:
+        found: ``by_chance``, ``code_by_chance`` and ``parts``, each with its ``name``,
+            ``variance``, ``overlap`` and ``same_code``; None where a vector has one part.
+    """
+    if not found or not found.get("parts"):
+        return None
+    parts = found["parts"]
+    kinds = (
+        ("overlap", "neighbours of the whole that are its own", found["by_chance"]),
+        ("same_code", "own neighbours with the same first code", found["code_by_chance"]),
+        ("variance", "variance of the whole", None),
+    )
+    with panel(height=1.5 + 0.8 * len(parts)) as (figure, axes):
+        places = np.arange(len(parts))
+        for number, (key, label, chance) in enumerate(kinds):
+            shift = 0.27 * (number - 1)
+            shares = [100 * part[key] for part in parts]
+            colour = COLOURS[number] if chance is not None else "#d1d5db"
+            axes.barh(places + shift, shares, height=0.24, color=colour, label=label)
+            for place, share in zip(places + shift, shares, strict=True):
+                axes.text(share, place, f" {share:.3g} %", va="center", fontsize=8)
+            if chance is not None:
+                low, high = places + shift - 0.12, places + shift + 0.12
+                note = "by chance" if not number else None
+                axes.vlines([100 * chance] * len(parts), low, high, color=FAINT, label=note)
+        axes.set_yticks(places, [part["name"] for part in parts])
+        axes.set_ylim(len(parts) - 0.5, -0.5)
+        axes.margins(x=0.15)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("%")
+        axes.set_title("what each part says of the whole vector and of its codes")
+        figure.legend(loc="outside lower center", ncols=2)
+        return svg(figure)
+
+
 def _plain_numbers(axis: Any) -> None:
     """Write 10 and 1,000 instead of powers."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

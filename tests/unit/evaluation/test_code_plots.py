@@ -11,6 +11,19 @@ LEVELS = [
 ]
 AGREEMENT = {"pairs": 1234, "shared": [0.31, 0.052], "expected": [0.04, 0.0005]}
 
+DOMINATION = {
+    "neighbours": 10,
+    "asked": 1000,
+    "among": 12101,
+    "by_chance": 0.0008,
+    "between": 0.034,
+    "code_by_chance": 0.005,
+    "parts": [
+        {"name": "recommender.text", "variance": 0.5, "overlap": 0.731, "same_code": 0.62},
+        {"name": "recommender.collaborative", "variance": 0.5, "overlap": 0.127, "same_code": 0.11},
+    ],
+}
+
 
 @pytest.mark.parametrize(
     ("drawn", "says"),
@@ -18,6 +31,10 @@ AGREEMENT = {"pairs": 1234, "shared": [0.31, 0.052], "expected": [0.04, 0.0005]}
         (lambda: code_plots.code_sizes(LEVELS), ["items of each code", "code 3"]),
         (lambda: code_plots.fan_out(LEVELS), ["2.5, at most 3", "codes that may follow"]),
         (lambda: code_plots.agreement(AGREEMENT), ["31 %", "0.05 %", "first 2", "by chance"]),
+        (
+            lambda: code_plots.domination(DOMINATION),
+            ["73.1 %", "12.7 %", "11 %", "recommender.text", "by chance"],
+        ),
     ],
 )
 def test_shows_the_numbers(drawn, says: list[str]) -> None:
@@ -35,6 +52,7 @@ def test_older_reports_have_no_such_figures() -> None:
     assert code_plots.fan_out(old) is None
     assert code_plots.fan_out([]) is None
     assert code_plots.agreement(None) is None
+    assert code_plots.domination(None) is None
 
 
 def test_advice_stands_above_the_figures() -> None:
@@ -50,7 +68,11 @@ def test_advice_stands_above_the_figures() -> None:
     page = details.codes([{"codebooks": health}], ["mine"])
     assert 'class="warning">mine: `codebooks` must do better.' in page
     assert page.count("<img") == 4
+    assert "nearest of" not in page
     assert "1,234 pairs of successive training events" in page
     assert "25.0%" in page
     healthy = details.codes([{"codebooks": health | {"gate": {"advice": None}}}], ["mine"])
     assert "warning" not in healthy
+    fused = details.codes([{"codebooks": health | {"domination": DOMINATION}}], ["mine"])
+    assert fused.count("<img") == 5
+    assert "nearest of 12,101 items to 1,000; two parts share 3.4%" in fused
