@@ -19,6 +19,7 @@ def main(
     folder: Annotated[str, typer.Argument(metavar="REGISTRY")],
     bundle: Annotated[str | None, typer.Argument()] = None,
     canary: Annotated[float | None, typer.Option(help="Share of the requests to try it on")] = None,
+    keep: Annotated[int, typer.Option(help="Old bundles that stay")] = registry.KEEP,
     rollback: Annotated[bool, typer.Option(help="Bring the previous champion back")] = False,
 ) -> None:
     """Make BUNDLE the champion of REGISTRY, once it has loaded and answered here."""
@@ -29,7 +30,7 @@ def main(
     if bundle is None:
         now = registry.rollback(place)
     elif canary is None:
-        now = registry.promote(place, bundle)
+        now = registry.promote(place, bundle, keep=keep)
     else:
         now = registry.try_out(place, bundle, canary)
     tried = f", canary {now.canary} on {now.share:.0%} of the requests" if now.canary else ""

@@ -33,7 +33,8 @@ class ServingConfig(Config):
             user's earlier prompt stays of use. 1 always reads the newest, as the evaluation does.
         registry_seconds: How often a replica looks whether its registry names another bundle.
         users: SQLite file on a local disk that keeps the histories of users who are named by
-            ``user_id``; all replicas of a machine share it. None keeps none.
+            ``user_id``; all replicas of a machine share it. For several machines
+            ``redis://host:6379/0``, a server that writes an append-only file. None keeps none.
         log_requests: Whether replicas write a JSON line a request to their standard error.
         log_key: Key of the hash that stands for a user in those lines; a service makes its own if
             None. Serve shows it in its status page, so prefer the environment variable

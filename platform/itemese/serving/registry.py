@@ -1,7 +1,7 @@
 """Which bundle answers: a folder of bundles named by their digest, and one file that names two.
 
     <registry>/registry.json    champion, previous and canary, by their digests, and the share
-    <registry>/<digest>/        a bundle, copied here when it was first promoted
+    <registry>/<digest>/        a bundle, copied here when it was first promoted; old ones go
 
 Replicas look at the file and change over by themselves, so promoting is writing one small file.
 """
@@ -17,6 +17,8 @@ from itemese.errors import ArtifactError, ConfigError
 from itemese.serving.engine import Recommender
 
 FILE = "registry.json"
+KEEP = 5
+"""Bundles that stay in a registry besides those that it names."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,15 @@ def read_registry(folder: Folder) -> Registry:
         raise ArtifactError(message) from None
 
 
-def promote(folder: Folder, bundle: str | Path) -> Registry:
+def promote(folder: Folder, bundle: str | Path, *, keep: int = KEEP) -> Registry:
     """Make a bundle the champion; a canary ends.
 
     The bundle is copied, loaded and asked before anything changes.
+
+    Args:
+        folder: The registry.
+        bundle: Place of the bundle.
+        keep: How many bundles stay besides those that the registry names.
 
     Raises:
         ArtifactError: It is torn or does not answer.
@@ -68,7 +75,9 @@ def promote(folder: Folder, bundle: str | Path) -> Registry:
     previous = before.champion if before else None
     if before and digest == before.champion:
         previous = before.previous
-    return _write(folder, Registry(digest, previous))
+    now = _write(folder, Registry(digest, previous))
+    prune(folder, keep)
+    return now
 
 
 def rollback(folder: Folder) -> Registry:
@@ -99,6 +108,31 @@ def try_out(folder: Folder, bundle: str | Path, share: float) -> Registry:
         raise ConfigError(message)
     now = read_registry(folder)
     return _write(folder, replace(now, canary=_add(folder, Folder.at(bundle)), share=share))
+
+
+def prune(folder: Folder, keep: int) -> list[str]:
+    """Delete old bundles; return their digests.
+
+    Args:
+        folder: The registry.
+        keep: How many of the newest stay, besides those that the registry names. A replica that
+            answers from a deleted one goes on, for it has read it.
+    """
+    now = read_registry(folder)
+    named = {now.champion, now.previous, now.canary}
+    filesystem, root = folder.filesystem()
+    found = filesystem.get_file_info(pafs.FileSelector(root))
+    rest = []
+    for entry in found:
+        if entry.type is not pafs.FileType.Directory or entry.base_name in named:
+            continue
+        record = filesystem.get_file_info(f"{entry.path}/bundle.json")
+        if record.type is pafs.FileType.File:  # without one it is no bundle, or not yet
+            rest.append((record.mtime_ns or 0, entry.base_name))
+    old = [digest for _, digest in sorted(rest, reverse=True)[keep:]]
+    for digest in old:
+        folder.child(digest).delete()
+    return old
 
 
 def _add(folder: Folder, bundle: Folder) -> str:

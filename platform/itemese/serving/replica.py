@@ -20,9 +20,10 @@ from itemese.serving.config import ServeArgs
 from itemese.serving.engine import Recommender
 from itemese.serving.journal import open_journal
 from itemese.serving.metrics import Metrics
-from itemese.serving.query import Answer, Query
+from itemese.serving.query import Answer, Query, Unavailable
+from itemese.serving.redis_users import RedisUsers
 from itemese.serving.token import TOKEN_VARIABLE, require_token
-from itemese.serving.users import SqliteUsers
+from itemese.serving.users import SqliteUsers, UserStore
 from itemese.serving.versions import Versions
 
 LOG_KEY_VARIABLE = "ITEMESE_LOG_KEY"
@@ -39,7 +40,7 @@ class Replica:
     def __init__(self, args: ServeArgs) -> None:
         torch.set_num_threads(args.num_threads)
         self._args = args
-        self._users = SqliteUsers(args.users) if args.users else None
+        self._users = _open_users(args.users) if args.users else None
         self._erasures = self._users.num_erasures() if self._users else 0
         self._versions = Versions(args.bundle, self._load)
         # One thread computes, so that the event loop stays free to refuse and to tell its health.
@@ -92,10 +93,13 @@ class Replica:
 
         Before that the caches are emptied if any replica has erased a user since.
         """
-        erasures = self._users.num_erasures() if self._users else 0
+        try:
+            erasures = self._users.num_erasures() if self._users else 0
+        except Unavailable:
+            erasures = -1  # somebody may have been erased: keep nothing until it can be told
         if erasures != self._erasures:
             self._forget()
-            self._erasures = erasures
+        self._erasures = erasures
         answers: dict[int, Answer] = {}
         for engine in {id(engine): engine for engine, _ in asked}.values():
             places = [place for place, (asker, _) in enumerate(asked) if asker is engine]
@@ -125,6 +129,13 @@ class Replica:
         args = self._args
         cache = args.prompt_cache_mb << 20
         return Recommender.load(uri, prompt_cache_bytes=cache, history_step=args.history_step)
+
+
+def _open_users(where: str) -> UserStore:
+    """Return the store at a URL of Redis, or in a file."""
+    if where.startswith(("redis://", "rediss://")):
+        return RedisUsers(where)
+    return SqliteUsers(where)
 
 
 def _replica_name() -> str:

@@ -4,16 +4,18 @@
 replicas' machine. What `append` returned for has been written through to the disk.
 """
 
+import contextlib
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from itemese.errors import ConfigError
+from itemese.serving.query import Unavailable
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,7 +53,10 @@ class UserEvent:
 
 
 class UserStore(Protocol):
-    """Keeps histories; safe for several threads and for several replicas."""
+    """Keeps histories; safe for several threads and for several replicas.
+
+    Every method raises `StoreUnavailable` while the store cannot be reached or written.
+    """
 
     def append(self, user_id: str, events: Sequence[UserEvent]) -> int:
         """Keep events, all or none, and return how many were new; then they survive a crash."""
@@ -64,6 +69,25 @@ class UserStore(Protocol):
 
     def num_erasures(self) -> int:
         """Return how often any replica erased a user; a change tells to empty caches."""
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot keep or tell anything now."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(
+            f"`users` must be there to keep and to tell; got {cause}. Try again in a second, "
+            "events with an event_id."
+        )
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Tell a full disk or a locked file as what it is, and not as a fault of the request."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(error) from None
 
 
 class SqliteUsers:
@@ -103,7 +127,7 @@ class SqliteUsers:
             "INSERT INTO events (user_id, timestamp, item_id, event_id) VALUES (?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING"
         )
-        with self._lock, self._db:
+        with self._lock, _told(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             before = self._db.total_changes
             self._db.executemany(insert, rows)
@@ -115,13 +139,13 @@ class SqliteUsers:
             "SELECT item_id, timestamp FROM events WHERE user_id = ? "
             "ORDER BY timestamp DESC, number DESC LIMIT ?"
         )
-        with self._lock:
+        with self._lock, _told():
             rows = self._db.execute(newest, (user_id, limit)).fetchall()[::-1]
         return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
     def forget(self, user_id: str) -> int:
         """See `UserStore`."""
-        with self._lock:
+        with self._lock, _told():
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
                 gone = self._db.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
@@ -134,7 +158,7 @@ class SqliteUsers:
 
     def num_erasures(self) -> int:
         """See `UserStore`."""
-        with self._lock:
+        with self._lock, _told():
             found = self._db.execute("SELECT COALESCE(MAX(number), 0) FROM erased").fetchone()
         return int(found[0])
 

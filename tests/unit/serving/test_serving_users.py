@@ -1,21 +1,61 @@
 """Histories that survive: order, repeats, erasure, a process killed in the middle."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 
+import fakeredis
 import pytest
+import redis
 
 from itemese.errors import ConfigError
-from itemese.serving.users import SqliteUsers, UserEvent
+from itemese.serving.redis_users import RedisUsers
+from itemese.serving.users import SqliteUsers, StoreUnavailable, UserEvent
+
+
+class Server:
+    """A Redis in this process, but for what it cannot: `disk` is what WAITAOF answers."""
+
+    def __init__(self):
+        self.server = fakeredis.FakeServer()
+        self.disk = [1, 0]
+
+    def connect(self, url):
+        client = fakeredis.FakeRedis(server=self.server, encoding_errors="surrogatepass")
+        plain = client.execute_command
+
+        def execute(*command, **options):
+            if command[0] != "WAITAOF":
+                return plain(*command, **options)
+            if isinstance(self.disk, Exception):
+                raise self.disk
+            return self.disk
+
+        client.execute_command = execute
+        return client
+
+
+def a_redis():
+    """The server of $ITEMESE_REDIS if there is one, else one in this process."""
+    url = os.environ.get("ITEMESE_REDIS")
+    return RedisUsers(url) if url else RedisUsers("redis://here", Server().connect)
 
 
 @pytest.fixture
-def users(tmp_path):
+def in_file(tmp_path):
     store = SqliteUsers(tmp_path / "deep" / "users.sqlite")
     yield store
     store.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def users(in_file, request):
+    store = in_file if request.param == "sqlite" else a_redis()
+    yield store
+    for user in ("u", "v"):
+        store.forget(user)
 
 
 def test_histories_are_in_the_order_of_time_then_of_arrival(users):
@@ -42,8 +82,17 @@ def test_a_repeated_event_id_is_kept_once_for_each_user(users):
     assert users.history("u", 9)[0] == ("a",) * 4
 
 
-def test_a_user_is_forgotten_down_to_the_bytes(users, tmp_path):
-    secret = "an item that nobody may find again"
+def test_a_user_is_forgotten(users):
+    users.append("u", [UserEvent("a", 1, "once")])
+    before = users.num_erasures()
+    assert users.forget("u") == 1
+    assert users.history("u", 9) == ((), ())
+    assert users.num_erasures() == before + 1
+    assert users.append("u", [UserEvent("a", 1, "once")]) == 1, "nor is its event_id known"
+
+
+def test_a_user_is_forgotten_down_to_the_bytes(in_file, tmp_path):
+    users, secret = in_file, "an item that nobody may find again"
     users.append("u", [UserEvent(secret, 1)] * 50)
     users.append("v", [UserEvent("kept", 1)])
     assert users.num_erasures() == 0
@@ -56,8 +105,14 @@ def test_a_user_is_forgotten_down_to_the_bytes(users, tmp_path):
     assert secret.encode() not in written
 
 
-def test_two_replicas_write_to_one_file(users, tmp_path):
-    others = [SqliteUsers(tmp_path / "deep" / "users.sqlite") for _ in range(3)]
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_replicas_write_to_one_store(in_file, tmp_path, kind):
+    if kind == "sqlite":
+        users = in_file
+        others = [SqliteUsers(tmp_path / "deep" / "users.sqlite") for _ in range(3)]
+    else:
+        server = Server()
+        users, *others = [RedisUsers("redis://here", server.connect) for _ in range(4)]
 
     def write(store, name):
         for n in range(20):
@@ -109,3 +164,50 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "text.sqlite").write_text("this is no database " * 100)
     with pytest.raises(ConfigError, match=r"not a database"):
         SqliteUsers(tmp_path / "text.sqlite")
+
+
+def test_a_full_disk_is_told_and_changes_nothing(tmp_path):
+    store = SqliteUsers(tmp_path / "users.sqlite")
+    store.append("u", [UserEvent("a", 1)])
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.append("u", [UserEvent("x" * 500, n) for n in range(200)])
+    assert store.history("u", 9) == (("a",), (1,))
+    store.close()
+
+
+def test_redis_acknowledges_only_what_its_disk_has():
+    server = Server()
+    store = RedisUsers("redis://here", server.connect)
+    server.disk = [0, 0]
+    with pytest.raises(StoreUnavailable, match="disk"):
+        store.append("u", [UserEvent("a", 1)])
+    server.disk = redis.ResponseError("appendonly is disabled")
+    with pytest.raises(ConfigError, match=r"append-only file.*redis://here \(appendonly"):
+        RedisUsers("redis://name:secret@here", server.connect)
+
+
+def test_a_redis_that_is_gone_is_told():
+    server = Server()
+    store = RedisUsers("redis://here", server.connect)
+    server.server.connected = False
+    for ask in (
+        lambda: store.append("u", [UserEvent("a")]),
+        lambda: store.history("u", 1),
+        lambda: store.forget("u"),
+        store.num_erasures,
+    ):
+        with pytest.raises(StoreUnavailable, match="Try again in a second"):
+            ask()
+
+
+def test_redis_keys_name_nobody():
+    server = Server()
+    store = RedisUsers("redis://here", server.connect)
+    store.append("ada@example.org", [UserEvent("a", 1, "once")])
+    keys = [key.decode() for key in server.connect("").scan_iter()]
+    assert len(keys) == 3
+    assert not any("ada" in key for key in keys)
+    store.forget("ada@example.org")
+    assert list(server.connect("").scan_iter()) == [b"itemese:erased"]

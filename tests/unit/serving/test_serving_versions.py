@@ -9,7 +9,7 @@ from itemese.artifacts import Folder
 from itemese.errors import ArtifactError, ConfigError
 from itemese.serving.engine import Recommender
 from itemese.serving.query import QueryError
-from itemese.serving.registry import Registry, promote, read_registry, rollback, try_out
+from itemese.serving.registry import Registry, promote, prune, read_registry, rollback, try_out
 from itemese.serving.versions import Versions
 
 
@@ -52,6 +52,25 @@ def test_promote_and_rollback(place, bundles):
     versions.refresh()
     assert first(versions) == "e"
     assert rollback(place).champion == digests[1]
+
+
+def test_old_bundles_go_and_those_in_use_stay(place, bundle_of, tmp_path):
+    def bundle(number):
+        return bundle_of(state=counts(*[float(number + n) for n in range(5)]), name=f"b{number}")
+
+    def stored():
+        return {file.parent.name for file in tmp_path.glob("registry/*/bundle.json")}
+
+    digests = [promote(place, bundle(number), keep=1).champion for number in range(4)]
+    assert len(set(digests)) == 4
+    assert stored() == {*digests[1:]}, "champion, the one before it and the newest other"
+    tried = try_out(place, bundle(9), 0.5).canary
+    place.child("notes").create()
+    place.child("notes").write_json("own.json", 1)
+    assert prune(place, 0) == [digests[1]]
+    assert stored() == {*digests[2:], tried}
+    assert place.child("notes").exists("own.json")
+    assert rollback(place).champion == digests[2]
 
 
 def test_replicas_follow_by_themselves(place, bundles):
