@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "simulation": set(),
     "logs": {"simulation"},
     "sequences": set(),
+    "knowledge": set(),
     "embeddings": set(),
     "codebooks": set(),
     "prompts": set(),
@@ -43,6 +44,7 @@ MAY_IMPORT = {
 STORY = {
     "experiment",
     "pipeline",
+    "handover",
     "results",
     "selection",
     "export",
@@ -55,6 +57,7 @@ STORY = {
 RAY_IN = {
     "logs",
     "sequences",
+    "knowledge",
     "embeddings",
     "codebooks.distributed",
     "search",

@@ -1,0 +1,1 @@
+"""A language model writes what items are wanted for, on Ray Data; offline, a template does."""

@@ -1,0 +1,74 @@
+"""A Hugging Face language model that answers prompts, greedily.
+
+Shapes: B prompts, P prompt tokens, R new tokens.
+"""
+
+from typing import Any
+
+import torch
+
+from itemese.errors import ConfigError
+from itemese.knowledge.config import KnowledgeConfig
+
+
+class ModelWriter:
+    """A causal model on one device; code shipped with the weights is never run."""
+
+    def __init__(self, config: KnowledgeConfig, device: str) -> None:
+        """Load it.
+
+        Raises:
+            ConfigError: It cannot be loaded, or is no causal language model with a tokenizer.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        assert config.model is not None, "only a section with a model has a writer"
+        self.config, self.device = config, device
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(config.model, padding_side="left")
+            model: Any = AutoModelForCausalLM.from_pretrained(config.model)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            message = (
+                f"`knowledge.model` must be a loadable causal language model; got "
+                f"{config.model!r} ({reason}). Check the name and the network, or name a folder; "
+                "`knowledge.writer: template` needs no model."
+            )
+            raise ConfigError(message) from None
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.tokenizer.truncation_side = "left"
+        self.model = model.to(device).eval()
+
+    @torch.no_grad()
+    def write(self, prompts: list[str]) -> list[str]:
+        """Return the first line of each answer; prompts of one length are the same in any batch."""
+        asked = [self._as_chat(prompt) for prompt in prompts]
+        chat = self.tokenizer.chat_template is not None
+        given = self.tokenizer(
+            asked,
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=self.config.max_prompt_tokens,
+            add_special_tokens=not chat,
+        ).to(self.device)
+        found = self.model.generate(
+            input_ids=given["input_ids"],
+            attention_mask=given["attention_mask"],
+            max_new_tokens=self.config.max_new_tokens,
+            do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        new = found[:, given["input_ids"].shape[1] :]
+        answers = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [next(iter(answer.strip().splitlines()), "").strip() for answer in answers]
+
+    def _as_chat(self, prompt: str) -> str:
+        """Return a prompt as a model that was tuned on chats wants it."""
+        if self.tokenizer.chat_template is None:
+            return prompt
+        turn = [{"role": "user", "content": prompt}]
+        return str(
+            self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        )

@@ -1,0 +1,166 @@
+"""Texts written of items: by a template word for word, by a model once for each prompt."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from itemese.artifacts import Folder
+from itemese.errors import ConfigError
+from itemese.knowledge.config import KnowledgeConfig
+from itemese.knowledge.stage import TABLE, build_knowledge
+from itemese.knowledge.writers import ModelWriter
+from itemese.prompts.tokenizer import TextTokenizer
+
+TITLES = ["red  lipstick", "blue nail polish", None, "red  lipstick"]
+KINDS = [["Lips", "gift"], ["Nails"], None, ["Lips", "gift"]]
+MODEL = KnowledgeConfig(writer="model", model="some/model")
+
+
+def sequences(root: Path, **more: Any) -> Folder:
+    folder = Folder.at(root / "sequences")
+    ids = [f"i{n}" for n in range(len(TITLES))]
+    columns = {"item_id": ids, "title": TITLES, "categories": KINDS, **more}
+    folder.write_table("catalog.parquet", pa.table(columns))
+    return folder
+
+
+class Model:
+    """Answers in capitals, a few prompts at a time, and counts what it was asked."""
+
+    def __init__(self, dies_after: int | None = None) -> None:
+        self.asked: list[str] = []
+        self.dies_after = dies_after
+
+    def __call__(self, config: KnowledgeConfig, prompts: list[str]) -> Iterable[dict[str, str]]:
+        for count, prompt in enumerate(prompts):
+            if count == self.dies_after:
+                raise KeyboardInterrupt
+            self.asked.append(prompt)
+            yield {prompt: prompt.splitlines()[1].upper()}
+
+
+def build(root: Path, config: KnowledgeConfig, model: Model | None = None, **more: Any) -> Any:
+    out = Folder.at(root / "out")
+    cache = Folder.at(root / "cache")
+    counts = build_knowledge(config, sequences(root, **more), cache, out, answers=model)
+    return counts, out.read_table(TABLE)
+
+
+def test_a_template_says_the_items_own_words_and_that_it_is_one(tmp_path: Path) -> None:
+    config = KnowledgeConfig(texts=("intention", "summary"))
+    counts, table = build(tmp_path, config)
+    assert table["item_id"].to_pylist() == ["i0", "i1", "i2", "i3"]
+    wanted = ["looking for red lipstick, Lips, gift", "looking for blue nail polish, Nails", None]
+    assert table["intention"].to_pylist() == [*wanted, wanted[0]]
+    assert table["summary"].to_pylist()[1] == "blue nail polish. Nails"
+    assert counts["author"] == "template"
+    assert counts["asked"] == {"intention": 0, "summary": 0}
+    assert counts["empty"] == {"intention": 1, "summary": 1}
+    assert set(counts["templates"]) == {"intention.offline.jinja", "summary.offline.jinja"}
+    assert not Folder.at(tmp_path / "cache").names()
+
+
+def test_a_model_is_asked_once_for_each_prompt(tmp_path: Path) -> None:
+    model = Model()
+    counts, table = build(tmp_path, MODEL, model)
+    assert len(model.asked) == 2  # two items have one prompt, one has none
+    assert "title: red lipstick\ncategories: Lips, gift" in model.asked[0]
+    assert table["intention"].to_pylist() == [
+        "TITLE: RED LIPSTICK",
+        "TITLE: BLUE NAIL POLISH",
+        None,
+        "TITLE: RED LIPSTICK",
+    ]
+    assert (counts["author"], counts["asked"]) == ("some/model", {"intention": 2})
+    again = Model()
+    counts, same = build(tmp_path, MODEL, again)
+    assert not again.asked
+    assert counts["asked"] == {"intention": 0}
+    assert same.equals(table)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model": "another/model"}, {"texts": ("summary",)}, {"max_new_tokens": 7}]
+)
+def test_texts_of_another_model_template_or_length_are_not_taken(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    build(tmp_path, MODEL, Model())
+    other = Model()
+    build(tmp_path, MODEL.model_copy(update=changes), other)
+    assert len(other.asked) == 2
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, MODEL, Model(dies_after=1))
+    rest = Model()
+    counts, table = build(tmp_path, MODEL, rest)
+    assert len(rest.asked) == 1
+    assert counts["asked"] == {"intention": 1}
+    assert table["intention"].null_count == 1
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"known templates; got 'intentoin'. Did you mean"):
+        build(tmp_path, KnowledgeConfig(texts=("intentoin",)))
+    with pytest.raises(ConfigError, match=r"must name a column of the items; got \['plot'\]"):
+        build(tmp_path, KnowledgeConfig(columns=("plot",)))
+    with pytest.raises(ConfigError, match=r"columns that the items have already; got \['inten"):
+        build(tmp_path, KnowledgeConfig(), intention=["a", "b", "c", "d"])
+    for values in ({"writer": "model"}, {"model": "x/y"}, {"texts": []}, {"texts": ["../x"]}):
+        with pytest.raises(ConfigError, match="`knowledge"):
+            KnowledgeConfig.parse(values, where="knowledge")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Save a drawn two-layer model with a tokenizer of its own."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = TextTokenizer.trained(["a red lipstick for lips", "what was wanted"], 300)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = AutoConfig.for_model(
+        "llama", vocab_size=300, intermediate_size=32, max_position_embeddings=256, **sizes
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend, eos_token="<end>").save_pretrained(
+        folder
+    )
+    return str(folder)
+
+
+def test_a_model_writes_the_same_alone_and_in_a_batch(tiny: str) -> None:
+    config = KnowledgeConfig(writer="model", model=tiny, max_new_tokens=6, max_prompt_tokens=40)
+    writer = ModelWriter(config, "cpu")
+    prompts = ["red", "a red lipstick for lips, wanted", "x" * 200]
+    together = writer.write(prompts)
+    assert together == [writer.write([prompt])[0] for prompt in prompts]
+    assert len(set(together)) > 1
+    assert not [text for text in together if "\n" in text]
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    config = KnowledgeConfig(writer="model", model=str(tmp_path))
+    with pytest.raises(ConfigError, match="must be a loadable causal language model"):
+        ModelWriter(config, "cpu")
+
+
+@pytest.mark.ray
+def test_a_pool_of_actors_writes_and_keeps(ray_cluster: None, tmp_path: Path, tiny: str) -> None:
+    config = KnowledgeConfig(
+        writer="model", model=tiny, max_new_tokens=6, batch_size=1, max_actors=1
+    )
+    counts, table = build(tmp_path, config)
+    assert counts["asked"] == {"intention": 2}
+    writer = ModelWriter(config, "cpu")
+    cached, _ = build(tmp_path, config, Model(dies_after=0))  # nobody is asked again
+    assert cached["asked"] == {"intention": 0}
+    assert table["intention"].to_pylist()[0] == table["intention"].to_pylist()[3]
+    assert writer.write(["red"]) == writer.write(["red"])
