@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from itemese.codebooks.config import CodebooksConfig
-from itemese.config import Config, read_yaml, with_overrides
+from itemese.config import Config, flat_paths, read_yaml, with_overrides, with_values
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.evaluation.config import EvaluationConfig
 from itemese.logs.config import LogsConfig
@@ -46,11 +46,29 @@ class RecommenderConfig(Config):
     @classmethod
     def _embeds(cls, config: MethodConfig) -> MethodConfig:
         method: Method = method_of(config)
-        if not method.embeds or method.needs - {Need.EMBEDDINGS}:
+        if not method.embeds or method.reads() - {Need.EMBEDDINGS}:
             known = [n for n in method_names() if method_class(n).embeds]
             message = f"a method that gives items vectors by itself, one of {', '.join(known)}"
             raise ValueError(message)
         return config
+
+
+class StartConfig(Config):
+    """A run of the same method that comes first, and whose weights are gone on from.
+
+    Attributes:
+        method: Settings that differ from the experiment's `method`.
+        training: Its loop.
+        logs: Another data set; None is the experiment's own.
+        sequences: Its order and split; None is the experiment's.
+        start: What it goes on from itself, so that data sets follow one another.
+    """
+
+    method: Mapping[str, Any] = Field(default_factory=dict)
+    training: TrainingConfig = TrainingConfig()
+    logs: LogsConfig | None = None
+    sequences: SequencesConfig | None = None
+    start: "StartConfig | None" = None
 
 
 class Experiment(Config):
@@ -67,6 +85,7 @@ class Experiment(Config):
         codebooks: Semantic IDs; made only for methods that need them.
         recommender: Trained before the method; handed to a method that needs one, and a source of
             the embeddings if `embeddings.recommender` asks for it.
+        start: Trained before the method, which goes on from it.
         method: The recommender; its `name` selects the settings that are allowed.
         training: The loop.
         evaluation: The protocol.
@@ -80,6 +99,7 @@ class Experiment(Config):
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     codebooks: CodebooksConfig = CodebooksConfig()
     recommender: RecommenderConfig | None = None
+    start: StartConfig | None = None
     method: SerializeAsAny[MethodConfig]
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -91,7 +111,7 @@ class Experiment(Config):
 
     @model_validator(mode="after")
     def _has_its_recommender(self) -> Self:
-        needed = Need.RECOMMENDER in method_of(self.method).needs
+        needed = Need.RECOMMENDER in method_of(self.method).reads()
         if (needed or self.embeds_recommender) and self.recommender is None:
             reader = f"method {self.method.name!r}" if needed else "`embeddings.recommender`"
             message = (
@@ -116,10 +136,39 @@ class Experiment(Config):
             raise ValueError(message)
         return self
 
+    @model_validator(mode="after")
+    def _can_go_on(self) -> Self:
+        if self.start is None:
+            return self
+        if not method_of(self.method).goes_on:
+            known = [n for n in method_names() if method_class(n).goes_on]
+            message = (
+                f"an experiment without `start`, because method {self.method.name!r} goes on from "
+                f"nothing; that is known to {', '.join(known)}"
+            )
+            raise ValueError(message)
+        type(self).model_validate(self.preceding.values())
+        return self
+
+    @property
+    def preceding(self) -> "Experiment":
+        """The experiment that trains the `start` section, on the same seed."""
+        start = self.start
+        assert start is not None, "only asked for where the section is there"
+        method = with_values(self.method.model_dump(mode="json"), flat_paths(start.method))
+        parts = {
+            "method": parse_method_config(method),
+            "training": start.training,
+            "logs": start.logs or self.logs,
+            "sequences": start.sequences or self.sequences,
+            "start": start.start,
+        }
+        return self.model_copy(update=parts)
+
     @property
     def embeds_recommender(self) -> bool:
         """Whether the method reads embeddings that the `recommender` is a source of."""
-        reads = method_of(self.method).needs & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}
+        reads = method_of(self.method).reads() & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}
         return bool(reads) and self.embeddings.recommender is not None
 
     @property
@@ -128,7 +177,9 @@ class Experiment(Config):
         assert self.recommender is not None, "only asked for where the section was checked"
         parts = {"method": self.recommender.method, "training": self.recommender.training}
         own = self.embeddings.model_copy(update={"recommender": None})
-        return self.model_copy(update={**parts, "recommender": None, "embeddings": own})
+        return self.model_copy(
+            update={**parts, "recommender": None, "start": None, "embeddings": own}
+        )
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:

@@ -12,16 +12,16 @@ from itemese.artifacts import Artifact, Counts, Folder, Store
 from itemese.bundle import write_bundle
 from itemese.codebooks.stage import VERSION as CODEBOOKS_VERSION
 from itemese.codebooks.stage import build_codebooks
-from itemese.config import Config, digest_of, with_values
+from itemese.config import digest_of, with_values
 from itemese.embeddings.recommended import VERSION as RECOMMENDED_VERSION
 from itemese.embeddings.recommended import append_recommender
 from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION
 from itemese.embeddings.stage import build_embeddings
 from itemese.evaluation.compare import compare as compare_results
-from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.peruser import PerUser
 from itemese.evaluation.report import write_report
 from itemese.experiment import Experiment
+from itemese.handover import training_spec
 from itemese.logs.stage import VERSION as LOGS_VERSION
 from itemese.logs.stage import build_logs, fingerprint
 from itemese.methods.base import Method, Need, method_of
@@ -30,9 +30,8 @@ from itemese.schema import Catalog, Embeddings, SemanticIds
 from itemese.sequences.stage import VERSION as SEQUENCES_VERSION
 from itemese.sequences.stage import build_sequences
 from itemese.training.config import TrainingConfig
-from itemese.training.inputs import TrainedRecommender
 from itemese.training.stage import VERSION as TRAINING_VERSION
-from itemese.training.stage import TrainingSpec, train_model
+from itemese.training.stage import train_model
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +50,8 @@ class Prepared:
     embeddings: Artifact | None
     codebooks: Artifact | None
     recommender: Artifact | None = None
+    start: Artifact | None = None
+    start_sequences: Artifact | None = None
 
     def artifacts(self) -> dict[str, Artifact]:
         """Return those that exist, by stage."""
@@ -91,7 +92,7 @@ def prepare(experiment: Experiment, store: Store) -> Prepared:
             ),
         )
     )
-    needs = method_of(experiment.method).needs
+    needs = method_of(experiment.method).reads()
     embeddings = codebooks = recommender = None
     if Need.RECOMMENDER in needs or experiment.embeds_recommender:
         recommender = train(experiment.upstream, store)
@@ -114,7 +115,11 @@ def prepare(experiment: Experiment, store: Store) -> Prepared:
                 ),
             )
         )
-    return Prepared(logs, sequences, embeddings, codebooks, recommender)
+    start = start_sequences = None
+    if experiment.start is not None:
+        start = train(experiment.preceding, store)
+        start_sequences = prepare(experiment.preceding, store).sequences
+    return Prepared(logs, sequences, embeddings, codebooks, recommender, start, start_sequences)
 
 
 def _embed(
@@ -155,15 +160,6 @@ def _embed(
     )
 
 
-class _TrainingKey(Config):
-    """What decides a trained model, besides the artifacts it is built from."""
-
-    method: dict[str, Any]
-    training: TrainingConfig
-    evaluation: EvaluationConfig
-    seed: int
-
-
 def train(experiment: Experiment, store: Store, *, on_metrics: OnMetrics | None = None) -> Artifact:
     """Train the method; validation metrics are in ``counts["best"]``.
 
@@ -173,8 +169,7 @@ def train(experiment: Experiment, store: Store, *, on_metrics: OnMetrics | None 
         on_metrics: Called after each validation with flat metrics (a search reports them).
     """
     prepared = prepare(experiment, store)
-    key = _training_key(experiment)
-    spec = _spec(experiment, prepared, store, key)
+    key, spec = training_spec(experiment, prepared.artifacts(), store.root)
     return _told(
         store.stage(
             "training",
@@ -196,8 +191,8 @@ def final_model(experiment: Experiment, store: Store) -> Artifact:
     if not experiment.evaluation.refit:
         return trained
     prepared = prepare(experiment, store)
-    key = _training_key(experiment)
-    spec = _spec(experiment, prepared, store, key, refit=tuple(trained.counts["selected_steps"]))
+    steps = tuple(trained.counts["selected_steps"])
+    key, spec = training_spec(experiment, prepared.artifacts(), store.root, refit=steps)
     return _told(
         store.stage(
             "refit",
@@ -207,47 +202,6 @@ def final_model(experiment: Experiment, store: Store) -> Artifact:
             build=lambda out: train_model(spec, out),
         )
     )
-
-
-def _training_key(experiment: Experiment) -> _TrainingKey:
-    """Return the settings that decide the trained model."""
-    return _TrainingKey(
-        method=experiment.method.model_dump(mode="json"),
-        training=experiment.training,
-        evaluation=experiment.evaluation.model_copy(update={"refit": False}),
-        seed=experiment.seed,
-    )
-
-
-def _spec(
-    experiment: Experiment,
-    prepared: Prepared,
-    store: Store,
-    key: _TrainingKey,
-    *,
-    refit: tuple[int, ...] | None = None,
-) -> TrainingSpec:
-    """Gather what a training worker needs; all of it travels to other machines."""
-    upstream = digest_of([key.digest(), *(a.key for a in prepared.artifacts().values()), refit])
-    return TrainingSpec(
-        method=experiment.method,
-        training=experiment.training,
-        evaluation=experiment.evaluation,
-        seed=experiment.seed,
-        sequences=prepared.sequences.folder,
-        embeddings=prepared.embeddings.folder if prepared.embeddings else None,
-        codebooks=prepared.codebooks.folder if prepared.codebooks else None,
-        recommender=_handed_on(experiment, prepared),
-        checkpoints=store.root.child(f"checkpoints/{upstream}"),
-        refit=refit,
-    )
-
-
-def _handed_on(experiment: Experiment, prepared: Prepared) -> TrainedRecommender | None:
-    """Return the settings and the folder of the recommender that was trained for the method."""
-    if prepared.recommender is None:
-        return None
-    return TrainedRecommender(experiment.upstream.method, prepared.recommender.folder)
 
 
 def evaluate(experiment: Experiment, store: Store) -> Artifact:
@@ -370,7 +324,7 @@ def bundle(experiment: Experiment, store: Store, folder: Folder) -> None:
     prepared = prepare(experiment, store)
     model, evaluated = final_model(experiment, store), evaluate(experiment, store)
     embeddings, codebooks = prepared.embeddings, prepared.codebooks
-    needs = method_of(experiment.method).needs
+    needs = method_of(experiment.method).reads()
     write_bundle(
         folder,
         experiment=dict(experiment.values()),

@@ -17,7 +17,7 @@ from itemese.evaluation.offers import Offers, OffersConfig, choice_figures
 from itemese.evaluation.rows import Rows, rows_of, sample
 from itemese.experiment import Experiment
 from itemese.methods.base import method_of
-from itemese.prompts.titles import clean_title, contained
+from itemese.prompts.titles import clean_titles, contained
 from itemese.results import artifacts_of
 from itemese.schema import Catalog, Histories, Split
 from itemese.training.stage import load_module
@@ -34,8 +34,7 @@ def draw_offers(experiment: Experiment, store: Store, config: OffersConfig) -> A
             rows, num_items=catalog.num_items, size=config.size, seed=experiment.data_seed
         )
         offers.write(out)
-        pairs = zip(catalog.titles, catalog.item_ids, strict=True)
-        titles = [clean_title(title, item_id) for title, item_id in pairs]
+        titles = clean_titles(catalog.titles, catalog.item_ids)
         within = sum(contained([titles[i] for i in row]) > 0 for row in offers.offered)
         return {"users": rows.num_users, "users_with_title_in_title": within}
 

@@ -1,6 +1,7 @@
 """A study whose driver dies or is interrupted goes on where it was: no trial twice, none lost."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -61,7 +62,14 @@ def folder(tmp_path: Path) -> Path:
 
 def driver(folder: Path, name: str, how: str, trials: int = TRIALS) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", DRIVER, str(folder), name, how, str(trials)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A group of its own, as a terminal gives each command: Ctrl-C goes to all of it.
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> str:
@@ -136,7 +144,7 @@ def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(folder: Path) -> No
     wait(process, lambda: ended(folder, "stopped") >= 2)
     refused = finish(driver(folder, "stopped", "resume", 2000), status=2)
     assert "`name` must be a study that no other driver is running" in refused
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     said = finish(process)
     assert "True" in said.splitlines()[-1]
     study = json.loads((study_of(folder, "stopped") / "study.json").read_text())

@@ -36,10 +36,15 @@ from itemese.models.histories import pad_histories
 from itemese.models.hybrid_lm import HybridLanguageModel, make_projector, match_scale
 from itemese.models.id_vectors import id_vectors
 from itemese.models.reading import Reading, walk_trie
-from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone, locate
+from itemese.models.text_backbone import (
+    TextBackboneConfig,
+    build_text_backbone,
+    locate,
+    take_weights,
+)
 from itemese.models.two_towers import TwoTowers, Views
 from itemese.prompts.templates import load_templates
-from itemese.prompts.titles import clean_title, read_answers
+from itemese.prompts.titles import clean_titles, read_answers
 from itemese.prompts.tokenizer import TextTokenizer
 from itemese.prompts.writer import ItemForm, PromptWriter
 from itemese.ranking import Answers, Candidates, Ranking
@@ -116,20 +121,27 @@ class Rsllm(Method):
     Config = RsllmConfig
     config: RsllmConfig
     needs: ClassVar[frozenset[Need]] = frozenset({Need.RECOMMENDER})
+    goes_on: ClassVar[bool] = True
     ways_of_choosing: ClassVar[tuple[str, ...]] = ("free", "trie", "likelihood", "ranked")
+
+    def reads(self) -> frozenset[Need]:
+        """Return the recommender, unless items are text alone."""
+        return self.needs if self.config.item_form is not ItemForm.TEXT else frozenset()
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model, its tokenizer and the frozen ID vectors."""
         config, catalog = self.config, inputs.catalog
         name = config.backbone.pretrained
-        if name is not None:
+        if inputs.start is not None:
+            tokenizer = TextTokenizer.from_tensor(inputs.start.get_buffer("tokenizer"))
+        elif name is not None:
             tokenizer = TextTokenizer.pretrained(locate(name))
         else:
             around = [t for texts in load_templates(config.template).texts for t in texts]
-            texts = [*_titles(catalog), *around]
+            texts = [*clean_titles(catalog.titles, catalog.item_ids), *around]
             tokenizer = TextTokenizer.trained(texts, config.backbone.vocabulary)
         if config.item_form is ItemForm.TEXT:
-            return self._assemble(catalog, tokenizer, torch.zeros(0, 1), inputs.recommender)
+            return self._assemble(catalog, tokenizer, torch.zeros(0, 1), start=inputs.start)
         if inputs.recommender is None:
             message = (
                 "`recommender` must be trained before method 'rsllm' reads its vectors; got none. "
@@ -139,13 +151,13 @@ class Rsllm(Method):
         vectors = id_vectors(
             inputs.recommender, catalog.train_count, drawn=config.id_vectors == "random"
         )
-        return self._assemble(catalog, tokenizer, vectors, inputs.recommender)
+        return self._assemble(catalog, tokenizer, vectors, inputs.recommender, inputs.start)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild it with the tokenizer and the ID vectors that were saved."""
         tokenizer = TextTokenizer.from_tensor(state["tokenizer"])
         vectors = torch.zeros_like(state["network.item_vectors"])
-        module = self._assemble(inputs.catalog, tokenizer, vectors, None)
+        module = self._assemble(inputs.catalog, tokenizer, vectors)
         module.load_state_dict(state)
         return module
 
@@ -154,12 +166,13 @@ class Rsllm(Method):
         catalog: Catalog,
         tokenizer: TextTokenizer,
         vectors: Tensor,
-        recommender: nn.Module | None,
+        recommender: nn.Module | None = None,
+        start: nn.Module | None = None,
     ) -> TwoTowers:
         """Put the parts together."""
         config = self.config
         writer = PromptWriter(
-            _titles(catalog),
+            clean_titles(catalog.titles, catalog.item_ids),
             load_templates(config.template),
             tokenizer,
             max_title_tokens=config.max_title_tokens,
@@ -167,6 +180,8 @@ class Rsllm(Method):
             num_candidates=config.num_candidates,
         )
         lm = build_text_backbone(config.backbone, tokenizer.size, config.max_tokens)
+        if start is not None:
+            take_weights(lm, start.network.lm)  # type: ignore[union-attr, arg-type]
         words = lm.get_input_embeddings().weight  # type: ignore[operator]
         projector = None
         if len(vectors):
@@ -290,9 +305,3 @@ class Rsllm(Method):
             "trained_parameters": trained,
             "items_sharing_their_words": module.write.shared_titles(),
         }
-
-
-def _titles(catalog: Catalog) -> list[str]:
-    """Return a clean title for each item; one without a title is called by its id."""
-    pairs = zip(catalog.titles, catalog.item_ids, strict=True)
-    return [clean_title(title, item_id) for title, item_id in pairs]

@@ -105,6 +105,23 @@ def build_text_backbone(config: TextBackboneConfig, vocabulary: int, max_length:
     return model  # type: ignore[no-any-return]
 
 
+def take_weights(lm: nn.Module, source: nn.Module) -> None:
+    """Give a model the weights of another one of the same shape.
+
+    Raises:
+        ConfigError: It is of another shape.
+    """
+    try:
+        lm.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        message = (
+            "`method.backbone` must be that of the model that it goes on from; got other weights "
+            f"({reason}). Make them equal; positions that are learned (gpt2) need equal lengths."
+        )
+        raise ConfigError(message) from None
+
+
 def _load(config: TextBackboneConfig, max_length: int) -> nn.Module:
     """Load a pretrained model, in fp32 or bf16."""
     assert config.pretrained is not None

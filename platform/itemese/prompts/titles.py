@@ -29,6 +29,11 @@ def clean_title(title: str, item_id: str) -> str:
     return _SPACE.sub(" ", text).strip() or f"item {item_id}"
 
 
+def clean_titles(titles: Sequence[str], item_ids: Sequence[str]) -> list[str]:
+    """Return a clean title for each item, in order; see `clean_title`."""
+    return [clean_title(title, item) for title, item in zip(titles, item_ids, strict=True)]
+
+
 def match_title(answer: str, titles: Sequence[str]) -> int:
     """Return which of `titles` an answer means, -1 if it means none or several.
 

@@ -3,6 +3,7 @@
 Nothing here imports Ray, so that a space is read and checked without starting a cluster.
 """
 
+import re
 from collections.abc import Mapping
 from itertools import product
 from typing import Any, Literal
@@ -54,7 +55,8 @@ class SearchConfig(Config):
             the space file's folder or its parent.
         overrides: ``path=value`` strings applied to the recipe first, as by ``--set``.
         parameters: What varies, by the flat dotted path of the recipe's value.
-        metric: Validation metric that is judged, ``val/<name>@<k>``.
+        metric: Validation metric that is judged, ``val/<name>@<k>``, or ``val/<way>/hit@1`` of a
+            method that chooses among offered items.
         mode: Ranking metrics are better when larger.
         minimise: Further objectives. With any, the study keeps a Pareto front, and its best trial
             is the one of the front that costs least of the first of them among those that
@@ -190,15 +192,16 @@ class SearchConfig(Config):
 
 
 def check_metric(metric: str) -> None:
-    """Refuse every objective that is not a ranking metric of the validation split.
+    """Refuse every objective that is not what the validation split says of ranks and choices.
 
     Raises:
-        ConfigError: A test metric, a training loss, or no ranking metric at all.
+        ConfigError: A test metric, a training loss, or nothing of the kind.
     """
     split, name = metric.rpartition("/")[::2]
     base, _, k = name.partition("@")
     ranks = base in ("recall", "ndcg", "mrr") and k.isdigit()
-    if split == "val" and ranks:
+    chooses = re.fullmatch("val/[a-z_]+", split) is not None and name == "hit@1"
+    if (split == "val" and ranks) or chooses:
         return
     if split.startswith("test"):
         reason = "a value chosen on the test split would report a score fitted to it"
@@ -208,8 +211,8 @@ def check_metric(metric: str) -> None:
         reason = "only that compares trials of different losses and codebooks"
     tail = name if ranks else "ndcg@10"
     message = (
-        f"`metric` must be a validation metric, val/<recall|ndcg|mrr>@<k>; got {metric!r}: "
-        f"{reason}. Write val/{tail}."
+        "`metric` must be a validation metric, val/<recall|ndcg|mrr>@<k> or val/<way>/hit@1; got "
+        f"{metric!r}: {reason}. Write val/{tail}."
     )
     raise ConfigError(message)
 

@@ -142,7 +142,9 @@ def crown(
     gain = None
     if changed:
         sides = [[Experiment.parse(r) for r in side.values()] for side in (ours, theirs)]
-        gain = pipeline.gain(sides[0], sides[1], store, metric.removeprefix("val/"))
+        # Choosing among offered items is no part of the test, the whole catalogue's ranking is.
+        ranks = metric.removeprefix("val/")
+        gain = pipeline.gain(sides[0], sides[1], store, "ndcg@10" if "/" in ranks else ranks)
     return Winner(
         trial=best.number,
         values=best.values,

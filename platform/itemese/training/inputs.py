@@ -14,16 +14,24 @@ from itemese.schema import Catalog, Embeddings, Histories, SemanticIds, Split
 
 
 @dataclass(frozen=True)
-class TrainedRecommender:
-    """A recommender that was trained before the method that reads it.
+class TrainedModel:
+    """A model that was trained before the method that reads it or goes on from it.
 
     Attributes:
         method: Its settings.
+        sequences: The sequences artifact that it was trained on.
         folder: Its training artifact.
     """
 
     method: MethodConfig
+    sequences: Folder
     folder: Folder
+
+    def load(self, seed: int) -> nn.Module:
+        """Return it, frozen and in evaluation mode; no history is read."""
+        inputs = Inputs(Catalog.read(self.sequences), lambda: iter(()), seed=seed)
+        state = self.folder.read_tensors("model.safetensors")
+        return method_of(self.method).restore(inputs, state).eval().requires_grad_(False)
 
 
 def load_inputs(
@@ -32,20 +40,22 @@ def load_inputs(
     sequences: Folder,
     embeddings: Folder | None = None,
     codebooks: Folder | None = None,
-    recommender: TrainedRecommender | None = None,
+    recommender: TrainedModel | None = None,
+    start: TrainedModel | None = None,
     seed: int = 0,
     until: Split = Split.TRAIN,
 ) -> Inputs:
     """Read what `method` may be built from; events of validation and test are left out.
 
     Args:
-        method: Its `needs` decide what is read.
+        method: What it `reads` decides.
         sequences: The sequences artifact.
         embeddings: The embeddings artifact, required for `Need.EMBEDDINGS`; read as well for
             `Need.SEMANTIC_IDS`, which are made of it, if it is given.
         codebooks: The codebooks artifact, required for `Need.SEMANTIC_IDS`.
         recommender: Handed, frozen, to a method with `Need.RECOMMENDER`; a module that is only
             restored needs none.
+        start: Handed to a method that goes on from it.
         seed: The experiment's.
         until: Newest split whose events count as training events.
 
@@ -60,21 +70,23 @@ def load_inputs(
             yield block.up_to(until)
 
     vectors = ids = None
-    coded = Need.SEMANTIC_IDS in method.needs and embeddings is not None
-    if Need.EMBEDDINGS in method.needs or coded:
+    needs = method.reads()
+    coded = Need.SEMANTIC_IDS in needs and embeddings is not None
+    if Need.EMBEDDINGS in needs or coded:
         vectors = Embeddings.read(_given(embeddings, "embeddings", method))
         vectors.validate(catalog.num_items)
-    if Need.SEMANTIC_IDS in method.needs:
+    if Need.SEMANTIC_IDS in needs:
         ids = SemanticIds.read(_given(codebooks, "codebooks", method))
         ids.validate(catalog.num_items)
-    source = None
-    if Need.RECOMMENDER in method.needs and recommender is not None:
-        upstream = method_of(recommender.method)
-        tensors = recommender.folder.read_tensors("model.safetensors")
-        given = Inputs(catalog, train, seed=seed)
-        source = upstream.restore(given, tensors).eval().requires_grad_(False)
+    wanted = recommender if Need.RECOMMENDER in needs else None
     return Inputs(
-        catalog, train, seed=seed, embeddings=vectors, semantic_ids=ids, recommender=source
+        catalog,
+        train,
+        seed=seed,
+        embeddings=vectors,
+        semantic_ids=ids,
+        recommender=None if wanted is None else wanted.load(seed),
+        start=None if start is None else start.load(seed),
     )
 
 

@@ -14,7 +14,7 @@ from itemese.schema import Split
 from itemese.training.checkpoints import snapshot
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
-from itemese.training.inputs import TrainedRecommender, build_module, load_inputs
+from itemese.training.inputs import TrainedModel, build_module, load_inputs
 from itemese.training.loop import Hooks, fit
 from itemese.training.validation import Validator
 
@@ -40,6 +40,7 @@ class TrainingSpec:
         codebooks: The codebooks artifact, if the method needs it.
         checkpoints: Where this run's checkpoints lie, the same after a restart.
         recommender: A trained recommender, if the method needs it.
+        start: What the method goes on from, if anything.
         refit: None selects the best state on validation events. Otherwise they are trained on
             as well, nothing is selected, and each stage ends after so many steps.
     """
@@ -52,7 +53,8 @@ class TrainingSpec:
     embeddings: Folder | None
     codebooks: Folder | None
     checkpoints: Folder
-    recommender: TrainedRecommender | None = None
+    recommender: TrainedModel | None = None
+    start: TrainedModel | None = None
     refit: tuple[int, ...] | None = None
 
     @property
@@ -194,6 +196,7 @@ def _build(method: Method, spec: TrainingSpec) -> nn.Module:
         embeddings=spec.embeddings,
         codebooks=spec.codebooks,
         recommender=spec.recommender,
+        start=spec.start,
         seed=spec.seed,
         until=spec.until,
     )

@@ -93,6 +93,10 @@ def test_a_good_study_is_read() -> None:
             study(metric="train/loss"),
             ["`metric` must be a validation metric", "weights are zero"],
         ),
+        (
+            study(metric="test/free/hit@1"),
+            ["`metric` must be a validation metric", "fitted to it", "Write val/ndcg@10."],
+        ),
         (study(metric="val/loss"), ["`metric` must be a validation metric", "losses and code"]),
         (study(metric="recall@5"), ["got 'recall@5'", "Write val/recall@5."]),
         (study(mode="min"), ["`mode` must be 'max'; got 'min'"]),

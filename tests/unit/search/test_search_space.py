@@ -137,6 +137,13 @@ def test_metric_needs_its_cutoff() -> None:
         check_space(study, recipe, parse=Recipe.parse)
 
 
+def test_choices_may_be_judged_instead_of_ranks() -> None:
+    study = config({"training.learning_rate": RATE}, metric="val/likelihood/hit@1")
+    assert check_space(study, {"training": {"metric": "likelihood/hit@1"}}, parse=Recipe.parse)
+    with pytest.raises(ConfigError, match=r"must be the recipe's training\.metric"):
+        check_space(study, {"training": {"metric": "ndcg@10"}}, parse=Recipe.parse)
+
+
 def test_parameter_of_an_empty_section() -> None:
     study = config({"codebooks.codebook_size": SIZE})
     with pytest.raises(ConfigError, match="section `codebooks` is empty"):

@@ -9,9 +9,10 @@ from itemese.evaluation.config import EvaluationConfig
 from itemese.experiment import Experiment
 from itemese.methods.base import method_of, parse_method_config
 from itemese.training.config import TrainingConfig
-from itemese.training.inputs import TrainedRecommender
+from itemese.training.inputs import TrainedModel, build_module, load_inputs
 from itemese.training.stage import TrainingSpec, load_module, train_model
 
+MODEL = "model.safetensors"
 SASREC = {"name": "sasrec", "dim": 8, "num_layers": 1, "max_history": 20}
 RSLLM = {
     "name": "rsllm",
@@ -42,7 +43,7 @@ def fit(method, world, folder, *, recommender=None):
 
 def test_two_stages_on_the_vectors_of_a_trained_recommender(world, tmp_path) -> None:
     source = fit(SASREC, world, Folder.at(tmp_path / "sasrec"))
-    handed = TrainedRecommender(parse_method_config(SASREC), source)
+    handed = TrainedModel(parse_method_config(SASREC), world, source)
     out = fit(RSLLM, world, Folder.at(tmp_path / "rsllm"), recommender=handed)
     saved = out.read_tensors("model.safetensors")
     vectors = source.read_tensors("model.safetensors")["item_vectors.weight"][:-1]
@@ -58,7 +59,7 @@ def test_two_stages_on_the_vectors_of_a_trained_recommender(world, tmp_path) -> 
 
 def test_training_is_the_same_twice(world, tmp_path) -> None:
     source = fit(SASREC, world, Folder.at(tmp_path / "sasrec"))
-    handed = TrainedRecommender(parse_method_config(SASREC), source)
+    handed = TrainedModel(parse_method_config(SASREC), world, source)
     first, second = (
         fit(RSLLM, world, Folder.at(tmp_path / name), recommender=handed).read_tensors(
             "model.safetensors"
@@ -81,3 +82,47 @@ def test_a_recipe_says_which_recommender() -> None:
     whole = Experiment.parse({**values, "recommender": {"method": {"name": "caser"}}})
     assert whole.upstream.method.name == "caser"
     assert whole.upstream.recommender is None
+
+
+TEXT = {**RSLLM, "item_form": "text", "text_share": 0.0}
+
+
+def test_a_model_goes_on_from_another_catalogue(world, make_world, tmp_path) -> None:
+    elsewhere = make_world(num_users=40)
+    first = fit(TEXT, elsewhere, Folder.at(tmp_path / "first"))
+    source = fit(SASREC, world, Folder.at(tmp_path / "sasrec"))
+    method = method_of(parse_method_config({**RSLLM, "text_share": 0.0}))
+    began = TrainedModel(parse_method_config(TEXT), elsewhere, first)
+    handed = TrainedModel(parse_method_config(SASREC), world, source)
+    inputs = load_inputs(method, sequences=world, recommender=handed, start=began, seed=5)
+    state, before = build_module(method, inputs).state_dict(), first.read_tensors(MODEL)
+    kept = [name for name in before if name.startswith("network.lm.")]
+    assert kept
+    assert all(torch.equal(state[name], before[name]) for name in kept)
+    assert torch.equal(state["tokenizer"], before["tokenizer"])
+    assert len(state["network.item_vectors"]) == 30
+    other = {**RSLLM, "backbone": {**RSLLM["backbone"], "dim": 32}}  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match="must be that of the model that it goes on from"):
+        build_module(method_of(parse_method_config(other)), inputs)
+
+
+def test_a_recipe_says_what_it_goes_on_from() -> None:
+    values = {"name": "x", "logs": {"source": "simulated"}, "method": TEXT}
+    steam = {"logs": {"source": "parquet", "path": "steam"}, "training": {"max_epochs": 3}}
+    movies = {"method": {"template": "movies_v1"}, "start": steam}
+    found = Experiment.parse({**values, "start": movies})
+    before = found.preceding
+    assert before.method.template == "movies_v1"  # type: ignore[attr-defined]
+    assert before.logs == found.logs
+    assert before.preceding.logs.path == "steam"
+    assert before.preceding.training.max_epochs == 3
+    assert before.preceding.start is None
+    with pytest.raises(ConfigError, match="goes on from nothing; that is known to rsllm"):
+        Experiment.parse({**values, "method": {"name": "sasrec"}, "start": movies})
+    with pytest.raises(ConfigError, match="templat"):
+        Experiment.parse({**values, "start": {"method": {"templat": "movies_v1"}}})
+
+
+def test_text_alone_reads_no_recommender() -> None:
+    assert not method_of(parse_method_config(TEXT)).reads()
+    Experiment.parse({"name": "x", "logs": {"source": "simulated"}, "method": TEXT})
