@@ -87,23 +87,29 @@ def export_language_model(lm: Any, folder: str | Path, *, merged: bool) -> None:
         merged: Whether the adapters are added into the weights.
 
     Raises:
-        ConfigError: The adapters of a model without any were asked for.
+        ConfigError: The adapters of a model without any were asked for, or of one with several,
+            which PEFT's form of one adapter cannot hold.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     layers = {n: m for n, m in lm.named_modules() if isinstance(m, LoraLayer)}
     if not merged:
-        if not layers:
-            message = "`merged` must be true for a model without adapters; got false. Set it."
+        names = sorted({name for layer in layers.values() for name in layer.lora_A})
+        if len(names) != 1:
+            which = f"with the adapters {', '.join(names)}" if names else "without adapters"
+            message = f"`merged` must be true for a model {which}; got false. Set it."
             raise ConfigError(message)
-        found = get_peft_model_state_dict(lm, adapter_name="default")
+        found = get_peft_model_state_dict(lm, adapter_name=names[0])
         # PEFT's own loader looks for the names of its wrapper.
         tensors = {f"base_model.model.{key}": t.contiguous() for key, t in found.items()}
         save_file(tensors, folder / "adapter_model.safetensors")
-        lm.peft_config["default"].save_pretrained(str(folder))
+        lm.peft_config[names[0]].save_pretrained(str(folder))
         return
     with torch.no_grad():
-        deltas = {f"{n}.weight": m.get_delta_weight("default") for n, m in layers.items()}
+        deltas = {
+            f"{n}.weight": sum(m.get_delta_weight(name) for name in m.lora_A)
+            for n, m in layers.items()
+        }
         state: dict[str, Tensor] = {}
         for key, tensor in lm.state_dict().items():
             if "lora_" in key:
