@@ -1,5 +1,6 @@
 # make demo   everything from raw logs to a served winner
 # make test   lint, types and tests
+# make soak   half an hour of overload, replacement, kills and endurance of a service
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
@@ -12,13 +13,16 @@ ifneq ($(SHARED_DATA),)
 export ITEMESE_DATA ?= $(abspath $(SHARED_DATA))
 endif
 
-.PHONY: demo test lint format clean
+.PHONY: demo test soak lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python jobs/demo.py
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
+
+soak: $(STAMP)
+	$(BIN)/python jobs/soak.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

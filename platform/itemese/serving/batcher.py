@@ -20,6 +20,10 @@ Question = TypeVar("Question")
 Reply = TypeVar("Reply")
 
 
+_LATELY = 0.3
+"""Weight of the newest batch in what a question is believed to cost."""
+
+
 @dataclass(eq=False)
 class _Place(Generic[Question, Reply]):
     """One question in the queue.
@@ -62,15 +66,18 @@ class Batcher(Generic[Question, Reply]):
         self._queue: deque[_Place[Question, Reply]] = deque()
         self._inside = 0
         self._running: asyncio.Task[None] | None = None
+        self._cost = 0.0  # seconds of the model for one question, lately
 
     async def ask(self, question: Question) -> Reply:
         """Return the reply.
 
         Raises:
-            Busy: As many questions as may be are inside already.
+            Busy: As many questions as may be are inside already, or those inside will take longer
+                than the deadline: better told at once than after it.
             Late: It waited longer than the deadline, and was not begun.
         """
-        if self._inside >= self._settings.max_waiting:
+        wait = self._inside * self._cost
+        if self._inside >= self._settings.max_waiting or wait > self._settings.deadline_seconds:
             self._metrics.refused.labels("busy").inc()
             raise Busy
         loop = asyncio.get_running_loop()
@@ -105,6 +112,7 @@ class Batcher(Generic[Question, Reply]):
             if not batch:
                 continue
             questions = [place.question for place in batch]
+            began = time.monotonic()
             try:
                 replies = await loop.run_in_executor(self._worker, self._work, questions)
                 for place, reply in zip(batch, replies, strict=True):
@@ -114,6 +122,8 @@ class Batcher(Generic[Question, Reply]):
                 for place in batch:
                     if not place.reply.done():
                         place.reply.set_exception(error)
+            cost = (time.monotonic() - began) / len(batch)
+            self._cost = _LATELY * cost + (1 - _LATELY) * (self._cost or cost)
 
     def _next(self) -> list[_Place[Question, Reply]]:
         """Take the oldest questions that somebody still waits for."""

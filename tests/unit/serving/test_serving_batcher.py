@@ -95,6 +95,31 @@ def test_who_waited_too_long_costs_the_model_nothing(model):
     assert 'itemese_refused_total{reason="late"} 1.0' in text
 
 
+def test_who_would_wait_too_long_is_told_at_once(model):
+    answer = model.__class__.__call__
+
+    class Slow(Model):
+        def __call__(self, numbers):
+            time.sleep(0.1)
+            return answer(self, numbers)
+
+    async def scenario(batcher):
+        assert await batcher.ask(0) == 0  # now its cost is known
+        inside = [asyncio.ensure_future(batcher.ask(n)) for n in range(20)]
+        started = time.perf_counter()
+        await asyncio.sleep(0)
+        refused = [task for task in inside if task.done()]
+        assert time.perf_counter() - started < 0.09
+        assert 10 <= len(refused) <= 17, "about five fit into half a second"
+        for task in refused:
+            with pytest.raises(Busy):
+                task.result()
+        await asyncio.gather(*inside, return_exceptions=True)
+        assert await batcher.ask(7) == 14, "and later there is room again"
+
+    run(Slow(), scenario, deadline_seconds=0.5, max_batch_size=1)
+
+
 def test_whoever_hangs_up_costs_the_model_nothing(model):
     model.open.clear()
 
