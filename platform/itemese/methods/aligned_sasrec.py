@@ -93,20 +93,31 @@ class AlignedSasrec(NextItemEncoder):
         """Whether there is a text half that can stand for both."""
         return self.config.fusion in ("joint", "detached", "text")
 
+    def reads(self) -> frozenset[Need]:
+        """Return the embeddings, unless behaviour stands alone."""
+        return self.needs if self.config.fusion != "collaborative" else frozenset()
+
     def build(self, inputs: Inputs) -> nn.Module:
-        """Return a fresh encoder over the catalogue and its text vectors."""
+        """Return a fresh encoder over the catalogue and its text vectors.
+
+        Raises:
+            ConfigError: All items have the same text vector.
+        """
+        seen = torch.from_numpy(inputs.catalog.train_count > 0)
+        if self.config.fusion == "collaborative":
+            return self._assemble(torch.zeros(len(seen), 1), seen)
         found = inputs.embeddings
         assert found is not None, "aligned_sasrec needs embeddings"
         known = dict(found.parts)
         text = torch.from_numpy(found.part("text") if "text" in known else found.vectors)
-        if self.config.fusion != "collaborative" and not bool(text.std(dim=0).any()):
+        if not bool(text.std(dim=0).any()):
             message = (
                 f"`embeddings` must tell items apart for method 'aligned_sasrec'; got {len(text)} "
                 "equal vectors. Name other `embeddings.columns`, or set `method.fusion` to "
                 "collaborative."
             )
             raise ConfigError(message)
-        return self._assemble(text.float(), torch.from_numpy(inputs.catalog.train_count > 0))
+        return self._assemble(text.float(), seen)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild it with the text vectors that were saved."""

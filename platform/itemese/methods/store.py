@@ -97,6 +97,10 @@ class Store(Method):
     config: StoreConfig
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS, Need.RECOMMENDER})
 
+    def reads(self) -> frozenset[Need]:
+        """Return semantic IDs, and the tokenizer unless the model starts afresh."""
+        return self.needs if self.config.start == "tokenizer" else frozenset({Need.SEMANTIC_IDS})
+
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with tokens for this catalogue's semantic IDs.
 
