@@ -45,7 +45,7 @@ class ServingConfig(Config):
     batch_wait_seconds: float = Field(default=0.001, ge=0, le=1)
     max_waiting: int = Field(default=64, ge=1, le=100_000)
     deadline_seconds: float = Field(default=5.0, gt=0, le=600)
-    body_seconds: float = Field(default=8.0, gt=0, le=600)
+    body_seconds: float = Field(default=5.0, gt=0, le=600)
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     max_history: int = Field(default=10_000, ge=1)
     num_threads: int = Field(default=1, ge=1, le=1024)

@@ -34,6 +34,9 @@ USERS_PATH = "/v1/users/"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+
+
 class Guard:
     """ASGI middleware around the application.
 
@@ -68,6 +71,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # An answer holds texts of others: no browser may take it for a page.
+                message["headers"] = [*message.get("headers", ()), _NO_SNIFFING]
             await send(message)
 
         try:
