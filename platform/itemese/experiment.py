@@ -10,6 +10,7 @@ from itemese.codebooks.config import CodebooksConfig
 from itemese.config import Config, flat_paths, read_yaml, with_overrides, with_values
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.evaluation.config import EvaluationConfig
+from itemese.knowledge.config import KnowledgeConfig
 from itemese.logs.config import LogsConfig
 from itemese.methods.base import (
     Method,
@@ -81,6 +82,7 @@ class Experiment(Config):
             one data set and one split.
         logs: Where the behaviour log comes from.
         sequences: Filtering, order and split.
+        knowledge: Texts that are written of items; made only for methods that read them.
         embeddings: Item vectors; made only for methods that need them.
         codebooks: Semantic IDs; made only for methods that need them.
         recommender: Trained before the method; handed to a method that needs one, and a source of
@@ -96,6 +98,7 @@ class Experiment(Config):
     data_seed: int = Field(default=0, ge=0)
     logs: LogsConfig
     sequences: SequencesConfig = SequencesConfig()
+    knowledge: KnowledgeConfig | None = None
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     codebooks: CodebooksConfig = CodebooksConfig()
     recommender: RecommenderConfig | None = None

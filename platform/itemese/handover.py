@@ -62,6 +62,7 @@ def training_spec(
         sequences=folders["sequences"],
         embeddings=folders.get("embeddings"),
         codebooks=folders.get("codebooks"),
+        knowledge=folders.get("knowledge"),
         checkpoints=root.child(f"checkpoints/{upstream}"),
         recommender=recommender,
         start=start,

@@ -22,6 +22,8 @@ from itemese.evaluation.peruser import PerUser
 from itemese.evaluation.report import write_report
 from itemese.experiment import Experiment
 from itemese.handover import training_spec
+from itemese.knowledge.stage import VERSION as KNOWLEDGE_VERSION
+from itemese.knowledge.stage import build_knowledge
 from itemese.logs.stage import VERSION as LOGS_VERSION
 from itemese.logs.stage import build_logs, fingerprint
 from itemese.methods.base import Method, Need, method_of
@@ -52,6 +54,7 @@ class Prepared:
     recommender: Artifact | None = None
     start: Artifact | None = None
     start_sequences: Artifact | None = None
+    knowledge: Artifact | None = None
 
     def artifacts(self) -> dict[str, Artifact]:
         """Return those that exist, by stage."""
@@ -93,7 +96,19 @@ def prepare(experiment: Experiment, store: Store) -> Prepared:
         )
     )
     needs = method_of(experiment.method).reads()
-    embeddings = codebooks = recommender = None
+    embeddings = codebooks = recommender = knowledge = None
+    asked = experiment.knowledge
+    if asked is not None and Need.KNOWLEDGE in needs:
+        cache = store.root.child("cache/knowledge")
+        knowledge = _told(
+            store.stage(
+                "knowledge",
+                version=KNOWLEDGE_VERSION,
+                config=asked,
+                inputs={"sequences": sequences},
+                build=lambda out: build_knowledge(asked, sequences.folder, cache, out),
+            )
+        )
     if Need.RECOMMENDER in needs or experiment.embeds_recommender:
         recommender = train(experiment.upstream, store)
     if needs & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}:
@@ -119,7 +134,8 @@ def prepare(experiment: Experiment, store: Store) -> Prepared:
     if experiment.start is not None:
         start = train(experiment.preceding, store)
         start_sequences = prepare(experiment.preceding, store).sequences
-    return Prepared(logs, sequences, embeddings, codebooks, recommender, start, start_sequences)
+    made = (embeddings, codebooks, recommender, start, start_sequences, knowledge)
+    return Prepared(logs, sequences, *made)
 
 
 def _embed(

@@ -44,6 +44,7 @@ class Need(StrEnum):
     EMBEDDINGS = "embeddings"
     SEMANTIC_IDS = "semantic_ids"
     RECOMMENDER = "recommender"
+    KNOWLEDGE = "knowledge"
 
 
 class LossWeights(Config):
@@ -69,7 +70,8 @@ class Inputs:
     """Everything that a method may be built from; nothing of validation or test is in it.
 
     Attributes:
-        catalog: The items.
+        catalog: The items; its table has the columns that the `knowledge` section writes, if
+            `Need.KNOWLEDGE` is declared and the section is there. A bundle holds none of them.
         train: Yields blocks of histories holding training events only; callable again and again.
         seed: The experiment's seed; derive generators from it by purpose.
         embeddings: Item vectors, if `Need.EMBEDDINGS` is declared; in training also those that

@@ -15,14 +15,14 @@ Differs: DIN is trained on training events only (the released code leaks the val
     histories have contrastive terms. A task is said by a learned token instead of LC-Rec's
     sentences, and has a weight of its own instead of a share of the samples (ours, not searched).
     Every item of a history is a target in one pass. Intentions and preferences are made of item
-    columns by a template, not by a language model, unless `intentions` names a column. Each code's
+    columns by a template, not by a language model; `intentions` names better ones. Each code's
     softmax runs over its own level, and beams stay inside the catalogue's tree, where the released
     code allows any token of the level.
 Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, H items
     in a task's prompt, I items, d size of a source's vectors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -77,7 +77,8 @@ class EagerLlmConfig(MethodConfig):
         behaviour_source: Source that `behaviour_contrast` reads.
         columns: Of the items' texts; absent ones are passed over.
         facets: Columns that intentions and preferences are made of by a template.
-        intentions: Column that holds intentions written beforehand; None uses the template.
+        intentions: Column with intentions, of the items or of the `knowledge` section; None uses
+            a template. An item without one is asked for by its title.
         max_text_tokens: Longer texts are cut there.
         prompt_items: H, newest items of a history that a task's prompt holds.
         samples_per_task: Items, or rows of the batch, that each task but `next_item` draws a step.
@@ -128,7 +129,11 @@ class EagerLlm(Method):
 
     Config = EagerLlmConfig
     config: EagerLlmConfig
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS, Need.KNOWLEDGE})
+
+    def reads(self) -> frozenset[Need]:
+        """Return the needs, without knowledge where a template writes."""
+        return self.needs if self.config.intentions else self.needs - {Need.KNOWLEDGE}
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with tokens for this catalogue's semantic IDs.
@@ -248,7 +253,7 @@ class EagerLlm(Method):
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return each task's cross-entropy, a code or a word, and the contrastive terms."""
-        weights: Mapping[str, float] = self.config.loss_weights.model_dump()
+        weights = self.config.loss_weights.model_dump()
         tasks = tuple(name for name, weight in weights.items() if weight)
         found = module(batch["item_index"], self.config.samples_per_task, tasks=tasks)
         return {name: self._term(given) for name, given in found.items()}
@@ -267,8 +272,7 @@ class EagerLlm(Method):
         logits, labels = given
         if isinstance(logits, list):
             return next_code(logits, labels)
-        total = F.cross_entropy(logits.float(), labels, reduction="sum")
-        return total / max(1, len(labels))  # a batch of first events has nothing to sum up
+        return F.cross_entropy(logits.float(), labels, reduction="sum") / max(1, len(labels))
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by beam search inside the catalogue."""
@@ -290,11 +294,7 @@ class EagerLlm(Method):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beams' width and what the texts of the tasks were made by."""
         assert isinstance(module, AlignedItemLanguageModel)
-        return {
-            "beam_width": self.config.beam_width,
-            "code_length": module.code_length,
-            "intentions": f"column {self.config.intentions}"
-            if self.config.intentions
-            else "template",
-            "preferences": "template",
-        }
+        column = self.config.intentions
+        found = {"beam_width": self.config.beam_width, "code_length": module.code_length}
+        asked = f"column {column}" if column else "template"
+        return {**found, "intentions": asked, "preferences": "template"}

@@ -1,13 +1,13 @@
 """Read the artifacts that a method declares it needs, and nothing else."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from itemese.artifacts import Folder
-from itemese.errors import ConfigError
+from itemese.errors import ConfigError, DataError
 from itemese.methods.base import Inputs, Method, MethodConfig, Need, method_of
 from itemese.randomness import derive_seed
 from itemese.schema import Catalog, Embeddings, Histories, SemanticIds, Split
@@ -42,6 +42,7 @@ def load_inputs(
     codebooks: Folder | None = None,
     recommender: TrainedModel | None = None,
     start: TrainedModel | None = None,
+    knowledge: Folder | None = None,
     seed: int = 0,
     until: Split = Split.TRAIN,
 ) -> Inputs:
@@ -56,6 +57,7 @@ def load_inputs(
         recommender: Handed, frozen, to a method with `Need.RECOMMENDER`; a module that is only
             restored needs none.
         start: Handed to a method that goes on from it.
+        knowledge: The knowledge artifact, whose texts become columns of the catalogue.
         seed: The experiment's.
         until: Newest split whose events count as training events.
 
@@ -64,6 +66,8 @@ def load_inputs(
         DataError: Its rows do not fit the catalogue.
     """
     catalog = Catalog.read(sequences)
+    if knowledge is not None:
+        catalog = _with_texts(catalog, knowledge)
 
     def train() -> Iterator[Histories]:
         for block in Histories.stream(sequences):
@@ -88,6 +92,25 @@ def load_inputs(
         recommender=None if wanted is None else wanted.load(seed),
         start=None if start is None else start.load(seed),
     )
+
+
+def _with_texts(catalog: Catalog, knowledge: Folder) -> Catalog:
+    """Return the catalogue with the texts that were written of its items.
+
+    Raises:
+        DataError: They are those of another catalogue.
+    """
+    texts = knowledge.read_table("knowledge.parquet")
+    if texts["item_id"].to_pylist() != catalog.item_ids:
+        message = (
+            f"`knowledge` must hold a row for each of {catalog.num_items} items in their order; "
+            f"got {texts.num_rows} of another catalogue. Write this catalogue's."
+        )
+        raise DataError(message)
+    table = catalog.table
+    for name in texts.column_names[1:]:
+        table = table.append_column(name, texts[name])
+    return replace(catalog, table=table)
 
 
 def build_module(method: Method, inputs: Inputs) -> nn.Module:

@@ -40,6 +40,7 @@ class TrainingSpec:
         codebooks: The codebooks artifact, if the method needs it.
         checkpoints: Where this run's checkpoints lie, the same after a restart.
         recommender: A trained recommender, if the method needs it.
+        knowledge: The knowledge artifact, if the method reads it and the recipe asks for it.
         start: What the method goes on from, if anything.
         refit: None selects the best state on validation events. Otherwise they are trained on
             as well, nothing is selected, and each stage ends after so many steps.
@@ -55,6 +56,7 @@ class TrainingSpec:
     checkpoints: Folder
     recommender: TrainedModel | None = None
     start: TrainedModel | None = None
+    knowledge: Folder | None = None
     refit: tuple[int, ...] | None = None
 
     @property
@@ -196,6 +198,7 @@ def _build(method: Method, spec: TrainingSpec) -> nn.Module:
         embeddings=spec.embeddings,
         codebooks=spec.codebooks,
         recommender=spec.recommender,
+        knowledge=spec.knowledge,
         start=spec.start,
         seed=spec.seed,
         until=spec.until,

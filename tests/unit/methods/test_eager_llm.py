@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from itemese.errors import ConfigError, DataError
-from itemese.methods.base import Inputs, method_of, parse_method_config
+from itemese.methods.base import Inputs, Need, method_of, parse_method_config
 from itemese.methods.eager_llm import ANNEALING, EagerLlm
 from itemese.models.aligned_lm import TASK_ROWS, AlignedItemLanguageModel, compact
 from itemese.models.item_language import ItemLanguageModel
@@ -296,6 +296,8 @@ def test_written_intentions_replace_the_template_and_an_empty_one_is_the_title()
     said = [tokenizer.decode([t for t in row if t >= 0]) for row in module.intentions.tolist()]
     assert said[:2] == ["thing 0 of blue", "a wish for 1"]
     assert method.facts(module)["intentions"] == "column wish"
+    assert Need.KNOWLEDGE in method.reads()
+    assert Need.KNOWLEDGE not in made()[0].reads()  # a template reads nothing
     with pytest.raises(ConfigError, match=r"must name a column of the items; got \['wishes'\]"):
         made(intentions="wishes")
 

@@ -4,11 +4,12 @@ import errno
 import json
 import pickle
 
+import pyarrow as pa
 import pytest
 import torch
 
 from itemese.artifacts import Folder, Store
-from itemese.errors import ArtifactError, ConfigError
+from itemese.errors import ArtifactError, ConfigError, DataError
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.offers import Offers
 from itemese.evaluation.rows import rows_of
@@ -152,3 +153,18 @@ def test_a_way_of_choosing_that_the_method_does_not_know_is_refused(spec_of, tmp
     spec = spec_of({"name": "sasrec", "dim": 8}, metric="free/hit@1")
     with pytest.raises(ConfigError, match=r"ranked/hit@1; got 'free/hit@1'"):
         train_model(spec, Folder.at(tmp_path / "out").create())
+
+
+def test_texts_that_were_written_become_columns_of_the_catalogue(world, tmp_path) -> None:
+    method = method_of(parse_method_config({"name": "popularity"}))
+    known = load_inputs(method, sequences=world).catalog
+    folder = Folder.at(tmp_path / "knowledge")
+    texts = [f"a wish for {item_id}" for item_id in known.item_ids]
+    table = {"item_id": known.item_ids, "intention": texts}
+    folder.write_table("knowledge.parquet", pa.table(table))
+    found = load_inputs(method, sequences=world, knowledge=folder).catalog
+    assert found.table["intention"].to_pylist() == texts
+    assert found.item_ids == known.item_ids
+    folder.write_table("knowledge.parquet", pa.table(table).slice(1))
+    with pytest.raises(DataError, match=r"of another catalogue\. Write this catalogue's"):
+        load_inputs(method, sequences=world, knowledge=folder)
