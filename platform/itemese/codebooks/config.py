@@ -11,6 +11,9 @@ QuantizerKind = Literal[
 ]
 """Names of the quantizers."""
 
+RANDOM = "random"
+"""The source that is no part of the embeddings."""
+
 
 class RqVaeConfig(Config):
     """What only ``kind: rq_vae`` reads.
@@ -84,7 +87,8 @@ class CodebooksConfig(Config):
         sources: Sources of the embeddings (``text``, ``collaborative``, ``recommender``) that name
             an item one after the other, each with `num_codebooks` codebooks of its own; what is
             left out names nothing. Empty makes one vector of them all. An item that a source knows
-            nothing of has the codes of that source's stand-in, a mean vector or zeros.
+            nothing of has the codes of that source's stand-in, a mean vector or zeros. ``random``,
+            alone, is the control: vectors are drawn for the items, and codes say nothing.
         num_codebooks: Codes an item before disambiguation. ``balanced_tree``: its depth.
         codebook_size: Codes a codebook; at most the number of items. ``balanced_tree``: most
             children of a node; ``codebook_size ** num_codebooks`` must reach the number of items.
@@ -125,7 +129,15 @@ class CodebooksConfig(Config):
         if len(set(sources)) < len(sources):
             message = "a list without repetition"
             raise ValueError(message)
+        if RANDOM in sources and len(sources) > 1:
+            message = f"a list of sources of the embeddings, or of {RANDOM!r} alone"
+            raise ValueError(message)
         return sources
+
+    @property
+    def drawn(self) -> bool:
+        """Whether items are named by nothing, the control."""
+        return self.sources == (RANDOM,)
 
     def unread(self) -> list[str]:
         """Return the paths of settings that differ from their defaults but that `kind` ignores.

@@ -3,6 +3,8 @@
 import logging
 from typing import Any
 
+import torch
+
 from itemese.artifacts import Counts, Folder
 from itemese.codebooks.agreement import prefix_agreement
 from itemese.codebooks.base import Quantizer
@@ -15,12 +17,16 @@ from itemese.codebooks.health import advice, health_report
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.rows import Rows, VectorFile
 from itemese.errors import DataError
+from itemese.randomness import torch_generator
 from itemese.schema import Catalog, Codes, SemanticIds, part_of
 
 VERSION = 2
 
 LARGE = 1_000_000
 """Vectors above which Ray Data encodes; below that a cluster takes longer to start."""
+
+DRAWN_DIM = 32
+"""Size of the vectors of the control: codes of many levels still have something to split."""
 
 HEALTH_FILE = "health.json"
 
@@ -60,15 +66,20 @@ def build_codebooks(
             source that they do not have; bad health with ``gate: fail``.
     """
     num_items = sequences.read_table("catalog.parquet", ["item_id"]).num_rows
-    vectors = VectorFile(embeddings)
-    vectors.validate(num_items)
+    file = VectorFile(embeddings)
+    file.validate(num_items)
+    vectors: Rows = file
+    if config.drawn:
+        generator = torch_generator(seed, "codebooks/drawn")
+        vectors = torch.randn(num_items, DRAWN_DIM, generator=generator)
     if config.unread():
         logger.warning("%s ignores `codebooks.%s`", config.kind, config.unread())
     quantizer = QUANTIZERS[config.kind](config)
-    if config.sources:
+    if config.sources and not config.drawn:
         quantizer = BySource.of(config, embeddings)
     quantizer.fit(vectors, seed=seed)
-    codes = quantizer.codes(vectors, EncodeByRay(embeddings) if len(vectors) > LARGE else None)
+    on_ray = len(vectors) > LARGE and not config.drawn
+    codes = quantizer.codes(vectors, EncodeByRay(embeddings) if on_ray else None)
     semantic_ids = _told_apart(codes, quantizer, vectors, sequences)
     semantic_ids.validate(num_items)
     health = health_report(quantizer, vectors, codes, semantic_ids)
@@ -90,13 +101,13 @@ def build_codebooks(
 
 
 def _domination(
-    config: CodebooksConfig, embeddings: Folder, vectors: VectorFile, codes: Codes
+    config: CodebooksConfig, embeddings: Folder, vectors: Rows, codes: Codes
 ) -> dict[str, Any] | None:
     """Return whose neighbours are those of the vectors that are coded as one."""
-    if len(config.sources) > 1:
+    if len(config.sources) > 1 or config.drawn:
         return None
     parts = embeddings.read_json("embeddings.json").get("parts", [])
-    whole = slice(0, vectors.shape[1])
+    whole = slice(0, sum(width for _, width in parts))
     columns = part_of(parts, config.sources[0]) if config.sources else whole
     return domination(vectors, parts, codes.codes, columns=columns)
 

@@ -273,3 +273,33 @@ def test_the_stage_takes_every_kind(tmp_path: Path, kind: str) -> None:
     assert QUANTIZERS[kind].load(folder, config).codes(
         torch.from_numpy(vectors_of(60)).float()
     ).codes.tolist() == [row[:2] for row in SemanticIds.read(folder).codes.tolist()]
+
+
+@pytest.mark.parametrize("kind", ["residual_kmeans", "balanced_tree", "parallel_kmeans"])
+def test_codes_of_the_control_are_even_and_say_nothing(tmp_path: Path, kind: str) -> None:
+    """Items come in four tight groups; codes of the vectors know them, drawn codes do not."""
+    group = np.arange(240) % 4
+    vectors = 100 * np.eye(4)[group] + 0.01 * np.random.default_rng(0).standard_normal((240, 4))
+    given = inputs(tmp_path, vectors)
+
+    def first_codes(seed: int, **settings: object) -> np.ndarray:
+        config = CodebooksConfig.parse(
+            {"kind": kind, "num_codebooks": 3, "codebook_size": 8, "gate": "off", **settings}
+        )
+        out = Folder.at(tmp_path / f"{seed}{len(settings)}")
+        build_codebooks(config, *given, out, seed=seed)
+        return SemanticIds.read(out).codes[:, 0]
+
+    def purity(codes: np.ndarray) -> float:
+        """Share of pairs with one first code that are of one group; chance is 1/4."""
+        same = codes[:, None] == codes[None]
+        np.fill_diagonal(same, val=False)
+        return float((group[:, None] == group[None])[same].mean())
+
+    assert purity(first_codes(0)) > 0.9
+    drawn = first_codes(0, sources=("random",))
+    assert purity(drawn) == pytest.approx(0.25, abs=0.05)
+    assert np.bincount(drawn).max() < 80, "even enough to be names"
+    assert not np.array_equal(drawn, first_codes(1, sources=("random",)))
+    with pytest.raises(ConfigError, match=r"`sources` must be .* 'random' alone"):
+        CodebooksConfig.parse({"sources": ["random", "text"]})
