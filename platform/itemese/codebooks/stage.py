@@ -11,6 +11,7 @@ from itemese.codebooks.base import Quantizer
 from itemese.codebooks.by_source import BySource
 from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig
+from itemese.codebooks.dependence import dependence
 from itemese.codebooks.distributed import EncodeByRay
 from itemese.codebooks.domination import domination
 from itemese.codebooks.health import advice, health_report
@@ -58,8 +59,9 @@ def build_codebooks(
     Returns:
         The health report (see `health_report`), ``agreement`` of successive items (see
         `prefix_agreement`), ``domination`` of a vector's parts (see there; None where items are
-        named source by source, or a vector has one part), ``gate`` with its ``mode`` and its
-        ``advice`` (None if all is well), and ``unread``: settings that this kind ignores.
+        named source by source, or a vector has one part), ``dependence`` of code positions (see
+        there), ``gate`` with its ``mode`` and its ``advice`` (None if all is well), and
+        ``unread``: settings that this kind ignores.
 
     Raises:
         DataError: Vectors of another catalogue, not finite, all equal, or fewer than codes; a
@@ -85,6 +87,7 @@ def build_codebooks(
     health = health_report(quantizer, vectors, codes, semantic_ids)
     health["agreement"] = prefix_agreement(codes.codes, sequences)
     health["domination"] = _domination(config, embeddings, vectors, codes)
+    health["dependence"] = dependence(codes.codes)
     health["gate"] = {"mode": config.gate, "advice": advice(health, config)}
     health["unread"] = config.unread()
     logger.info(
