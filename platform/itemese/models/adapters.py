@@ -1,5 +1,6 @@
 """LoRA adapters: saved without the model that they adapt, or merged into it."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def add_adapter(
     there = [a for m in model.modules() if isinstance(m, LoraLayer) for a in m.lora_A]
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
     try:
-        adapted: nn.Module = inject_adapter_in_model(config, model, adapter_name=name)
+        with warnings.catch_warnings():  # PEFT asks whether several adapters are meant: they are
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            adapted: nn.Module = inject_adapter_in_model(config, model, adapter_name=name)
     except ValueError as error:
         reason = str(error).split("\n")[0]
         message = (

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -189,19 +190,22 @@ READERS: dict[str, Callable[[Any], DecoderWeights | None]] = {
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Return whether a module does what its class says: no adapter, quantisation or hook."""
+    """Return whether a module does what its class says: no quantisation or hook.
+
+    Of adapters only plain LoRA is, whose sum with the weights is a matrix again.
+    """
     kind = type(module)
     if module._forward_hooks or module._forward_pre_hooks:
         return False
+    if kind is LoraLinear:
+        layer: Any = module
+        return not (layer.disable_adapters or layer.merged or any(layer.use_dora.values()))
     return kind.__module__.startswith(("transformers.", "torch.nn.modules."))
 
 
 def _stack(modules: Sequence[Any], rows: slice = slice(None)) -> PackedLinear:
     """Return one map that does what (some rows of) these linear modules do side by side."""
-    weights = [
-        module.weight.detach().T if isinstance(module, Conv1D) else module.weight.detach()
-        for module in modules
-    ]
+    weights = [_matrix(module) for module in modules]
     weight = torch.cat(weights) if len(weights) > 1 else weights[0]
     if all(module.bias is None for module in modules):
         return PackedLinear(weight[rows], None)
@@ -210,6 +214,16 @@ def _stack(modules: Sequence[Any], rows: slice = slice(None)) -> PackedLinear:
         for part, module in zip(weights, modules, strict=True)
     ]
     return PackedLinear(weight[rows], torch.cat(biases)[rows])
+
+
+def _matrix(module: Any) -> Tensor:
+    """Return a linear module's matrix ``[out, in]``, its adapters' added."""
+    base = module.get_base_layer() if isinstance(module, LoraLinear) else module
+    weight: Tensor = base.weight.detach()
+    if isinstance(module, LoraLinear):
+        for name in module.active_adapters:
+            weight = weight + module.get_delta_weight(name).to(weight.dtype)
+    return weight.T if isinstance(base, Conv1D) else weight
 
 
 def _rms_norm(module: Any) -> Norm:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from itemese.errors import ConfigError
@@ -174,12 +175,18 @@ def test_changed_weights_change_the_answer(fused: bool, make_model) -> None:
     torch.testing.assert_close(found[1], expected, atol=1e-4, rtol=0)
 
 
-def test_an_adapter_takes_the_general_path(make_model) -> None:
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_an_adapter_is_read_into_the_weights_if_it_is_a_matrix(use_dora: bool, make_model) -> None:
     model = make_model()
     plain = exact_scores(model, padded(HISTORIES))
-    adapter = LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False)
-    inject_adapter_in_model(adapter, model.backbone)
-    assert read_weights(model.backbone) is None
+    settings = {"r": 2, "init_lora_weights": False, "use_dora": use_dora}
+    for name, target in (("default", ["q_proj"]), ("second", ["q_proj", "down_proj"])):
+        adapter = LoraConfig(target_modules=target, **settings)
+        inject_adapter_in_model(adapter, model.backbone, adapter_name=name)
+        for layer in model.backbone.modules():
+            if isinstance(layer, LoraLayer):
+                layer.set_adapter(list(layer.lora_A))
+    assert (read_weights(model.backbone) is None) == use_dora  # else the general path
     adapted = exact_scores(model.eval(), padded(HISTORIES))
     assert not torch.allclose(plain, adapted, atol=1e-3)
     torch.testing.assert_close(adapted[1], brute_force(model, HISTORIES[1]), atol=1e-4, rtol=0)
