@@ -80,6 +80,7 @@ SMALL = {
         "facets": ["title"],
         "max_text_tokens": 8,
         "prompt_items": 4,
+        "samples_per_task": 4,
         "num_negatives": 40,
         "dropout": 0.0,
         "beam_width": 30,
