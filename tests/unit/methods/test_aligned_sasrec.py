@@ -1,13 +1,19 @@
 """The integrated embedding: which loss reaches which half, and what each fusion is made of."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from itemese.artifacts import Folder
 from itemese.errors import ConfigError
+from itemese.experiment import Experiment
 from itemese.methods.base import Inputs, method_of, parse_method_config
 from itemese.models.fused_items import AdaptiveLayerNorm
+from itemese.results import vectors_of
 from itemese.schema import Catalog, Embeddings, Example
 
 ITEMS, DIM, TEXT_DIM = 12, 8, 5
@@ -167,3 +173,50 @@ def test_the_adapter_is_a_modulated_norm_of_the_projection() -> None:
         adapter.modulate.bias.normal_()
     scale, shift = adapter.modulate(text).split(DIM, dim=1)
     torch.testing.assert_close(adapter(text), (1 + scale) * projected + shift)
+
+
+RECIPE = {
+    "name": "small",
+    "logs": {"source": "simulated"},
+    "embeddings": {"model": "hashing", "recommender": {}},
+    "recommender": {"method": {"name": "aligned_sasrec", "dim": DIM, "dropout": 0.0}},
+    "method": {"name": "prorec"},
+}
+
+
+def test_it_reads_the_embeddings_as_they_are_without_it() -> None:
+    experiment = Experiment.parse(RECIPE)
+    assert experiment.embeds_recommender
+    assert experiment.upstream.embeddings.recommender is None
+    assert not experiment.upstream.embeds_recommender
+    worded = {**RECIPE, "recommender": {"method": {"name": "semantic_id_lm"}}}
+    with pytest.raises(ConfigError, match="gives items vectors by itself"):
+        Experiment.parse(worded)
+
+
+@pytest.mark.parametrize("fusion", ["joint", "collaborative"])
+def test_the_embeddings_take_what_it_knows_of_items_without_events(
+    fusion: str, tmp_path: Path
+) -> None:
+    """The text half in both places; without one the mean of the others."""
+    method, module = make(fusion=fusion)
+    places = {name: Folder.at(tmp_path / name) for name in ("sequences", "embeddings", "training")}
+    ids = [f"i{n}" for n in range(ITEMS)]
+    counts = np.append(np.ones(ITEMS - 1, np.int64), 0)
+    table = pa.table({"item_id": ids, "title": ids, "train_count": counts})
+    places["sequences"].write_table("catalog.parquet", table)
+    Embeddings("item", TEXT, "drawn", parts=(("text", TEXT_DIM),)).write(places["embeddings"])
+    state = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    places["training"].write_tensors("model.safetensors", state)
+    recommender = {"method": {"name": "aligned_sasrec", "dim": DIM, "fusion": fusion}}
+    upstream = Experiment.parse({**RECIPE, "recommender": recommender}).upstream
+    artifacts = {name: SimpleNamespace(folder=folder) for name, folder in places.items()}
+    vectors, parts = vectors_of(upstream, artifacts)
+    expected = method.item_vectors(module).detach()
+    torch.testing.assert_close(torch.from_numpy(vectors), expected)
+    assert parts == method.vector_parts(module)
+    last = vectors[-1]
+    if fusion == "joint":
+        np.testing.assert_allclose(last[:DIM], last[DIM:], rtol=1e-6)
+    else:
+        np.testing.assert_allclose(last, vectors[:-1].mean(axis=0), atol=1e-6)
