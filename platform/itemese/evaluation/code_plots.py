@@ -109,11 +109,11 @@ def domination(found: Mapping[str, Any] | None) -> str | None:
         return None
     parts = found["parts"]
     kinds = (
-        ("overlap", "neighbours of the whole that are its own", found["by_chance"]),
+        ("overlap", "whole's neighbours that are its own", found["by_chance"]),
         ("same_code", "own neighbours with the same first code", found["code_by_chance"]),
         ("variance", "variance of the whole", None),
     )
-    with panel(height=1.5 + 0.8 * len(parts)) as (figure, axes):
+    with panel(height=2.0 + 0.8 * len(parts)) as (figure, axes):
         places = np.arange(len(parts))
         for number, (key, label, chance) in enumerate(kinds):
             shift = 0.27 * (number - 1)
@@ -126,14 +126,14 @@ def domination(found: Mapping[str, Any] | None) -> str | None:
                 low, high = places + shift - 0.12, places + shift + 0.12
                 note = "by chance" if not number else None
                 axes.vlines([100 * chance] * len(parts), low, high, color=FAINT, label=note)
-        axes.set_yticks(places, [part["name"] for part in parts])
+        axes.set_yticks(places, [part["name"].rpartition(".")[2] for part in parts])
         axes.set_ylim(len(parts) - 0.5, -0.5)
         axes.margins(x=0.15)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("%")
-        axes.set_title("what each part says of the whole vector and of its codes")
-        figure.legend(loc="outside lower center", ncols=2)
+        axes.set_title("parts of an item's vector")
+        figure.legend(loc="outside lower center", ncols=1)
         return svg(figure)
 
 

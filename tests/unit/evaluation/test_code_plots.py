@@ -33,7 +33,7 @@ DOMINATION = {
         (lambda: code_plots.agreement(AGREEMENT), ["31 %", "0.05 %", "first 2", "by chance"]),
         (
             lambda: code_plots.domination(DOMINATION),
-            ["73.1 %", "12.7 %", "11 %", "recommender.text", "by chance"],
+            ["73.1 %", "12.7 %", "11 %", "collaborative", "by chance"],
         ),
     ],
 )
