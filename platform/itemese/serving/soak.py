@@ -162,7 +162,7 @@ def killed(storage: str, seconds: float) -> list[Row]:
         _row("killed/requests", len(replies), "requests"),
         _row("killed/succeeded", 100 * good / len(replies), "%", 99.5, at_least=True),
         _row("killed/last_failure_after", last - seconds / 3, "s", 15),
-        _row("killed/second_process_after", back, "s"),
+        _row("killed/second_process_after", back, "s", 15),
         _row("killed/p99", traffic.percentile(replies, 99), "ms"),
         _row("killed/p99_before", traffic.percentile(steady, 99), "ms"),
     ]

@@ -1,4 +1,8 @@
-"""Traffic that does not wait for the service: requests leave on time, however slow the answers."""
+"""Traffic that does not wait for the service: requests leave on time, however slow the answers.
+
+With aiohttp, for httpx searches all of its connections for each request, and with hundreds open it
+is the client that is measured.
+"""
 
 import asyncio
 import time
@@ -6,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 
 _REQUEST_SECONDS = 30.0
@@ -52,14 +56,7 @@ async def send(
         seconds: How long.
         retries: How often a client tries again at once after a failed connection, 5xx or 408.
     """
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-    async with httpx.AsyncClient(
-        base_url=url,
-        headers=dict(headers),
-        limits=limits,
-        timeout=_REQUEST_SECONDS,
-        trust_env=False,
-    ) as client:
+    async with _client(url, headers) as client:
         began = time.perf_counter()
 
         async def one(number: int) -> Reply:
@@ -84,9 +81,7 @@ async def most(
 ) -> float:
     """Return the answers a second that clients get who ask again as soon as they are answered."""
     done = 0
-    async with httpx.AsyncClient(
-        base_url=url, headers=dict(headers), timeout=_REQUEST_SECONDS, trust_env=False
-    ) as client:
+    async with _client(url, headers) as client:
         began = time.perf_counter()
 
         async def ask(client_number: int) -> None:
@@ -104,16 +99,24 @@ def percentile(replies: Sequence[Reply], share: float) -> float:
     return float(np.percentile([1000 * r.seconds for r in replies], share)) if replies else 0.0
 
 
-async def _ask(client: httpx.AsyncClient, body: Mapping[str, Any], began: float) -> Reply:
+def _client(url: str, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        url,
+        headers=dict(headers),
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS),
+    )
+
+
+async def _ask(client: aiohttp.ClientSession, body: Mapping[str, Any], began: float) -> Reply:
     started = time.perf_counter()
     try:
-        answer = await client.post("/v1/recommend", json=dict(body))
-    except httpx.HTTPError:
+        async with client.post("/v1/recommend", json=dict(body)) as answer:
+            told = await answer.json()
+    except (aiohttp.ClientError, TimeoutError, ValueError):
         return Reply(started - began, time.perf_counter() - started, 0)
     seconds = time.perf_counter() - started
-    if answer.status_code != 200:
-        retry = "retry-after" in answer.headers
-        return Reply(started - began, seconds, answer.status_code, retry)
-    told = answer.json()
+    if answer.status != 200:
+        return Reply(started - began, seconds, answer.status, "Retry-After" in answer.headers)
     best = told["items"][0]["item_id"] if told["items"] else ""
     return Reply(started - began, seconds, 200, model=told["model"], best=best)
