@@ -21,7 +21,7 @@ from itemese.errors import DataError
 from itemese.randomness import torch_generator
 from itemese.schema import Catalog, Codes, SemanticIds, part_of
 
-VERSION = 2
+VERSION = 3
 
 LARGE = 1_000_000
 """Vectors above which Ray Data encodes; below that a cluster takes longer to start."""
