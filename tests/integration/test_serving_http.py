@@ -1,5 +1,6 @@
 """A trained model behind Ray Serve, asked over HTTP."""
 
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -159,7 +160,8 @@ def test_measured_and_counted(service, client):
     assert 0 < result["p50_ms"] <= result["p95_ms"]
     assert measure(service.url, [{"history": []}], token="wrong")["errors"] == 1
     text = client.get("/metrics").text
-    assert 'itemese_requests_total{path="/v1/recommend",status="200"}' in text
+    counted = r'itemese_requests_total\{path="/v1/recommend",replica="\w+",status="200"\}'
+    assert re.search(counted, text), "with the name of the replica that counted"
 
 
 def test_another_port_while_serve_runs_is_refused(service, bundle):
