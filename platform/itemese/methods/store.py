@@ -34,7 +34,12 @@ from itemese.models.decoding import beam_search
 from itemese.models.free_beams import free_beam_search
 from itemese.models.histories import pad_histories
 from itemese.models.prompt_cache import PromptCache
-from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone, locate
+from itemese.models.text_backbone import (
+    TextBackboneConfig,
+    build_text_backbone,
+    locate,
+    take_weights,
+)
 from itemese.models.text_item_lm import TextItemLanguageModel
 from itemese.models.text_slots import TextSlots
 from itemese.models.token_vectors import code_vectors, start_tokens
@@ -160,7 +165,7 @@ class Store(Method):
             config.backbone, TextTokenizer.from_tensor(tokenizer).size, longest
         )
         if source is not None:
-            _go_on(lm, source.lm)
+            take_weights(lm, source.lm)
         module = TextItemLanguageModel(
             lm,
             layout.item_tokens(ids),
@@ -252,21 +257,3 @@ class Store(Method):
         if not self.config.constrained:
             found["illegal_beams"] = round(module.waste.share, 4)
         return found
-
-
-def _go_on(lm: nn.Module, source: nn.Module) -> None:
-    """Copy the weights that the tokenizer was trained to.
-
-    Raises:
-        ConfigError: It is another model.
-    """
-    try:
-        lm.load_state_dict(source.state_dict())
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        message = (
-            "`method.backbone` must be that of `recommender.method.backbone` where `method.start` "
-            f"is tokenizer; got other weights ({reason}). Make them equal; positions that are "
-            "learned (gpt2) need a pretrained model."
-        )
-        raise ConfigError(message) from None

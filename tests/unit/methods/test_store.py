@@ -87,7 +87,7 @@ def test_another_recommender_or_another_backbone_cannot_go_on() -> None:
     with pytest.raises(ConfigError, match="must be dense_tokenizer"):
         store(None)
     _, source = tokenizer()
-    with pytest.raises(ConfigError, match=r"`method.backbone` must be that of `recommender"):
+    with pytest.raises(ConfigError, match=r"`method.backbone` must be that of the model"):
         store(source, backbone={"dim": 16})
     fresh, _ = store(None, start="fresh")
     assert fresh.config.start == "fresh"
