@@ -1,0 +1,87 @@
+"""RSLLM on a pretrained model: what is restored, saved, exported and kept for the backward pass."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from itemese.errors import ConfigError
+from itemese.models.adapters import export_language_model
+from itemese.ranking import Candidates
+
+
+@pytest.mark.parametrize("form", ["text", "id", "text_id"])
+def test_a_pretrained_model_is_restored_from_its_tensors(
+    small: Any, pretrained: str, form: str
+) -> None:
+    method, module = small.make(backbone=small.lora(pretrained), item_form=form)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.05)
+    again = method.restore(small.inputs(recommender=None), module.state_dict())
+    batch = method.collate(small.rows())
+    with torch.no_grad():
+        first = method.predict(module.eval(), batch, 5, Candidates())
+        second = method.predict(again.eval(), batch, 5, Candidates())
+    assert torch.equal(first.score, second.score)
+
+
+def test_adapters_are_saved_without_the_model_they_adapt(small: Any, pretrained: str) -> None:
+    method, module = small.make(backbone=small.lora(pretrained))
+    alone = module.state_dict()
+    assert not [n for n in alone if n.startswith("network.lm.") and "lora_" not in n]
+    assert [n for n in alone if "lora_A" in n]
+    _, whole = small.make(backbone=small.lora(pretrained, save_base=True))
+    assert set(alone) < set(whole.state_dict())
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.05)
+    whole.load_state_dict({**whole.state_dict(), **module.state_dict()})
+    batch = method.collate(small.rows())
+    first, second = (m.eval()(batch["item_index"], batch["draw"]) for m in (module, whole))
+    assert torch.equal(first.labels, second.labels)
+    broken = {n: t for n, t in alone.items() if "lora_A" not in n}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        module.load_state_dict(broken)
+
+
+def test_a_trained_model_is_exported_whole_or_as_adapters(
+    small: Any, pretrained: str, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    _, module = small.make(backbone=small.lora(pretrained))
+    lm = module.network.lm.eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.05)
+        export_language_model(lm, tmp_path / "merged", merged=True)
+        export_language_model(lm, tmp_path / "adapters", merged=False)
+        tokens = torch.tensor([[3, 9, 27, 81]])
+        expected = lm(input_ids=tokens).logits
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+        torch.testing.assert_close(merged(input_ids=tokens).logits, expected, atol=1e-5, rtol=1e-4)
+        base = AutoModelForCausalLM.from_pretrained(pretrained)
+        loaded = PeftModel.from_pretrained(base, str(tmp_path / "adapters")).eval()
+        torch.testing.assert_close(loaded(input_ids=tokens).logits, expected, atol=1e-5, rtol=1e-4)
+        with pytest.raises(ConfigError, match="without adapters"):
+            export_language_model(merged, tmp_path / "none", merged=False)
+
+
+def test_checkpointed_gradients_are_the_same(small: Any, pretrained: str) -> None:
+    found = []
+    for checkpointing in (False, True):
+        backbone = small.lora(pretrained, lora_dropout=0.0, gradient_checkpointing=checkpointing)
+        method, module = small.make(backbone=backbone)
+        module.train()
+        torch.manual_seed(2)
+        sum(method.losses(module, method.collate(small.rows())).values()).backward()
+        found.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name])
