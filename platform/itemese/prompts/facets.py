@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from itemese.config import nearest
-from itemese.errors import ConfigError
+from itemese.prompts.item_words import cells_of
 from itemese.prompts.titles import clean_title
 from itemese.schema import Catalog
 
@@ -34,17 +33,9 @@ def item_facets(catalog: Catalog, columns: Sequence[str]) -> tuple[list[str], Te
     Raises:
         ConfigError: The items have none of the columns.
     """
-    names = catalog.table.column_names
-    found = [name for name in columns if name in names]
-    if not found:
-        message = (
-            f"`method.facets` must name a column of the items; got {list(columns)}. "
-            f"{nearest(columns[0], [name for name in names if name != 'item_id'])}"
-        )
-        raise ConfigError(message)
+    cells = cells_of(catalog, columns, "method.facets")
     number: dict[str, int] = {}
     rows = torch.full((catalog.num_items, MOST), -1)
-    cells = zip(*(catalog.table[name].to_pylist() for name in found), strict=True)
     pairs = zip(cells, catalog.titles, catalog.item_ids, strict=True)
     for item, (row, title, item_id) in enumerate(pairs):
         words = [word for cell in row for word in _words(cell)]

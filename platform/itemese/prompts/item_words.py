@@ -3,7 +3,7 @@
 Shapes: I items, N tokens of a text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,21 +28,35 @@ def item_words(catalog: Catalog, columns: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: The items have none of the columns.
     """
-    names = catalog.table.column_names
-    found = [name for name in columns if name in names]
-    if not found:
-        message = (
-            f"`method.columns` must name a column of the items; got {list(columns)}. "
-            f"{nearest(columns[0], [name for name in names if name != 'item_id'])}"
-        )
-        raise ConfigError(message)
-    cells = zip(*(catalog.table[name].to_pylist() for name in found), strict=True)
+    cells = cells_of(catalog, columns, "method.columns")
     lines = []
     for row, title, item_id in zip(cells, catalog.titles, catalog.item_ids, strict=True):
         parts = (clean_title(_as_text(cell), "") for cell in row)
         line = ". ".join(part for part in parts if part != "item ")
         lines.append(line or clean_title(title, item_id))
     return lines
+
+
+def cells_of(catalog: Catalog, columns: Sequence[str], setting: str) -> Iterator[tuple[Any, ...]]:
+    """Return the cells of each item in those of the columns that the items have.
+
+    Args:
+        catalog: I items.
+        columns: Names; absent ones are passed over.
+        setting: The recipe's path that names them, for the error.
+
+    Raises:
+        ConfigError: The items have none of the columns.
+    """
+    names = catalog.table.column_names
+    found = [name for name in columns if name in names]
+    if not found:
+        message = (
+            f"`{setting}` must name a column of the items; got {list(columns)}. "
+            f"{nearest(columns[0], [name for name in names if name != 'item_id'])}"
+        )
+        raise ConfigError(message)
+    return zip(*(catalog.table[name].to_pylist() for name in found), strict=True)
 
 
 def tokenised(texts: Sequence[str], tokenizer: TextTokenizer, longest: int) -> tuple[Tensor, int]:
