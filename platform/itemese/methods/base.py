@@ -102,12 +102,15 @@ class Stage:
         share: Share of the optimiser steps, > 0; shares of all stages sum to 1.
         terms: Loss terms that are on; empty means all.
         trains: Prefixes of parameter names that are trained; empty means all.
+        validated: Whether validation selects the state that the next stage goes on from; otherwise
+            it is the last one.
     """
 
     name: str = "train"
     share: float = 1.0
     terms: tuple[str, ...] = ()
     trains: tuple[str, ...] = field(default=())
+    validated: bool = True
 
 
 class Method(ABC):

@@ -50,6 +50,9 @@ from itemese.prompts.writer import ItemForm, PromptWriter
 from itemese.ranking import Answers, Candidates, Ranking
 from itemese.schema import Catalog, Example
 
+COPY_STAGE = "copy"
+"""Before the two stages: answers are the titles of all candidates. No ID vector."""
+
 TEXT_STAGE = "text"
 """The first of two stages; its prompts hold no ID vector."""
 
@@ -82,6 +85,9 @@ class RsllmConfig(MethodConfig):
         cached_negatives: Target vectors of earlier micro-batches kept as negatives; accumulation
             alone does not add any. Those of other workers are always used.
         text_share: Share of the steps on text-only prompts; 0 leaves that stage out.
+        copy_share: Share of the steps, before those, on text-only prompts whose answer is all of
+            the candidates in another order. A backbone that begins without words learns to copy
+            there, which a pretrained one can; one title a prompt hardly teaches it.
         num_candidates: C, in each prompt.
         template: Prompt template and its version.
         max_title_tokens: Longer titles are cut.
@@ -100,6 +106,7 @@ class RsllmConfig(MethodConfig):
     temperature: float = Field(default=0.5, gt=0)
     cached_negatives: int = Field(default=0, ge=0)
     text_share: float = Field(default=0.4, ge=0, lt=1)
+    copy_share: float = Field(default=0.0, ge=0, lt=1)
     num_candidates: int = Field(default=20, ge=2)
     template: str = "items_v1"
     max_title_tokens: int = Field(default=24, ge=1)
@@ -112,6 +119,13 @@ class RsllmConfig(MethodConfig):
         if self.alignment == "modality" and self.item_form is ItemForm.TEXT:
             message = "a method with ID vectors where `alignment` is modality; item_form is text"
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _unified_prompts_have_a_share(self) -> Self:
+        if self.text_share + self.copy_share >= 1:
+            message = "`text_share` and `copy_share` that leave unified prompts a share; they sum "
+            raise ValueError(message + f"to {self.text_share + self.copy_share:g}")
         return self
 
 
@@ -178,6 +192,7 @@ class Rsllm(Method):
             max_title_tokens=config.max_title_tokens,
             max_tokens=config.max_tokens,
             num_candidates=config.num_candidates,
+            copies=config.copy_share > 0,
         )
         lm = build_text_backbone(config.backbone, tokenizer.size, config.max_tokens)
         if start is not None:
@@ -210,19 +225,23 @@ class Rsllm(Method):
 
     def stages(self) -> tuple[Stage, ...]:
         """Text-only prompts train the language model; unified ones the projector as well."""
-        share = self.config.text_share
-        unified = Stage("unified", 1 - share, trains=("network.lm.", "network.projector."))
-        if not share:
-            return (unified,)
-        # The other reading compares ID vectors, and there is none in this stage.
-        lone = self.config.alignment == "modality"
-        terms = ("language_model", "history_words") if lone else ()
-        return (Stage(TEXT_STAGE, share, terms, trains=("network.lm.",)), unified)
+        text, copy = self.config.text_share, self.config.copy_share
+        words, lm = ("language_model", "history_words"), ("network.lm.",)
+        # The other reading compares ID vectors, and there is none in the text stage.
+        terms = words if self.config.alignment == "modality" else ()
+        stages = (
+            Stage(COPY_STAGE, copy, words, lm, validated=False),
+            Stage(TEXT_STAGE, text, terms, lm),
+            Stage("unified", 1 - text - copy, trains=(*lm, "network.projector.")),
+        )
+        return tuple(stage for stage in stages if stage.share)
 
     def begin(self, module: nn.Module, stage: Stage) -> None:
         """Write items as text while the stage is text-only."""
         assert isinstance(module, TwoTowers)
-        module.form = ItemForm.TEXT if stage.name == TEXT_STAGE else self.config.item_form
+        text_only = stage.name in (COPY_STAGE, TEXT_STAGE)
+        module.form = ItemForm.TEXT if text_only else self.config.item_form
+        module.copies = stage.name == COPY_STAGE
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return ``item_index [B, T]`` and ``draw [B]``, which decides the paraphrase."""

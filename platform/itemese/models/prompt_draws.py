@@ -45,3 +45,10 @@ def draw_candidates(seen: Tensor, target: Tensor, num_items: int, size: int) -> 
     items = items.masked_fill(best < 0, -1)
     order = torch.rand(items.shape, device=items.device).argsort(dim=1)
     return items.gather(1, order)
+
+
+def copied_last(offered: Tensor, target: Tensor) -> Tensor:
+    """Return ``offered [B, C]`` in another drawn order with ``target [B]`` at the end."""
+    score = torch.rand(offered.shape, device=offered.device)
+    score = score.masked_fill(offered == target[:, None], 2.0)
+    return offered.gather(1, score.argsort(dim=1))

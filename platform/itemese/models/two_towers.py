@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.models.hybrid_lm import HybridLanguageModel
-from itemese.models.prompt_draws import draw_candidates, newest_before, target_places
+from itemese.models.prompt_draws import copied_last, draw_candidates, newest_before, target_places
 from itemese.models.weight_stamp import WeightStamp
 
 TEXT = "text"
@@ -91,6 +91,7 @@ class TwoTowers(nn.Module):
     Attributes:
         network: The hybrid language model.
         form: How items stand in prompts now.
+        copies: Whether the answer is the titles of all candidates now, in another order.
     """
 
     kept: Tensor
@@ -124,6 +125,7 @@ class TwoTowers(nn.Module):
         """
         super().__init__()
         self.network, self.writer, self.form = network, writer, form
+        self.copies = False
         self.prompt_items, self.num_candidates = prompt_items, num_candidates
         self.aligned, self.reads_history = aligned, reads_history
         # In a list, so that a model that is not trained here is not saved here.
@@ -154,7 +156,7 @@ class TwoTowers(nn.Module):
             logits, words = self._predicted(states, written.history_labels)
             views = replace(views, history_logits=logits, history_labels=words)
         modality = bool(self._recommender)
-        if not self.aligned or (modality and self.form == TEXT):
+        if not self.aligned or self.copies or (modality and self.form == TEXT):
             return views
         past = _at(states, written.history_end - 1)
         if modality:
@@ -180,8 +182,9 @@ class TwoTowers(nn.Module):
         target = item_index.gather(1, places[:, None])[:, 0]
         offered = draw_candidates(item_index, target, self.write.num_items, self.num_candidates)
         history = newest_before(item_index, places, self.prompt_items)
+        answer = copied_last(offered, target) if self.copies else target
         written = self.write.prompts(
-            history, draw + places, self.form, candidates=offered, target=target
+            history, draw + places, self.form, candidates=offered, target=answer
         )
         return places, target, written
 

@@ -81,6 +81,7 @@ class PromptWriter(nn.Module):
         max_title_tokens: int,
         max_tokens: int,
         num_candidates: int,
+        copies: bool = False,
     ) -> None:
         """Tokenise everything.
 
@@ -91,9 +92,11 @@ class PromptWriter(nn.Module):
             max_title_tokens: Longer titles are cut there.
             max_tokens: Longest prompt with its answer; older history items are left out for it.
             num_candidates: C, offered in each prompt.
+            copies: Whether some answers are the titles of all candidates.
 
         Raises:
-            ConfigError: `max_tokens` cannot hold the longest candidates and one history item.
+            ConfigError: `max_tokens` cannot hold the longest candidates, one history item and the
+                answer.
         """
         super().__init__()
         self.num_items, self.max_tokens = len(titles), max_tokens
@@ -110,14 +113,16 @@ class PromptWriter(nn.Module):
         sizes = torch.tensor([0, *map(len, pieces)])
         self.register_buffer("starts", sizes.cumsum(0))
         self.register_buffer("tokens", torch.tensor([t for piece in pieces for t in piece]))
-        self._check(num_candidates)
+        self._check(num_candidates, copies=copies)
 
-    def _check(self, num_candidates: int) -> None:
+    def _check(self, num_candidates: int, *, copies: bool) -> None:
         """Raise unless the longest prompt with one history item fits."""
         sizes, items = self.starts.diff(), self.num_items
         longest = sizes[2 * items : 3 * items].sort(descending=True).values
         texts = sizes[4 * items :].view(-1, 3).sum(dim=1).max()
         least = texts + longest[:num_candidates].sum() + longest[0] + sizes[3 * items :].max()
+        if copies:
+            least += sizes[:items].sort(descending=True).values[: num_candidates - 1].sum()
         if least > self.max_tokens:
             message = (
                 f"`method.max_tokens` must be at least {int(least)} for {num_candidates} "
@@ -146,21 +151,25 @@ class PromptWriter(nn.Module):
             draw: ``[B]`` int64 >= 0; decides the paraphrase.
             form: How items stand in it.
             candidates: ``[B, C]``; None ends the prompt with its history.
-            target: ``[B]``; its title is the answer. None leaves the answer open.
+            target: ``[B]``, its title is the answer, or ``[B, R]``: the answer is their titles,
+                each on a line, negative ones skipped but for the last. None leaves it open.
         """
         rows = 4 * self.num_items + 3 * (draw % self.num_paraphrases)
-        after = []
+        after, answers = [], 0
         if candidates is not None:
             after = [rows[:, None] + 1, self.lines(candidates, form), rows[:, None] + 2]
         if target is not None:
-            after.append(3 * self.num_items + target[:, None])
+            named = target.view(len(rows), -1)
+            answers = named.shape[1]
+            after += [self.lines(named[:, :-1], ItemForm.TEXT)]
+            after += [3 * self.num_items + named[:, -1:]]
         rest = torch.cat(after, dim=1) if after else rows.new_empty(len(rows), 0)
         spent = self._sizes(rows) + self._sizes(rest).sum(dim=1)
         lines = self._newest(self.lines(history, form), self.max_tokens - spent)
         pieces = torch.cat([rows[:, None], lines, rest], dim=1)
         tokens, ends = self.lay(pieces)
         last = ends[:, -1]
-        answer = ends[:, -2] if target is not None else last
+        answer = ends[:, -1 - answers]
         return Written(tokens, last, ends[:, 0], ends[:, lines.shape[1]], answer)
 
     def answers(self, items: Tensor) -> Tensor:

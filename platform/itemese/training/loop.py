@@ -241,6 +241,7 @@ class _Run:
         """Validate if it is time, note what is best, write a checkpoint and report."""
         here, metrics, best = self.progress, {}, False
         due = here.epoch % self.config.validate_every == 0 or ended
+        due = due and self.plan[here.stage][0].validated
         if self.hooks.validate is not None and due:
             metrics = self._validate()
             best = here.add_validation(metrics, self.config)
@@ -268,8 +269,10 @@ class _Run:
         return {name: value / count for name, value in zip(sums, values, strict=True)}
 
     def _end_stage(self) -> None:
-        """Go on from the best state of the stage; the next one selects anew."""
+        """Go on from the stage's best state, or its last if none was looked for; select anew."""
         here = self.progress
+        if not self.plan[here.stage][0].validated:
+            here.selected = [*here.selected[: here.stage], here.stage_step]
         here.stage, here.stage_step, here.waited = here.stage + 1, 0, 0
         if here.stage < len(self.plan):
             if self.best is not None:

@@ -86,6 +86,33 @@ def test_one_stage_is_the_unified_one(small: Any) -> None:
     assert str(module.form) == "text_id"
 
 
+def test_the_copy_stage_asks_for_every_offered_title(small: Any) -> None:
+    method, module = small.make(copy_share=0.2, text_share=0.3)
+    names = [stage.name for stage in method.stages()]
+    assert names == ["copy", "text", "unified"]
+    assert [stage.validated for stage in method.stages()] == [False, True, True]
+    method.begin(module, method.stages()[0])
+    batch = method.collate(small.rows(3))
+    written = module.write_training(batch["item_index"], batch["draw"])
+    assert (written.tokens >= -1).all()  # no ID vector
+    text = TextTokenizer.from_tensor(module.get_buffer("tokenizer"))
+    for row in range(3):
+        answer = text.decode([t for t in written.labels[row].tolist() if t >= 0])
+        prompt = written.tokens[row, : int(written.answer_start[row])]
+        asked = answer.removesuffix("<end>").splitlines()
+        assert len(set(asked)) == 4
+        offered = text.decode([t for t in prompt.tolist() if t >= 0]).splitlines()
+        assert set(asked) <= set(offered)
+    assert set(method.losses(module, batch)) == {"language_model"}
+    method.begin(module, method.stages()[1])
+    assert not module.copies
+
+
+def test_stages_leave_unified_prompts_a_share(small: Any) -> None:
+    with pytest.raises(ConfigError, match="leave unified prompts a share; they sum to 1"):
+        small.make(copy_share=0.5, text_share=0.5)
+
+
 @pytest.mark.parametrize("alignment", ["history_target", "modality"])
 def test_the_contrastive_terms_are_the_formula_over_states_read_one_by_one(
     small: Any,

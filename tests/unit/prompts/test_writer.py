@@ -145,6 +145,22 @@ def test_whole_items_leave_at_the_old_end() -> None:
     assert len(seen) > 2
 
 
+def test_several_titles_may_be_the_answer() -> None:
+    found = writer().prompts(
+        torch.tensor([[0]] * 2),
+        torch.tensor([0, 1]),
+        ItemForm.TEXT,
+        candidates=torch.tensor([[3, 2], [1, -1]]),
+        target=torch.tensor([[2, 3], [-1, 1]]),
+    )
+    assert [shown(row) for row in found.tokens] == [
+        "H:\nab\nC:\nhi\ndefg\nA:\ndefg\nhi$",
+        "h ab\nc c\na c$",
+    ]
+    labels = [shown(row.clamp(min=-1)) for row in found.labels]
+    assert labels == ["defg\nhi$", "c$"]
+
+
 def test_no_history_is_a_prompt_too() -> None:
     nothing = torch.full((1, 3), -1)
     found = writer().prompts(nothing, torch.tensor([0]), ItemForm.TEXT_ID)
@@ -167,6 +183,10 @@ def test_what_can_never_fit_is_refused() -> None:
     assert writer(max_tokens=least)
     with pytest.raises(ConfigError, match=f"max_tokens` must be at least {least} for 2 candidates"):
         writer(max_tokens=least - 1)
+    more = least + 4 + 1  # one more title on its line
+    assert writer(max_tokens=more, copies=True)
+    with pytest.raises(ConfigError, match=f"max_tokens` must be at least {more} for 2 candidates"):
+        writer(max_tokens=more - 1, copies=True)
 
 
 @pytest.mark.parametrize(

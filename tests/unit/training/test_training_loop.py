@@ -131,6 +131,21 @@ def test_a_stage_out_of_patience_hands_its_best_state_on(toy, world) -> None:
     assert len(fitted.curve) == 5
 
 
+def test_a_stage_that_is_not_validated_hands_its_last_state_on(toy, world) -> None:
+    method = Staged(
+        toy(), Stage("a", 0.5, validated=False), Stage("b", 0.5, trains=("out",), validated=True)
+    )
+    script = Script(0.1, 0.2, 0.3)
+    module = build_module(toy(), load_inputs(toy(), sequences=world, seed=3))
+    begun = {n: t.clone() for n, t in module.state_dict().items()}
+    fitted = run(method, world, hooks=Hooks(validate=script), module=module, max_epochs=6)
+    assert len(fitted.curve) == 6
+    assert [("val/ndcg@10" in row) for row in fitted.curve] == [False] * 3 + [True] * 3
+    assert not torch.equal(script.states[0]["table.weight"], begun["table.weight"])
+    half = fitted.steps // 2
+    assert fitted.selected == (half, half)
+
+
 def test_what_build_froze_stays_frozen(toy, world) -> None:
     module = build_module(toy(), load_inputs(toy(), sequences=world, seed=3))
     module.table.weight.requires_grad_(False)
