@@ -129,8 +129,12 @@ def _search(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
 
 def _serve(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     from itemese.serving.benchmark import benchmark_serving
+    from itemese.serving.throughput import benchmark_throughput
 
-    return benchmark_serving(storage, rounds=repeats)
+    return [
+        *benchmark_serving(storage, rounds=repeats),
+        *benchmark_throughput(storage, seconds=10 * repeats),
+    ]
 
 
 _BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
@@ -155,14 +159,14 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
             ``prompts`` (RSLLM's training step beside a plain Hugging Face Trainer),
             ``search`` (a study beside runs that share nothing, TPE beside random draws, a driver
             that is killed beside one that is not) or ``serve`` (requests through HTTP beside the
-            engine alone).
+            engine alone, one at a time and then many by wrk, which must be installed).
         sizes: Numbers of events, for ``group``.
         repeats: Runs of each side; medians count, for ``decode`` the fastest. For ``search`` the
             number of seeds; four times as many shared trials, twice as many kills.
         storage: Scratch folder; ``quantize`` takes real vectors from there if it holds any.
 
     Raises:
-        ConfigError: There is no benchmark of that name.
+        ConfigError: There is no benchmark of that name, or what it needs is not installed.
     """
     if name not in _BY_NAME:
         message = f"`benchmark` must be a known name; got {name!r}. {nearest(name, NAMES)}"

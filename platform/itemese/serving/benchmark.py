@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from itemese.artifacts import Folder
 from itemese.bundle import write_bundle
@@ -66,12 +67,12 @@ def benchmark_serving(storage: str, *, rounds: int = 3, seed: int = 0) -> list[R
         best = min(served, key=lambda facts: facts["p50_ms"])
         errors = sum(facts["errors"] for facts in [*served, *again])
         rows += [
-            _row(f"{name}/engine_p50", alone, "ms"),
-            _row(f"{name}/http_p50", best["p50_ms"], "ms", bar),
-            _row(f"{name}/http_p95", best["p95_ms"], "ms"),
-            _row(f"{name}/http_hop_p50", best["p50_ms"] - alone, "ms", 5.0),
-            _row(f"{name}/returning_p50", min(facts["p50_ms"] for facts in again), "ms"),
-            _row(f"{name}/errors", errors, "requests", 0.0),
+            row(f"{name}/engine_p50", alone, "ms"),
+            row(f"{name}/http_p50", best["p50_ms"], "ms", bar),
+            row(f"{name}/http_p95", best["p95_ms"], "ms"),
+            row(f"{name}/http_hop_p50", best["p50_ms"] - alone, "ms", 5.0),
+            row(f"{name}/returning_p50", min(facts["p50_ms"] for facts in again), "ms"),
+            row(f"{name}/errors", errors, "requests", 0.0),
         ]
     return rows
 
@@ -127,17 +128,22 @@ def _growing(draw: np.random.Generator) -> list[Row]:
 
 def _in_process(uri: str, bodies: Sequence[Mapping[str, Any]]) -> float:
     """Return the median milliseconds of the same questions without HTTP."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(ServingConfig().num_threads)  # what a replica has
     engine = Recommender.load(uri, prompt_cache_bytes=ServingConfig().prompt_cache_mb << 20)
     times = []
     for body in bodies:
         started = time.perf_counter()
         engine.recommend(body["history"], k=body["k"])
         times.append(1000 * (time.perf_counter() - started))
+    torch.set_num_threads(threads)
     return float(np.median(times))
 
 
-def _row(name: str, value: float, unit: str, bar: float | None = None) -> Row:
-    """Return one figure; it holds if it stays at or below its bar."""
-    holds = None if bar is None else value <= bar
+def row(
+    name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False
+) -> Row:
+    """Return one figure; it holds if it stays at or below its bar, with `least` at or above."""
+    holds = None if bar is None else (value >= bar if least else value <= bar)
     figure = round(value, 2)
     return {"name": f"serve/{name}", "value": figure, "unit": unit, "bar": bar, "holds": holds}

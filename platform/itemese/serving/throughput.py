@@ -1,0 +1,131 @@
+"""Requests a second through HTTP, beside the engine alone and beside an empty handler.
+
+The language model is that of the decoding benchmark's size: 10M parameters (8 layers of 320) over
+12,101 items, histories of 50 of them, 10 beams; its weights are untrained, which costs the same. No
+two histories are alike, so nothing is reused. Load comes from wrk on the same machine.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from ray import serve
+from starlette.requests import Request
+
+from itemese.randomness import numpy_generator
+from itemese.serving import traffic, wrk
+from itemese.serving.benchmark import HISTORY, NUM_ITEMS, SASREC, Row, row, write_untrained
+from itemese.serving.config import ServingConfig
+from itemese.serving.deploy import Deployment, deploy
+from itemese.serving.engine import Recommender
+from itemese.serving.query import Query
+
+BIG_MODEL = {
+    "name": "semantic_id_lm",
+    "max_history": HISTORY,
+    "beam_width": 10,
+    "backbone": {"dim": 320, "num_layers": 8, "num_heads": 5, "hidden_dim": 864},
+}
+_CLIENTS = 32
+_EMPTY = "empty"
+
+
+class _Empty:
+    """The least that Serve can do with the same requests."""
+
+    async def __call__(self, request: Request) -> str:
+        await request.body()
+        return "{}"
+
+
+def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) -> list[Row]:
+    """Measure both models under load.
+
+    Args:
+        storage: Folder for the bundles.
+        seconds: Of each measurement.
+        seed: Of weights, codes and histories.
+
+    Returns:
+        Rows as `benchmark_serving`'s.
+
+    Raises:
+        ConfigError: wrk is not installed, no room in the cluster, or no free port.
+    """
+    settings = ServingConfig()
+    uri = write_untrained(storage, BIG_MODEL, seed=seed)
+    engine, size = _alone(uri, settings, seconds, seed)
+    rows = [
+        row("throughput/parameters", size / 1e6, "M"),
+        row("throughput/engine", engine, "requests/s"),
+    ]
+    with deploy(uri, port=0, settings=settings) as service:
+        found = _load(service, "/v1/recommend", seconds, seed)
+        rows += [
+            row("throughput/http", found["per_second"], "requests/s"),
+            row("throughput/of_engine", 100 * found["per_second"] / engine, "%", 70, least=True),
+            row("throughput/failed", found["failed"], "requests", 0),
+        ]
+        calm = asyncio.run(_at_half(service, found["per_second"] / 2, seconds, seed))
+        rows += [
+            row("throughput/half_load_p50", traffic.percentile(calm, 50), "ms"),
+            row("throughput/half_load_p95", traffic.percentile(calm, 95), "ms", 250),
+        ]
+    uri = write_untrained(storage, SASREC, seed=seed)
+    with deploy(uri, port=0, num_cpus=0.5, settings=settings) as service:
+        nothing = serve.deployment(
+            _Empty, max_ongoing_requests=2 * _CLIENTS, ray_actor_options={"num_cpus": 0.5}
+        )
+        serve.run(nothing.bind(), name=_EMPTY, route_prefix=f"/{_EMPTY}")
+        empty = _load(service, f"/{_EMPTY}", seconds, seed)
+        found = _load(service, "/v1/recommend", seconds, seed)
+        serve.delete(_EMPTY)
+    share = 100 * found["per_second"] / empty["per_second"]
+    return [
+        *rows,
+        row("throughput/empty_handler", empty["per_second"], "requests/s"),
+        row("throughput/sasrec", found["per_second"], "requests/s"),
+        row("throughput/sasrec_failed", found["failed"], "requests", 0),
+        row("throughput/sasrec_of_empty", share, "%", 70, least=True),
+    ]
+
+
+def _alone(uri: str, settings: ServingConfig, seconds: float, seed: int) -> tuple[float, int]:
+    """Return the questions a second of the engine in this process, and its parameters.
+
+    It gets full batches, and the threads that a replica has.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.num_threads)
+    engine = Recommender.load(uri, prompt_cache_bytes=settings.prompt_cache_mb << 20)
+    draw = numpy_generator(seed, "serving/throughput/alone")
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        rows = draw.integers(0, NUM_ITEMS, (settings.max_batch_size, HISTORY))
+        engine.answers([Query(history=tuple(f"item {n}" for n in line)) for line in rows])
+        done += len(rows)
+    spent = time.perf_counter() - began
+    torch.set_num_threads(threads)
+    return done / spent, sum(p.numel() for p in engine.module.parameters())
+
+
+def _load(service: Deployment, path: str, seconds: float, seed: int) -> dict[str, float]:
+    """Let wrk ask, once to warm up and once to count."""
+    shape: dict[str, Any] = {"num_items": NUM_ITEMS, "length": HISTORY, "clients": _CLIENTS}
+    where = service.url + path
+    wrk.load(where, service.headers, **shape, seconds=max(1.0, seconds / 5), seed=seed + 1)
+    return wrk.load(where, service.headers, **shape, seconds=seconds, seed=seed)
+
+
+async def _at_half(
+    service: Deployment, rate: float, seconds: float, seed: int
+) -> list[traffic.Reply]:
+    """Ask at a fixed rate, which wrk does not."""
+    draw = numpy_generator(seed, "serving/throughput/half")
+    rows: np.ndarray[Any, Any] = draw.integers(0, NUM_ITEMS, (round(rate * seconds) + 1, HISTORY))
+    bodies = [{"history": [f"item {n}" for n in line], "k": 10} for line in rows]
+    return await traffic.send(
+        service.url, service.headers, lambda n: bodies[n], rate=rate, seconds=seconds
+    )
