@@ -1,5 +1,7 @@
 """Settings of the service."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from itemese.config import Config
@@ -26,6 +28,8 @@ class ServingConfig(Config):
         max_history: Longer histories are refused with 422; of those accepted the model reads
             the newest events that it has room for.
         num_threads: Threads of torch in a replica.
+        precision: ``bf16`` computes on a CUDA device by autocast, which there is faster and changes
+            the order of near ties; refused elsewhere. ``fp32`` answers as the evaluation did.
         prompt_cache_mb: Memory of a replica for what its model computed from earlier histories,
             MiB; a user who comes back with one more item costs that item only. 0 keeps nothing.
         history_step: Of a history longer than the model reads, the oldest events leave so many at
@@ -49,6 +53,7 @@ class ServingConfig(Config):
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     max_history: int = Field(default=10_000, ge=1)
     num_threads: int = Field(default=1, ge=1, le=1024)
+    precision: Literal["fp32", "bf16"] = "fp32"
     prompt_cache_mb: int = Field(default=256, ge=0)
     history_step: int = Field(default=1, ge=1)
     registry_seconds: float = Field(default=1.0, gt=0, le=3600)

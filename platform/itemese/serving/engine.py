@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -45,11 +45,23 @@ class Recommender:
     """
 
     def __init__(
-        self, bundle: Bundle, *, prompt_cache_bytes: int = 0, history_step: int = 1
+        self,
+        bundle: Bundle,
+        *,
+        prompt_cache_bytes: int = 0,
+        history_step: int = 1,
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self.bundle = bundle
         self.catalog = bundle.catalog
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._half = precision == "bf16"
+        if self._half and self.device.type != "cuda":
+            message = (
+                "`precision` must be fp32 where there is no CUDA device; got bf16. Leave it out, "
+                "or serve on a machine that has one."
+            )
+            raise ConfigError(message)
         self.method, self.module = _restore(bundle)
         self.module.to(self.device).eval()
         self.seconds: dict[str, float] = {}
@@ -70,7 +82,12 @@ class Recommender:
 
     @classmethod
     def load(
-        cls, uri: str | Path, *, prompt_cache_bytes: int = 0, history_step: int = 1
+        cls,
+        uri: str | Path,
+        *,
+        prompt_cache_bytes: int = 0,
+        history_step: int = 1,
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> "Recommender":
         """Read a bundle, rebuild its method and prove it on one question.
 
@@ -78,13 +95,20 @@ class Recommender:
             uri: Of the bundle.
             prompt_cache_bytes: Memory for what the model computed from earlier histories.
             history_step: See `ServingConfig`.
+            precision: Likewise.
 
         Raises:
             ArtifactError: The bundle is torn, does not fit its method, or answers nonsense.
-            ConfigError: This version does not know the bundle's method.
+            ConfigError: This version does not know the bundle's method, or there is no CUDA device
+                for the precision.
         """
         bundle = read_bundle(Folder.at(uri))
-        engine = cls(bundle, prompt_cache_bytes=prompt_cache_bytes, history_step=history_step)
+        engine = cls(
+            bundle,
+            prompt_cache_bytes=prompt_cache_bytes,
+            history_step=history_step,
+            precision=precision,
+        )
         engine.self_test()
         engine.bundle.state.clear()
         return engine
@@ -277,7 +301,8 @@ class Recommender:
             torch.from_numpy(exclude).to(self.device),
             None if allowed is None else allowed.to(self.device),
         )
-        with torch.inference_mode():
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
+        with torch.inference_mode(), half:
             batch = to_device(
                 self.method.collate([self._example(query) for query in queries]), self.device
             )

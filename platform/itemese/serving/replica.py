@@ -128,7 +128,12 @@ class Replica:
     def _load(self, uri: str) -> Recommender:
         args = self._args
         cache = args.prompt_cache_mb << 20
-        return Recommender.load(uri, prompt_cache_bytes=cache, history_step=args.history_step)
+        return Recommender.load(
+            uri,
+            prompt_cache_bytes=cache,
+            history_step=args.history_step,
+            precision=args.precision,
+        )
 
 
 def _open_users(where: str) -> UserStore:

@@ -185,6 +185,12 @@ def test_weights_that_do_not_fit_are_refused(bundle_of):
         Recommender.load(bundle_of(method, {"wrong": torch.zeros(1)}))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="bf16 is for CUDA devices")
+def test_half_precision_without_a_cuda_device_is_refused(bundle_of):
+    with pytest.raises(ConfigError, match="`precision` must be fp32 where there is no CUDA device"):
+        Recommender.load(bundle_of(), precision="bf16")
+
+
 def test_an_unknown_method_is_named(bundle_of):
     with pytest.raises(ConfigError, match=r"got 'popularitee'.*Did you mean 'popularity'"):
         Recommender.load(bundle_of({"name": "popularitee"}))
