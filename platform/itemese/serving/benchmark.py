@@ -8,6 +8,7 @@ a SASRec. Untrained weights cost what trained ones do. Requests come one after t
 Shapes: I items.
 """
 
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,7 +62,8 @@ def benchmark_serving(storage: str, *, rounds: int = 3, seed: int = 0) -> list[R
         uri = write_untrained(storage, settings, seed=seed)
         new = [{"history": _history(draw, HISTORY), "k": 10} for _ in range(NUM_REQUESTS)]
         alone = min(_in_process(uri, new) for _ in range(rounds))
-        with deploy(uri, port=0, settings=ServingConfig()) as service:
+        token = secrets.token_hex(16)  # which HAProxy asks for
+        with deploy(uri, port=0, token=token, settings=ServingConfig()) as service:
             served = [measure(service.url, new, service.token) for _ in range(rounds)]
             again = [measure(service.url, _growing(draw), service.token) for _ in range(rounds)]
         best = min(served, key=lambda facts: facts["p50_ms"])

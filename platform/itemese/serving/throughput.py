@@ -6,6 +6,7 @@ two histories are alike, so nothing is reused. Load comes from wrk on the same m
 """
 
 import asyncio
+import secrets
 import time
 from typing import Any
 
@@ -54,14 +55,14 @@ def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) ->
     Raises:
         ConfigError: wrk is not installed, no room in the cluster, or no free port.
     """
-    settings = ServingConfig()
+    settings, token = ServingConfig(), secrets.token_hex(16)
     uri = write_untrained(storage, BIG_MODEL, seed=seed)
     engine, size = _alone(uri, settings, seconds, seed)
     rows = [
         row("throughput/parameters", size / 1e6, "M"),
         row("throughput/engine", engine, "requests/s"),
     ]
-    with deploy(uri, port=0, settings=settings) as service:
+    with deploy(uri, port=0, token=token, settings=settings) as service:
         found = _load(service, "/v1/recommend", seconds, seed)
         rows += [
             row("throughput/http", found["per_second"], "requests/s"),
@@ -74,7 +75,7 @@ def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) ->
             row("throughput/half_load_p95", traffic.percentile(calm, 95), "ms", 250),
         ]
     uri = write_untrained(storage, SASREC, seed=seed)
-    with deploy(uri, port=0, num_cpus=0.5, settings=settings) as service:
+    with deploy(uri, port=0, token=token, num_cpus=0.5, settings=settings) as service:
         nothing = serve.deployment(
             _Empty, max_ongoing_requests=2 * _CLIENTS, ray_actor_options={"num_cpus": 0.5}
         )
