@@ -88,6 +88,8 @@ class RsllmConfig(MethodConfig):
         copy_share: Share of the steps, before those, on text-only prompts whose answer is all of
             the candidates in another order. A backbone that begins without words learns to copy
             there, which a pretrained one can; one title a prompt hardly teaches it.
+        copy_candidates: Candidates of those prompts, and history items at most: copying is learnt
+            sooner from few.
         num_candidates: C, in each prompt.
         template: Prompt template and its version.
         max_title_tokens: Longer titles are cut.
@@ -107,6 +109,7 @@ class RsllmConfig(MethodConfig):
     cached_negatives: int = Field(default=0, ge=0)
     text_share: float = Field(default=0.4, ge=0, lt=1)
     copy_share: float = Field(default=0.0, ge=0, lt=1)
+    copy_candidates: int = Field(default=6, ge=2)
     num_candidates: int = Field(default=20, ge=2)
     template: str = "items_v1"
     max_title_tokens: int = Field(default=24, ge=1)
@@ -192,7 +195,7 @@ class Rsllm(Method):
             max_title_tokens=config.max_title_tokens,
             max_tokens=config.max_tokens,
             num_candidates=config.num_candidates,
-            copies=config.copy_share > 0,
+            copied=config.copy_candidates if config.copy_share else 0,
         )
         lm = build_text_backbone(config.backbone, tokenizer.size, config.max_tokens)
         if start is not None:
@@ -241,7 +244,7 @@ class Rsllm(Method):
         assert isinstance(module, TwoTowers)
         text_only = stage.name in (COPY_STAGE, TEXT_STAGE)
         module.form = ItemForm.TEXT if text_only else self.config.item_form
-        module.copies = stage.name == COPY_STAGE
+        module.copied = self.config.copy_candidates if stage.name == COPY_STAGE else 0
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return ``item_index [B, T]`` and ``draw [B]``, which decides the paraphrase."""

@@ -91,7 +91,8 @@ class TwoTowers(nn.Module):
     Attributes:
         network: The hybrid language model.
         form: How items stand in prompts now.
-        copies: Whether the answer is the titles of all candidates now, in another order.
+        copied: Candidates of prompts whose answer is all of their titles, in another order; 0 while
+            the answer is one title.
     """
 
     kept: Tensor
@@ -125,7 +126,7 @@ class TwoTowers(nn.Module):
         """
         super().__init__()
         self.network, self.writer, self.form = network, writer, form
-        self.copies = False
+        self.copied = 0
         self.prompt_items, self.num_candidates = prompt_items, num_candidates
         self.aligned, self.reads_history = aligned, reads_history
         # In a list, so that a model that is not trained here is not saved here.
@@ -156,7 +157,7 @@ class TwoTowers(nn.Module):
             logits, words = self._predicted(states, written.history_labels)
             views = replace(views, history_logits=logits, history_labels=words)
         modality = bool(self._recommender)
-        if not self.aligned or self.copies or (modality and self.form == TEXT):
+        if not self.aligned or self.copied or (modality and self.form == TEXT):
             return views
         past = _at(states, written.history_end - 1)
         if modality:
@@ -180,9 +181,10 @@ class TwoTowers(nn.Module):
         """Return the place and the item of each row's target, and its prompt with the answer."""
         places = target_places(item_index, drawn=self.training)
         target = item_index.gather(1, places[:, None])[:, 0]
-        offered = draw_candidates(item_index, target, self.write.num_items, self.num_candidates)
-        history = newest_before(item_index, places, self.prompt_items)
-        answer = copied_last(offered, target) if self.copies else target
+        size = self.copied or self.num_candidates
+        offered = draw_candidates(item_index, target, self.write.num_items, size)
+        history = newest_before(item_index, places, min(self.prompt_items, size))
+        answer = copied_last(offered, target) if self.copied else target
         written = self.write.prompts(
             history, draw + places, self.form, candidates=offered, target=answer
         )

@@ -81,7 +81,7 @@ class PromptWriter(nn.Module):
         max_title_tokens: int,
         max_tokens: int,
         num_candidates: int,
-        copies: bool = False,
+        copied: int = 0,
     ) -> None:
         """Tokenise everything.
 
@@ -92,7 +92,7 @@ class PromptWriter(nn.Module):
             max_title_tokens: Longer titles are cut there.
             max_tokens: Longest prompt with its answer; older history items are left out for it.
             num_candidates: C, offered in each prompt.
-            copies: Whether some answers are the titles of all candidates.
+            copied: Candidates of prompts whose answer is all of their titles; 0 if there are none.
 
         Raises:
             ConfigError: `max_tokens` cannot hold the longest candidates, one history item and the
@@ -113,16 +113,16 @@ class PromptWriter(nn.Module):
         sizes = torch.tensor([0, *map(len, pieces)])
         self.register_buffer("starts", sizes.cumsum(0))
         self.register_buffer("tokens", torch.tensor([t for piece in pieces for t in piece]))
-        self._check(num_candidates, copies=copies)
+        self._check(num_candidates, copied)
 
-    def _check(self, num_candidates: int, *, copies: bool) -> None:
+    def _check(self, num_candidates: int, copied: int) -> None:
         """Raise unless the longest prompt with one history item fits."""
         sizes, items = self.starts.diff(), self.num_items
         longest = sizes[2 * items : 3 * items].sort(descending=True).values
         texts = sizes[4 * items :].view(-1, 3).sum(dim=1).max()
-        least = texts + longest[:num_candidates].sum() + longest[0] + sizes[3 * items :].max()
-        if copies:
-            least += sizes[:items].sort(descending=True).values[: num_candidates - 1].sum()
+        offered = longest[:num_candidates].sum() + sizes[3 * items :].max()
+        twice = 2 * sizes[:items].sort(descending=True).values[:copied].sum()
+        least = texts + longest[0] + torch.maximum(offered, twice)
         if least > self.max_tokens:
             message = (
                 f"`method.max_tokens` must be at least {int(least)} for {num_candidates} "

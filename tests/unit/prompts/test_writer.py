@@ -183,10 +183,10 @@ def test_what_can_never_fit_is_refused() -> None:
     assert writer(max_tokens=least)
     with pytest.raises(ConfigError, match=f"max_tokens` must be at least {least} for 2 candidates"):
         writer(max_tokens=least - 1)
-    more = least + 4 + 1  # one more title on its line
-    assert writer(max_tokens=more, copies=True)
+    more = 9 + (4 + 2 + 1) + 2 * (5 + 4 + 3)  # texts, a line, the longest three titles twice
+    assert writer(max_tokens=more, copied=3)
     with pytest.raises(ConfigError, match=f"max_tokens` must be at least {more} for 2 candidates"):
-        writer(max_tokens=more - 1, copies=True)
+        writer(max_tokens=more - 1, copied=3)
 
 
 @pytest.mark.parametrize(
