@@ -72,6 +72,37 @@ def paired_test(
     }
 
 
+def mean_over_users(
+    values: np.ndarray, *, samples: int = 10_000, seed: int = 0
+) -> dict[str, float]:
+    """Return ``mean`` of ``values [N]`` with its 95 % bootstrap interval, ``low`` and ``high``."""
+    size, counts = np.unique(np.round(values, 12), return_counts=True)
+    generator = numpy_generator(seed, "evaluation/mean")
+    drawn = generator.multinomial(len(values), counts / len(values), size=samples) @ size
+    low, high = np.quantile(drawn / len(values), [0.025, 0.975])
+    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
+
+
+def paired_difference(
+    difference: np.ndarray, *, samples: int = 10_000, seed: int = 0
+) -> dict[str, float]:
+    """Test whether differences of users ``[N]`` are 0 on average.
+
+    Returns:
+        ``difference`` with ``difference_low`` and ``difference_high`` (95 %), and the two-sided
+        ``p_value`` under random signs.
+    """
+    found = mean_over_users(difference, samples=samples, seed=seed)
+    size, counts = np.unique(np.round(difference, 12), return_counts=True)
+    generator = numpy_generator(seed, "evaluation/difference")
+    return {
+        "difference": found["mean"],
+        "difference_low": found["low"],
+        "difference_high": found["high"],
+        "p_value": sign_flip(size, counts, samples=samples, generator=generator),
+    }
+
+
 def sign_flip(
     difference: np.ndarray, counts: np.ndarray, *, samples: int, generator: np.random.Generator
 ) -> float:

@@ -1,0 +1,221 @@
+"""Variants of one recipe beside each other, over several seeds.
+
+Every run is judged user by user; the seeds of a variant are averaged for each user before anything
+is tested, so that a difference is one of users, not of lucky seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from itemese import pipeline, selection
+from itemese.artifacts import Folder, Store
+from itemese.config import (
+    Config,
+    digest_of,
+    flat_paths,
+    nearest,
+    read_yaml,
+    with_overrides,
+    with_values,
+)
+from itemese.errors import ConfigError
+from itemese.evaluation.comparable import check_comparable
+from itemese.evaluation.metrics import per_user
+from itemese.evaluation.offers import OffersConfig
+from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.significance import holm, mean_over_users, paired_difference
+from itemese.experiment import Experiment
+
+Row = dict[str, Any]
+
+
+class AblationConfig(Config):
+    """One ablation file.
+
+    Attributes:
+        recipe: Path of the recipe, seen from the file.
+        seeds: Of each variant.
+        values: Dotted paths of the recipe that all variants share, with their values.
+        variants: Names, each with the dotted paths that it changes.
+        baseline: The variant or rival that all others are tested against.
+        offers: The task is to choose among offered items; None ranks the catalogue.
+        metrics: Of the ranking; not read with `offers`, whose figure is hit@1.
+        rivals: Paths of other recipes on the same data, seen from the file.
+    """
+
+    recipe: str
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    values: Mapping[str, Any] = Field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = Field(min_length=1)
+    baseline: str
+    offers: OffersConfig | None = None
+    metrics: tuple[str, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
+    rivals: tuple[str, ...] = ()
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _flat(cls, values: Any) -> Any:
+        return flat_paths(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            message = "`seeds` that differ from each other"
+            raise ValueError(message)
+        return self
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A checked ablation file.
+
+    Attributes:
+        config: What the file holds.
+        experiments: Of each variant and rival by name, without their seeds.
+    """
+
+    config: AblationConfig
+    experiments: Mapping[str, Experiment]
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: list[str] | None = None) -> "Ablation":
+        """Read a file and parse every variant before anything runs.
+
+        Args:
+            path: Of the file.
+            overrides: ``path=value`` for every variant; rivals stay as they are.
+
+        Raises:
+            ConfigError: A file cannot be read, a value is refused, or the baseline is unknown.
+        """
+        config = AblationConfig.parse(read_yaml(path), where="ablation")
+        beside = Path(path).parent
+        shared = with_values(read_yaml(beside / config.recipe), config.values)
+        experiments: dict[str, Experiment] = {}
+        for name, changes in config.variants.items():
+            values = with_values(shared, {**flat_paths(changes), "name": name})
+            experiments[name] = Experiment.parse(with_overrides(values, overrides or []))
+        for rival in config.rivals:
+            experiment = Experiment.from_yaml(beside / rival)
+            if experiment.name in experiments:
+                message = (
+                    f"`rivals` must have names of their own; got {experiment.name!r} twice. "
+                    "Rename the variant."
+                )
+                raise ConfigError(message)
+            experiments[experiment.name] = experiment
+        if config.baseline not in experiments:
+            hint = nearest(config.baseline, list(experiments))
+            message = f"`baseline` must be a variant or rival; got {config.baseline!r}. {hint}"
+            raise ConfigError(message)
+        return cls(config, experiments)
+
+    def with_seeds(self, seeds: Sequence[int]) -> Self:
+        """Return the same with other seeds."""
+        values = {**self.config.model_dump(mode="json"), "seeds": list(seeds)}
+        return replace(self, config=AblationConfig.parse(values, where="ablation"))
+
+
+def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
+    """Run what has not run, seed by seed, and judge all of it.
+
+    Args:
+        ablation: What is compared.
+        store: Holds every run; a second call, or one that was stopped, goes on from there.
+
+    Returns:
+        For each variant, rival and figure ``{"name", "figure", "mean", "low", "high", "seeds":
+        {seed: value}, "baseline", "difference", "difference_low", "difference_high", "p_value",
+        "p_holm"}``; intervals over users, 95 %. The baseline's own rows have no difference. Of
+        several ways of choosing each is a figure, tested against the baseline's same way, or its
+        first one. And the folder that holds them in ``ablation.json``.
+
+    Raises:
+        ConfigError: Runs differ in data, split or protocol.
+    """
+    config = ablation.config
+    found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    results: list[dict[str, Any]] = []
+    for seed in config.seeds:
+        for name, experiment in ablation.experiments.items():
+            run = experiment.with_seed(seed)
+            if config.offers is None:
+                values = _ranked(run, store, config.metrics, results)
+            else:
+                values = _chosen(run, store, config.offers)
+            for figure, of_users in values.items():
+                found.setdefault(name, {}).setdefault(figure, {})[seed] = of_users
+    if results:
+        check_comparable(results)
+    base = found[config.baseline]
+    rows = []
+    for name, figures in found.items():
+        for figure, seeds in figures.items():
+            row = {"name": name, "figure": figure, **_summed(seeds)}
+            against = base.get(figure) or base[next(iter(base))]
+            if name != config.baseline:
+                difference = _over_seeds(seeds) - _over_seeds(against)
+                row |= {"baseline": config.baseline, **paired_difference(difference)}
+            rows.append(row)
+    tested = [row for row in rows if "p_value" in row]
+    for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+        row["p_holm"] = adjusted
+    facts = {"ablation": config.model_dump(mode="json"), "rows": rows}
+    folder = store.root.child(f"ablations/{digest_of(facts)}")
+    folder.write_json("ablation.json", facts)
+    return rows, folder
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as lines of text."""
+    lines = [
+        f"{'run':28s} {'figure':12s} {'mean [95 % over users]':26s} {'seeds':24s} less baseline"
+    ]
+    for row in rows:
+        mean = f"{row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+        seeds = " ".join(f"{value:.4f}" for value in row["seeds"].values())
+        less = ""
+        if "difference" in row:
+            less = (
+                f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, "
+                f"{row['difference_high']:+.4f}], p (Holm) {row['p_holm']:.3g}"
+            )
+        lines.append(
+            f"{row['name']:28s} {row['figure']:12s} {mean:26s} {seeds:24s} {less}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _ranked(
+    run: Experiment, store: Store, metrics: tuple[str, ...], results: list[dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Return each metric of each test user, in the order of their ids; note the result."""
+    folder = pipeline.evaluate(run, store).folder
+    results.append(folder.read_json("result.json"))
+    rows = PerUser.read(folder, "per_user.parquet")
+    order = np.argsort(np.array(rows.user_id))
+    return {metric: per_user(metric, rows.rank)[order] for metric in metrics}
+
+
+def _chosen(run: Experiment, store: Store, offers: OffersConfig) -> dict[str, np.ndarray]:
+    """Return whether each asked user's target was chosen, by way of choosing."""
+    chosen = selection.choose(run, store, offers)
+    ways = chosen.folder.read_json("selection.json")["figures"]
+    return {way: selection.hits(chosen, way).astype(float) for way in ways}
+
+
+def _over_seeds(seeds: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return each user's mean, ``[N]``."""
+    mean: np.ndarray = np.mean(list(seeds.values()), axis=0)
+    return mean
+
+
+def _summed(seeds: Mapping[int, np.ndarray]) -> Row:
+    """Return mean, interval over users, and each seed's value."""
+    own = {str(seed): float(values.mean()) for seed, values in seeds.items()}
+    return {**mean_over_users(_over_seeds(seeds)), "seeds": own}

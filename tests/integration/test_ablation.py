@@ -1,0 +1,105 @@
+"""Variants of one recipe over several seeds: from a file to tested differences."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from itemese.ablation import Ablation, ablate, table
+from itemese.artifacts import Store
+from itemese.errors import ConfigError
+from itemese.evaluation.metrics import per_user
+from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.significance import mean_over_users, paired_difference
+from itemese.pipeline import evaluate
+
+RECIPE = {
+    "name": "small",
+    "logs": {
+        "source": "simulated",
+        "simulation": {"num_users": 150, "num_items": 60, "lengths": {"mean": 8, "max": 20}},
+    },
+    "training": {"max_epochs": 1, "batch_size": 32},
+    "method": {"name": "sasrec", "dim": 8, "num_layers": 1, "max_history": 12},
+}
+POPULAR = {**RECIPE, "name": "popular", "method": {"name": "popularity"}}
+FILE = {
+    "recipe": "recipe.yaml",
+    "seeds": [0, 1],
+    "values": {"method.num_heads": 1},
+    "baseline": "popular",
+    "variants": {"wide": {"method.dim": 16}, "plain": {"method": {"dropout": 0.0}}},
+    "rivals": ["rival.yaml"],
+}
+
+
+def written(folder: Path, **changes: object) -> Path:
+    """Write the three files; return the ablation's."""
+    files = {"recipe": RECIPE, "rival": POPULAR, "ablation": {**FILE, **changes}}
+    for name, values in files.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return folder / "ablation.yaml"
+
+
+@pytest.mark.ray
+def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
+    store, found = Store(tmp_path / "runs"), Ablation.read(written(tmp_path))
+    rows, folder = ablate(found, store)
+    assert [(row["name"], row["figure"]) for row in rows] == [
+        (name, figure)
+        for name in ("wide", "plain", "popular")
+        for figure in ("recall@10", "ndcg@10")
+    ]
+    assert folder.read_json("ablation.json")["rows"] == rows
+    runs = {
+        (name, seed): PerUser.read(
+            evaluate(experiment.with_seed(seed), store).folder, "per_user.parquet"
+        )
+        for name, experiment in found.experiments.items()
+        for seed in (0, 1)
+    }
+    wide = rows[1]
+    hits = {key: per_user("ndcg@10", run.rank) for key, run in runs.items()}
+    assert wide["seeds"] == {str(s): pytest.approx(hits["wide", s].mean()) for s in (0, 1)}
+    assert wide["mean"] == pytest.approx(np.mean(list(wide["seeds"].values())))
+    both = (hits["wide", 0] + hits["wide", 1] - 2 * hits["popular", 0]) / 2
+    assert wide["difference"] == pytest.approx(both.mean())
+    assert "difference" not in rows[-1]
+    lines = table(rows).splitlines()
+    assert len(lines) == 7
+    assert "p (Holm)" in lines[1]
+    again, _ = ablate(found, store)
+    assert again == rows
+    assert ablate(found.with_seeds([1]), store)[0][0]["seeds"].keys() == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "plane"}, "`baseline` must be a variant or rival; got 'plane'.*'plain'"),
+        ({"variants": {"a": {"method.dims": 3}}}, "method.dims"),
+        ({"variants": {"popular": {}}}, "names of their own; got 'popular' twice"),
+        ({"seeds": [1, 1]}, "differ"),
+        ({"recipe": "recipes.yaml"}, "readable file"),
+    ],
+)
+def test_bad_files_are_refused_before_anything_runs(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Ablation.read(written(tmp_path, **changes))
+
+
+def test_the_interval_holds_the_mean_and_the_test_sees_a_difference() -> None:
+    draw = np.random.default_rng(0)
+    values = draw.integers(0, 2, (3, 400)).mean(axis=0)
+    found = mean_over_users(values)
+    assert found["low"] < found["mean"] < found["high"]
+    assert found["mean"] == pytest.approx(values.mean())
+    spread = values.std() / 20
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * spread, rel=0.1)
+    assert paired_difference(np.zeros(50))["p_value"] == 1
+    assert paired_difference(np.full(50, 0.1))["p_value"] < 0.001
+    nothing = paired_difference(draw.choice([-1.0, 1.0], 400))
+    assert nothing["p_value"] > 0.01
