@@ -5,18 +5,21 @@ from pathlib import Path
 import pytest
 import yaml
 
+from itemese.ablation import Ablation
 from itemese.experiment import Experiment
 from itemese.search.space import load_space
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "jobs" / "recipes").rglob("*.yaml"))
 SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
+ABLATIONS = sorted((ROOT / "ablations").rglob("*.yaml"))
 SERVE = sorted((ROOT / "serve_configs").rglob("*.yaml"))
 
 
 def test_there_are_some() -> None:
     assert RECIPES
     assert SPACES
+    assert ABLATIONS
     assert SERVE
 
 
@@ -32,6 +35,15 @@ def test_recipe_is_valid_and_shows_its_command(file: Path) -> None:
 @pytest.mark.parametrize("file", SPACES, ids=lambda f: f.stem)
 def test_space_is_valid_with_its_recipe(file: Path) -> None:
     assert load_space(file)
+
+
+@pytest.mark.parametrize("file", ABLATIONS, ids=lambda f: f.stem)
+def test_ablation_is_valid_and_no_two_variants_are_alike(file: Path) -> None:
+    found = Ablation.read(file)
+    assert f"jobs/ablate.py ablations/{file.name}" in file.read_text()
+    variants = [found.experiments[name] for name in found.config.variants]
+    settings = [variant.model_copy(update={"name": "same"}) for variant in variants]
+    assert len({setting.digest() for setting in settings}) == len(settings)
 
 
 @pytest.mark.parametrize("file", SERVE, ids=lambda f: f.stem)
