@@ -46,6 +46,7 @@ STORY = {
     "pipeline",
     "handover",
     "results",
+    "ablation",
     "selection",
     "export",
     "console",
