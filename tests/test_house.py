@@ -47,6 +47,7 @@ STORY = {
     "handover",
     "results",
     "ablation",
+    "poisoning",
     "selection",
     "export",
     "console",
