@@ -162,7 +162,9 @@ def _read_rest(
     slots = max(offsets) + new + room
     first = entries[0]
     if len(rows) > 1 or first is None:
-        memory = KeyValues.empty(decoder.weights, len(rows), slots + SPARE_TOKENS)
+        memory = KeyValues.empty(
+            decoder.weights, len(rows), slots + SPARE_TOKENS, lasting=len(rows) == 1
+        )
         for row, (entry, offset) in enumerate(zip(entries, offsets, strict=True)):
             if entry is not None:
                 memory.keys[:, row, :, :offset] = entry.memory.keys[:, 0, :, :offset]
