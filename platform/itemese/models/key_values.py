@@ -5,6 +5,7 @@ Shapes: B batch, G key-value heads, C channels of a head.
 
 import math
 import mmap
+import sys
 from collections.abc import Sequence
 from typing import Self
 
@@ -73,5 +74,8 @@ def _lasting_zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
     """
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    pages = mmap.mmap(-1, math.prod(shape) * like.element_size())  # zeros, unless written to
+    size = math.prod(shape) * like.element_size()
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # zeros
+    if sys.platform == "linux":
+        pages.madvise(mmap.MADV_HUGEPAGE)  # or each page of 4 KiB is a fault of its own
     return torch.frombuffer(pages, dtype=like.dtype).view(*shape)
