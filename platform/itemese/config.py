@@ -151,9 +151,19 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
 
 
 def with_values(values: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a deep copy of `values` in which each flat dotted path holds its new value."""
+    """Return a deep copy of `values` in which each flat dotted path holds its new value.
+
+    Raises:
+        ConfigError: A path runs through a plain value, or replaces a section after a path into it.
+    """
     result: dict[str, Any] = json.loads(json.dumps(values))
+    given: list[str] = []
     for path, value in pairs.items():
+        undone = next((other for other in given if other.startswith(f"{path}.")), None)
+        if undone is not None:
+            message = f"`{path}` must stand before paths into it; got `{undone}` first. Swap them."
+            raise ConfigError(message)
+        given.append(path)
         *parents, leaf = path.split(".")
         section = result
         for depth, key in enumerate(parents):

@@ -94,8 +94,13 @@ def test_equal_values_have_equal_digests() -> None:
 def test_flat_paths_undo_with_values(pairs: dict[str, int]) -> None:
     try:
         nested = with_values({}, pairs)
-    except ConfigError:  # one path runs through another's value
+    except ConfigError:  # one path runs through another's value, or would undo it
+        assert any(q.startswith(f"{p}.") for p in pairs for q in pairs)
         return
-    found = flat_paths(nested)
-    overwritten = {p for p in pairs if any(q.startswith(f"{p}.") for q in pairs)}
-    assert {p: v for p, v in pairs.items() if p not in overwritten}.items() <= found.items()
+    assert flat_paths(nested) == pairs
+
+
+def test_a_path_that_would_undo_another_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`a` must stand before paths into it; got `a\.b` first"):
+        with_values({}, {"a.b": 1, "a": 2})
+    assert with_values({"a": {"b": 1}}, {"a": None, "a.c": 2}) == {"a": {"c": 2}}
