@@ -141,13 +141,14 @@ def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
     config = ablation.config
     found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     results: list[dict[str, Any]] = []
+    asked: set[str] = set()
     for seed in config.seeds:
         for name, experiment in ablation.experiments.items():
             run = experiment.with_seed(seed)
             if config.offers is None:
                 values = _ranked(run, store, config.metrics, results)
             else:
-                values = _chosen(run, store, config.offers)
+                values = _chosen(run, store, config.offers, asked)
             for figure, of_users in values.items():
                 found.setdefault(name, {}).setdefault(figure, {})[seed] = of_users
     if results:
@@ -202,9 +203,22 @@ def _ranked(
     return {metric: per_user(metric, rows.rank)[order] for metric in metrics}
 
 
-def _chosen(run: Experiment, store: Store, offers: OffersConfig) -> dict[str, np.ndarray]:
-    """Return whether each asked user's target was chosen, by way of choosing."""
+def _chosen(
+    run: Experiment, store: Store, offers: OffersConfig, asked: set[str]
+) -> dict[str, np.ndarray]:
+    """Return whether each asked user's target was chosen, by way of choosing; note what was asked.
+
+    Raises:
+        ConfigError: An earlier run was asked something else.
+    """
     chosen = selection.choose(run, store, offers)
+    asked.add(selection.draw_offers(run, store, offers).key)
+    if len(asked) > 1:
+        message = (
+            f"`rivals` and variants must be offered the same items; got others for {run.name!r}. "
+            "Give them one data set, split and data_seed."
+        )
+        raise ConfigError(message)
     ways = chosen.folder.read_json("selection.json")["figures"]
     return {way: selection.hits(chosen, way).astype(float) for way in ways}
 

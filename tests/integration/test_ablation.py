@@ -74,6 +74,13 @@ def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
     assert ablate(found.with_seeds([1]), store)[0][0]["seeds"].keys() == {"1"}
 
 
+@pytest.mark.ray
+def test_runs_that_were_offered_other_items_are_refused(ray_cluster: None, tmp_path: Path) -> None:
+    path = written(tmp_path, offers={"size": 5}, variants={"plain": {}, "other": {"data_seed": 1}})
+    with pytest.raises(ConfigError, match="must be offered the same items; got others for 'other'"):
+        ablate(Ablation.read(path), Store(tmp_path / "runs"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

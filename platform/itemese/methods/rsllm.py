@@ -14,7 +14,8 @@ Differs: the readings taken where the paper is not readable. The marker is "[ID]
     same pass as the answer, which a causal model makes equal to a pass of its own; the target in
     context is read where the answer stands, so after the candidates too. ID vectors are divided by
     their spread, and the projector begins at the size of word vectors. An item without training
-    events has the mean ID vector. Items stand on lines of their own.
+    events has the mean ID vector. Items stand on lines of their own. A stage that teaches a
+    backbone without words to copy may come first (`copy_share`); it is not the paper's.
 Shapes: B batch, T events, H history items in a prompt, C candidates, D hidden size, d ID vector
     size, I items.
 """

@@ -22,10 +22,11 @@ function request()
   return wrk.format(nil, nil, nil, '{"history":[' .. table.concat(items, ",") .. '],"k":10}')
 end
 function done(summary, latency, requests)
-  local failed = summary.errors.status + summary.errors.connect + summary.errors.read
-    + summary.errors.write + summary.errors.timeout
+  local refused = summary.errors.status
+  local lost = summary.errors.connect + summary.errors.read + summary.errors.write
+    + summary.errors.timeout
   io.write(string.format('\\n{"requests":%d,"failed":%d,"seconds":%.6f,"p50_ms":%.3f,"p95_ms":%.3f}\\n',
-    summary.requests, failed, summary.duration / 1e6,
+    summary.requests - refused, refused + lost, summary.duration / 1e6,
     latency:percentile(50) / 1e3, latency:percentile(95) / 1e3))
 end
 """
@@ -78,5 +79,4 @@ def load(
         message = f"`url` must answer wrk; got {url} and: {reason} Start the service first."
         raise ConfigError(message)
     found: dict[str, float] = json.loads(told[-1])
-    found["requests"] -= found["failed"]
     return {**found, "per_second": found["requests"] / found["seconds"]}
