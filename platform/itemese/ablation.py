@@ -46,6 +46,7 @@ class AblationConfig(Config):
         offers: The task is to choose among offered items; None ranks the catalogue.
         metrics: Of the ranking; not read with `offers`, whose figure is hit@1.
         rivals: Paths of other recipes on the same data, seen from the file.
+        judges_recommender: The recommender that the variants read is one more rival, "recommender".
     """
 
     recipe: str
@@ -56,6 +57,7 @@ class AblationConfig(Config):
     offers: OffersConfig | None = None
     metrics: tuple[str, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
     rivals: tuple[str, ...] = ()
+    judges_recommender: bool = False
 
     @field_validator("values", mode="before")
     @classmethod
@@ -109,6 +111,9 @@ class Ablation:
                 )
                 raise ConfigError(message)
             experiments[experiment.name] = experiment
+        if config.judges_recommender:
+            own = [experiments[name] for name in config.variants]
+            experiments["recommender"] = _recommender_of(own)
         if config.baseline not in experiments:
             hint = nearest(config.baseline, list(experiments))
             message = f"`baseline` must be a variant or rival; got {config.baseline!r}. {hint}"
@@ -190,6 +195,22 @@ def table(rows: list[Row]) -> str:
             f"{row['name']:28s} {row['figure']:12s} {mean:26s} {seeds:24s} {less}".rstrip()
         )
     return "\n".join(lines)
+
+
+def _recommender_of(variants: Sequence[Experiment]) -> Experiment:
+    """Return the recommender that every variant with one reads, as an experiment of its own.
+
+    Raises:
+        ConfigError: Variants read different ones, or none does.
+    """
+    read = {v.recommender.model_dump_json(): v for v in variants if v.recommender is not None}
+    if len(read) != 1:
+        message = (
+            "`judges_recommender` must find one `recommender` section in all variants; got "
+            f"{len(read)}. Give the recipe one, or leave this out."
+        )
+        raise ConfigError(message)
+    return next(iter(read.values())).upstream.model_copy(update={"name": "recommender"})
 
 
 def _ranked(

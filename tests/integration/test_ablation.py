@@ -110,3 +110,22 @@ def test_the_interval_holds_the_mean_and_the_test_sees_a_difference() -> None:
     assert paired_difference(np.full(50, 0.1))["p_value"] < 0.001
     nothing = paired_difference(draw.choice([-1.0, 1.0], 400))
     assert nothing["p_value"] > 0.01
+
+
+def test_the_recommender_that_variants_read_is_a_rival(tmp_path: Path) -> None:
+    reads = {
+        "recommender": {"method": RECIPE["method"]},
+        "method": {"name": "rsllm", "max_history": 8},
+    }
+
+    def read(**variants: dict[str, object]) -> Ablation:
+        path = written(tmp_path, variants=variants, judges_recommender=True, values={})
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **reads}))
+        return Ablation.read(path)
+
+    found = read(one={}, other={"method.item_form": "text"}).experiments["recommender"]
+    assert (found.name, found.method.name, found.recommender) == ("recommender", "sasrec", None)
+    with pytest.raises(ConfigError, match="one `recommender` section in all variants; got 2"):
+        read(one={}, other={"recommender.training.max_epochs": 9})
+    with pytest.raises(ConfigError, match="in all variants; got 0"):
+        Ablation.read(written(tmp_path, judges_recommender=True))
