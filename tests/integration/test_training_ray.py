@@ -66,6 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def spec_of(world: Folder, place: Path, *, method=None, **training) -> TrainingSpec:
     settings = {"batch_size": 16, "learning_rate": 0.01, "max_epochs": 2, **training}
     recipe = {"name": "sasrec", "dim": 16, "dropout": 0.2, **(method or {})}
+    recipe = {name: value for name, value in recipe.items() if value is not None}
     return TrainingSpec(
         method=parse_method_config(recipe),
         training=TrainingConfig(**settings),
@@ -108,9 +109,34 @@ def test_two_workers_equal_one_with_doubled_accumulation(ray_cluster, world, tmp
     assert not (tmp_path / "c" / "checkpoints" / "run").exists()  # removed once the model is safe
 
 
+LANGUAGE_MODEL = {
+    "name": "rsllm",
+    "item_form": "text",
+    "max_history": 12,
+    "prompt_items": 4,
+    "num_candidates": 5,
+    "dim": None,
+    "dropout": None,
+    "backbone": {"dim": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "vocabulary": 300},
+}
+
+
+@pytest.mark.parametrize("method", [{}, LANGUAGE_MODEL], ids=["one part", "blocks"])
+def test_workers_that_share_a_model_train_the_same_one(ray_cluster, world, tmp_path, method):
+    settings = {"method": method, "num_workers": 2, "metric": "ndcg@10", "validation_users": 40}
+    copies = train(spec_of(world, tmp_path / "a", **settings), tmp_path / "a")
+    parts = train(spec_of(world, tmp_path / "b", sharded=True, **settings), tmp_path / "b")
+    for name, expected in copies[2].items():
+        np.testing.assert_allclose(parts[2][name], expected, rtol=2e-3, atol=2e-5, err_msg=name)
+    for mine, theirs in zip(timeless(parts[1]), timeless(copies[1]), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-6)
+
+
 @pytest.mark.slow
-def test_a_killed_worker_resumes_to_the_same_end(ray_cluster, world, tmp_path) -> None:
+@pytest.mark.parametrize("sharded", [False, True], ids=["copies", "parts"])
+def test_a_killed_worker_resumes_to_the_same_end(ray_cluster, world, tmp_path, sharded) -> None:
     settings = {"num_workers": 2, "checkpoint_every_steps": 4, "max_epochs": 6, "batch_size": 4}
+    settings["sharded"] = sharded
     clean = train(spec_of(world, tmp_path / "clean", **settings), tmp_path / "clean")
     spec = spec_of(world, tmp_path / "killed", **settings)
     killed_at: list[str] = []

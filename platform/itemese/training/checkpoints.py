@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from itemese.artifacts import Folder
 from itemese.errors import ArtifactError
 from itemese.training.progress import Progress
+from itemese.training.sharding import dealt_like, gathered
 
 _LOG = logging.getLogger(__name__)
 
@@ -111,17 +112,27 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's tensors by ``<number of the parameter>/<name>``."""
+    """Return the optimiser's tensors by ``<number of the parameter>/<name>``.
+
+    If they are dealt out, every worker must take part; all of them gather in one order, which the
+    order of files that they were read from is not.
+    """
     state = optimizer.state_dict()["state"]
-    return {f"{number}/{name}": t for number, held in state.items() for name, t in held.items()}
+    return {
+        f"{number}/{name}": gathered(tensor)
+        for number, held in sorted(state.items())
+        for name, tensor in sorted(held.items())
+    }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` returned."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition("/")
-        state.setdefault(int(number), {})[name] = tensor
+        dealt = dealt_like(tensor, parameters[int(number)])
+        state.setdefault(int(number), {})[name] = dealt
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

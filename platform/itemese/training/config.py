@@ -1,8 +1,8 @@
 """Settings of the training loop."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from itemese.config import Config
 
@@ -38,6 +38,9 @@ class TrainingConfig(Config):
         num_workers: Ray Train workers; 0 trains in this process without Ray.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         use_gpu: Whether each Ray Train worker gets a GPU.
+        sharded: Whether the workers share weights, gradients and optimiser state instead of each
+            holding all of it. Each still holds the whole model in main memory, and on its device
+            while it validates.
         max_failures: How often Ray Train restarts lost workers from the last checkpoint.
     """
 
@@ -62,4 +65,12 @@ class TrainingConfig(Config):
     num_workers: int = Field(default=0, ge=0)
     cpus_per_worker: float = Field(default=1.0, gt=0)
     use_gpu: bool = False
+    sharded: bool = False
     max_failures: int = Field(default=2, ge=0)
+
+    @model_validator(mode="after")
+    def _shards_have_holders(self) -> Self:
+        if self.sharded and self.num_workers < 2:
+            message = "at least 2 `num_workers` where `sharded` is true; one worker holds it all"
+            raise ValueError(message)
+        return self

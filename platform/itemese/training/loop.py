@@ -161,7 +161,9 @@ class _Run:
         self.hooks = hooks
         use_gpu = config.use_gpu if config.num_workers else True
         self.accelerator: Accelerator = make_accelerator(config, use_gpu=use_gpu)
-        self.module = module.to(self.accelerator.device)
+        # Workers that share a model keep it whole in main memory only.
+        self.home = torch.device("cpu") if config.sharded else self.accelerator.device
+        self.module = module.to(self.home)
         workers, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.share = Share(workers, rank, config.accumulation)
         self.plan = plan_stages(method.stages(), data.total_steps(self.share.step_size))
@@ -231,6 +233,7 @@ class _Run:
             if here.stage_step == self.limit or here.epoch_step == steps_in_epoch:
                 break
             if every and here.step % every == 0:
+                stepper.write_back()
                 self._save(stepper, {})
             clock = time.perf_counter()
         if here.epoch_step == steps_in_epoch:
@@ -240,6 +243,7 @@ class _Run:
     def _end_epoch(self, stepper: Stepper, rate: float, *, ended: bool) -> None:
         """Validate if it is time, note what is best, write a checkpoint and report."""
         here, metrics, best = self.progress, {}, False
+        stepper.write_back()
         due = here.epoch % self.config.validate_every == 0 or ended
         due = due and self.plan[here.stage][0].validated
         if self.hooks.validate is not None and due:
@@ -258,11 +262,12 @@ class _Run:
         """Return metrics over all validation users, equal on every worker."""
         assert self.hooks.validate is not None
         sums, users = self.hooks.validate(
-            self.module,
+            self.module.to(self.accelerator.device),
             self.accelerator.device,
             rank=self.share.rank,
             workers=self.share.workers,
         )
+        self.module.to(self.home)
         total = torch.tensor([*sums.values(), users], dtype=torch.float64)
         total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
         *values, count = total.tolist()
@@ -297,8 +302,8 @@ class _Run:
         """Write a checkpoint on the first worker, and let every worker report."""
         self._tick()
         place = None
+        optimizer = optimizer_tensors(stepper.optimizer)
         if self.hooks.checkpoints is not None and self.accelerator.is_main_process:
-            optimizer = optimizer_tensors(stepper.optimizer)
             state = Checkpoint(self.progress, snapshot(self.module), self.best, optimizer)
             place = save_checkpoint(self.hooks.checkpoints, state, kept=self.hooks.kept)
         if self.hooks.report is not None:

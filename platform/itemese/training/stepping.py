@@ -3,6 +3,7 @@
 Shapes: N loss terms.
 """
 
+import copy
 import math
 import random
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from itemese.methods.base import Batch, Method, Stage, to_device
 from itemese.randomness import derive_seed
 from itemese.schema import Example
 from itemese.training.config import TrainingConfig
+from itemese.training.sharding import gathered, shard, write_back
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,17 @@ class Stepper:
         self.stage = stage
         self.seed = seed
         self.weights = active_weights(method, stage)
-        objective = Objective(method, module, self.weights)
-        # One process needs no gradient sync; `evaluation_mode` leaves the DDP wrapper out.
-        alone = accelerator.num_processes == 1
+        self.whole = module
+        if config.sharded:
+            module = copy.deepcopy(module)
+        objective = Objective(method, module, self.weights).train()
+        if config.sharded:
+            shard(objective, accelerator.device, accelerator.num_processes)
+        # One process needs no gradient sync, and parts have their own: `evaluation_mode` leaves
+        # the DDP wrapper out.
+        alone = config.sharded or accelerator.num_processes == 1
         self.objective = accelerator.prepare_model(objective, evaluation_mode=alone)
+        self.module = module
         self.optimizer = torch.optim.AdamW(
             parameter_groups(module, config.weight_decay), lr=config.learning_rate, fused=True
         )
@@ -221,11 +230,18 @@ class Stepper:
         torch.autograd.graph.increment_version(self.trained)
         return StepFacts(values[0], terms_seen, round(tokens_seen), rate)
 
+    def write_back(self) -> None:
+        """Bring the module that the stepper was given up to date; every worker must take part."""
+        if self.module is not self.whole:
+            write_back(self.module, self.whole)
+
     def _clip(self) -> Tensor:
         """Scale the gradients down if asked; return their norm before that, a scalar."""
+        device = self.accelerator.device
         if not self.config.max_grad_norm:
-            return torch.zeros((), device=self.accelerator.device)
-        return nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm).float()
+            return torch.zeros((), device=device)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        return gathered(norm).float().to(device)
 
     def _check(self, values: dict[str, float], step: int) -> None:
         """Stop at the first value that is not finite, before it reaches the weights."""

@@ -1,0 +1,56 @@
+"""Weights, gradients and optimiser state dealt out to the workers (fully sharded data parallel).
+
+Each worker then holds one part in so many, and gathers a block's weights while it computes with
+them. The module that the rest of the loop sees stays whole, in main memory: it is validated, saved
+and handed on, and is written back from the parts before that.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def shard(module: nn.Module, device: torch.device, workers: int) -> None:
+    """Deal the parameters of `module` out to the workers, in place; they move to `device`.
+
+    The blocks that transformers names as not to be split are gathered one at a time, everything
+    else for as long as `module` computes.
+    """
+    mesh = init_device_mesh(device.type, (workers,))
+    names = {name for part in module.modules() for name in _blocks_of(part)}
+    for block in [part for part in module.modules() if type(part).__name__ in names]:
+        fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+def _blocks_of(part: nn.Module) -> tuple[str, ...]:
+    """Return the class names of a Hugging Face model's blocks; none of another module."""
+    return tuple(getattr(part, "_no_split_modules", None) or ())
+
+
+@torch.no_grad()
+def write_back(parts: nn.Module, whole: nn.Module) -> None:
+    """Copy the weights of a sharded module into its whole twin; every worker must take part."""
+    into = whole.state_dict()
+    for name, tensor in parts.state_dict().items():
+        into[name].copy_(gathered(tensor))
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """Return the whole tensor on the CPU if it is dealt out, else as it is; a collective call."""
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+
+
+def dealt_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Deal a tensor of a dealt-out parameter's shape out alike; return any other as it is."""
+    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+        return tensor
+    # Every worker has the whole one, so none needs to be sent any.
+    return distribute_tensor(
+        tensor.to(parameter.device),
+        parameter.device_mesh,
+        parameter.placements,
+        src_data_rank=None,
+    )
