@@ -123,11 +123,11 @@ LANGUAGE_MODEL = {
 
 @pytest.mark.parametrize("method", [{}, LANGUAGE_MODEL], ids=["one part", "blocks"])
 def test_workers_that_share_a_model_train_the_same_one(ray_cluster, world, tmp_path, method):
-    settings = {"method": method, "num_workers": 2, "metric": "ndcg@10", "validation_users": 40}
+    settings = {"method": method, "num_workers": 2, "accumulation": 2, "validation_users": 40}
     copies = train(spec_of(world, tmp_path / "a", **settings), tmp_path / "a")
     parts = train(spec_of(world, tmp_path / "b", sharded=True, **settings), tmp_path / "b")
     for name, expected in copies[2].items():
-        np.testing.assert_allclose(parts[2][name], expected, rtol=2e-3, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(parts[2][name], expected, rtol=2e-3, atol=2e-4, err_msg=name)
     for mine, theirs in zip(timeless(parts[1]), timeless(copies[1]), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-6)
 
