@@ -193,6 +193,27 @@ def test_a_killed_worker_is_recorded_and_the_study_goes_on(
     assert again.trials == result.trials
 
 
+def test_trials_without_memory_or_a_finite_loss_are_recorded_and_the_study_goes_on(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    write_log(tmp_path / "log")
+    parameters = {
+        "method.dim": {"kind": "choice", "choices": [12, 1_000_000]},  # weights of 12 TB
+        "method.loss_weights.next_item": {"kind": "choice", "choices": [1.0, 1e39]},
+    }
+    huge, infinite = (
+        dict(zip(parameters, values, strict=True)) for values in ((1_000_000, 1.0), (12, 1e39))
+    )
+    space = make_space(tmp_path / "log", parameters=parameters, enqueue=[], seeds=[])
+    space = dataclasses.replace(space, enqueued=(huge, infinite))
+    result = run_study(space, storage=str(tmp_path / "store"), name="sick")
+    endings = [trial.ending for trial in result.trials]
+    assert [e.status for e in endings] == ["completed", "failed", "failed"]
+    assert "alloc" in endings[1].error
+    assert "must be finite; got inf" in endings[2].error
+    assert "`training.learning_rate`" in endings[2].error
+
+
 def test_storage_that_goes_away_ends_the_study_with_its_sentence_and_loses_nothing(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
