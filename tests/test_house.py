@@ -20,6 +20,7 @@ CONTRACTS = {
     "randomness",
     "cluster",
     "bundle",
+    "figures",
 }
 """Modules that any room may import; among themselves they import only each other."""
 

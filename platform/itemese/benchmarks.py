@@ -5,9 +5,7 @@ from typing import Any
 
 from itemese.config import nearest
 from itemese.errors import ConfigError
-
-Row = dict[str, Any]
-"""``name``, ``value``, ``unit``, ``bar`` and ``holds``; the last two may be None."""
+from itemese.figures import Row
 
 
 def _group(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:

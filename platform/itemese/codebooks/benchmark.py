@@ -9,7 +9,7 @@ Shapes: I items, D vector size.
 """
 
 import time
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from itemese.codebooks.config import CodebooksConfig, QuantizerKind
 from itemese.codebooks.health import LEAST_FIRST_USE, MOST_COLLISIONS, health_report
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.product_quantizer import load_faiss
+from itemese.figures import Row, figure
 from itemese.randomness import numpy_generator
 from itemese.schema import Embeddings
 
@@ -32,8 +33,6 @@ CODEBOOK_SIZE = 256
 
 SECONDS_BAR = {"residual_kmeans": 10.0, "rq_vae": 40.0}
 """Seconds of one core that a fit may take."""
-
-Row = dict[str, Any]
 
 
 def run(storage: str, *, seed: int = 0) -> list[Row]:
@@ -90,11 +89,11 @@ def _measured(
     most, least = (MOST_COLLISIONS, LEAST_FIRST_USE) if judged else (None, None)
     use, collisions = health["levels"][0]["use"], health["collision_rate_before"]
     return [
-        _row(f"{name}/fit", fitted - started, "s", most=SECONDS_BAR.get(kind)),
-        _row(f"{name}/encode", coded - fitted, "s"),
-        _row(f"{name}/collisions", 100 * collisions, "%", most=most and 100 * most),
-        _row(f"{name}/level_1_use", 100 * use, "%", least=least and 100 * least),
-        _row(f"{name}/error", 100 * health["error"], "%"),
+        figure(f"{name}/fit", fitted - started, "s", most=SECONDS_BAR.get(kind)),
+        figure(f"{name}/encode", coded - fitted, "s"),
+        figure(f"{name}/collisions", 100 * collisions, "%", most=most and 100 * most),
+        figure(f"{name}/level_1_use", 100 * use, "%", least=least and 100 * least),
+        figure(f"{name}/error", 100 * health["error"], "%"),
     ]
 
 
@@ -121,12 +120,3 @@ def _data_of(artifact: Artifact, store: Store) -> str:
         if key.startswith("logs/"):
             return str(manifest["config"].get("path") or "logs").rpartition("/")[2]
     return "embeddings"
-
-
-def _row(
-    name: str, value: float, unit: str, *, most: float | None = None, least: float | None = None
-) -> Row:
-    """Return a figure beside the bar that it must not pass, or must reach."""
-    bar = most if most is not None else least
-    holds = None if bar is None else (value <= bar if most is not None else value >= bar)
-    return {"name": name, "value": round(value, 4), "unit": unit, "bar": bar, "holds": holds}

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PrefixConstrainedLogitsProcessor
 
+from itemese.figures import Row, figure
 from itemese.models import decoding_costs
 from itemese.models.beams import ItemTree, legal
 from itemese.models.decoding import beam_search
@@ -28,7 +29,6 @@ from itemese.models.prompt_cache import PromptCache
 from itemese.randomness import torch_generator
 from itemese.ranking import Candidates, Ranking
 
-Row = dict[str, Any]
 MakeTree = Callable[[Tensor, Sequence[int]], Any]
 
 NUM_ITEMS = 12_101
@@ -132,18 +132,6 @@ def small_model(make_tree: MakeTree, *, seed: int) -> ItemLanguageModel:
     )
 
 
-def row(name: str, value: float, unit: str, bar: float | None = None) -> Row:
-    """Return one figure; it holds if it reaches its bar."""
-    holds = None if bar is None else value >= bar
-    return {
-        "name": f"decode/{name}",
-        "value": round(value, 4),
-        "unit": unit,
-        "bar": bar,
-        "holds": holds,
-    }
-
-
 def _against_generate(
     model: ItemLanguageModel,
     num_items: int,
@@ -184,16 +172,25 @@ def _against_generate(
     best = {side: 1000 * min(seconds) for side, seconds in times.items()}
     shape = decoding_costs.DecoderShape.of(model.backbone.config)
     rate = gemm_rate(shape, len(prompt[0]))
-    rows = [row(f"{name}/{side}", value, "ms") for side, value in best.items()]
+    rows = [figure(f"decode/{name}/{side}", value, "ms") for side, value in best.items()]
     for side, bar in zip(("search", "reuse"), bars, strict=True):
-        rows.append(row(f"{name}/{side}_speedup", best["generate"] / best[side], "x", bar))
-    rows.append(row(f"{name}/same_lists", 100 * min(same), "%", 100.0))
-    rows.append(row(f"{name}/core_gemm_rate", rate / 1e9, "GFLOP/s"))
+        rows.append(
+            figure(f"decode/{name}/{side}_speedup", best["generate"] / best[side], "x", least=bar)
+        )
+    rows.append(figure(f"decode/{name}/same_lists", 100 * min(same), "%", least=100.0))
+    rows.append(figure(f"decode/{name}/core_gemm_rate", rate / 1e9, "GFLOP/s"))
     for side, cached in (("search", 0), ("reuse", len(prompt[0]) - 4)):
         work = decoding_costs.passes(shape, len(prompt[0]), width, 4, cached=cached)
         floor = 1000 * sum(one.flops for one in work) / rate
         bar_here = FLOOR_BAR if side == "search" else None
-        rows.append(row(f"{name}/{side}_share_of_floor", 100 * floor / best[side], "%", bar_here))
+        rows.append(
+            figure(
+                f"decode/{name}/{side}_share_of_floor",
+                100 * floor / best[side],
+                "%",
+                least=bar_here,
+            )
+        )
     return rows
 
 
@@ -237,9 +234,9 @@ def _step_rows(tree: ItemTree, rounds: int) -> list[Row]:
         slow = min(_timed(by_dictionary)[0] for _ in range(3 * rounds))
         fast = min(_timed(by_tree)[0] for _ in range(100 * rounds))
     return [
-        row("step_152k_vocabulary/dictionary", 1000 * slow, "ms"),
-        row("step_152k_vocabulary/tree", 1000 * fast, "ms"),
-        row("step_152k_vocabulary/speedup", slow / fast, "x", STEP_BAR),
+        figure("decode/step_152k_vocabulary/dictionary", 1000 * slow, "ms"),
+        figure("decode/step_152k_vocabulary/tree", 1000 * fast, "ms"),
+        figure("decode/step_152k_vocabulary/speedup", slow / fast, "x", least=STEP_BAR),
     ]
 
 
@@ -257,7 +254,7 @@ def _bf16_overlap(model: ItemLanguageModel, lists: list[Ranking], seed: int) -> 
         lists += both
         kept = set(both[0].item_index[0].tolist()) & set(both[1].item_index[0].tolist())
         shares.append(len(kept) / 50)
-    return row("bf16_overlap", 100 * sum(shares) / len(shares), "%")
+    return figure("decode/bf16_overlap", 100 * sum(shares) / len(shares), "%")
 
 
 def _illegal(lists: list[Ranking]) -> Row:
@@ -268,7 +265,7 @@ def _illegal(lists: list[Ranking]) -> Row:
             total += len(items)
             bad += len(items) - len({item for item in items if 0 <= item < NUM_ITEMS})
     share = 100 * bad / total
-    return {**row("illegal_outputs", share, "%"), "bar": 0.0, "holds": bad == 0}
+    return figure("decode/illegal_outputs", share, "%", most=0.0)
 
 
 def _overlap(left: Tensor, right: Tensor) -> float:

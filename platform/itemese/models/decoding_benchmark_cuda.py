@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from itemese.figures import Row, figure
 from itemese.models import decoding_costs
 from itemese.models.decoding import beam_search
-from itemese.models.decoding_benchmark import MakeTree, Row, random_codes, random_model, row
+from itemese.models.decoding_benchmark import MakeTree, random_codes, random_model
 from itemese.models.prompt_cache import PromptCache
 from itemese.randomness import torch_generator
 from itemese.ranking import Candidates
@@ -69,14 +70,14 @@ def benchmark_cuda(make_tree: MakeTree, *, rounds: int = 3, seed: int = 0) -> li
         shown = histories[:batch]
         seconds = _least(partial(_search, model, shown, None), rounds)
         name = f"cuda_0.6b/batch_{batch}"
-        rows.append(row(f"{name}/search", 1000 * seconds, "ms"))
-        rows.append(row(f"{name}/users", batch / seconds, "1/s"))
+        rows.append(figure(f"decode/{name}/search", 1000 * seconds, "ms"))
+        rows.append(figure(f"decode/{name}/users", batch / seconds, "1/s"))
         work = decoding_costs.passes(shape, 1 + 4 * HISTORY, WIDTH, 4)
         rows += _of_roofline(name, shape, work, batch, seconds)
     cache = PromptCache(max_bytes=8 << 30)
     _search(model, histories[:1], cache)
     seconds = _least(partial(_search, model, histories[:1], cache), rounds)
-    rows.append(row("cuda_0.6b/batch_1/reuse", 1000 * seconds, "ms"))
+    rows.append(figure("decode/cuda_0.6b/batch_1/reuse", 1000 * seconds, "ms"))
     return rows
 
 
@@ -100,7 +101,7 @@ def _of_roofline(
         shape, work, batch=batch, flops_per_second=peaks[0], bytes_per_second=peaks[1]
     )
     bar = ALONE_BAR if batch == 1 else BATCHED_BAR
-    return [row(f"{name}/share_of_roofline", 100 * floor / seconds, "%", bar)]
+    return [figure(f"decode/{name}/share_of_roofline", 100 * floor / seconds, "%", least=bar)]
 
 
 def _least(work: Callable[[], None], rounds: int) -> float:

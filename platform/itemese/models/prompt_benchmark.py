@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import Trainer, TrainingArguments
 
+from itemese.figures import figure
+
 SPEED_BAR = 1.2
 """Tokens a second over the Trainer's, at least."""
 
@@ -113,11 +115,10 @@ def benchmark_prompts(
         ),
     }
     ratio = speed["ours"] / speed["trainer"]
-    holds = ratio >= SPEED_BAR
     return [
-        *(_row(f"prompts/{n}/tokens_per_second", speed[n], "tokens/s") for n in speed),
-        _row("prompts/speed_over_trainer", ratio, "x") | {"bar": SPEED_BAR, "holds": holds},
-        *(_row(f"prompts/{n}/kept_for_backward", kept[n] / 2**20, "MiB") for n in kept),
+        *(figure(f"prompts/{n}/tokens_per_second", speed[n], "tokens/s") for n in speed),
+        figure("prompts/speed_over_trainer", ratio, "x", least=SPEED_BAR),
+        *(figure(f"prompts/{n}/kept_for_backward", kept[n] / 2**20, "MiB") for n in kept),
     ]
 
 
@@ -149,7 +150,3 @@ def _padded(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         "labels": nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100),
         "attention_mask": nn.utils.rnn.pad_sequence(mask, batch_first=True),
     }
-
-
-def _row(name: str, value: float, unit: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "bar": None, "holds": None}

@@ -18,6 +18,7 @@ from typing import Any
 
 from itemese import cluster
 from itemese.artifacts import Folder, Store
+from itemese.figures import Row, figure
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import StudyResult, ranked
 from itemese.search.records import Ending, Records, Trial
@@ -26,8 +27,6 @@ from itemese.search.sharing import SharedStore
 from itemese.search.space import Space, Values, check_space
 from itemese.search.study import run_study
 from itemese.search.trial import run_trial
-
-Row = dict[str, Any]
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,13 +113,13 @@ def benchmark_sharing(storage: str, num_trials: int) -> list[Row]:
     overhead = (study_seconds - loop_seconds) / num_trials
     name = f"search/sharing/{num_trials}-trials"
     return [
-        _row(f"{name}/study", study_seconds, "s"),
-        _row(f"{name}/independent-runs", apart_seconds, "s"),
-        _row(f"{name}/share-of-time", 100 * ratio, "%", bar=35.0, holds=ratio <= 0.35),
-        _row(f"{name}/same-winner", float(same), "", bar=1.0, holds=same),
-        _row(f"{name}/stage-runs-saved", prepared.saved.stages, "stages"),
-        _row(f"{name}/plain-loop-that-shares", loop_seconds, "s"),
-        _row("search/overhead-per-trial", overhead, "s", bar=3.0, holds=overhead < 3),
+        figure(f"{name}/study", study_seconds, "s"),
+        figure(f"{name}/independent-runs", apart_seconds, "s"),
+        figure(f"{name}/share-of-time", 100 * ratio, "%", most=35.0),
+        figure(f"{name}/same-winner", float(same), "", least=1.0),
+        figure(f"{name}/stage-runs-saved", prepared.saved.stages, "stages"),
+        figure(f"{name}/plain-loop-that-shares", loop_seconds, "s"),
+        figure("search/overhead-per-trial", overhead, "s", most=3.0),
     ]
 
 
@@ -150,11 +149,10 @@ def benchmark_regret(
             regrets.append(optimum - _searched(space, objective))
         medians[sampler] = median(regrets)
         name = f"search/regret/{sampler}/{REGRET_TRIALS}-trials-{seeds}-seeds"
-        rows.append(_row(f"{name}/median", medians[sampler], "nats"))
-        rows.append(_row(f"{name}/worst", max(regrets), "nats"))
-    better = medians["tpe"] < medians["random"]
+        rows.append(figure(f"{name}/median", medians[sampler], "nats"))
+        rows.append(figure(f"{name}/worst", max(regrets), "nats"))
     ratio = medians["tpe"] / medians["random"] if medians["random"] else 1.0
-    rows.append(_row("search/regret/tpe-to-random", ratio, "x", bar=1.0, holds=better))
+    rows.append(figure("search/regret/tpe-to-random", ratio, "x", most=1.0))
     return rows
 
 
@@ -208,10 +206,10 @@ def benchmark_kills(storage: str, *, kills: int, num_trials: int, seed: int = 0)
     once = models == num_trials
     name = f"search/kills/{num_trials}-trials"
     return [
-        _row(f"{name}/kills", done, "kills", bar=float(kills), holds=done == kills),
-        _row(f"{name}/exact-count", float(exact), "", bar=1.0, holds=exact),
-        _row(f"{name}/no-trial-twice", float(once), "", bar=1.0, holds=once),
-        _row(f"{name}/same-trials-as-uninterrupted", float(same), "", bar=1.0, holds=same),
+        figure(f"{name}/kills", done, "kills", least=float(kills)),
+        figure(f"{name}/exact-count", float(exact), "", least=1.0),
+        figure(f"{name}/no-trial-twice", float(once), "", least=1.0),
+        figure(f"{name}/same-trials-as-uninterrupted", float(same), "", least=1.0),
     ]
 
 
@@ -273,13 +271,6 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     started = time.monotonic()
     done = work()
     return done, time.monotonic() - started
-
-
-def _row(
-    name: str, value: float, unit: str, *, bar: float | None = None, holds: bool | None = None
-) -> Row:
-    _LOG.info("%s: %.4g %s", name, value, unit)
-    return {"name": name, "value": float(value), "unit": unit, "bar": bar, "holds": holds}
 
 
 def run(

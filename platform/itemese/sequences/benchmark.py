@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from itemese.artifacts import Folder
 from itemese.cluster import connect
+from itemese.figures import Row, figure
 from itemese.randomness import numpy_generator
 from itemese.schema import INTERACTIONS
 from itemese.sequences.config import SequencesConfig
@@ -30,8 +31,6 @@ from itemese.sequences.stage import build_sequences
 _MB = 2**20
 _SPEED_BAR = 0.25  # of polars
 _STEADY_BAR = 0.9  # of the events/s of the next smaller log: "not falling", less the noise
-
-Row = dict[str, Any]
 
 
 def run(num_events: list[int], repeats: int, folder: str | Path) -> list[Row]:
@@ -187,17 +186,14 @@ def _rows(
     polars_speed = size / statistics.median(theirs[0])
     ratio = statistics.median(b / a for a, b in zip(ours[0], theirs[0], strict=True))
     rows = [
-        _row(f"{name}/events_per_second", speed, "events/s"),
-        _row(f"{name}/polars_events_per_second", polars_speed, "events/s"),
-        _row(f"{name}/speed_over_polars", ratio, "ratio", bar=_SPEED_BAR),
-        _row(f"{name}/peak_memory", max(ours[1]), "MB"),
-        _row(f"{name}/polars_peak_memory", max(theirs[1]), "MB"),
+        figure(f"{name}/events_per_second", speed, "events/s"),
+        figure(f"{name}/polars_events_per_second", polars_speed, "events/s"),
+        figure(f"{name}/speed_over_polars", ratio, "ratio", least=_SPEED_BAR),
+        figure(f"{name}/peak_memory", max(ours[1]), "MB"),
+        figure(f"{name}/polars_peak_memory", max(theirs[1]), "MB"),
     ]
     if slower is not None:
-        rows.append(_row(f"{name}/speed_over_smaller_log", speed / slower, "ratio", _STEADY_BAR))
+        rows.append(
+            figure(f"{name}/speed_over_smaller_log", speed / slower, "ratio", least=_STEADY_BAR)
+        )
     return rows
-
-
-def _row(name: str, value: float, unit: str, bar: float | None = None) -> Row:
-    holds = None if bar is None else value >= bar
-    return {"name": name, "value": round(value, 4), "unit": unit, "bar": bar, "holds": holds}

@@ -19,6 +19,7 @@ import torch
 
 from itemese.artifacts import Folder
 from itemese.bundle import write_bundle
+from itemese.figures import Row, figure
 from itemese.methods.base import Inputs, Need, method_of, parse_method_config
 from itemese.randomness import numpy_generator
 from itemese.schema import Catalog, SemanticIds
@@ -26,8 +27,6 @@ from itemese.serving.config import ServingConfig
 from itemese.serving.deploy import deploy
 from itemese.serving.engine import Recommender
 from itemese.serving.load import measure
-
-Row = dict[str, Any]
 
 NUM_ITEMS = 12_101
 HISTORY = 50
@@ -69,12 +68,12 @@ def benchmark_serving(storage: str, *, rounds: int = 3, seed: int = 0) -> list[R
         best = min(served, key=lambda facts: facts["p50_ms"])
         errors = sum(facts["errors"] for facts in [*served, *again])
         rows += [
-            row(f"{name}/engine_p50", alone, "ms"),
-            row(f"{name}/http_p50", best["p50_ms"], "ms", bar),
-            row(f"{name}/http_p95", best["p95_ms"], "ms"),
-            row(f"{name}/http_hop_p50", best["p50_ms"] - alone, "ms", 5.0),
-            row(f"{name}/returning_p50", min(facts["p50_ms"] for facts in again), "ms"),
-            row(f"{name}/errors", errors, "requests", 0.0),
+            figure(f"serve/{name}/engine_p50", alone, "ms"),
+            figure(f"serve/{name}/http_p50", best["p50_ms"], "ms", most=bar),
+            figure(f"serve/{name}/http_p95", best["p95_ms"], "ms"),
+            figure(f"serve/{name}/http_hop_p50", best["p50_ms"] - alone, "ms", most=5.0),
+            figure(f"serve/{name}/returning_p50", min(facts["p50_ms"] for facts in again), "ms"),
+            figure(f"serve/{name}/errors", errors, "requests", most=0.0),
         ]
     return rows
 
@@ -140,12 +139,3 @@ def _in_process(uri: str, bodies: Sequence[Mapping[str, Any]]) -> float:
         times.append(1000 * (time.perf_counter() - started))
     torch.set_num_threads(threads)
     return float(np.median(times))
-
-
-def row(
-    name: str, value: float, unit: str, bar: float | None = None, *, least: bool = False
-) -> Row:
-    """Return one figure; it holds if it stays at or below its bar, with `least` at or above."""
-    holds = None if bar is None else (value >= bar if least else value <= bar)
-    figure = round(value, 2)
-    return {"name": f"serve/{name}", "value": figure, "unit": unit, "bar": bar, "holds": holds}

@@ -16,6 +16,7 @@ import psutil
 
 from itemese.artifacts import Folder
 from itemese.errors import ConfigError
+from itemese.figures import Row, figure
 from itemese.randomness import numpy_generator
 from itemese.serving import traffic
 from itemese.serving.benchmark import HISTORY, LANGUAGE_MODEL, NUM_ITEMS, SASREC, write_untrained
@@ -26,7 +27,6 @@ from itemese.serving.engine import Recommender
 from itemese.serving.fuzz import ask_everything
 from itemese.serving.registry import promote, rollback
 
-Row = dict[str, Any]
 TOKEN = "only-for-these-tests"
 _REPLICA = "ray::ServeReplica"
 
@@ -52,22 +52,25 @@ def overload(storage: str, seconds: float) -> list[Row]:
             refused = [reply for reply in flood if reply.status == 503]
             strange = len(flood) - len(accepted) - len(refused)
             return [
-                _row("overload/peak", peak, "requests/s"),
-                _row("overload/sent", len(flood), "requests"),
-                _row("overload/accepted", len(accepted), "requests"),
-                _row("overload/refused_p50", traffic.percentile(refused, 50), "ms", 50),
-                _row("overload/refused_p95", traffic.percentile(refused, 95), "ms"),
-                _row(
-                    "overload/no_retry_after", _count(refused, lambda r: not r.retry_after), "", 0
+                figure("soak/overload/peak", peak, "requests/s"),
+                figure("soak/overload/sent", len(flood), "requests"),
+                figure("soak/overload/accepted", len(accepted), "requests"),
+                figure("soak/overload/refused_p50", traffic.percentile(refused, 50), "ms", most=50),
+                figure("soak/overload/refused_p95", traffic.percentile(refused, 95), "ms"),
+                figure(
+                    "soak/overload/no_retry_after",
+                    _count(refused, lambda r: not r.retry_after),
+                    "",
+                    most=0,
                 ),
-                _row("overload/neither", strange, "requests", 0),
-                _row(
-                    "overload/accepted_p99",
+                figure("soak/overload/neither", strange, "requests", most=0),
+                figure(
+                    "soak/overload/accepted_p99",
                     traffic.percentile(accepted, 99),
                     "ms",
-                    2000 * settings.deadline_seconds,
+                    most=2000 * settings.deadline_seconds,
                 ),
-                _row("overload/recovered", recovered, "s", 10),
+                figure("soak/overload/recovered", recovered, "s", most=10),
             ]
 
         return asyncio.run(run())
@@ -119,12 +122,12 @@ def replacement(storage: str, seconds: float, changes: int = 5) -> list[Row]:
         for (at, name), end in zip(switched, ends, strict=True)
     ]
     return [
-        _row("replacement/requests", len(replies), "requests"),
-        _row("replacement/changes", len(switched), ""),
-        _row("replacement/failed", len(replies) - len(good), "requests", 0),
-        _row("replacement/mixed", mixed, "answers", 0),
-        _row("replacement/slowest_switch", max(lags), "s", 5),
-        _row("replacement/p99", traffic.percentile(good, 99), "ms"),
+        figure("soak/replacement/requests", len(replies), "requests"),
+        figure("soak/replacement/changes", len(switched), ""),
+        figure("soak/replacement/failed", len(replies) - len(good), "requests", most=0),
+        figure("soak/replacement/mixed", mixed, "answers", most=0),
+        figure("soak/replacement/slowest_switch", max(lags), "s", most=5),
+        figure("soak/replacement/p99", traffic.percentile(good, 99), "ms"),
     ]
 
 
@@ -159,12 +162,12 @@ def killed(storage: str, seconds: float) -> list[Row]:
     last = max((r.at for r in replies if r.status != 200), default=seconds / 3)
     steady = [reply for reply in replies if reply.at < seconds / 3 - 1]
     return [
-        _row("killed/requests", len(replies), "requests"),
-        _row("killed/succeeded", 100 * good / len(replies), "%", 99.5, at_least=True),
-        _row("killed/last_failure_after", last - seconds / 3, "s", 15),
-        _row("killed/second_process_after", back, "s", 15),
-        _row("killed/p99", traffic.percentile(replies, 99), "ms"),
-        _row("killed/p99_before", traffic.percentile(steady, 99), "ms"),
+        figure("soak/killed/requests", len(replies), "requests"),
+        figure("soak/killed/succeeded", 100 * good / len(replies), "%", least=99.5),
+        figure("soak/killed/last_failure_after", last - seconds / 3, "s", most=15),
+        figure("soak/killed/second_process_after", back, "s", most=15),
+        figure("soak/killed/p99", traffic.percentile(replies, 99), "ms"),
+        figure("soak/killed/p99_before", traffic.percentile(steady, 99), "ms"),
     ]
 
 
@@ -191,13 +194,15 @@ def endurance(storage: str, seconds: float) -> list[Row]:
     slope = 60 * float(np.polyfit(warm[:, 0], warm[:, 1], 1)[0])
     files = int(warm[-len(warm) // 4 :, 2].max() - warm[: len(warm) // 4 + 1, 2].max())
     return [
-        _row("endurance/peak", peak, "requests/s"),
-        _row("endurance/requests", len(replies), "requests"),
-        _row("endurance/failed", _count(replies, lambda r: r.status != 200), "requests", 0),
-        _row("endurance/memory", float(warm[-1, 1]), "MB"),
-        _row("endurance/memory_slope", slope, "MB/min", 1),
-        _row("endurance/more_descriptors", files, "", 0),
-        _row("endurance/p95", traffic.percentile(replies, 95), "ms"),
+        figure("soak/endurance/peak", peak, "requests/s"),
+        figure("soak/endurance/requests", len(replies), "requests"),
+        figure(
+            "soak/endurance/failed", _count(replies, lambda r: r.status != 200), "requests", most=0
+        ),
+        figure("soak/endurance/memory", float(warm[-1, 1]), "MB"),
+        figure("soak/endurance/memory_slope", slope, "MB/min", most=1),
+        figure("soak/endurance/more_descriptors", files, "", most=0),
+        figure("soak/endurance/p95", traffic.percentile(replies, 95), "ms"),
     ]
 
 
@@ -208,9 +213,9 @@ def schema(storage: str, seconds: float) -> list[Row]:
         statuses, broken = ask_everything(service.url, TOKEN, max(2000, round(7 * seconds)))
     failed = sum(number for (_, status), number in statuses.items() if status >= 500)
     return [
-        _row("schema/cases", sum(statuses.values()), "requests", 2000, at_least=True),
-        _row("schema/5xx", failed, "answers", 0),
-        _row("schema/breaks", len(broken), "answers", 0),
+        figure("soak/schema/cases", sum(statuses.values()), "requests", least=2000),
+        figure("soak/schema/5xx", failed, "answers", most=0),
+        figure("soak/schema/breaks", len(broken), "answers", most=0),
     ]
 
 
@@ -221,9 +226,9 @@ def durability(storage: str, seconds: float) -> list[Row]:
     started = time.perf_counter()
     kept, lost = lost_events(uri, users, events=round(40 * seconds))
     return [
-        _row("durability/acknowledged", kept, "events"),
-        _row("durability/seconds", time.perf_counter() - started, "s"),
-        _row("durability/lost", lost, "events", 0),
+        figure("soak/durability/acknowledged", kept, "events"),
+        figure("soak/durability/seconds", time.perf_counter() - started, "s"),
+        figure("soak/durability/lost", lost, "events", most=0),
     ]
 
 
@@ -263,17 +268,3 @@ def _replicas() -> list[psutil.Process]:
 
 def _count(replies: list[traffic.Reply], holds: Callable[[traffic.Reply], bool]) -> int:
     return sum(1 for reply in replies if holds(reply))
-
-
-def _row(
-    name: str, value: float, unit: str, bar: float | None = None, *, at_least: bool = False
-) -> Row:
-    """Return one figure; it holds at or below its bar, or at or above."""
-    holds = None if bar is None else (value >= bar if at_least else value <= bar)
-    return {
-        "name": f"soak/{name}",
-        "value": round(float(value), 3),
-        "unit": unit,
-        "bar": bar,
-        "holds": holds,
-    }

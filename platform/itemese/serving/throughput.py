@@ -15,9 +15,10 @@ import torch
 from ray import serve
 from starlette.requests import Request
 
+from itemese.figures import Row, figure
 from itemese.randomness import numpy_generator
 from itemese.serving import traffic, wrk
-from itemese.serving.benchmark import HISTORY, NUM_ITEMS, SASREC, Row, row, write_untrained
+from itemese.serving.benchmark import HISTORY, NUM_ITEMS, SASREC, write_untrained
 from itemese.serving.config import ServingConfig
 from itemese.serving.deploy import Deployment, deploy
 from itemese.serving.engine import Recommender
@@ -59,20 +60,20 @@ def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) ->
     uri = write_untrained(storage, BIG_MODEL, seed=seed)
     engine, size = _alone(uri, settings, seconds, seed)
     rows = [
-        row("throughput/parameters", size / 1e6, "M"),
-        row("throughput/engine", engine, "requests/s"),
+        figure("serve/throughput/parameters", size / 1e6, "M"),
+        figure("serve/throughput/engine", engine, "requests/s"),
     ]
     with deploy(uri, port=0, token=token, settings=settings) as service:
         found = _load(service, "/v1/recommend", seconds, seed)
         rows += [
-            row("throughput/http", found["per_second"], "requests/s"),
-            row("throughput/of_engine", 100 * found["per_second"] / engine, "%", 70, least=True),
-            row("throughput/failed", found["failed"], "requests", 0),
+            figure("serve/throughput/http", found["per_second"], "requests/s"),
+            figure("serve/throughput/of_engine", 100 * found["per_second"] / engine, "%", least=70),
+            figure("serve/throughput/failed", found["failed"], "requests", most=0),
         ]
         calm = asyncio.run(_at_half(service, found["per_second"] / 2, seconds, seed))
         rows += [
-            row("throughput/half_load_p50", traffic.percentile(calm, 50), "ms"),
-            row("throughput/half_load_p95", traffic.percentile(calm, 95), "ms", 250),
+            figure("serve/throughput/half_load_p50", traffic.percentile(calm, 50), "ms"),
+            figure("serve/throughput/half_load_p95", traffic.percentile(calm, 95), "ms", most=250),
         ]
     uri = write_untrained(storage, SASREC, seed=seed)
     with deploy(uri, port=0, token=token, num_cpus=0.5, settings=settings) as service:
@@ -86,10 +87,10 @@ def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) ->
     share = 100 * found["per_second"] / empty["per_second"]
     return [
         *rows,
-        row("throughput/empty_handler", empty["per_second"], "requests/s"),
-        row("throughput/sasrec", found["per_second"], "requests/s"),
-        row("throughput/sasrec_failed", found["failed"], "requests", 0),
-        row("throughput/sasrec_of_empty", share, "%", 70, least=True),
+        figure("serve/throughput/empty_handler", empty["per_second"], "requests/s"),
+        figure("serve/throughput/sasrec", found["per_second"], "requests/s"),
+        figure("serve/throughput/sasrec_failed", found["failed"], "requests", most=0),
+        figure("serve/throughput/sasrec_of_empty", share, "%", least=70),
     ]
 
 

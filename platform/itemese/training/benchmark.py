@@ -12,6 +12,7 @@ import torch
 
 from itemese.artifacts import Folder
 from itemese.evaluation.config import EvaluationConfig
+from itemese.figures import figure
 from itemese.methods.base import MethodConfig
 from itemese.randomness import numpy_generator
 from itemese.schema import Histories, Split
@@ -84,13 +85,7 @@ def benchmark_training(
         figure("training/ray_train_step", 1000 * median(times[1]), "ms"),
         figure("training/ray_train_overhead_lowest", min(overheads), "%"),
         figure("training/ray_train_overhead_highest", max(overheads), "%"),
-        {
-            "name": "training/ray_train_overhead",
-            "value": round(overhead, 2),
-            "unit": "%",
-            "bar": OVERHEAD_BAR,
-            "holds": overhead <= OVERHEAD_BAR,
-        },
+        figure("training/ray_train_overhead", overhead, "%", most=OVERHEAD_BAR),
     ]
 
 
@@ -113,8 +108,3 @@ def write_histories(folder: Folder, *, seed: int) -> Folder:
     catalog = pa.table({"item_id": names, "title": names, "train_count": counts})
     folder.write_table("catalog.parquet", catalog)
     return folder
-
-
-def figure(name: str, value: float, unit: str) -> dict[str, Any]:
-    """Return a figure without a bar."""
-    return {"name": name, "value": round(value, 3), "unit": unit, "bar": None, "holds": None}

@@ -16,10 +16,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from itemese.figures import figure
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, method_of
 from itemese.randomness import numpy_generator
 from itemese.schema import Catalog, Example, Histories, SemanticIds
-from itemese.training.benchmark import figure
 
 PADDED_BAR = 4.0
 """Users a second over those of padding to 50, at least."""
@@ -77,8 +77,8 @@ def benchmark_padding(
         figure(f"training/{name}/{source}", median(found), "users/s")
         for name, found in speeds.items()
     ]
-    compared = figure(f"training/bucketed_over_padded/{source}", ratio, "ratio")
-    return [*rows, {**compared, "bar": PADDED_BAR, "holds": ratio >= PADDED_BAR}]
+    name = f"training/bucketed_over_padded/{source}"
+    return [*rows, figure(name, ratio, "ratio", least=PADDED_BAR)]
 
 
 def _lengths(seed: int) -> tuple[np.ndarray, str]:
