@@ -32,10 +32,12 @@ def _blocks_of(part: nn.Module) -> tuple[str, ...]:
 
 @torch.no_grad()
 def write_back(parts: nn.Module, whole: nn.Module) -> None:
-    """Copy the weights of a sharded module into its whole twin; every worker must take part."""
+    """Copy what a sharded module has learnt into its whole twin; every worker must take part."""
+    frozen = {name for name, parameter in parts.named_parameters() if not parameter.requires_grad}
     into = whole.state_dict()
     for name, tensor in parts.state_dict().items():
-        into[name].copy_(gathered(tensor))
+        if name not in frozen:
+            into[name].copy_(gathered(tensor))
 
 
 def gathered(tensor: Tensor) -> Tensor:
