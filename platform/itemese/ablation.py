@@ -102,8 +102,10 @@ class Ablation:
         for name, changes in config.variants.items():
             values = with_values(shared, {**flat_paths(changes), "name": name})
             experiments[name] = Experiment.parse(with_overrides(values, overrides or []))
-        for rival in config.rivals:
-            experiment = Experiment.from_yaml(beside / rival)
+        rivals = [Experiment.from_yaml(beside / rival) for rival in config.rivals]
+        if config.judges_recommender:
+            rivals.append(_recommender_of(list(experiments.values())))
+        for experiment in rivals:
             if experiment.name in experiments:
                 message = (
                     f"`rivals` must have names of their own; got {experiment.name!r} twice. "
@@ -111,9 +113,6 @@ class Ablation:
                 )
                 raise ConfigError(message)
             experiments[experiment.name] = experiment
-        if config.judges_recommender:
-            own = [experiments[name] for name in config.variants]
-            experiments["recommender"] = _recommender_of(own)
         if config.baseline not in experiments:
             hint = nearest(config.baseline, list(experiments))
             message = f"`baseline` must be a variant or rival; got {config.baseline!r}. {hint}"

@@ -10,10 +10,30 @@ Row = dict[str, Any]
 
 
 def figure(
-    name: str, value: float, unit: str, *, most: float | None = None, least: float | None = None
+    name: str,
+    value: float,
+    unit: str,
+    *,
+    most: float | None = None,
+    below: float | None = None,
+    least: float | None = None,
 ) -> Row:
-    """Return a figure beside the bar that it must not pass (`most`), or must reach (`least`)."""
-    bar = most if most is not None else least
-    holds = None if bar is None else bool(value <= bar if most is not None else value >= bar)
+    """Return a figure beside its bar, if it has one.
+
+    Args:
+        name: What was measured.
+        value: Of it.
+        unit: Of the value; empty for a count or a yes (1) and no (0).
+        most: It holds at this bar or lower.
+        below: It holds under this bar, not at it.
+        least: It holds at this bar or higher.
+    """
+    bar, holds = None, None
+    if most is not None:
+        bar, holds = most, bool(value <= most)
+    elif below is not None:
+        bar, holds = below, bool(value < below)
+    elif least is not None:
+        bar, holds = least, bool(value >= least)
     _LOG.info("%s: %.4g %s", name, value, unit)
     return {"name": name, "value": round(float(value), 4), "unit": unit, "bar": bar, "holds": holds}

@@ -129,3 +129,5 @@ def test_the_recommender_that_variants_read_is_a_rival(tmp_path: Path) -> None:
         read(one={}, other={"recommender.training.max_epochs": 9})
     with pytest.raises(ConfigError, match="in all variants; got 0"):
         Ablation.read(written(tmp_path, judges_recommender=True))
+    with pytest.raises(ConfigError, match="names of their own; got 'recommender' twice"):
+        read(recommender={})

@@ -18,7 +18,7 @@ DIM = 8
 
 
 class Scored(nn.Module):
-    """A decoder with half of its weights frozen in bf16, as under LoRA, and a layer of its own."""
+    """A decoder with some of its weights frozen in bf16, as under LoRA, and a layer of its own."""
 
     def __init__(self) -> None:
         super().__init__()

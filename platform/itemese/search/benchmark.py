@@ -119,7 +119,7 @@ def benchmark_sharing(storage: str, num_trials: int) -> list[Row]:
         figure(f"{name}/same-winner", float(same), "", least=1.0),
         figure(f"{name}/stage-runs-saved", prepared.saved.stages, "stages"),
         figure(f"{name}/plain-loop-that-shares", loop_seconds, "s"),
-        figure("search/overhead-per-trial", overhead, "s", most=3.0),
+        figure("search/overhead-per-trial", overhead, "s", below=3.0),
     ]
 
 
@@ -152,7 +152,7 @@ def benchmark_regret(
         rows.append(figure(f"{name}/median", medians[sampler], "nats"))
         rows.append(figure(f"{name}/worst", max(regrets), "nats"))
     ratio = medians["tpe"] / medians["random"] if medians["random"] else 1.0
-    rows.append(figure("search/regret/tpe-to-random", ratio, "x", most=1.0))
+    rows.append(figure("search/regret/tpe-to-random", ratio, "x", below=1.0))
     return rows
 
 

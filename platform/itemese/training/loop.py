@@ -302,7 +302,7 @@ class _Run:
         """Write a checkpoint on the first worker, and let every worker report."""
         self._tick()
         place = None
-        optimizer = optimizer_tensors(stepper.optimizer)
+        optimizer = optimizer_tensors(stepper.optimizer)  # by all workers: see there
         if self.hooks.checkpoints is not None and self.accelerator.is_main_process:
             state = Checkpoint(self.progress, snapshot(self.module), self.best, optimizer)
             place = save_checkpoint(self.hooks.checkpoints, state, kept=self.hooks.kept)

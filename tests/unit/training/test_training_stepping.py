@@ -144,3 +144,20 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(toy, world) -> None:
     stepper.step(first_batches(world, 1), epoch=0, step=0, rate=0.1)
     assert seen == [torch.bfloat16]
     assert {p.dtype for p in stepper.trained} == {torch.float32}
+
+
+def test_a_sharded_step_trains_a_dealt_out_twin_and_leaves_the_whole_alone(
+    toy, world, monkeypatch
+) -> None:
+    dealt: list[nn.Module] = []
+    note = lambda module, device, workers: dealt.append(module)  # noqa: E731
+    monkeypatch.setattr("itemese.training.stepping.shard", note)
+    stepper = stepper_of(toy(), world, sharded=True, num_workers=2)
+    before = {name: tensor.clone() for name, tensor in stepper.whole.state_dict().items()}
+    stepper.step(first_batches(world, 1), epoch=0, step=0, rate=0.1)
+    assert [module.module for module in dealt] == [stepper.module]
+    assert all((stepper.whole.state_dict()[n] == t).all() for n, t in before.items())
+    stepper.write_back()
+    after = stepper.whole.state_dict()
+    assert all((after[n] == t).all() for n, t in stepper.module.state_dict().items())
+    assert any((after[n] != t).any() for n, t in before.items())
