@@ -5,6 +5,7 @@ and it needs a cluster.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ Reply = TypeVar("Reply")
 
 
 _LATELY = 0.3
-"""Weight of the newest batch in what a question is believed to cost."""
+"""Weight of the newest batch in what one, and a question of it, are believed to cost."""
 
 
 @dataclass(eq=False)
@@ -66,7 +67,8 @@ class Batcher(Generic[Question, Reply]):
         self._queue: deque[_Place[Question, Reply]] = deque()
         self._inside = 0
         self._running: asyncio.Task[None] | None = None
-        self._cost = 0.0  # seconds of the model for one question, lately
+        self._batch_seconds = 0.0  # of the model for one batch, lately
+        self._question_seconds = 0.0  # the same, for one question of it
 
     async def ask(self, question: Question) -> Reply:
         """Return the reply.
@@ -76,8 +78,8 @@ class Batcher(Generic[Question, Reply]):
                 than the deadline: better told at once than after it.
             Late: It waited longer than the deadline, and was not begun.
         """
-        wait = self._inside * self._cost
-        if self._inside >= self._settings.max_waiting or wait > self._settings.deadline_seconds:
+        settings = self._settings
+        if self._inside >= settings.max_waiting or self._wait() > settings.deadline_seconds:
             self._metrics.refused.labels("busy").inc()
             raise Busy
         loop = asyncio.get_running_loop()
@@ -122,8 +124,23 @@ class Batcher(Generic[Question, Reply]):
                 for place in batch:
                     if not place.reply.done():
                         place.reply.set_exception(error)
-            cost = (time.monotonic() - began) / len(batch)
-            self._cost = _LATELY * cost + (1 - _LATELY) * (self._cost or cost)
+            self._remember(time.monotonic() - began, len(batch))
+
+    def _wait(self) -> float:
+        """Return the seconds that the questions inside are believed to take.
+
+        The lesser of two beliefs: by questions alone, a crowd that follows lonely ones would be
+        sent away, as if each of it cost as much; by batches alone, a model that needs longer than
+        the deadline for a full one would hear one question at a time.
+        """
+        batches = math.ceil(self._inside / self._settings.max_batch_size)
+        return min(batches * self._batch_seconds, self._inside * self._question_seconds)
+
+    def _remember(self, seconds: float, questions: int) -> None:
+        """Take what a batch has cost into what the next ones are believed to cost."""
+        new = _LATELY if self._batch_seconds else 1.0
+        self._batch_seconds += new * (seconds - self._batch_seconds)
+        self._question_seconds += new * (seconds / questions - self._question_seconds)
 
     def _next(self) -> list[_Place[Question, Reply]]:
         """Take the oldest questions that somebody still waits for."""

@@ -19,7 +19,7 @@ class ServingConfig(Config):
     Attributes:
         max_batch_size: Requests answered by one pass through the model.
         batch_wait_seconds: How long the first request of a batch waits for company; each lonely
-            request is slower by that much.
+            request is slower by that much. With 0 a batch is what came while the model was busy.
         max_waiting: Requests in one replica at a time; further ones are refused with 503.
         deadline_seconds: A request that waited so long for the model is refused with 503, before
             the model does anything for it; nobody may still want its answer.
@@ -46,7 +46,7 @@ class ServingConfig(Config):
     """
 
     max_batch_size: int = Field(default=16, ge=1, le=4096)
-    batch_wait_seconds: float = Field(default=0.001, ge=0, le=1)
+    batch_wait_seconds: float = Field(default=0.0, ge=0, le=1)
     max_waiting: int = Field(default=64, ge=1, le=100_000)
     deadline_seconds: float = Field(default=5.0, gt=0, le=600)
     body_seconds: float = Field(default=5.0, gt=0, le=600)

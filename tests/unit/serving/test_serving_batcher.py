@@ -120,6 +120,34 @@ def test_who_would_wait_too_long_is_told_at_once(model):
     run(Slow(), scenario, deadline_seconds=0.5, max_batch_size=1)
 
 
+def test_a_crowd_is_not_judged_by_what_a_lonely_question_costs():
+    class Slow(Model):
+        def __call__(self, numbers):
+            time.sleep(0.2)  # however many they are
+            return super().__call__(numbers)
+
+    async def scenario(batcher):
+        assert await batcher.ask(0) == 0
+        assert await asyncio.gather(*map(batcher.ask, range(12))) == [2 * n for n in range(12)]
+
+    run(Slow(), scenario, deadline_seconds=1, max_batch_size=6)
+
+
+def test_a_full_batch_slower_than_the_deadline_does_not_leave_one_question_at_a_time():
+    class Slow(Model):
+        def __call__(self, numbers):
+            time.sleep(0.05 * len(numbers))
+            return super().__call__(numbers)
+
+    async def scenario(batcher):
+        await asyncio.gather(*map(batcher.ask, range(8)))  # in 0.4 s
+        replies = await asyncio.gather(*map(batcher.ask, range(8)), return_exceptions=True)
+        refused = [reply for reply in replies if isinstance(reply, Busy)]
+        assert 1 <= len(refused) <= 4, "about six fit into the time"
+
+    run(Slow(), scenario, deadline_seconds=0.28, max_batch_size=8, batch_wait_seconds=0.01)
+
+
 def test_whoever_hangs_up_costs_the_model_nothing(model):
     model.open.clear()
 
