@@ -17,7 +17,7 @@ from itemese.prompts.tokenizer import TextTokenizer
 def export_bundle(bundle: str, folder: str | Path, *, merged: bool = True) -> list[str]:
     """Write the language model that a bundle holds, for tools that know Hugging Face's form only.
 
-    Besides what `export_language_model` writes: ``tokenizer.json``, where the method reads text;
+    Besides what `export_language_model` writes: the tokenizer, where the method reads text;
     ``beside.safetensors``, every other tensor of the module (projector, ID vectors, item codes),
     without which the model does not know the items.
 
@@ -55,7 +55,7 @@ def export_bundle(bundle: str, folder: str | Path, *, merged: bool = True) -> li
     into = Path(folder)
     tokens = dict(module.named_buffers()).get("tokenizer")
     if tokens is not None:
-        TextTokenizer.from_tensor(tokens).backend.save(str(into / "tokenizer.json"))
+        TextTokenizer.from_tensor(tokens).save(into)
     save_file(_beside(module, name), into / "beside.safetensors")
     return sorted(file.name for file in into.iterdir())
 

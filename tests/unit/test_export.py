@@ -14,6 +14,7 @@ from itemese.bundle import write_bundle
 from itemese.errors import ConfigError
 from itemese.export import export_bundle
 from itemese.methods.base import Inputs, method_of, parse_method_config
+from itemese.prompts.tokenizer import TextTokenizer
 from itemese.schema import Catalog
 from itemese.training.checkpoints import snapshot
 
@@ -66,6 +67,23 @@ def test_the_model_and_its_words_come_out(tmp_path: Path) -> None:
     beside = load_file(tmp_path / "out" / "beside.safetensors")
     assert not any(name.startswith("network.lm.") for name in beside)
     assert "network.item_vectors" in beside
+
+
+def test_what_came_out_is_a_pretrained_model_of_the_next_recipe(tmp_path: Path) -> None:
+    first = bundle_of(tmp_path / "bundle", RSLLM)
+    export_bundle(str(tmp_path / "bundle"), tmp_path / "out")
+    adapted = {"pretrained": str(tmp_path / "out"), "adapter": "lora", "lora_rank": 2}
+    method = method_of(parse_method_config(RSLLM | {"backbone": adapted}))
+    module = method.build(Inputs(catalog(), lambda: iter(())))
+    before, after = (TextTokenizer.from_tensor(m.tokenizer) for m in (first, module))  # type: ignore[arg-type]
+    assert (after.end, after.marker) == (before.end, before.marker)
+    title = "Film [ID] n\u00famero <end> 7"
+    assert after.encode(title) == before.encode(title)
+    tokens = torch.tensor([[5, 9, 11]])
+    with torch.no_grad():
+        expected = first.network.lm(input_ids=tokens).logits  # type: ignore[operator, union-attr]
+        found = module.eval().network.lm(input_ids=tokens).logits  # type: ignore[operator, union-attr]
+    torch.testing.assert_close(found, expected)  # LoRA begins as nothing
 
 
 def test_a_method_without_a_language_model_is_refused(tmp_path: Path) -> None:

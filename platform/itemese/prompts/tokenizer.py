@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from itemese.errors import ArtifactError, ConfigError
 
@@ -123,6 +124,13 @@ class TextTokenizer:
         kept = list(tokens)
         kept = kept[: kept.index(self.end)] if self.end in kept else kept
         return str(self.backend.decode(kept, skip_special_tokens=False))
+
+    def save(self, folder: str | Path) -> None:
+        """Write it in Hugging Face's form, which `pretrained` and any other tool read."""
+        end = self.backend.id_to_token(self.end)
+        PreTrainedTokenizerFast(tokenizer_object=self.backend, eos_token=end).save_pretrained(
+            folder
+        )
 
     def to_tensor(self) -> Tensor:
         """Return all of it as ``[N] uint8``: a module keeps it beside the weights it belongs to."""
