@@ -183,7 +183,8 @@ class TwoTowers(nn.Module):
         target = item_index.gather(1, places[:, None])[:, 0]
         size = self.copied or self.num_candidates
         offered = draw_candidates(item_index, target, self.write.num_items, size)
-        history = newest_before(item_index, places, min(self.prompt_items, size))
+        most = min(self.prompt_items, self.copied) if self.copied else self.prompt_items
+        history = newest_before(item_index, places, most)
         answer = copied_last(offered, target) if self.copied else target
         written = self.write.prompts(
             history, draw + places, self.form, candidates=offered, target=answer
