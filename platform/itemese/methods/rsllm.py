@@ -309,7 +309,7 @@ class Rsllm(Method):
             found["likelihood"] = (log_prob.sum(dim=2).argmax(dim=1), ())
         if "free" in wanted:
             tokenizer = TextTokenizer.from_tensor(module.get_buffer("tokenizer"))
-            written = reading.write(self.config.max_title_tokens + 1, tokenizer.end)
+            written = reading.write(module.write.longest_answer, tokenizer.end)
             found["free"] = read_answers(written, answers, tokenizer)
         chosen = {way: Answers.at(place, offered, text) for way, (place, text) in found.items()}
         if "ranked" in wanted:

@@ -23,6 +23,7 @@ class Writer(Protocol):
     """What writes prompts as tokens; see `itemese.prompts.writer.PromptWriter`."""
 
     num_items: int
+    longest_answer: int
 
     def prompts(
         self,

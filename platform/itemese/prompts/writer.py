@@ -67,7 +67,12 @@ class Written:
 
 
 class PromptWriter(nn.Module):
-    """Writes histories, candidates and answers of one catalogue by one template."""
+    """Writes histories, candidates and answers of one catalogue by one template.
+
+    Attributes:
+        num_items: I.
+        longest_answer: Tokens of the longest title's answer, its end included.
+    """
 
     starts: Tensor
     tokens: Tensor
@@ -90,7 +95,9 @@ class PromptWriter(nn.Module):
             templates: The paraphrases.
             tokenizer: Turns all of it into tokens.
             max_title_tokens: Longer titles are cut there.
-            max_tokens: Longest prompt with its answer; older history items are left out for it.
+            max_tokens: Longest prompt with its answer. What the longest template, candidates and
+                answer leave of it is the room of every history, whatever follows it, so that a
+                history is read alike in training, in choosing and alone; older items are left out.
             num_candidates: C, offered in each prompt.
             copied: Candidates of prompts whose answer is all of their titles; 0 if there are none.
 
@@ -113,23 +120,26 @@ class PromptWriter(nn.Module):
         sizes = torch.tensor([0, *map(len, pieces)])
         self.register_buffer("starts", sizes.cumsum(0))
         self.register_buffer("tokens", torch.tensor([t for piece in pieces for t in piece]))
-        self._check(num_candidates, copied)
+        self.longest_answer = int(sizes[1 + 3 * len(titles) : 1 + 4 * len(titles)].max())
+        self._room = self._room_of_history(num_candidates, copied)
 
-    def _check(self, num_candidates: int, copied: int) -> None:
-        """Raise unless the longest prompt with one history item fits."""
+    def _room_of_history(self, num_candidates: int, copied: int) -> int:
+        """Return the tokens left for a history; raise if the longest item does not fit."""
         sizes, items = self.starts.diff(), self.num_items
         longest = sizes[2 * items : 3 * items].sort(descending=True).values
         texts = sizes[4 * items :].view(-1, 3).sum(dim=1).max()
-        offered = longest[:num_candidates].sum() + sizes[3 * items :].max()
+        offered = longest[:num_candidates].sum() + self.longest_answer
         twice = 2 * sizes[:items].sort(descending=True).values[:copied].sum()
-        least = texts + longest[0] + torch.maximum(offered, twice)
+        around = int(texts + torch.maximum(offered, twice))
+        least = around + int(longest[0])
         if least > self.max_tokens:
             message = (
-                f"`method.max_tokens` must be at least {int(least)} for {num_candidates} "
+                f"`method.max_tokens` must be at least {least} for {num_candidates} "
                 f"candidates of this catalogue and one history item; got {self.max_tokens}. Raise "
                 "it, or lower `method.max_title_tokens` or `method.num_candidates`."
             )
             raise ConfigError(message)
+        return self.max_tokens - around
 
     def lines(self, items: Tensor, form: ItemForm) -> Tensor:
         """Return the pieces of `items` in a form; negative items stay -1."""
@@ -144,7 +154,7 @@ class PromptWriter(nn.Module):
         candidates: Tensor | None = None,
         target: Tensor | None = None,
     ) -> Written:
-        """Write prompts; whole items leave at the old end of a history that is too long.
+        """Write prompts; whole items leave at the old end of a history longer than its room.
 
         Args:
             history: ``[B, H]`` item_index, oldest first, -1 anywhere is skipped.
@@ -164,8 +174,7 @@ class PromptWriter(nn.Module):
             after += [self.lines(named[:, :-1], ItemForm.TEXT)]
             after += [3 * self.num_items + named[:, -1:]]
         rest = torch.cat(after, dim=1) if after else rows.new_empty(len(rows), 0)
-        spent = self._sizes(rows) + self._sizes(rest).sum(dim=1)
-        lines = self._newest(self.lines(history, form), self.max_tokens - spent)
+        lines = self._newest(self.lines(history, form))
         pieces = torch.cat([rows[:, None], lines, rest], dim=1)
         tokens, ends = self.lay(pieces)
         last = ends[:, -1]
@@ -202,10 +211,10 @@ class PromptWriter(nn.Module):
         inside = places < ends[:, -1:]
         return self.tokens[(stop - back).where(inside, 0)].where(inside, PADDING), ends
 
-    def _newest(self, lines: Tensor, room: Tensor) -> Tensor:
-        """Return ``lines [B, H]`` with -1 for the oldest ones that ``room [B]`` does not hold."""
+    def _newest(self, lines: Tensor) -> Tensor:
+        """Return ``lines [B, H]`` with -1 for the oldest ones that the room does not hold."""
         needed = self._sizes(lines).flip(1).cumsum(dim=1).flip(1)
-        return lines.where(needed <= room[:, None], -1)
+        return lines.where(needed <= self._room, -1)
 
     def _sizes(self, pieces: Tensor) -> Tensor:
         """Return the tokens of each piece, 0 where there is none."""

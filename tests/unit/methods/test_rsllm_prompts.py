@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
 import torch
+
+from itemese.errors import ConfigError
 
 
 def test_training_reads_as_much_history_as_evaluation(small: Any) -> None:
@@ -23,3 +26,25 @@ def test_training_reads_as_much_history_as_evaluation(small: Any) -> None:
     method.begin(module, method.stages()[0])
     copied = module.write_training(items, batch["draw"])
     assert int(copied.history_end[0]) < lengths[0]  # three lines of text less six
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "qwen3"])
+def test_the_shortest_prompts_that_are_accepted_fit_whatever_is_asked(
+    small: Any, architecture: str
+) -> None:
+    sizes = {**small.settings["backbone"], "architecture": architecture}
+    changes = {"backbone": sizes, "prompt_items": 20, "num_candidates": 4}
+    with pytest.raises(ConfigError, match="must be at least") as refusal:
+        small.make(**changes, max_tokens=16)
+    least = int(str(refusal.value).partition("at least ")[2].split()[0])
+    method, module = small.make(**changes, max_tokens=least)
+    batch = method.collate(small.rows(4, length=24))
+    module.train()
+    assert all(term.isfinite() for term in method.losses(module, batch).values())
+    module.eval()
+    offered = torch.tensor([[20, 21, 22, 23]] * 4)
+    with torch.no_grad():
+        chosen = method.choose(module, batch, offered, small.num_items)
+        states = module.history_states(batch["item_index"], batch["draw"])
+    assert set(chosen) == set(method.ways_of_choosing)
+    assert states.isfinite().all()

@@ -125,24 +125,57 @@ def test_a_history_alone_is_the_prefix_of_the_whole_prompt() -> None:
         assert torch.equal(alone.tokens[row, :end], whole.tokens[row, :end])
 
 
+AROUND = 9 + (4 + 2 + 1) + (3 + 2 + 1) + 5  # texts, the two longest lines, the longest answer
+
+
 def test_whole_items_leave_at_the_old_end() -> None:
     lines = ["abc\n", "hi\n", "defg\n", "c\n", "ab\n", "defg\n", "hi\n"]  # newest first
     history = torch.tensor([[3, 2, 0, 1, 2, 3, 4]])
     seen = set()
-    for room in range(34, 48):
-        found = writer(max_tokens=room).prompts(
+    for longest in range(34, 55):
+        found = writer(max_tokens=longest).prompts(
             history,
             torch.tensor([1]),
             ItemForm.TEXT,
             candidates=torch.tensor([[1, 0]]),
             target=torch.tensor([1]),
         )
-        fits = [k for k in range(8) if 13 + sum(map(len, lines[:k])) <= room]
-        kept = max(fits)
+        kept = max(k for k in range(8) if sum(map(len, lines[:k])) <= longest - AROUND)
         expected = "h " + "".join(reversed(lines[:kept])) + "c c\nab\na c$"
         assert shown(found.tokens[0]) == expected
         seen.add(kept)
-    assert len(seen) > 2
+    assert seen == {2, 3, 4, 5, 6, 7}
+
+
+def test_a_long_history_is_cut_alike_whatever_follows_it_and_always_fits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for longest, copied in [(34, 0), (37, 0), (45, 0), (40, 3), (52, 3)]:
+        written = writer(max_tokens=longest, copied=copied)
+        history = torch.randint(-1, 5, (200, 12), generator=generator)
+        draw = torch.randint(0, 9, (200,), generator=generator)
+        offered = torch.rand(200, 5, generator=generator).argsort(dim=1)
+        for form in ItemForm:
+            alone = written.prompts(history, draw, form)
+            longest_left = 0
+            for rest in _following(offered, form, copied):
+                found = written.prompts(history, draw, form, **rest)
+                assert torch.equal(found.history_end, alone.lengths)
+                for row, end in enumerate(alone.lengths.tolist()):
+                    assert torch.equal(found.tokens[row, :end], alone.tokens[row, :end])
+                spare = 0 if "target" in rest else written.longest_answer
+                longest_left = max(longest_left, int(found.lengths.max()) + spare)
+            assert longest_left <= longest
+            if form is ItemForm.TEXT_ID and not copied:
+                assert longest_left > longest - 7  # no more room is left than a line's
+
+
+def _following(offered: torch.Tensor, form: ItemForm, copied: int) -> list[dict[str, torch.Tensor]]:
+    """Return what may follow a history: nothing, candidates, an answer, copied titles."""
+    found: list[dict[str, torch.Tensor]] = [{}, {"candidates": offered[:, :2]}]
+    found += [{"candidates": offered[:, :2], "target": offered[:, place]} for place in (0, 1)]
+    if copied and form is ItemForm.TEXT:
+        found += [{"candidates": offered[:, :copied], "target": offered[:, :copied].flip(1)}]
+    return found
 
 
 def test_several_titles_may_be_the_answer() -> None:
@@ -179,7 +212,7 @@ def test_items_that_share_their_words_are_counted() -> None:
 
 
 def test_what_can_never_fit_is_refused() -> None:
-    least = 9 + (4 + 2 + 1) + (3 + 2 + 1) + (4 + 2 + 1) + 5  # texts, two lines, one more, answer
+    least = AROUND + (4 + 2 + 1)  # and one history item
     assert writer(max_tokens=least)
     with pytest.raises(ConfigError, match=f"max_tokens` must be at least {least} for 2 candidates"):
         writer(max_tokens=least - 1)
