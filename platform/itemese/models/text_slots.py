@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.errors import ConfigError
-from itemese.models.weight_stamp import WeightStamp
+from itemese.models.weight_stamp import KeepsItems, WeightStamp
 
 SlotMask = Literal["cascaded", "two_pass", "none"]
 """``two_pass`` reads the slots' last states and nothing else of them, in a pass of its own;
@@ -33,7 +33,7 @@ SlotMask = Literal["cascaded", "two_pass", "none"]
 _ITEMS_AT_ONCE = 256
 
 
-class TextSlots(nn.Module):
+class TextSlots(KeepsItems):
     """The model, its slots, and the texts of a catalogue.
 
     Called with histories it returns states and item vectors as every encoder does: an item's

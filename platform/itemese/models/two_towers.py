@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from itemese.models.hybrid_lm import HybridLanguageModel
 from itemese.models.prompt_draws import copied_last, draw_candidates, newest_before, target_places
-from itemese.models.weight_stamp import WeightStamp
+from itemese.models.weight_stamp import KeepsItems, WeightStamp
 
 TEXT = "text"
 _ITEMS_AT_ONCE = 512
@@ -86,7 +86,7 @@ class Views:
     target: Pair | None = None
 
 
-class TwoTowers(nn.Module):
+class TwoTowers(KeepsItems):
     """The model, its prompts, and how states are read from it.
 
     Attributes:

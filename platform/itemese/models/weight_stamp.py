@@ -1,9 +1,10 @@
-"""Whether weights are still those that something was computed from."""
+"""Whether weights are still those that something was computed from, and what to do if not."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 SAMPLES = 16
 """Values of each tensor that are compared."""
@@ -38,6 +39,32 @@ class WeightStamp:
             return False
         pairs = zip(self._sample, _sampled(now), strict=True)
         return all(torch.equal(old, new) for old, new in pairs)
+
+
+class KeepsItems(nn.Module):
+    """A module that computes its items' vectors once, in `_items`, with the stamp they belong to.
+
+    A stamp keeps the storages of its weights alive: of a model that was moved, all that it left
+    behind. What was computed is therefore forgotten when the module is trained or moved, and is
+    never copied with it.
+    """
+
+    _items: Any = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation."""
+        if mode:
+            self._items = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Move or convert all tensors."""
+        self._items = None
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle of it holds."""
+        return {**self.__dict__, "_items": None}
 
 
 def _version(tensor: Tensor) -> int | None:
