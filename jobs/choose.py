@@ -9,7 +9,7 @@ import typer
 
 from itemese import console, selection
 from itemese.artifacts import Store
-from itemese.evaluation.offers import OffersConfig, paired_choices
+from itemese.evaluation.offers import OffersConfig
 from itemese.experiment import Experiment
 
 
@@ -20,23 +20,16 @@ def main(
     users: Annotated[int | None, typer.Option(help="Test users asked; all by default")] = None,
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
 ) -> None:
-    """Choose with every recipe's method; the first recipe is the baseline of the tests."""
+    """Choose with every recipe's method; the first recipe is the baseline of all tests."""
     store = Store(storage)
     config = OffersConfig(size=size, max_users=users)
     experiments = [Experiment.from_yaml(recipe, set_ or []) for recipe in recipes]
-    chosen = [selection.choose(experiment, store, config) for experiment in experiments]
-    results = [one.folder.read_json("selection.json") for one in chosen]
-    print(selection.table(results))
-    hits = {
-        f"{result['name']}, {mode}": selection.hits(one, mode)
-        for one, result in zip(chosen, results, strict=True)
-        for mode in result["figures"]
-    }
-    (first, baseline), *others = hits.items()
-    for test in paired_choices(baseline, dict(others)):
+    chosen = selection.choose_all(experiments, store, config)
+    print(selection.table([one.folder.read_json("selection.json") for one in chosen]))
+    for test in selection.differences(chosen):
         print(
-            f"{test['name']} less {first}: {test['difference']:+.4f} [{test['low']:+.4f}, "
-            f"{test['high']:+.4f}], p (Holm) {test['p_holm']:.4f}"
+            f"{test['name']} less {test['baseline']}: {test['difference']:+.4f} "
+            f"[{test['low']:+.4f}, {test['high']:+.4f}], p (Holm) {test['p_holm']:.4f}"
         )
     print(f"result: {chosen[0].folder.uri}/selection.json")
 

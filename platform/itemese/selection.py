@@ -4,6 +4,7 @@ What is offered is drawn once and stored as an artifact of its own, so that ever
 setting on the same data meets the same candidates.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 
 from itemese import pipeline
 from itemese.artifacts import Artifact, Counts, Folder, Store
+from itemese.errors import ConfigError
 from itemese.evaluation.choosing import ask
-from itemese.evaluation.offers import Offers, OffersConfig, choice_figures
+from itemese.evaluation.offers import Offers, OffersConfig, choice_figures, paired_choices
 from itemese.evaluation.rows import Rows, rows_of, sample
 from itemese.experiment import Experiment
 from itemese.methods.base import method_of
@@ -82,6 +84,52 @@ def choose(experiment: Experiment, store: Store, config: OffersConfig) -> Artifa
         inputs={"model": model, "offers": offers, **prepared.artifacts()},
         build=build,
     )
+
+
+def choose_all(
+    experiments: Sequence[Experiment], store: Store, config: OffersConfig
+) -> list[Artifact]:
+    """Let several methods choose, all of them among the same items; see `choose`.
+
+    Raises:
+        ConfigError: Two have one name, or their users are offered different items.
+    """
+    offered: dict[str, str] = {}
+    for experiment in experiments:
+        if experiment.name in offered:
+            message = (
+                f"`name` must differ between recipes; got {experiment.name!r} twice. Rename one."
+            )
+            raise ConfigError(message)
+        offered[experiment.name] = draw_offers(experiment, store, config).key
+        if len(set(offered.values())) > 1:
+            message = (
+                f"`recipes` must be offered the same items; got others for {experiment.name!r} "
+                f"than for {experiments[0].name!r}. Give them one data set, split and data_seed."
+            )
+            raise ConfigError(message)
+    return [choose(experiment, store, config) for experiment in experiments]
+
+
+def differences(chosen: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """Test every way of choosing of each run but the first against the first run.
+
+    Args:
+        chosen: From `choose_all`.
+
+    Returns:
+        One ``{"name", "baseline", "difference", "low", "high", "p_value", "p_holm"}`` a run and
+        way. The baseline is the first run's same way, or where it has none its ranking.
+    """
+    results = [one.folder.read_json("selection.json") for one in chosen]
+    pairs, against = {}, {}
+    for one, result in zip(chosen[1:], results[1:], strict=True):
+        for mode in result["figures"]:
+            way = mode if mode in results[0]["figures"] else "ranked"
+            name = f"{result['name']}, {mode}"
+            against[name] = f"{results[0]['name']}, {way}"
+            pairs[name] = hits(chosen[0], way), hits(one, mode)
+    return [{**test, "baseline": against[test["name"]]} for test in paired_choices(pairs)]
 
 
 def hits(chosen: Artifact, mode: str) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 
 from itemese import selection
 from itemese.artifacts import Store
+from itemese.errors import ConfigError
 from itemese.evaluation.offers import Offers, OffersConfig
 from itemese.experiment import Experiment
 
@@ -74,6 +75,35 @@ def test_every_method_meets_the_same_candidates(ray_cluster: None, tmp_path: Pat
     shown = selection.table(results)
     assert "40 users, the same candidates" in shown
     assert shown.count("\n") == 6
+
+
+def test_runs_are_tested_against_the_first_in_the_same_way(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    language = Experiment.parse(VALUES)
+    again = Experiment.parse({**VALUES, "name": "again", "seed": 1})
+    plain = {**VALUES, "name": "plain", "method": {"name": "popularity"}, "recommender": None}
+    ranked = Experiment.parse(plain)
+    chosen = selection.choose_all([ranked, language, again], store, ASKED)
+    found = {test["name"]: test for test in selection.differences(chosen)}
+    ways = ("free", "trie", "likelihood", "ranked")
+    assert set(found) == {f"{name}, {way}" for name in ("small", "again") for way in ways}
+    assert {test["baseline"] for test in found.values()} == {"plain, ranked"}
+    chosen = [chosen[1], chosen[2], chosen[0]]
+    found = {test["name"]: test for test in selection.differences(chosen)}
+    assert {name: test["baseline"] for name, test in found.items()} == {
+        **{f"again, {way}": f"small, {way}" for way in ways},
+        "plain, ranked": "small, ranked",
+    }
+    for way in ways:
+        gain = np.mean(selection.hits(chosen[1], way)) - np.mean(selection.hits(chosen[0], way))
+        assert found[f"again, {way}"]["difference"] == pytest.approx(gain)
+    with pytest.raises(ConfigError, match="must differ between recipes; got 'small' twice"):
+        selection.choose_all([language, language], store, ASKED)
+    other = Experiment.parse({**plain, "data_seed": 5})
+    with pytest.raises(ConfigError, match="must be offered the same items; got others for 'plain'"):
+        selection.choose_all([language, other], store, ASKED)
 
 
 def test_the_recommender_is_the_artifact_of_a_plain_run(ray_cluster: None, tmp_path: Path) -> None:

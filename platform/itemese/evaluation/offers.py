@@ -3,6 +3,7 @@
 Shapes: N users, C offered items, S resamples.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -125,16 +126,20 @@ def choice_figures(
 
 
 def paired_choices(
-    baseline: np.ndarray, others: dict[str, np.ndarray], *, samples: int = 10_000
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], *, samples: int = 10_000
 ) -> list[dict[str, Any]]:
-    """Test hits ``[N] bool`` against the baseline's, user by user, with Holm's correction.
+    """Test hits against a baseline's, user by user, with Holm's correction over all pairs.
+
+    Args:
+        pairs: Baseline and what is tested against it, both ``[N] bool``, by name.
+        samples: S.
 
     Returns:
         One ``{"name", "difference", "low", "high", "p_value", "p_holm"}`` a method; the difference
         is its hit@1 less the baseline's, with a 95 % bootstrap interval.
     """
     tests: list[dict[str, Any]] = []
-    for name, hits in others.items():
+    for name, (baseline, hits) in pairs.items():
         size, counts = np.unique(hits.astype(int) - baseline.astype(int), return_counts=True)
         total = counts.sum()
         generator = numpy_generator(0, f"evaluation/choices/{name}")

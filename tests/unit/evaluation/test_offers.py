@@ -84,7 +84,7 @@ def test_a_difference_is_tested_user_by_user() -> None:
     base = np.array([True, False] * 200)
     better = base.copy()
     better[1:121:2] = True
-    same, gain = paired_choices(base, {"same": base, "better": better})
+    same, gain = paired_choices({"same": (base, base), "better": (base, better)})
     assert (same["difference"], same["p_value"]) == (0.0, 1.0)
     assert gain["difference"] == pytest.approx(60 / 400)
     assert gain["low"] < 0.15 < gain["high"]
