@@ -241,11 +241,12 @@ class Rsllm(Method):
         return tuple(stage for stage in stages if stage.share)
 
     def begin(self, module: nn.Module, stage: Stage) -> None:
-        """Write items as text while the stage is text-only."""
+        """Write items as text while the stage is text-only; kept negatives are the stage's own."""
         assert isinstance(module, TwoTowers)
         text_only = stage.name in (COPY_STAGE, TEXT_STAGE)
         module.form = ItemForm.TEXT if text_only else self.config.item_form
         module.copied = self.config.copy_candidates if stage.name == COPY_STAGE else 0
+        module.kept_items.fill_(-1)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return ``item_index [B, T]`` and ``draw [B]``, which decides the paraphrase."""

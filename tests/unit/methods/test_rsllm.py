@@ -223,6 +223,15 @@ def test_earlier_targets_are_kept_as_negatives(small: Any) -> None:
     assert torch.equal(module.kept_items, before)
 
 
+def test_another_stage_begins_without_kept_negatives(small: Any) -> None:
+    method, module = small.make(cached_negatives=8)
+    method.begin(module, method.stages()[0])
+    method.losses(module.train(), method.collate(small.rows(3)))
+    assert int((module.kept_items >= 0).sum()) == 3
+    method.begin(module, method.stages()[1])
+    assert (module.kept_items == -1).all()
+
+
 def test_only_the_answer_decides_the_language_model_loss(small: Any) -> None:
     method, module = small.make()
     module.eval()
