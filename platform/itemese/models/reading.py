@@ -5,6 +5,7 @@ Shapes: B prompts, L tokens, C answers a prompt, K tokens of the longest answer,
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from itemese.models.hybrid_lm import HybridLanguageModel
 
@@ -27,6 +28,8 @@ class Reading:
             inputs_embeds=model.embed(shifted.where(self.mask, 0)),
             attention_mask=self.mask.long(),
             position_ids=(places - gap).clamp(min=0),
+            # A model's own choice of cache may forget what its window has passed.
+            past_key_values=DynamicCache(),
             use_cache=True,
         )
         self.cache = found.past_key_values

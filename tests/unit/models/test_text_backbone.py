@@ -1,12 +1,32 @@
 """Language models by name, packaged and from scratch."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3NextConfig,
+)
 
 from itemese.errors import ConfigError
 from itemese.models.text_backbone import PACKAGED, TextBackboneConfig, build_text_backbone
 
 SIZES = {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64}
+PLAIN = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "llama", "mistral", "gpt2"])
@@ -52,3 +72,45 @@ def test_a_prompt_longer_than_its_positions_is_refused() -> None:
 def test_what_cannot_be_built_is_refused(settings: dict[str, str], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         build_text_backbone(TextBackboneConfig(**{**SIZES, **settings}), 300, 64)
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        (MistralConfig(sliding_window=16, **PLAIN), "must see all 17 tokens .* a window of 16"),
+        (
+            Qwen2Config(use_sliding_window=True, max_window_layers=1, sliding_window=16, **PLAIN),
+            "must see all 17 tokens .* a window of 16",
+        ),
+        (
+            Qwen3NextConfig(
+                layer_types=["linear_attention", "full_attention"],
+                linear_num_key_heads=2,
+                linear_num_value_heads=2,
+                num_experts=2,
+                num_experts_per_tok=1,
+                **PLAIN,
+            ),
+            "attention in every layer; got .* with linear_attention",
+        ),
+    ],
+)
+def test_a_model_that_does_not_see_the_whole_prompt_is_refused(
+    config: PreTrainedConfig, what: str, tmp_path: Path
+) -> None:
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    wanted = TextBackboneConfig(pretrained=str(tmp_path))
+    with pytest.raises(ConfigError, match=what):
+        build_text_backbone(wanted, 0, 17)
+
+
+def test_a_window_that_no_layer_uses_is_none(tmp_path: Path) -> None:
+    layers = ["full_attention"] * 2
+    config = Qwen2Config(use_sliding_window=True, sliding_window=16, layer_types=layers, **PLAIN)
+    assert config.sliding_window == 16
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    wanted = TextBackboneConfig(pretrained=str(tmp_path))
+    assert build_text_backbone(wanted, 0, 17)
+    wide = MistralConfig(sliding_window=17, **PLAIN)
+    AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path)
+    assert build_text_backbone(wanted, 0, 17)
