@@ -62,7 +62,8 @@ class Validator:
         """Draw the validation users, once for the whole run.
 
         Raises:
-            ConfigError: `training.metric` is not measured with these cutoffs and this method.
+            ConfigError: `training.metric` is not measured with these cutoffs and this method, or
+                the method reads fewer items than are offered for it.
             DataError: Nobody has a validation event.
         """
         chosen = {f"{way}/hit@1": way for way in method.ways_of_choosing}
@@ -71,6 +72,13 @@ class Validator:
             message = (
                 f"`training.metric` must be one of {', '.join(names)}; got "
                 f"{training.metric!r}. Change it, or add its cutoff to `evaluation.cutoffs`."
+            )
+            raise ConfigError(message)
+        most = getattr(method.config, "num_candidates", None)
+        if training.metric in chosen and most is not None and training.offered > most:
+            message = (
+                f"`training.offered` must be at most `method.num_candidates` ({most}); got "
+                f"{training.offered}. Lower it, or raise the other."
             )
             raise ConfigError(message)
         drawn = None

@@ -8,6 +8,7 @@ from itemese.errors import ConfigError
 from itemese.evaluation.config import EvaluationConfig
 from itemese.experiment import Experiment
 from itemese.methods.base import method_of, parse_method_config
+from itemese.methods.rsllm import Rsllm
 from itemese.training.config import TrainingConfig
 from itemese.training.inputs import TrainedModel, build_module, load_inputs
 from itemese.training.stage import TrainingSpec, load_module, train_model
@@ -24,10 +25,10 @@ RSLLM = {
 }
 
 
-def fit(method, world, folder, *, recommender=None):
+def fit(method, world, folder, *, recommender=None, **settings):
     spec = TrainingSpec(
         method=parse_method_config(method),
-        training=TrainingConfig(batch_size=16, learning_rate=0.01, max_epochs=2),
+        training=TrainingConfig(batch_size=16, learning_rate=0.01, max_epochs=2, **settings),
         evaluation=EvaluationConfig(),
         seed=5,
         sequences=world,
@@ -126,3 +127,14 @@ def test_a_recipe_says_what_it_goes_on_from() -> None:
 def test_text_alone_reads_no_recommender() -> None:
     assert not method_of(parse_method_config(TEXT)).reads()
     Experiment.parse({"name": "x", "logs": {"source": "simulated"}, "method": TEXT})
+
+
+def test_more_offers_than_prompts_hold_are_refused_before_training(
+    world, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(Rsllm, "losses", None)
+    too_many = {"metric": "likelihood/hit@1", "offered": 5}
+    with pytest.raises(ConfigError, match=r"`training.offered` must be at most .* \(4\); got 5"):
+        fit(TEXT, world, Folder.at(tmp_path), **too_many)
+    monkeypatch.undo()
+    fit(TEXT, world, Folder.at(tmp_path / "ranked"), metric="ndcg@10", offered=5)
