@@ -3,22 +3,39 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
 from itemese.artifacts import Artifact, Folder
 from itemese.config import Config, digest_of
 from itemese.evaluation.config import EvaluationConfig
 from itemese.experiment import Experiment
+from itemese.methods.base import method_of
 from itemese.training.config import TrainingConfig
 from itemese.training.inputs import TrainedModel
 from itemese.training.stage import TrainingSpec
 
 
 class TrainingKey(Config):
-    """What decides a trained model, besides the artifacts it is built from."""
+    """What decides a trained model, besides the artifacts it is built from.
+
+    Attributes:
+        method: Its settings.
+        training: Settings of the training.
+        evaluation: Cutoffs and batch size of the validations.
+        seed: The experiment's.
+        files: `Method.file_digests`; no part of the key of a method that names no files.
+    """
 
     method: dict[str, Any]
     training: TrainingConfig
     evaluation: EvaluationConfig
     seed: int
+    files: dict[str, str] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return values if self.files else {n: v for n, v in values.items() if n != "files"}
 
 
 def training_spec(
@@ -44,6 +61,7 @@ def training_spec(
         training=experiment.training,
         evaluation=experiment.evaluation.model_copy(update={"refit": False}),
         seed=experiment.seed,
+        files=method_of(experiment.method).file_digests(),
     )
     folders = {name: artifact.folder for name, artifact in artifacts.items()}
     recommender = start = None

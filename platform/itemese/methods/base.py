@@ -140,13 +140,16 @@ class Method(ABC):
         """Return what of its `needs` these settings ask for; all of it by default."""
         return self.needs
 
+    def file_digests(self) -> dict[str, str]:
+        """Return hashes of files that the settings only name; they decide the model too."""
+        return {}
+
     @abstractmethod
     def build(self, inputs: Inputs) -> nn.Module:
         """Assemble the module; a training-free method counts here, into buffers.
 
         The same inputs, config and seed give bit-equal weights. Every tensor that `predict` needs
-        is a parameter or a persistent buffer, so that ``state_dict`` alone restores the module
-        made by `restore`.
+        is a parameter or a persistent buffer, so that `restore` needs nothing but ``state_dict``.
         """
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:

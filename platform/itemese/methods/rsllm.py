@@ -146,6 +146,10 @@ class Rsllm(Method):
         """Return the recommender, unless items are text alone."""
         return self.needs if self.config.item_form is not ItemForm.TEXT else frozenset()
 
+    def file_digests(self) -> dict[str, str]:
+        """Return the template's hash."""
+        return {"template": load_templates(self.config.template).digest}
+
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model, its tokenizer and the frozen ID vectors."""
         config, catalog = self.config, inputs.catalog
