@@ -40,17 +40,19 @@ def info_nce(
     >>> info_nce(same, same, torch.tensor([4, 4, 4]), 1.0).item()
     0.0
     """
-    anchors = F.normalize(anchors.float(), dim=-1)
-    logits = anchors @ F.normalize(positives.float(), dim=-1).T
-    own = torch.eye(len(items), dtype=torch.bool, device=items.device)
-    hidden = (items[:, None] == items[None]) & ~own
-    if negatives is not None and negative_items is not None:
-        more = anchors @ F.normalize(negatives.float(), dim=-1).T
-        logits = torch.cat([logits, more], dim=1)
-        other = (items[:, None] == negative_items[None]) | (negative_items[None] < 0)
-        hidden = torch.cat([hidden, other], dim=1)
-    logits = (logits / temperature).masked_fill(hidden, float("-inf"))
-    return F.cross_entropy(logits, torch.arange(len(items), device=items.device))
+    # Autocast would take the products in half precision, whatever they are made of.
+    with torch.autocast(device_type=anchors.device.type, enabled=False):
+        anchors = F.normalize(anchors.float(), dim=-1)
+        logits = anchors @ F.normalize(positives.float(), dim=-1).T
+        own = torch.eye(len(items), dtype=torch.bool, device=items.device)
+        hidden = (items[:, None] == items[None]) & ~own
+        if negatives is not None and negative_items is not None:
+            more = anchors @ F.normalize(negatives.float(), dim=-1).T
+            logits = torch.cat([logits, more], dim=1)
+            other = (items[:, None] == negative_items[None]) | (negative_items[None] < 0)
+            hidden = torch.cat([hidden, other], dim=1)
+        logits = (logits / temperature).masked_fill(hidden, float("-inf"))
+        return F.cross_entropy(logits, torch.arange(len(items), device=items.device))
 
 
 def from_other_workers(vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:

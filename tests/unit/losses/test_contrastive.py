@@ -60,6 +60,17 @@ def test_length_of_a_vector_does_not_matter() -> None:
     torch.testing.assert_close(info_nce(7 * a, b / 3, items, 0.1), info_nce(a, b, items, 0.1))
 
 
+def test_autocast_changes_nothing() -> None:
+    torch.manual_seed(3)
+    a, b, more = torch.randn(6, 16), torch.randn(6, 16), torch.randn(4, 16)
+    items, named = torch.arange(6), torch.arange(10, 14)
+    expected = info_nce(a, b, items, 0.02, negatives=more, negative_items=named)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = info_nce(a, b, items, 0.02, negatives=more, negative_items=named)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_a_single_process_has_no_other_workers() -> None:
     vectors, items = from_other_workers(torch.randn(3, 4), torch.arange(3))
     assert vectors.shape == (0, 4)
