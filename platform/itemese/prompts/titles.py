@@ -2,6 +2,7 @@
 
 import html
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from itemese.prompts.tokenizer import TextTokenizer
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Without width, or turning the direction; joiners stay, which emoji and Indic words are made with.
+_HIDDEN = re.compile(r"[\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _SPACE = re.compile(r"\s+")
 
@@ -18,15 +21,27 @@ def clean_title(title: str, item_id: str) -> str:
     """Return a title on one line; an item without one is called by its id.
 
     HTML entities become their characters, tags and control characters become spaces, runs of
-    white space one space: no title can end its line or open another item.
+    white space one space: no title can end its line or open another item. Characters that nobody
+    sees go; a title of nothing else is missing. One that is all in angle brackets and closes no
+    tag is no markup, and keeps its words.
 
     >>> clean_title("Tom &amp;  <b>Jerry</b>", "7")
     'Tom & Jerry'
     >>> clean_title(chr(0), "7")
     'item 7'
+    >>> clean_title("<Heat>", "7"), clean_title("<b></b>", "7")
+    ('Heat', 'item 7')
     """
-    text = _TAG.sub(" ", _CONTROL.sub(" ", html.unescape(title)))
-    return _SPACE.sub(" ", text).strip() or f"item {item_id}"
+    shown = _CONTROL.sub(" ", _HIDDEN.sub("", html.unescape(title)))
+    text = _TAG.sub(" ", shown)
+    if not _says_something(text) and "</" not in shown:
+        text = re.sub("[<>]", " ", shown)
+    return _SPACE.sub(" ", text).strip() if _says_something(text) else f"item {item_id}"
+
+
+def _says_something(text: str) -> bool:
+    """Return whether a text has any character that is seen."""
+    return any(not c.isspace() and unicodedata.category(c) != "Cf" for c in text)
 
 
 def clean_titles(titles: Sequence[str], item_ids: Sequence[str]) -> list[str]:

@@ -91,7 +91,8 @@ class PromptWriter(nn.Module):
         """Tokenise everything.
 
         Args:
-            titles: I clean titles.
+            titles: I clean titles. One that the tokenizer has no token for, as some have for
+                emoji, is called by its place in this list: "item 5".
             templates: The paraphrases.
             tokenizer: Turns all of it into tokens.
             max_title_tokens: Longer titles are cut there.
@@ -108,7 +109,10 @@ class PromptWriter(nn.Module):
         super().__init__()
         self.num_items, self.max_tokens = len(titles), max_tokens
         self.num_paraphrases = len(templates.texts)
-        words = [tokenizer.encode(title)[:max_title_tokens] for title in titles]
+        words = [
+            (tokenizer.encode(title) or tokenizer.encode(f"item {place}"))[:max_title_tokens]
+            for place, title in enumerate(titles)
+        ]
         # Some vocabularies have no token for the end of a line.
         line, marker = tokenizer.encode("\n") or tokenizer.encode(";"), list(tokenizer.marker)
         slots = [[*marker, FIRST_ID - item] for item in range(len(titles))]

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from itemese.errors import ConfigError
 from itemese.prompts.templates import Templates
@@ -228,6 +231,14 @@ def test_what_can_never_fit_is_refused() -> None:
         ("<i>Heat</i> &amp; Dust", "Heat & Dust"),
         ("two\nlines\r\n", "two lines"),
         ("\ufeffA\x00B\u2028C", "A B C"),
+        ("He\u200bat\u2060 \u202eand\u202c \u2066Dust\u2069", "Heat and Dust"),
+        ("\U0001f468\u200d\U0001f469", "\U0001f468\u200d\U0001f469"),  # joined emoji
+        ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u200d\u0937"),  # a joined Devanagari letter
+        ("\u200b\ufeff \u200d\u00ad", "item x7"),
+        ("<Heat>", "Heat"),
+        ("<br> <i> ", "br i"),
+        ("<b></b>", "item x7"),
+        ("<b>Heat</b>", "Heat"),
         ("I <3 you > me", "I <3 you > me"),
         (" \t ", "item x7"),
         ("", "item x7"),
@@ -235,3 +246,17 @@ def test_what_can_never_fit_is_refused() -> None:
 )
 def test_titles_stay_on_one_line(title: str, clean: str) -> None:
     assert clean_title(title, "x7") == clean
+
+
+def test_a_title_without_tokens_is_called_by_its_place() -> None:
+    known = ["<end>", "[ID]", *";itemHa012"]
+    backend = Tokenizer(BPE({word: token for token, word in enumerate(known)}, []))
+    backend.pre_tokenizer = WhitespaceSplit()
+    tokenizer = TextTokenizer(backend, 0, (1,))
+    assert tokenizer.encode("\u2603") == []
+    texts = Templates("test_v1", ((";", ";", ";"),))
+    sizes = {"max_title_tokens": 8, "max_tokens": 64, "num_candidates": 2}
+    made = PromptWriter(["\u2603", "Heat", "\u2602"], texts, tokenizer, **sizes)
+    found = [[known[t] for t in row if t > 0] for row in made.answers(torch.arange(3)).tolist()]
+    assert ["".join(row) for row in found] == ["item0", "Heat", "item2"]
+    assert made.shared_titles() == 0
