@@ -2,7 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,30 @@ def ray_cluster() -> Iterator[str]:
     )
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def submit_job(ray_cluster: str) -> Callable[..., str]:
+    """Runs a file of `jobs/` by ``ray job submit`` from the repository; returns what it printed."""
+    ray_cli = str(Path(sys.executable).with_name("ray"))
+
+    def submit(*arguments: str) -> str:
+        command = [ray_cli, "job", "submit", "--address", ray_cluster, "--working-dir", ".",
+                   "--runtime-env", "jobs/runtime_env.yaml", "--", sys.executable,
+                   *arguments]  # fmt: skip
+        for _ in range(8):  # the node's agent comes up some time after the dashboard
+            done = subprocess.run(
+                command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=240
+            )
+            if "No available agent" not in done.stderr:
+                break
+            time.sleep(3)
+        else:
+            pytest.skip("Ray's node agent has one port a machine, and another cluster holds it")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    return submit
 
 
 @pytest.fixture(scope="session")

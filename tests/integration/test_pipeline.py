@@ -1,11 +1,10 @@
 """The whole story on small data, as a user runs it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -188,26 +187,13 @@ def test_a_missing_file_is_one_sentence_on_the_command_line(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_the_same_job_by_ray_job_submit(ray_cluster: str, tmp_path: Path) -> None:
+def test_the_same_job_by_ray_job_submit(submit_job: Callable[..., str], tmp_path: Path) -> None:
     recipe = tmp_path / "small.yaml"
     recipe.write_text(yaml.safe_dump(dict(experiment().values())))
-    ray_cli = str(Path(sys.executable).with_name("ray"))
-    command = [ray_cli, "job", "submit", "--address", ray_cluster, "--working-dir", ".",
-               "--runtime-env", "jobs/runtime_env.yaml", "--", sys.executable, "jobs/train.py",
-               str(recipe), "--no-rivals", "--storage", str(tmp_path / "runs")]  # fmt: skip
-    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    for _ in range(8):  # the node's agent comes up some time after the dashboard
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment
-        )
-        if "No available agent" not in done.stderr:
-            break
-        time.sleep(3)
-    else:
-        pytest.skip("Ray's node agent has one port a machine, and another cluster holds it")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    found = re.search(r"result: (\S+result\.json)", done.stdout)
-    assert found, done.stdout[-3000:]
+    storage = str(tmp_path / "runs")
+    printed = submit_job("jobs/train.py", str(recipe), "--no-rivals", "--storage", storage)
+    found = re.search(r"result: (\S+result\.json)", printed)
+    assert found, printed[-3000:]
     result = json.loads(Path(found.group(1)).read_text())
     assert result["metrics"]["test/recall@10"]["value"] > 0
     # The same code here finds the same artifacts: nothing is built again.

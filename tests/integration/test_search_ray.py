@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import logging
+import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import yaml
 
-from itemese.artifacts import Store
+from itemese import pipeline
+from itemese.artifacts import Folder, Store
 from itemese.errors import ArtifactError, ConfigError, TrainingError
+from itemese.experiment import Experiment
 from itemese.search.config import SearchConfig
-from itemese.search.records import Records
+from itemese.search.outcome import ranked
+from itemese.search.planning import Plan
+from itemese.search.records import Ending, Records, Trial
 from itemese.search.sharing import claim, locks_of
-from itemese.search.space import Space, check_space
+from itemese.search.space import Space, check_space, load_space
 from itemese.search.study import only_driver, run_study
+from itemese.search.winner import Winner, crown
 
 pytestmark = pytest.mark.ray
 
@@ -149,6 +157,91 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
     assert len(more.trials) == 4
     with pytest.raises(ConfigError, match="`num_trials` must be >= the 4 trials that have begun"):
         run_study(space, storage=storage, name="tiny", resume=True, num_trials=2)
+
+
+def test_early_stops_keep_their_figures_and_nobody_is_stopped_at_the_end(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    write_log(tmp_path / "log")
+    parameters = {"training.learning_rate": {"kind": "choice", "choices": [1e-6, 0.003, 0.01]}}
+    slow, good = {"training.learning_rate": 1e-6}, {"training.learning_rate": 0.01}
+    space = make_space(
+        tmp_path / "log",
+        parameters=parameters,
+        enqueue=[slow, slow, good],  # what was stopped is proposed again
+        asha={"grace_period": 1, "reduction_factor": 2},
+        num_trials=4,
+        seeds=[],
+    )
+    training = {**space.recipe["training"], "max_epochs": 4, "learning_rate": 0.003}
+    recipe, own = space.recipe | {"training": training}, {"training.learning_rate": 0.003}
+    space = dataclasses.replace(space, recipe=recipe, defaults=own)
+    storage = str(tmp_path / "store")
+    # Trained before, without any study: its first validation is compared, not its last.
+    pipeline.train(Experiment.parse(space.recipe), Store(storage))
+    result = run_study(space, storage=storage, name="asha", max_concurrent=1)
+    default, lagging, again, best = (trial.ending for trial in result.trials)
+    assert (default.status, len(default.curve)) == ("completed", 4)
+    assert (best.status, len(best.curve)) == ("completed", 4), "the last validation stops nobody"
+    assert lagging.status == again.status == "stopped"
+    assert lagging.objective == max(lagging.curve) < default.curve[0]
+    assert again.curve == lagging.curve, "a repeated proposal is judged as the first was"
+    assert set(default.stages) == {"train"}
+    assert result.best is not None
+    assert result.best.number in (0, 3)
+    page = (tmp_path / "store" / "studies" / "asha" / "report.html").read_text()
+    assert "worker died" not in page
+
+
+def test_a_finalist_that_fails_on_a_fresh_seed_is_out_and_another_wins(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    write_log(tmp_path / "log")
+    weights = {"method.loss_weights.next_item": {"kind": "choice", "choices": [1.0, 1e39]}}
+    space = make_space(tmp_path / "log", parameters=weights, enqueue=[], num_trials=1, seeds=[5])
+    whole = Trial(0, space.defaults, Ending("completed", 0.5))
+    infinite = Trial(1, {"method.loss_weights.next_item": 1e39}, Ending("completed", 0.6))
+
+    def crowned(*trials: Trial, where: str) -> Winner:
+        return crown(
+            trials,
+            space,
+            rank=lambda judged: ranked(judged, space.config),
+            storage=str(tmp_path / "store"),
+            folder=Folder.at(tmp_path / where),
+            plan=Plan({"CPU": 1}, 2),
+        )
+
+    found = crowned(infinite, whole, where="winner")
+    assert found.trial == 0
+    out = found.finalists[0]
+    assert (out.mean, out.validation) == (None, {})
+    assert "must be finite; got inf" in out.error
+    with pytest.raises(TrainingError, match=r"each failed. The first says: .*must be finite"):
+        crowned(infinite, where="none")
+
+
+def test_a_study_by_ray_job_submit_is_the_one_resumed_here(
+    submit_job: Callable[..., str], tmp_path: Path
+) -> None:
+    write_log(tmp_path / "log")
+    recipe = make_space(tmp_path / "log").recipe
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    widths = {"method.dim": {"kind": "choice", "choices": [8, 12, 16]}}
+    values = {"recipe": str(tmp_path / "recipe.yaml"), "parameters": widths, "seeds": [5]}
+    written = tmp_path / "small.yaml"
+    written.write_text(yaml.safe_dump(values))
+    storage = str(tmp_path / "store")
+    printed = submit_job("jobs/search.py", str(written), "--storage", storage, "--num-trials", "2")
+    assert re.search(r"^bundle: \S+$", printed, re.MULTILINE)
+    assert Path(storage, "studies", "small", "report.html").is_file()
+    # The very study goes on here: its two trials stand, and a third is drawn after them.
+    space = load_space(written)
+    again = run_study(space, storage=storage, name="small", resume=True, num_trials=3)
+    assert [t.number for t in again.trials] == [0, 1, 2]
+    for trial in again.trials[:2]:
+        ended = f"trial {trial.number}: completed {trial.ending.objective} {trial.values}"
+        assert ended in printed.splitlines()
 
 
 def test_study_without_one_good_trial_says_why(ray_cluster: None, tmp_path: Path) -> None:

@@ -24,27 +24,18 @@ adaptation; independent draws; a genetic algorithm; a scrambled Sobol sequence."
 
 
 class AshaConfig(Config):
-    """Early stopping of trials that lag behind at the same number of validations.
+    """Early stopping of trials that lag behind at the same validation of the same stage.
+
+    In each stage of training a trial is compared at validation `grace_period`, then at
+    `reduction_factor` times as many, and so on; the others just pass.
 
     Attributes:
-        grace_period: Validations before a trial may be stopped, in each stage of training.
-        max_validations: Validations after which a trial ends anyway.
-        reduction_factor: One in so many trials passes each rung.
+        grace_period: Validations of a stage before a trial may be stopped in it.
+        reduction_factor: One in so many trials goes on after each comparison.
     """
 
     grace_period: int = Field(default=2, ge=1)
-    max_validations: int = Field(default=100, ge=1)
     reduction_factor: int = Field(default=3, ge=2)
-
-    @model_validator(mode="after")
-    def _grace_fits(self) -> "AshaConfig":
-        if self.grace_period > self.max_validations:
-            message = (
-                "`asha.grace_period` must be <= asha.max_validations; got "
-                f"{self.grace_period} > {self.max_validations}. Lower it."
-            )
-            raise ConfigError(message)
-        return self
 
 
 class SearchConfig(Config):

@@ -134,6 +134,18 @@ def ranked(trials: Sequence[Trial], config: SearchConfig) -> list[Trial]:
     return _distinct(cheapest)
 
 
+def finalists(trials: Sequence[Trial], config: SearchConfig) -> list[Trial]:
+    """Return the trials that are trained again: the first by the rule, as many as `finalists`.
+
+    In a study with costs, the best by the metric alone as well: the rule measures what others give
+    up by it.
+    """
+    first = ranked(trials, config)[: config.finalists]
+    best = max(_judged(trials), key=lambda t: (_objective(t), -t.number), default=None)
+    needed = config.minimise and best is not None and best not in first
+    return [*first, best] if needed and best is not None else first
+
+
 def pareto_front(trials: Sequence[Trial], config: SearchConfig) -> tuple[Trial, ...]:
     """Return the trials that no other one beats, best metric first, the earliest of equals."""
     judged = _judged(trials)
@@ -212,5 +224,6 @@ def gain_line(gain: dict[str, Any]) -> str:
     return (
         f"gain over the recipe as it is: test {gain['metric']} {gain['difference']:+.4f} "
         f"[{gain['low']:+.4f}, {gain['high']:+.4f}] ({gain['theirs']:.4f} -> {gain['ours']:.4f}, "
-        f"{gain['users']:,} users, mean over {gain['seeds']} fresh seed(s))"
+        f"{gain['users']:,} users, mean over {gain['seeds']} fresh seed(s); the interval is over "
+        "users, not over seeds)"
     )

@@ -32,7 +32,8 @@ def plan_resources(
     A recipe without Ray Train workers trains in the trial's own process, on one CPU (and one GPU
     where the cluster has some). With workers, the trial only drives them and reserves nothing:
     trials that held the CPUs their own workers wait for would wait for ever. For the same reason
-    a space that varies a stage which runs on Ray Data leaves one CPU to Ray Data's tasks.
+    a space that varies a stage which runs on Ray Data leaves one CPU to Ray Data's tasks. A latency
+    is measured by one trial at a time: beside another it would be another's.
 
     Args:
         space: What varies.
@@ -41,12 +42,22 @@ def plan_resources(
         limit: Trials side by side at most.
 
     Raises:
-        ConfigError: Early stopping of a recipe with workers, which cannot be ended cleanly.
+        ConfigError: Early stopping of a recipe with workers, which cannot be ended cleanly; a
+            varied recommender that trains on workers, for which the trials would leave no CPU.
     """
     training = default.training
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-    on_ray = any(path.startswith("embeddings.") for path in space.config.parameters)
+    varied = {path.partition(".")[0] for path in space.config.parameters}
+    on_ray = bool(varied & {"embeddings", "knowledge"})
+    limit = 1 if "latency_p95_ms" in space.config.minimise else limit
     free = max(1, cpus - 1 if on_ray else cpus)
+    if "recommender" in varied and default.upstream.training.num_workers > 0:
+        message = (
+            "`recommender.training.num_workers` must be 0 where recommender.* varies, as each "
+            f"trial trains its own; got {default.upstream.training.num_workers}. Set it in "
+            "`overrides`."
+        )
+        raise ConfigError(message)
     if training.num_workers > 0:
         if space.config.asha is not None:
             message = (
@@ -73,7 +84,7 @@ def check_effect(space: Space, prepared: pipeline.Prepared) -> None:
     made = prepared.artifacts()
     for path in space.config.parameters:
         stage = path.partition(".")[0]
-        if stage in ("embeddings", "codebooks") and stage not in made:
+        if stage in ("knowledge", "embeddings", "recommender", "codebooks") and stage not in made:
             message = (
                 f"`parameters.{path}` must have an effect; got a recipe whose method "
                 f"({space.recipe['method']['name']}) uses no {stage}. Drop the parameter."

@@ -8,6 +8,7 @@ runs again under its own number, and nothing else exists.
 """
 
 import math
+import secrets
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ class Ending:
         built: Stage outputs that it built, as artifact keys.
         reused: Stage outputs that it found finished or waited for.
         curve: The judged metric at each validation.
+        stages: The stage of training that each of them belongs to, by name.
         error: Reason of a failure, one sentence; empty otherwise.
     """
 
@@ -42,6 +44,7 @@ class Ending:
     built: tuple[str, ...] = ()
     reused: tuple[str, ...] = ()
     curve: tuple[float, ...] = ()
+    stages: tuple[str, ...] = ()
     error: str = ""
 
 
@@ -86,6 +89,18 @@ class Records:
         """
         self.folder.write_json(_name(number, "begin"), {"values": values, "hints": hints})
 
+    def attempt(self, number: int) -> None:
+        """Note that a trial is being run, beside how it had ended until then."""
+        ending = self.ending(number)
+        name = _name(number, f"attempt-{secrets.token_hex(4)}")
+        self.folder.write_json(name, {"found": ending.status})
+
+    def repeated(self) -> list[int]:
+        """Return the trials that were run although they were over; there should be none."""
+        attempts = [name for name in self.folder.names(".json") if ".attempt-" in name]
+        found = [(name, self.folder.read_json(name)["found"]) for name in attempts]
+        return sorted(int(name.partition(".")[0]) for name, was in found if was != "interrupted")
+
     def end(self, number: int, ending: Ending) -> None:
         """Note how a trial ended.
 
@@ -128,14 +143,21 @@ class Records:
         if told is None:
             return stopped or Ending("interrupted")
         if told.status == "interrupted" and stopped:
-            return replace(told, status="stopped", curve=stopped.curve, error="")
+            return replace(
+                told,
+                status="stopped",
+                objective=stopped.objective,
+                curve=stopped.curve,
+                stages=stopped.stages,
+                error="",
+            )
         return told
 
     def _read(self, name: str) -> Ending | None:
         if not self.folder.exists(name):
             return None
         values = self.folder.read_json(name)
-        lists = {key: tuple(values[key]) for key in ("built", "reused", "curve")}
+        lists = {key: tuple(values[key]) for key in ("built", "reused", "curve", "stages")}
         return Ending(**(values | lists))
 
 

@@ -114,8 +114,8 @@ def _winner(winner: Winner, found: StudyResult) -> list[str]:
         [
             str(one.trial),
             "-" if one.in_study is None else f"{one.in_study:.4f}",
-            *(f"{one.validation[s]:.4f}" for s in seeds),
-            f"{one.mean:.4f}",
+            *(f"{one.validation[s]:.4f}" if s in one.validation else "failed" for s in seeds),
+            one.error if one.mean is None else f"{one.mean:.4f}",
             ", ".join(f"{path}={short(value)}" for path, value in one.values.items()),
         ]
         for one in winner.finalists
@@ -130,6 +130,8 @@ def _winner(winner: Winner, found: StudyResult) -> list[str]:
         [name, *(f"{winner.test[name][key]:.4f}" for key in ("mean", "low", "high"))]
         for name in headline
     ]
+    if winner.tested > 1:
+        text += f" It is winner {winner.tested} of this study to meet the test split."
     return [
         f'<p class="verdict">{escape(text[0].upper() + text[1:])}</p>',
         f"<p>{escape(f'Trained again on fresh seeds, {found.metric}:')}</p>",

@@ -9,6 +9,8 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +21,6 @@ import pyarrow.fs as pafs
 import sqlalchemy
 from optuna.trial import TrialState
 from ray.tune import Callback
-from ray.tune.result import TRAINING_ITERATION
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from itemese.artifacts import Folder
@@ -28,18 +28,10 @@ from itemese.errors import ArtifactError, ConfigError
 from itemese.randomness import derive_seed
 from itemese.search.config import SearchConfig
 from itemese.search.records import Ending, Records, Trial, one_sentence, short
+from itemese.search.reports import NUMBER, OBJECTIVE, STAGE
 from itemese.search.space import Space, Values, draw
 
 logger = logging.getLogger(__name__)
-
-OBJECTIVE = "objective"
-"""Best validation metric so far. Reported at each validation, so that an early stop keeps it."""
-
-STAGE = "stage"
-"""Training's stage that a validation belongs to."""
-
-NUMBER = "trial"
-"""Key of a trial's number beside its values; no parameter bears it, as all have a dot."""
 
 POPULATION = 10
 """Of the genetic sampler, whose own default of 50 is more than most studies' trials."""
@@ -72,7 +64,11 @@ def make_sampler(config: SearchConfig, number: int) -> optuna.samplers.BaseSampl
             # One sequence for the whole study: its seed must not change with the number.
             scramble = derive_seed(config.seed, "search") % 2**32
             return samplers.QMCSampler(
-                scramble=True, seed=scramble, warn_independent_sampling=False
+                scramble=True,
+                seed=scramble,
+                # Until a trial has completed; with the sequence's seed all of them would be one.
+                independent_sampler=samplers.RandomSampler(seed=seed),
+                warn_independent_sampling=False,
             )
         return samplers.RandomSampler(seed=seed)
 
@@ -210,7 +206,12 @@ def propose(study: optuna.Study, space: Space, number: int) -> tuple[optuna.Tria
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
-    """OptunaSearch whose memory is the records: it numbers trials and notes each before it runs."""
+    """OptunaSearch whose memory is the records: it numbers trials and notes each before it runs.
+
+    Attributes:
+        fault: What the database or the records could not take; Tune itself would only tell of a
+            traceback.
+    """
 
     def __init__(self, space: Space, records: Records, study: optuna.Study) -> None:
         self.space = space
@@ -219,8 +220,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         begun = records.read()
         self.again = [t.number for t in begun if t.ending.status == "interrupted"]
         self.count = len(begun)
-        self.seen: dict[str, list[float]] = {}
+        self.seen: dict[str, list[dict[str, Any]]] = {}
         self.opened = study
+        self.fault: ArtifactError | None = None
         super().__init__(partial(draw, space.config), metric=OBJECTIVE, mode=space.config.mode)
 
     def _setup_study(self, mode: str | list[str]) -> None:
@@ -237,7 +239,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             asked = self._ot_study.get_trials(deepcopy=False)[number]
             self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, asked._trial_id)
             return {NUMBER: number, **draw(self.config, self._ot_trials[trial_id])}
-        with writable():
+        with self._writable():
             trial, values = propose(self._ot_study, self.space, self.count)
             self.count += 1
             self._ot_trials[trial_id] = trial
@@ -248,16 +250,17 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             # What the genetic sampler keeps there names trials by the database's own ids.
             "study": {k: v for k, v in shared.items() if k.startswith("qmc:")},
         }
-        self.records.begin(trial.number, values, json.loads(json.dumps(hints)))
+        with self._writable():
+            self.records.begin(trial.number, values, json.loads(json.dumps(hints)))
         return {NUMBER: trial.number, **values}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Show one validation to whoever watches the study."""
-        curve = self.seen.setdefault(trial_id, [])
-        curve.append(float(result[OBJECTIVE]))
+        rows = self.seen.setdefault(trial_id, [])
+        rows.append(result)
         if not self.config.minimise:
-            with writable():
-                self._ot_trials[trial_id].report(curve[-1], len(curve))
+            with self._writable():
+                self._ot_trials[trial_id].report(float(result[OBJECTIVE]), len(rows))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -267,17 +270,40 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             return
         trial = self._ot_trials[trial_id]
         ending = self.records.ending(trial.number)
-        with writable():
+        with self._writable():
             if error:
                 self._ot_study.tell(trial, state=TrialState.FAIL)
             elif ending.status == "completed":
                 self._ot_study.tell(trial, values_of(self.config, ending))
             elif result:
-                curve = tuple(self.seen.get(trial_id, ()))
-                seconds = float(result.get("time_total_s", 0.0))
-                stopped = Ending("stopped", curve[-1], seconds=seconds, curve=curve)
+                self.on_trial_result(trial_id, result)  # the one that decided comes only here
+                rows = self.seen[trial_id]
+                stopped = Ending(
+                    "stopped",
+                    float(result[OBJECTIVE]),
+                    seconds=float(result.get("time_total_s", 0.0)),
+                    curve=tuple(float(row[self.config.metric]) for row in rows),
+                    stages=tuple(str(row[STAGE]) for row in rows),
+                )
                 self.records.stop(trial.number, stopped)
                 self._ot_study.tell(trial, state=TrialState.PRUNED)
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Turn a database's error into one sentence, and keep it; what is recorded stays."""
+        try:
+            yield
+        except _FAULTS as error:
+            message = (
+                f"`database` must stay writable while a study runs; got "
+                f"{one_sentence(error.__cause__ or error)}. Mend it and resume: the records of the "
+                "trials are safe."
+            )
+            self.fault = ArtifactError(message)
+            raise self.fault from None
+        except ArtifactError as error:
+            self.fault = error
+            raise
 
     def save(self, checkpoint_path: str) -> None:
         """Write an empty file, as Tune wants one: the records are what is kept."""
@@ -288,55 +314,20 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return {}
 
 
-class PatientAsha(ASHAScheduler):  # type: ignore[misc]
-    """ASHA that spares a trial for the first validations of each stage of training.
-
-    A stage begins from what the one before it learned, but often for another loss, and its first
-    validations say little of where it leads.
-    """
-
-    def __init__(self, *, grace_period: int, max_t: int, reduction_factor: int) -> None:
-        super().__init__(grace_period=grace_period, max_t=max_t, reduction_factor=reduction_factor)
-        self.grace = grace_period
-        self.stages: dict[str, tuple[int, int]] = {}
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide whether a trial goes on after a validation."""
-        stage, count = int(result.get(STAGE, 0)), int(result[TRAINING_ITERATION])
-        known, begun = self.stages.get(trial.trial_id, (stage, 1))
-        if stage != known:
-            begun = count
-        self.stages[trial.trial_id] = (stage, begun)
-        if stage != 0 and count - begun < self.grace and count < self._max_t:
-            return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(tune_controller, trial, result))
-
-
-class writable:  # noqa: N801  (reads as a verb at its uses)
-    """Turn a database's error into one sentence; what is recorded stays."""
-
-    def __enter__(self) -> None:
-        """Enter without doing anything."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Translate the database's errors; let all others pass."""
-        if isinstance(error, _FAULTS):
-            cause = one_sentence(error.__cause__ or error)
-            message = (
-                f"`database` must stay writable while a study runs; got {cause}. Mend it and "
-                "resume: the records of the trials are safe."
-            )
-            raise ArtifactError(message) from None
-
-
 class Recorder(Callback):  # type: ignore[misc]
-    """Notes the reason of failures, and logs one line a trial."""
+    """Notes the reason of failures, and logs one line a trial.
+
+    Attributes:
+        fault: Why the storage failed a trial; the next one would fare no better, and it is the
+            study that stops, not the trial that failed.
+    """
 
     def __init__(self, records: Records, *, num_trials: int, metric: str) -> None:
         self.records = records
         self.num_trials = num_trials
         self.metric = metric
         self.began: dict[str, float] = {}
+        self.fault: ArtifactError | None = None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Start the clock, for a trial that dies before it can tell."""
@@ -350,6 +341,10 @@ class Recorder(Callback):  # type: ignore[misc]
         """Note that a trial failed: a driver that dies ends its trials too, and notes nothing."""
         told = self.records.ending(trial.config[NUMBER])
         error = trial.get_pickled_error() or trial.get_error()
+        cause = getattr(error, "cause", error)
+        if isinstance(cause, ArtifactError):
+            self.fault = cause
+            raise cause
         reason = told.error or f"The worker died: {one_sentence(error)}"
         began = self.began.get(trial.trial_id, time.monotonic())
         seconds = told.seconds or round(time.monotonic() - began, 3)

@@ -35,6 +35,9 @@ _FIXED = {
     "training.cpus_per_worker": "concurrency is planned from it",
     "training.use_gpu": "concurrency is planned from it",
     "recommender.method.name": "each method has parameters of its own; write one study a method",
+    "recommender.training.num_workers": "concurrency is planned from it",
+    "recommender.training.cpus_per_worker": "concurrency is planned from it",
+    "recommender.training.use_gpu": "concurrency is planned from it",
 }
 """Paths (or sections) that may not vary within a study, each with its reason."""
 
@@ -62,7 +65,10 @@ class Space:
     def identity(self) -> dict[str, Any]:
         """Return what must be equal for one study to go on with another's trials."""
         written = self.config.model_dump(mode="json")
-        decided = ("parameters", "metric", "mode", "minimise", "sampler", "seed", "enqueue", "asha")
+        decided = (
+            *("parameters", "metric", "mode", "minimise", "give_up", "sampler", "seed", "enqueue"),
+            *("asha", "seeds", "finalists"),  # chosen anew, they would meet the test split anew
+        )
         return {"recipe": self.recipe, **{name: written[name] for name in decided}}
 
     def digest(self) -> str:
@@ -114,6 +120,13 @@ def check_space(
             that it refuses, a path that may not vary, a recipe whose own value lies outside.
     """
     parse = parse or _experiment_parser()
+    seed = parse(recipe).model_dump().get("seed")
+    if seed in config.seeds:
+        message = (
+            f"`seeds` must be fresh; got {list(config.seeds)} for a recipe whose trials have seed "
+            f"{seed}. Give others, or another seed to the recipe."
+        )
+        raise ConfigError(message)
     known = flat_paths(parse(recipe).model_dump(mode="json"))
     for path, parameter in config.parameters.items():
         _check_path(path, known)

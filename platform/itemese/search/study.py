@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -19,22 +20,15 @@ from itemese.artifacts import Folder, Store
 from itemese.config import flat_paths
 from itemese.errors import ConfigError, TrainingError
 from itemese.experiment import Experiment
-from itemese.search.outcome import Saved, StudyResult, ranked, tell
+from itemese.search.outcome import Saved, StudyResult, finalists, ranked, tell
 from itemese.search.planning import Plan, check_effect, plan_resources
 from itemese.search.records import Records, Trial
 from itemese.search.report import write_report
-from itemese.search.sampling import (
-    NUMBER,
-    OBJECTIVE,
-    PatientAsha,
-    Recorder,
-    StudySearch,
-    database_url,
-    open_study,
-    shown,
-)
+from itemese.search.reports import NUMBER, OBJECTIVE
+from itemese.search.sampling import Recorder, StudySearch, database_url, open_study, shown
 from itemese.search.sharing import SharedStore, locks_of
 from itemese.search.space import Space
+from itemese.search.stopping import StagedAsha
 from itemese.search.trial import make_trainable
 from itemese.search.winner import Winner, crown
 
@@ -135,7 +129,12 @@ class _Study:
             missing = self.total - sum(t.ending.status != "interrupted" for t in begun)
             if missing:
                 search = StudySearch(space, self.records, study)
-                _tuner(space, plan, self.records, search, total=self.total, missing=missing).fit()
+                recorder = Recorder(self.records, num_trials=self.total, metric=config.metric)
+                try:
+                    _tuner(space, plan, recorder, search, missing=missing).fit()
+                except tune.TuneError as error:
+                    # Tune tells of what stopped it by a traceback in its own error.
+                    raise search.fault or recorder.fault or error from None
         found = self._found()
         self._write(found)
         if found.best is None and not found.interrupted:
@@ -160,7 +159,7 @@ class _Study:
 
         try:
             winner = crown(
-                rank(found.trials)[: config.finalists],
+                finalists(found.trials, config),
                 self.space,
                 rank=rank,
                 storage=self.store.root.uri,  # absolute, for workers in other folders
@@ -170,9 +169,17 @@ class _Study:
         except KeyboardInterrupt:
             logger.info("stopped before the winner was known; --resume goes on from here")
             return found
-        crowned = self._found(winner)
+        crowned = self._found(replace(winner, tested=self._tested(winner)))
         self._write(crowned)
         return crowned
+
+    def _tested(self, winner: Winner) -> int:
+        """Return how many winners of this study have met the test split, the new one included."""
+        met = self.home.read_json("tested.json") if self.home.exists("tested.json") else []
+        if winner.trial not in met:
+            met = [*met, winner.trial]
+            self.home.write_json("tested.json", met)
+        return len(met)
 
     def _remembered(self) -> int | None:
         """Return how many trials the study was last asked for."""
@@ -282,20 +289,16 @@ def _plain(value: Any) -> Any:
 
 
 def _tuner(
-    space: Space, plan: Plan, records: Records, search: StudySearch, *, total: int, missing: int
+    space: Space, plan: Plan, recorder: Recorder, search: StudySearch, *, missing: int
 ) -> tune.Tuner:
     """Return Tune ready to run the missing trials; what it keeps of earlier ones is not read."""
+    records = recorder.records
     home = records.folder.uri.rsplit("/", 1)[0]
     parent, name = home.rsplit("/", 1)
     storage = parent.rsplit("/", 1)[0]
     trial = make_trainable(space, storage=storage, records=records)
     config = space.config
-    asha = config.asha
-    scheduler = asha and PatientAsha(
-        grace_period=asha.grace_period,
-        max_t=asha.max_validations,
-        reduction_factor=asha.reduction_factor,
-    )
+    scheduler = StagedAsha(config.asha, records.read()) if config.asha else None
     return tune.Tuner(
         tune.with_resources(trial, plan.resources),
         tune_config=tune.TuneConfig(
@@ -315,7 +318,7 @@ def _tuner(
             verbose=0,
             # TensorBoard's files reach the study's folder by a copy, five minutes apart by default.
             sync_config=tune.SyncConfig(sync_period=SYNC_SECONDS),
-            callbacks=[Recorder(records, num_trials=total, metric=config.metric)],
+            callbacks=[recorder],
         ),
     )
 

@@ -12,13 +12,11 @@ from itemese import pipeline
 from itemese.artifacts import Store
 from itemese.errors import ConfigError, TrainingError
 from itemese.experiment import Experiment
+from itemese.methods.base import method_of
 from itemese.search.records import Ending, Records, Status, one_sentence
-from itemese.search.sampling import NUMBER, OBJECTIVE, STAGE
+from itemese.search.reports import FOUND, NUMBER, OBJECTIVE, STAGE
 from itemese.search.sharing import SharedStore
 from itemese.search.space import Space
-
-LAST_STAGE = 1_000_000
-"""Of the report of what was kept: past every stage, so that no early stop comes after the end."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +27,42 @@ class Outcome:
         metrics: Validation metrics of the checkpoint that was kept.
         costs: The further objectives, by name.
         curve: The judged metric at each validation, in order.
+        stages: Names of their stages.
     """
 
     metrics: dict[str, float]
     costs: dict[str, float]
     curve: tuple[float, ...]
+    stages: tuple[str, ...]
 
 
 class Judge:
     """Turns training's metrics into reports whose objective is the stage's best validation so far.
 
     Each stage of training selects anew, so the best of an earlier one counts no more.
+
+    Attributes:
+        curve: The judged metric at each validation so far.
+        stages: Names of their stages.
     """
 
-    def __init__(self, metric: str, report: Callable[[dict[str, Any]], None]) -> None:
-        self.metric = metric
-        self.report = report
-        self.best: float | None = None
-        self.stage = 0
+    def __init__(
+        self, metric: str, stages: Sequence[str], report: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Begin with nothing.
 
-    def __call__(self, metrics: Mapping[str, float]) -> None:
+        Args:
+            metric: The one that is judged.
+            stages: Names of training's stages, in order.
+            report: Receives the metrics of each validation and those of `search.reports`.
+        """
+        self.metric = metric
+        self.names = stages
+        self.report = report
+        self.curve: list[float] = []
+        self.stages: list[str] = []
+
+    def __call__(self, metrics: Mapping[str, float], *, found: bool = False) -> None:
         """Report one validation; metrics without the judged one (loss lines) pass by.
 
         Raises:
@@ -60,11 +74,16 @@ class Judge:
         if not math.isfinite(value):
             message = f"`{self.metric}` must be finite; got {value}. Lower the learning rate."
             raise TrainingError(message)
-        stage = int(metrics.get(STAGE, self.stage))
-        if self.best is None or stage != self.stage:
-            self.best, self.stage = value, stage
-        self.best = max(self.best, value)
-        self.report({**metrics, OBJECTIVE: self.best, STAGE: stage})
+        stage = self.names[int(metrics.get("stage", 0))]
+        self.curve.append(value)
+        self.stages.append(stage)
+        self.report({**metrics, OBJECTIVE: self.best, STAGE: stage, FOUND: found})
+
+    @property
+    def best(self) -> float | None:
+        """The best validation of the newest stage; None before the first."""
+        rows = zip(self.curve, self.stages, strict=True)
+        return max((v for v, stage in rows if stage == self.stages[-1]), default=None)
 
 
 def run_trial(
@@ -88,8 +107,9 @@ def run_trial(
         ConfigError: Training reports no such metric.
         TrainingError: The metric was not finite.
     """
-    judge = Judge(metric, report)
     experiment = Experiment.parse(recipe)
+    stages = [stage.name for stage in method_of(experiment.method).stages()]
+    judge = Judge(metric, stages, report)
     model = pipeline.train(experiment, store, on_metrics=judge)
     best: dict[str, float] = dict(model.counts.get("best") or {})
     if metric not in best:
@@ -98,11 +118,17 @@ def run_trial(
             f"{metric!r}. Choose one of these; a method that does not train has none."
         )
         raise ConfigError(message)
-    judge({metric: best[metric]} if judge.best is None else {})  # a model found was judged before
+    rows = [row for row in model.folder.read_json("learning_curve.json") if metric in row]
+    if not judge.curve:  # the model was found finished
+        for row in rows:
+            judge(row, found=True)
     costs = pipeline.costs(experiment, store) if minimise else {}
-    rows = model.folder.read_json("learning_curve.json")
-    curve = tuple(float(row[metric]) for row in rows if metric in row)
-    return Outcome(best, {name: costs[name] for name in minimise}, curve)
+    return Outcome(
+        best,
+        {name: costs[name] for name in minimise},
+        tuple(float(row[metric]) for row in rows),
+        tuple(stages[int(row["stage"])] for row in rows),
+    )
 
 
 def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[..., None]:
@@ -118,11 +144,16 @@ def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[
         store = SharedStore(storage)
         before = records.ending(number).seconds
         began = time.monotonic() - before
-        curve: list[float] = []
+        told: list[dict[str, Any]] = []
 
         def report(metrics: dict[str, Any]) -> None:
-            curve.append(float(metrics[metric]))
+            told.append(metrics)
             tune.report(metrics)
+
+        def so_far() -> dict[str, Any]:
+            curve = tuple(float(row[metric]) for row in told)
+            best = told[-1][OBJECTIVE] if told else None
+            return {"objective": best, "curve": curve, "stages": tuple(r[STAGE] for r in told)}
 
         def end(status: Status, **facts: Any) -> None:
             seconds = round(time.monotonic() - began, 3)
@@ -130,21 +161,22 @@ def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[
             ending = Ending(status, seconds=seconds, built=built, reused=reused, **facts)
             records.end(number, ending)
 
+        records.attempt(number)
         records.end(number, Ending("interrupted", seconds=before))
         try:
             found = run_trial(
                 space.values(values), metric=metric, minimise=minimise, store=store, report=report
             )
         except SystemExit:  # how Tune ends a trial: by its scheduler or with the whole study
-            end("interrupted", objective=max(curve, default=None), curve=tuple(curve))
+            end("interrupted", **so_far())
             raise
         except Exception as error:
             # Not yet a failure: that is for the driver to say, who may have died first.
-            end("interrupted", curve=tuple(curve), error=one_sentence(error))
+            end("interrupted", **so_far(), error=one_sentence(error))
             raise
         # Before Tune hears of it, so that neither a kill nor a late early stop undoes it.
         objective = found.metrics[metric]
         end("completed", objective=objective, **vars(found))
-        tune.report({**found.metrics, **found.costs, OBJECTIVE: objective, STAGE: LAST_STAGE})
+        tune.report({**found.metrics, **found.costs, OBJECTIVE: objective})
 
     return trial

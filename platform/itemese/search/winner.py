@@ -16,10 +16,10 @@ import ray
 from itemese import pipeline
 from itemese.artifacts import Folder, Store
 from itemese.config import with_values
-from itemese.errors import ItemeseError
+from itemese.errors import ArtifactError, TrainingError
 from itemese.experiment import Experiment
 from itemese.search.planning import Plan
-from itemese.search.records import Trial
+from itemese.search.records import Trial, one_sentence
 from itemese.search.sharing import SharedStore
 from itemese.search.space import Space, Values
 
@@ -53,15 +53,17 @@ class Finalist:
         trial: Its number in the study.
         values: What it sets, by dotted path.
         in_study: What it was judged by there.
-        validation: The same metric on each fresh seed.
-        mean: Of those.
+        validation: The same metric on each fresh seed that it was trained on to the end.
+        mean: Of those; None where a seed failed, which rules the trial out.
+        error: Why it failed; empty otherwise.
     """
 
     trial: int
     values: Values
     in_study: float | None
     validation: dict[int, float]
-    mean: float
+    mean: float | None
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Winner:
         seconds: Wall clock of all this.
         bundle: Folder of the bundle.
         bundled_seed: The rerun in it: the best on validation.
+        tested: How many winners of this study have met the test split, this one included: more
+            than one where a study was given further trials after its winner was known.
     """
 
     trial: int
@@ -92,6 +96,7 @@ class Winner:
     seconds: float
     bundle: str
     bundled_seed: int
+    tested: int = 1
 
 
 def crown(
@@ -106,6 +111,10 @@ def crown(
         storage: Folder or URI of the artifacts.
         folder: Where the bundle goes.
         plan: What Ray reserves for one training, and how many run side by side.
+
+    Raises:
+        TrainingError: Each of them failed on a fresh seed.
+        ArtifactError: The storage cannot be written.
     """
     started = time.monotonic()
     seeds, metric = space.config.seeds, space.config.metric
@@ -116,15 +125,20 @@ def crown(
         for trial in trials
         for seed in seeds
     }
-    told = _all_of(_train, recipes, storage=storage, plan=plan)
-    finalists = []
-    for trial in trials:
-        scores = {seed: told[trial.number, seed][metric] for seed in seeds}
-        mean = float(np.mean(list(scores.values())))
-        objective = trial.ending.objective
-        finalists.append(Finalist(trial.number, trial.values, objective, scores, mean))
-    means = {finalist.trial: finalist.mean for finalist in finalists}
-    again = [replace(t, ending=replace(t.ending, objective=means[t.number])) for t in trials]
+    told, failed = _all_of(_train, recipes, storage=storage, plan=plan)
+    finalists = tuple(_judged(trial, told, failed, metric=metric, seeds=seeds) for trial in trials)
+    means = {one.trial: one.mean for one in finalists if one.mean is not None}
+    if not means:
+        message = (
+            "`seeds` must leave one finalist that trains to its end; each failed. The first says: "
+            f"{finalists[0].error}"
+        )
+        raise TrainingError(message)
+    again = [
+        replace(t, ending=replace(t.ending, objective=means[t.number]))
+        for t in trials
+        if t.number in means
+    ]
     best = rank(again)[0]
     logger.info("winner: trial %d, mean %s %.4f", best.number, metric, means[best.number])
 
@@ -134,7 +148,10 @@ def crown(
     both = {("ours", seed): recipe for seed, recipe in ours.items()}
     if changed:
         both |= {("theirs", seed): recipe for seed, recipe in theirs.items()}
-    tested = _all_of(_test, both, storage=storage, plan=plan)
+    tested, untested = _all_of(_test, both, storage=storage, plan=plan)
+    if untested:
+        message = f"`seeds` must be tested to their end; got: {next(iter(untested.values()))}"
+        raise TrainingError(message)
     runs = tuple(Rerun(s, told[best.number, s], tested["ours", s]) for s in seeds)
     bundled = max(runs, key=lambda run: run.validation[metric])
     store = Store(storage)
@@ -148,7 +165,7 @@ def crown(
     return Winner(
         trial=best.number,
         values=best.values,
-        finalists=tuple(finalists),
+        finalists=finalists,
         reruns=runs,
         validation=means[best.number],
         test=spread([run.test for run in runs]),
@@ -159,10 +176,35 @@ def crown(
     )
 
 
+def _judged(
+    trial: Trial,
+    told: Mapping[Any, Metrics],
+    failed: Mapping[Any, str],
+    *,
+    metric: str,
+    seeds: Sequence[int],
+) -> Finalist:
+    """Return what a trial came to on the fresh seeds."""
+    keys = {seed: (trial.number, seed) for seed in seeds}
+    scores = {seed: told[key][metric] for seed, key in keys.items() if key in told}
+    error = next((failed[key] for key in keys.values() if key in failed), "")
+    if error:
+        logger.warning("trial %d is out: it failed on a fresh seed: %s", trial.number, error)
+    mean = None if error else float(np.mean(list(scores.values())))
+    return Finalist(trial.number, trial.values, trial.ending.objective, scores, mean, error)
+
+
 def _all_of(
     work: Callable[..., Metrics], recipes: Mapping[Any, dict[str, Any]], *, storage: str, plan: Plan
-) -> dict[Any, Metrics]:
-    """Do the work on each recipe as a Ray task, as many side by side as trials were."""
+) -> tuple[dict[Any, Metrics], dict[Any, str]]:
+    """Do the work on each recipe as a Ray task, as many side by side as trials were.
+
+    Returns:
+        What came of each, and the reasons of those that failed.
+
+    Raises:
+        ArtifactError: The storage fails; that is no fault of a recipe.
+    """
     store = SharedStore(storage)
     for recipe in recipes.values():  # on the driver, so that Ray Data's tasks find free CPUs
         pipeline.prepare(Experiment.parse(recipe), store)
@@ -173,19 +215,22 @@ def _all_of(
     waiting = list(recipes)
     running: dict[Any, Any] = {}
     done: dict[Any, Metrics] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < plan.max_concurrent:
-                key = waiting.pop(0)
-                running[task.remote(recipes[key], storage=storage)] = key
-            ready, _ = ray.wait(list(running))
-            done |= {running.pop(reference): ray.get(reference) for reference in ready}
-    except ray.exceptions.RayTaskError as error:
-        # Ray's own wrapper says the whole remote traceback; the user needs the sentence.
-        if isinstance(error.cause, ItemeseError):
-            raise error.cause from None
-        raise
-    return {key: done[key] for key in recipes}
+    failed: dict[Any, str] = {}
+    while waiting or running:
+        while waiting and len(running) < plan.max_concurrent:
+            key = waiting.pop(0)
+            running[task.remote(recipes[key], storage=storage)] = key
+        ready, _ = ray.wait(list(running))
+        for reference in ready:
+            key = running.pop(reference)
+            try:
+                done[key] = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", error)
+                if isinstance(cause, ArtifactError):
+                    raise cause from None
+                failed[key] = one_sentence(error)
+    return done, failed
 
 
 def _train(recipe: Mapping[str, Any], *, storage: str) -> Metrics:

@@ -58,6 +58,7 @@ class Hooks:
         report: Called by every worker after each validation and checkpoint with flat metrics and
             the checkpoint just written (None on workers but the first, and where there is none).
         on_metrics: Called by the first worker after each validation with flat metrics.
+        from_the_start: Whether it also hears, first, of the validations of earlier attempts.
         say: Called by the first worker with a line of progress now and then.
         kept: Newest checkpoints to keep; None where whoever is reported to drops the old ones.
         stops: Steps after which each stage ends, though the learning rate falls as if it went on;
@@ -68,6 +69,7 @@ class Hooks:
     checkpoints: Folder | None = None
     report: Callable[[dict[str, float], Folder | None], None] | None = None
     on_metrics: Callable[[dict[str, float]], None] | None = None
+    from_the_start: bool = False
     say: Callable[[str], None] = _LOG.info
     kept: int | None = KEPT
     stops: tuple[int, ...] | None = None
@@ -179,6 +181,9 @@ class _Run:
     def go(self) -> Fitted:
         """Train every stage from wherever the last attempt came to."""
         optimizer = self._resume()
+        if self.hooks.from_the_start:
+            for row in self.progress.curve:
+                self._tell(row)
         while self.progress.stage < len(self.plan):
             stage, steps = self.plan[self.progress.stage]
             self._choose_trained(stage)
@@ -255,8 +260,13 @@ class _Run:
         row = here.close_row(metrics, rate)
         self.console.row(row, self.config.metric, best=best)
         self._save(stepper, row)
-        if metrics and self.hooks.on_metrics is not None and self.accelerator.is_main_process:
-            self.hooks.on_metrics(dict(row))
+        self._tell(row)
+
+    def _tell(self, row: dict[str, float]) -> None:
+        """Tell of a row of the learning curve if it is of a validation."""
+        listener = self.hooks.on_metrics if self.accelerator.is_main_process else None
+        if listener is not None and f"val/{self.config.metric}" in row:
+            listener(dict(row))
 
     def _validate(self) -> dict[str, float]:
         """Return metrics over all validation users, equal on every worker."""

@@ -75,7 +75,8 @@ def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
         spec: What to train.
         folder: Receives the files.
         on_metrics: Called after each validation with flat metrics (``step``, ``epoch``,
-            ``stage``, ``train/loss``, ``val/ndcg@10``, ...).
+            ``stage``, ``train/loss``, ``val/ndcg@10``, ...). A run that goes on in this process
+            tells of the validations before its checkpoint first.
 
     Returns:
         parameters, steps, epochs, seconds, best (validation metrics), tokens_per_second and
@@ -91,7 +92,7 @@ def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
     if not method.stages():
         counts = _save_built(method, spec, folder)
     elif spec.training.num_workers == 0:
-        counts = fit_spec(spec, folder, Hooks(on_metrics=on_metrics))
+        counts = fit_spec(spec, folder, Hooks(on_metrics=on_metrics, from_the_start=True))
     else:
         # Ray is imported only where it is asked for: the loop itself needs none.
         from itemese.training.distributed import fit_on_ray

@@ -14,7 +14,7 @@ import pytest
 from itemese.artifacts import Artifact, Folder, Store
 from itemese.errors import TrainingError
 from itemese.search.config import SearchConfig
-from itemese.search.outcome import pareto_front, ranked, rule
+from itemese.search.outcome import finalists, pareto_front, ranked, rule
 from itemese.search.records import Ending, Records, Trial, one_sentence
 from itemese.search.sharing import SharedStore, locks_of, stage_key
 from itemese.search.trial import Judge
@@ -47,10 +47,24 @@ def test_scheduler_decides_whether_a_trial_was_stopped_or_interrupted(tmp_path: 
     records.begin(0, {}, {})
     records.end(0, Ending("interrupted", 0.2, built=("x/1",)))
     assert records.ending(0).status == "interrupted"
-    records.stop(0, Ending("stopped", 0.1, curve=(0.1,)))
-    assert records.ending(0) == Ending("stopped", 0.2, built=("x/1",), curve=(0.1,))
+    records.stop(0, Ending("stopped", 0.1, curve=(0.1,), stages=("train",)))
+    whole = Ending("stopped", 0.1, built=("x/1",), curve=(0.1,), stages=("train",))
+    assert records.ending(0) == whole
     records.stop(1, Ending("stopped", 0.1))  # killed before it could tell
     assert records.ending(1) == Ending("stopped", 0.1)
+
+
+def test_a_trial_that_runs_although_it_is_over_is_seen(tmp_path: Path) -> None:
+    records = Records(Folder.at(tmp_path))
+    for number, status in enumerate(("completed", "interrupted")):
+        records.begin(number, {}, {})
+        records.attempt(number)
+        records.end(number, Ending(status, 0.1))  # type: ignore[arg-type]
+    records.attempt(1)
+    assert records.repeated() == []
+    records.attempt(0)
+    assert records.repeated() == [0]
+    assert [trial.number for trial in records.read()] == [0, 1]
 
 
 def test_one_sentence() -> None:
@@ -61,14 +75,16 @@ def test_one_sentence() -> None:
 
 def test_judge_keeps_the_best_and_refuses_nan() -> None:
     said: list[dict[str, Any]] = []
-    judge = Judge("val/ndcg@10", said.append)
+    judge = Judge("val/ndcg@10", ["text", "unified"], said.append)
     judge({"train/loss": 3.0})
     judge({"val/ndcg@10": 0.2, "epoch": 1})
     judge({"val/ndcg@10": 0.1, "epoch": 2})
     assert [row["objective"] for row in said] == [0.2, 0.2]
     assert said[1]["val/ndcg@10"] == 0.1
     judge({"val/ndcg@10": 0.05, "stage": 1})  # which selects anew
-    assert said[-1]["objective"] == 0.05
+    assert said[-1]["objective"] == judge.best == 0.05
+    assert [row["stage"] for row in said] == judge.stages == ["text", "text", "unified"]
+    assert judge.curve == [0.2, 0.1, 0.05]
     with pytest.raises(TrainingError, match="`val/ndcg@10` must be finite; got nan"):
         judge({"val/ndcg@10": math.nan})
 
@@ -108,6 +124,9 @@ def test_the_front_and_the_cheapest_within_what_may_be_given_up() -> None:
         Trial(5, {}, Ending("failed", error="x")),
     ]
     both = config(minimise=["parameters"], give_up=0.05)
+    one = config(minimise=["parameters"], give_up=0.05, finalists=1)
+    assert [t.number for t in finalists(trials, one)] == [1, 0]  # and whom the rule measures by
+    assert [t.number for t in finalists(trials, config(finalists=2))] == [0, 1]
     assert [t.number for t in pareto_front(trials, both)] == [0, 1, 3]
     assert [t.number for t in ranked(trials, both)] == [1, 0]
     assert "at most 5 % below" in rule(both)

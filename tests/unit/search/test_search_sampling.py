@@ -8,20 +8,14 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from itemese.artifacts import Folder
 from itemese.errors import ArtifactError, ConfigError
 from itemese.search.config import SearchConfig
 from itemese.search.records import Ending, Records
-from itemese.search.sampling import (
-    NUMBER,
-    OBJECTIVE,
-    PatientAsha,
-    Recorder,
-    StudySearch,
-    database_url,
-    open_study,
-)
+from itemese.search.reports import NUMBER, OBJECTIVE, STAGE
+from itemese.search.sampling import Recorder, StudySearch, database_url, open_study, propose
 from itemese.search.space import Space
 
 RATE = {"kind": "uniform", "low": 0.001, "high": 0.1, "log": True}
@@ -84,11 +78,16 @@ class Driver:
                 self.records.end(number, Ending("failed", error="on purpose"))
                 continue
             value = objective(config)
-            for step in (0.5, 1.0):
-                self.search.on_trial_result(trial_id, {OBJECTIVE: value * step})
+            rows = [
+                {OBJECTIVE: value * step, self.space.config.metric: value * step, STAGE: "train"}
+                for step in (0.5, 1.0)
+            ]
+            self.search.on_trial_result(trial_id, rows[0])
             if number % 5 == 3 and not self.space.config.minimise:
-                self.search.on_trial_complete(trial_id, {OBJECTIVE: value})
+                # Tune tells the searcher of the validation that stops a trial at its end only.
+                self.search.on_trial_complete(trial_id, rows[1])
                 continue
+            self.search.on_trial_result(trial_id, rows[1])
             perhaps("trained", number)
             costs = {"parameters": float(config["m.width"])} if self.space.config.minimise else {}
             self.records.end(
@@ -247,21 +246,29 @@ def test_recorder_notes_why_a_trial_failed(
     assert "trial 1 (of 0..1) failed: `dim` must be even." in caplog.text
 
 
-def test_asha_spares_the_first_validations_of_every_stage() -> None:
-    asha = PatientAsha(grace_period=2, max_t=20, reduction_factor=2)
-    asha.set_search_properties(OBJECTIVE, "max")
+def test_a_storage_that_fails_a_trial_fails_the_study_and_not_the_trial(tmp_path: Path) -> None:
+    records = Records(Folder.at(tmp_path))
+    records.begin(0, {}, {})
+    recorder = Recorder(records, num_trials=1, metric="val/ndcg@10")
+    full = ArtifactError("`storage` must have room; got a full disk. Free some.")
+    dead = SimpleNamespace(
+        trial_id="a",
+        config={NUMBER: 0},
+        get_pickled_error=lambda: SimpleNamespace(cause=full),
+        get_error=lambda: None,
+    )
+    with pytest.raises(ArtifactError, match="a full disk"):
+        recorder.on_trial_error(0, [dead], dead)
+    assert recorder.fault is full
+    assert records.ending(0).status == "interrupted", "so that a resume runs it"
 
-    def told(name: str, rows: list[tuple[int, float]]) -> list[str]:
-        trial = SimpleNamespace(trial_id=name)
-        asha.on_trial_add(None, trial)
-        decided = []
-        for count, (stage, value) in enumerate(rows, start=1):
-            result = {"training_iteration": count, OBJECTIVE: value, "stage": stage}
-            decided.append(asha.on_trial_result(None, trial, result))
-        return decided
 
-    told("good", [(0, 0.5), (0, 0.6), (0, 0.7), (1, 0.8), (1, 0.9), (1, 0.9)])
-    assert told("bad", [(0, 0.5), (0, 0.1)]) == ["CONTINUE", "STOP"]
-    # As good as the best until the second stage; that one's first two validations decide nothing.
-    fallen = told("fallen", [(0, 0.5), (0, 0.6), (0, 0.7), (1, 0.1), (1, 0.1), (1, 0.1)])
-    assert fallen == ["CONTINUE"] * 5 + ["STOP"]
+def test_quasi_random_draws_differ_before_any_trial_has_ended_well(tmp_path: Path) -> None:
+    space = make_space("quasi_random")
+    study = open_study(space, [], name="s", home=Folder.at(tmp_path), url=None)
+    rates = set()
+    for number in range(8):
+        trial, values = propose(study, space, number)
+        study.tell(trial, state=TrialState.FAIL)
+        rates.add(values["t.rate"])
+    assert len(rates) == 8 - 1, "but for the two that are given"

@@ -169,13 +169,21 @@ def test_recipe_is_found_beside_the_space_and_overridden(tmp_path: Path) -> None
         load_space(file, parse=Recipe.parse)
 
 
+def test_seeds_of_the_end_are_not_those_of_the_trials() -> None:
+    study = config({"training.learning_rate": RATE}, seeds=[4, 1])
+    check_space(study, {"seed": 3}, parse=Recipe.parse)
+    with pytest.raises(ConfigError, match=r"`seeds` must be fresh; got .* trials have seed 1"):
+        check_space(study, {"seed": 1}, parse=Recipe.parse)
+
+
 def test_digest_follows_what_decides_the_trials_and_nothing_else() -> None:
     def digest(recipe: dict[str, Any], **more: Any) -> str:
         study = config({"training.learning_rate": RATE}, **more)
         return check_space(study, recipe, parse=Recipe.parse).digest()
 
-    assert digest({}) == digest({}, num_trials=5, seeds=[9], max_concurrent=1)
+    assert digest({}) == digest({}, num_trials=5, max_concurrent=1)
     assert digest({}) != digest({}, seed=1)
+    assert digest({}) != digest({}, seeds=[9]), "another winner would meet the test split"
     assert digest({}) != digest({"training": {"schedule": "constant"}})
 
 
