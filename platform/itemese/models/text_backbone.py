@@ -132,8 +132,12 @@ def _load(config: TextBackboneConfig, max_length: int) -> nn.Module:
     extra = {"is_decoder": True} if name == PACKAGED else {}
     dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            locate(name), dtype=dtype, attn_implementation="sdpa", **extra
+        model, found = AutoModelForCausalLM.from_pretrained(
+            locate(name),
+            dtype=dtype,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **extra,
         )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
@@ -142,6 +146,14 @@ def _load(config: TextBackboneConfig, max_length: int) -> nn.Module:
             f"({reason}). Give a local path, check the name, or leave it out to train from scratch."
         )
         raise ConfigError(message) from None
+    known = ("cls.predictions.",) if name == PACKAGED else ()
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith(known))
+    if missing:
+        message = (
+            f"`method.backbone.pretrained` must hold every weight of its language model; got "
+            f"{name!r} without {missing[0]}, which would be drawn. Name a checkpoint with its head."
+        )
+        raise ConfigError(message)
     if name == PACKAGED:
         # The package holds no weights for this layer of the head; a drawn one is a random turn.
         model.cls.predictions.transform = nn.Identity()

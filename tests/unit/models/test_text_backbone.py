@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     MistralConfig,
     PreTrainedConfig,
@@ -114,3 +115,16 @@ def test_a_window_that_no_layer_uses_is_none(tmp_path: Path) -> None:
     wide = MistralConfig(sliding_window=17, **PLAIN)
     AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path)
     assert build_text_backbone(wanted, 0, 17)
+
+
+def test_a_checkpoint_without_its_head_is_refused_and_not_filled_up(tmp_path: Path) -> None:
+    config = Qwen2Config(tie_word_embeddings=False, **PLAIN)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    wanted = TextBackboneConfig(pretrained=str(tmp_path), adapter="lora")
+    with pytest.raises(
+        ConfigError, match=r"got '.*' without lm_head\.weight, which would be drawn"
+    ):
+        build_text_backbone(wanted, 0, 17)
+    tied = Qwen2Config(tie_word_embeddings=True, **PLAIN)
+    AutoModel.from_config(tied).save_pretrained(tmp_path)
+    assert build_text_backbone(wanted, 0, 17)  # its words are its head
