@@ -203,7 +203,7 @@ class TwoTowers(KeepsItems):
             known = item_index.where(steps < places[:, None], -1)[:, : max(1, int(places.max()))]
             state, _ = recommender(known)
             state = _at(state, (places - 1).clamp(min=0))
-            state = state / state.std().clamp(min=1e-12)
+            state = state / state.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
         none = self.kept[:0], self.kept_items[:0]
         history = Pair(past, self.network.projector(state), target, *none)
         words = self.item_states(target, TEXT)

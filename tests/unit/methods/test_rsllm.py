@@ -147,10 +147,24 @@ def test_the_contrastive_terms_are_the_formula_over_states_read_one_by_one(
             state = torch.stack(
                 [source(torch.from_numpy(e.history[None]).long())[0][0, -1] for e in past]
             )
-            known = module.network.projector(state / state.std())
+            size = state.square().mean(dim=1, keepdim=True).sqrt()
+            known = module.network.projector(state / size)
             torch.testing.assert_close(
                 terms["history_alignment"], info_nce(states, known, target, 0.3)
             )
+
+
+def test_a_rows_pair_does_not_depend_on_its_batch(small: Any) -> None:
+    method, module = small.make(alignment="modality")
+    module.eval()
+    pairs = []
+    for chosen in ([0, 1, 2, 3], [0, 4]):
+        batch = method.collate([small.rows()[row] for row in chosen])
+        with torch.no_grad():
+            pairs.append(module(batch["item_index"], batch["draw"]).history)
+    for name in ("anchors", "positives"):
+        first, second = (getattr(pair, name)[0] for pair in pairs)
+        torch.testing.assert_close(first, second)
 
 
 def test_the_words_of_the_history_are_the_text_that_a_plain_model_is_asked_for(small: Any) -> None:
