@@ -223,7 +223,7 @@ class Rsllm(Method):
             form=config.item_form,
             prompt_items=config.prompt_items,
             num_candidates=config.num_candidates,
-            aligned=bool(weights.history_alignment or weights.target_alignment),
+            aligned=[n for n in ("history", "target") if getattr(weights, f"{n}_alignment")],
             reads_history=bool(weights.history_words),
             cached_negatives=config.cached_negatives,
             recommender=recommender if config.alignment == "modality" else None,
@@ -268,7 +268,7 @@ class Rsllm(Method):
             terms["history_words"] = total / max(1, len(words))
         pairs = {"history_alignment": views.history, "target_alignment": views.target}
         for name, pair in pairs.items():
-            if pair is None or not getattr(self.config.loss_weights, name):
+            if pair is None:
                 continue
             other, other_items = from_other_workers(pair.positives, pair.items)
             terms[name] = info_nce(

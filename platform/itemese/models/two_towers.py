@@ -4,6 +4,7 @@ Shapes: B batch, T events, H history items of a prompt, C candidates, D hidden s
 answer tokens, V vocabulary, Q kept vectors.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -107,7 +108,7 @@ class TwoTowers(KeepsItems):
         form: str,
         prompt_items: int,
         num_candidates: int,
-        aligned: bool,
+        aligned: Collection[str] = (),
         reads_history: bool = False,
         cached_negatives: int = 0,
         recommender: nn.Module | None = None,
@@ -120,7 +121,7 @@ class TwoTowers(KeepsItems):
             form: How items stand in prompts.
             prompt_items: H at most.
             num_candidates: C, drawn for each training prompt.
-            aligned: Whether the pairs of the contrastive terms are wanted.
+            aligned: Which pairs of the contrastive terms are made: ``history``, ``target``.
             reads_history: Whether the logits of the histories' words are wanted.
             cached_negatives: Q; they are forgotten when a run is interrupted.
             recommender: Given, the pairs are those of the ``modality`` reading.
@@ -129,7 +130,7 @@ class TwoTowers(KeepsItems):
         self.network, self.writer, self.form = network, writer, form
         self.copied = 0
         self.prompt_items, self.num_candidates = prompt_items, num_candidates
-        self.aligned, self.reads_history = aligned, reads_history
+        self.aligned, self.reads_history = frozenset(aligned), reads_history
         # In a list, so that a model that is not trained here is not saved here.
         self._recommender = [] if recommender is None else [recommender]
         empty = torch.zeros(cached_negatives, network.dim)
@@ -164,10 +165,13 @@ class TwoTowers(KeepsItems):
         if modality:
             return self._modality(views, past, item_index, places, target)
         alone = self.item_states(target, self.form)
-        pair = Pair(past, alone, target, self.kept.clone(), self.kept_items.clone())
-        within = Pair(_mean(states, is_answer), alone, target, pair.kept, pair.kept_items)
+        rest = alone, target, self.kept.clone(), self.kept_items.clone()
         self._keep(alone, target)
-        return replace(views, history=pair, target=within)
+        if "history" in self.aligned:
+            views = replace(views, history=Pair(past, *rest))
+        if "target" in self.aligned:
+            views = replace(views, target=Pair(_mean(states, is_answer), *rest))
+        return views
 
     def _predicted(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits ``[N, V]`` of the labelled tokens and the labels ``[N]``."""
@@ -197,20 +201,27 @@ class TwoTowers(KeepsItems):
     ) -> Views:
         """Return the pairs that bring vectors of the recommender and of the model together."""
         assert self.network.projector is not None
+        if "history" in self.aligned:
+            state = self._known(item_index, places)
+            none = self.kept[:0], self.kept_items[:0]
+            pair = Pair(past, self.network.projector(state), target, *none)
+            views = replace(views, history=pair)
+        if "target" in self.aligned:
+            words = self.item_states(target, TEXT)
+            kept = self.kept.clone(), self.kept_items.clone()
+            pair = Pair(self.network.project(target), words, target, *kept)
+            views = replace(views, target=pair)
+            self._keep(words, target)
+        return views
+
+    @torch.no_grad()
+    def _known(self, item_index: Tensor, places: Tensor) -> Tensor:
+        """Return the recommender's state ``[B, d]`` before each target, of root mean square 1."""
         recommender = self._recommender[0].to(item_index.device)
         steps = torch.arange(item_index.shape[1], device=item_index.device)
-        with torch.no_grad():
-            known = item_index.where(steps < places[:, None], -1)[:, : max(1, int(places.max()))]
-            state, _ = recommender(known)
-            state = _at(state, (places - 1).clamp(min=0))
-            state = state / state.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
-        none = self.kept[:0], self.kept_items[:0]
-        history = Pair(past, self.network.projector(state), target, *none)
-        words = self.item_states(target, TEXT)
-        kept = self.kept.clone(), self.kept_items.clone()
-        item = Pair(self.network.project(target), words, target, *kept)
-        self._keep(words, target)
-        return replace(views, history=history, target=item)
+        known = item_index.where(steps < places[:, None], -1)[:, : max(1, int(places.max()))]
+        state = _at(recommender(known)[0], (places - 1).clamp(min=0))
+        return state / state.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
 
     @torch.no_grad()
     def _keep(self, vectors: Tensor, items: Tensor) -> None:

@@ -31,9 +31,7 @@ def towers() -> TwoTowers:
     )
     lm = build_text_backbone(TextBackboneConfig(**SIZES), tokenizer.size, 512)
     network = HybridLanguageModel(lm, None, torch.zeros(0, 1))
-    return TwoTowers(
-        network, writer, form="text", prompt_items=2, num_candidates=2, aligned=False
-    ).eval()
+    return TwoTowers(network, writer, form="text", prompt_items=2, num_candidates=2).eval()
 
 
 def slots() -> TextSlots:
