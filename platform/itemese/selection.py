@@ -19,7 +19,9 @@ from itemese.evaluation.offers import Offers, OffersConfig, choice_figures, pair
 from itemese.evaluation.rows import Rows, rows_of, sample
 from itemese.experiment import Experiment
 from itemese.methods.base import method_of
+from itemese.models.two_towers import TwoTowers
 from itemese.prompts.titles import clean_titles, contained
+from itemese.prompts.tokenizer import TextTokenizer
 from itemese.results import artifacts_of
 from itemese.schema import Catalog, Histories, Split
 from itemese.training.stage import load_module
@@ -58,14 +60,16 @@ def choose(experiment: Experiment, store: Store, config: OffersConfig) -> Artifa
         config: Who is asked, and how much is offered.
 
     Returns:
-        The artifact; ``selection.json`` has ``users``, ``users_with_title_in_title`` and, for each
-        way of choosing, `choice_figures`; ``choices.parquet`` has a row a user and way.
+        The artifact; ``selection.json`` has ``users``, ``users_with_title_in_title``, for a method
+        that reads cut titles ``users_with_answer_in_answer``, and for each way of choosing
+        `choice_figures`; ``choices.parquet`` has a row a user and way.
     """
     prepared, model = pipeline.prepare(experiment, store), pipeline.final_model(experiment, store)
     offers = draw_offers(experiment, store, config)
 
     def build(out: Folder) -> Counts:
-        table = _ask(experiment, {**prepared.artifacts(), "model": model}, offers, config)
+        artifacts = {**prepared.artifacts(), "model": model}
+        table, facts = _ask(experiment, artifacts, offers, config)
         out.write_table("choices.parquet", table)
         modes = table["mode"].unique().to_pylist()
         figures = {}
@@ -73,7 +77,7 @@ def choose(experiment: Experiment, store: Store, config: OffersConfig) -> Artifa
             of_mode = table.filter(pa.compute.equal(table["mode"], mode))
             chosen, target = of_mode["chosen"].to_numpy(), of_mode["target"].to_numpy()
             figures[mode] = choice_figures(chosen == target, chosen >= 0)
-        result = {"name": experiment.name, **offers.counts, "figures": figures}
+        result = {"name": experiment.name, **offers.counts, **facts, "figures": figures}
         out.write_json("selection.json", result)
         return {f"{m}/hit@1": f["hit@1"]["value"] for m, f in figures.items()}
 
@@ -145,8 +149,11 @@ def _ask(
     artifacts: dict[str, Artifact],
     offers: Artifact,
     config: OffersConfig,
-) -> pa.Table:
-    """Return a row for each way of choosing and user: mode, user_id, target, chosen, text."""
+) -> tuple[pa.Table, dict[str, int]]:
+    """Return a row for each way of choosing and user: mode, user_id, target, chosen, text.
+
+    And what is to be said of the candidates as this method reads them.
+    """
     method, folder = method_of(experiment.method), artifacts["sequences"].folder
     catalog, stored = Catalog.read(folder), Offers.read(offers.folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -157,7 +164,7 @@ def _ask(
     chosen = ask(
         method, module.to(device), rows, stored, num_items=catalog.num_items, device=device
     )
-    return pa.table(
+    table = pa.table(
         {
             "mode": [way for way in chosen for _ in stored.user_id],
             "user_id": stored.user_id * len(chosen),
@@ -166,6 +173,26 @@ def _ask(
             "text": pa.array([t for found in chosen.values() for t in found.text], pa.string()),
         }
     )
+    if not isinstance(module, TwoTowers):
+        return table, {}
+    return table, {"users_with_answer_in_answer": answers_within(module, stored.offered)}
+
+
+def answers_within(module: TwoTowers, offered: np.ndarray) -> int:
+    """Return how many users are offered an answer that holds another, or equals it, as it is cut.
+
+    Args:
+        module: Names items by the words that it reads of their titles.
+        offered: ``[N, C]`` item_index.
+    """
+    tokenizer = TextTokenizer.from_tensor(module.get_buffer("tokenizer"))
+    items = torch.from_numpy(np.unique(offered)).to(module.get_buffer("tokenizer").device)
+    answers = module.answer_tokens(items[None])[0].tolist()
+    words = {
+        item: tokenizer.decode([t for t in answer if t >= 0])
+        for item, answer in zip(items.tolist(), answers, strict=True)
+    }
+    return sum(contained([words[item] for item in row]) > 0 for row in offered.tolist())
 
 
 def _asked(
@@ -191,4 +218,9 @@ def table(results: list[dict[str, Any]]) -> str:
             lines.append(f"{result['name']:28s} {mode:11s} " + " ".join(f"{c:24s}" for c in cells))
     users, within = results[0]["users"], results[0]["users_with_title_in_title"]
     lines.append(f"{users} users, the same candidates; {within} with a title inside another")
+    lines += [
+        f"{result['users_with_answer_in_answer']} with one as {result['name']} cuts titles"
+        for result in results
+        if "users_with_answer_in_answer" in result
+    ]
     return "\n".join(lines)

@@ -74,7 +74,10 @@ def test_every_method_meets_the_same_candidates(ray_cluster: None, tmp_path: Pat
     assert results[0]["figures"]["trie"]["valid"]["value"] > 0.9
     shown = selection.table(results)
     assert "40 users, the same candidates" in shown
-    assert shown.count("\n") == 6
+    cut = results[0]["users_with_answer_in_answer"]
+    assert f"{cut} with one as small cuts titles" in shown
+    assert "users_with_answer_in_answer" not in results[1]
+    assert shown.count("\n") == 7
 
 
 def test_runs_are_tested_against_the_first_in_the_same_way(

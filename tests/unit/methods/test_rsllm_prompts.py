@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from itemese.errors import ConfigError
+from itemese.methods.rsllm import Rsllm, RsllmConfig
+from itemese.selection import answers_within
 
 
 def test_training_reads_as_much_history_as_evaluation(small: Any) -> None:
@@ -48,3 +51,21 @@ def test_the_shortest_prompts_that_are_accepted_fit_whatever_is_asked(
         states = module.history_states(batch["item_index"], batch["draw"])
     assert set(chosen) == set(method.ways_of_choosing)
     assert states.isfinite().all()
+
+
+def test_titles_that_a_cut_makes_alike_are_counted_by_user(small: Any) -> None:
+    titles = [f"Part {i} of them all" for i in range(small.num_items)]
+    titles[5], titles[6], titles[7] = "A long way home", "A long way back", "A"
+    modules = {}
+    for cut in (3, 40):
+        method = Rsllm(RsllmConfig.parse({**small.settings, "max_title_tokens": cut}))
+        modules[cut] = method.build(small.inputs(catalog=small.catalog(titles)))
+    offered = np.array([[1, 2], [2, 5], [5, 6], [5, 7]])
+    assert answers_within(modules[40], offered[:3]) == 0
+    assert answers_within(modules[40], offered[3:4]) == 1  # "A" stands in it
+    words = {
+        i: tuple(modules[3].answer_tokens(torch.tensor([[i]])).flatten().tolist()) for i in (5, 6)
+    }
+    assert words[5] == words[6]
+    assert answers_within(modules[3], offered[2:3]) == 1
+    assert answers_within(modules[3], offered[1:2]) == 0
