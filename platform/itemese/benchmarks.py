@@ -34,6 +34,7 @@ def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     import torch
 
     from itemese.methods.base import Inputs, method_of, parse_method_config
+    from itemese.models.choosing_benchmark import benchmark_choosing
     from itemese.models.prompt_benchmark import benchmark_prompts
     from itemese.models.two_towers import TwoTowers
     from itemese.randomness import numpy_generator
@@ -67,7 +68,7 @@ def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
             batch = method.collate([row])
             written = module.write_training(batch["item_index"], batch["draw"])
             prompts.append((written.tokens[0], written.labels[0]))
-    return benchmark_prompts(
+    trained = benchmark_prompts(
         module.network.lm,
         prompts,
         lambda places: method.losses(module, method.collate([rows[n] for n in places]))[
@@ -76,6 +77,11 @@ def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
         [p for p in module.parameters() if p.requires_grad],
         rounds=repeats,
     )
+    asked = method.collate(rows[:32])
+    offered = torch.from_numpy(draw.choice(len(titles), (32, 20), replace=False))
+    open_prompts = module.eval().open_prompts(asked["item_index"], asked["draw"], offered)
+    answers = module.answer_tokens(offered)
+    return [*trained, *benchmark_choosing(module.network, open_prompts, answers, rounds=repeats)]
 
 
 def _quantize(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
@@ -154,7 +160,8 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
         name: ``group`` (events into histories, beside polars), ``train`` (Ray Train beside the
             bare loop, bucketed batches beside padded ones), ``quantize`` (every quantizer on one
             catalogue's vectors), ``decode`` (beam search beside Hugging Face's `generate`),
-            ``prompts`` (RSLLM's training step beside a plain Hugging Face Trainer),
+            ``prompts`` (RSLLM's training step beside a plain Hugging Face Trainer, its judging of
+            20 candidates beside a pass for each),
             ``search`` (a study beside runs that share nothing, TPE beside random draws, a driver
             that is killed beside one that is not) or ``serve`` (requests through HTTP beside the
             engine alone, one at a time and then many by wrk, which must be installed).

@@ -239,6 +239,11 @@ def evaluate(experiment: Experiment, store: Store) -> Artifact:
     )
 
 
+def stage_names(experiment: Experiment) -> list[str]:
+    """Return the names of training's stages in their order, which its metrics number."""
+    return [stage.name for stage in method_of(experiment.method).stages()]
+
+
 def costs(experiment: Experiment, store: Store) -> dict[str, float]:
     """Return what the trained model costs: parameters, and milliseconds a prediction here and now.
 

@@ -12,7 +12,6 @@ from itemese import pipeline
 from itemese.artifacts import Store
 from itemese.errors import ConfigError, TrainingError
 from itemese.experiment import Experiment
-from itemese.methods.base import method_of
 from itemese.search.records import Ending, Records, Status, one_sentence
 from itemese.search.reports import FOUND, NUMBER, OBJECTIVE, STAGE
 from itemese.search.sharing import SharedStore
@@ -108,7 +107,7 @@ def run_trial(
         TrainingError: The metric was not finite.
     """
     experiment = Experiment.parse(recipe)
-    stages = [stage.name for stage in method_of(experiment.method).stages()]
+    stages = pipeline.stage_names(experiment)
     judge = Judge(metric, stages, report)
     model = pipeline.train(experiment, store, on_metrics=judge)
     best: dict[str, float] = dict(model.counts.get("best") or {})
