@@ -125,6 +125,10 @@ class Ablation:
         return replace(self, config=AblationConfig.parse(values, where="ablation"))
 
 
+_VALID = " valid"
+"""Ends the name of the share of users who were given one of their candidates."""
+
+
 def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
     """Run what has not run, seed by seed, and judge all of it.
 
@@ -137,7 +141,8 @@ def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
         {seed: value}, "baseline", "difference", "difference_low", "difference_high", "p_value",
         "p_holm"}``; intervals over users, 95 %. The baseline's own rows have no difference. Of
         several ways of choosing each is a figure, tested against the baseline's same way, or its
-        first one. And the folder that holds them in ``ablation.json``.
+        first one; of those that do not always choose, also how often they do. And the folder that
+        holds them in ``ablation.json``.
 
     Raises:
         ConfigError: Runs differ in data, split or protocol.
@@ -158,9 +163,12 @@ def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
     if results:
         check_comparable(results)
     base = found[config.baseline]
+    always = {figure for figure in base if figure.endswith(_VALID) and _all_ones(found, figure)}
     rows = []
     for name, figures in found.items():
         for figure, seeds in figures.items():
+            if figure in always:
+                continue
             row = {"name": name, "figure": figure, **_summed(seeds)}
             against = base.get(figure) or base[next(iter(base))]
             if name != config.baseline:
@@ -228,6 +236,8 @@ def _chosen(
 ) -> dict[str, np.ndarray]:
     """Return whether each asked user's target was chosen, by way of choosing; note what was asked.
 
+    Beside each way stands whether it chose any of the candidates, ``<way> valid``.
+
     Raises:
         ConfigError: An earlier run was asked something else.
     """
@@ -240,7 +250,14 @@ def _chosen(
         )
         raise ConfigError(message)
     ways = chosen.folder.read_json("selection.json")["figures"]
-    return {way: selection.hits(chosen, way).astype(float) for way in ways}
+    hits = {way: selection.hits(chosen, way).astype(float) for way in ways}
+    return hits | {way + _VALID: selection.named(chosen, way).astype(float) for way in ways}
+
+
+def _all_ones(found: Mapping[str, Mapping[str, Mapping[int, np.ndarray]]], figure: str) -> bool:
+    """Return whether a figure is 1 for every user in every run."""
+    runs = [values for figures in found.values() for values in figures.get(figure, {}).values()]
+    return all(bool(values.all()) for values in runs)
 
 
 def _over_seeds(seeds: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -136,6 +136,14 @@ def differences(chosen: Sequence[Artifact]) -> list[dict[str, Any]]:
     return [{**test, "baseline": against[test["name"]]} for test in paired_choices(pairs)]
 
 
+def named(chosen: Artifact, mode: str) -> np.ndarray:
+    """Return ``[N] bool``: which users were given one of their candidates, in the offers' order."""
+    table = chosen.folder.read_table("choices.parquet")
+    table = table.filter(pa.compute.equal(table["mode"], mode))
+    found: np.ndarray = table["chosen"].to_numpy() >= 0
+    return found
+
+
 def hits(chosen: Artifact, mode: str) -> np.ndarray:
     """Return ``[N] bool``: which users' targets were chosen in a mode, in the offers' order."""
     table = chosen.folder.read_table("choices.parquet")

@@ -1,11 +1,13 @@
 """Variants of one recipe over several seeds: from a file to tested differences."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
+from itemese import selection
 from itemese.ablation import Ablation, ablate, table
 from itemese.artifacts import Store
 from itemese.errors import ConfigError
@@ -79,6 +81,22 @@ def test_runs_that_were_offered_other_items_are_refused(ray_cluster: None, tmp_p
     path = written(tmp_path, offers={"size": 5}, variants={"plain": {}, "other": {"data_seed": 1}})
     with pytest.raises(ConfigError, match="must be offered the same items; got others for 'other'"):
         ablate(Ablation.read(path), Store(tmp_path / "runs"))
+
+
+def test_who_may_choose_nothing_is_asked_how_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"free": np.array([2, -1, 3, -1]), "likelihood": np.array([2, 0, 0, 1])}
+    target = np.array([2, 1, 3, 1])
+    folder = SimpleNamespace(read_json=lambda name: {"figures": answers})
+    chosen = SimpleNamespace(folder=folder, key="offers")
+    for name in ("choose", "draw_offers"):
+        monkeypatch.setattr(selection, name, lambda *_: chosen)
+    monkeypatch.setattr(selection, "hits", lambda _, way: answers[way] == target)
+    monkeypatch.setattr(selection, "named", lambda _, way: answers[way] >= 0)
+    rows, _ = ablate(Ablation.read(written(tmp_path, offers={"size": 5})), Store(tmp_path / "r"))
+    means = {row["figure"]: row["mean"] for row in rows if row["name"] == "plain"}
+    assert means == {"free": 0.5, "likelihood": 0.5, "free valid": 0.5}
 
 
 @pytest.mark.parametrize(
