@@ -83,6 +83,25 @@ def test_a_trained_model_is_exported_whole_or_as_adapters(
             export_language_model(merged, tmp_path / "none", merged=False)
 
 
+def test_a_model_in_bf16_is_frozen_there_and_its_adapters_train_in_fp32(
+    small: Any, pretrained: str
+) -> None:
+    method, module = small.make(backbone=small.lora(pretrained, dtype="bf16"))
+    kinds = {("lora_" in n, p.dtype) for n, p in module.network.lm.named_parameters()}
+    assert kinds == {(False, torch.bfloat16), (True, torch.float32)}
+    batch = method.collate(small.rows())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = method.losses(module.train(), batch)
+    sum(terms.values()).backward()
+    trained = [p for p in module.parameters() if p.requires_grad and p.grad is not None]
+    assert trained
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in trained)
+    offered = torch.tensor([[1, 2, 3, 4]] * len(batch["draw"]))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = method.choose(module.eval(), batch, offered, small.num_items)
+    assert set(found["likelihood"].item_index.tolist()) <= {1, 2, 3, 4}
+
+
 def test_checkpointed_gradients_are_the_same(small: Any, pretrained: str) -> None:
     found = []
     for checkpointing in (False, True):

@@ -29,7 +29,19 @@ def test_golden_text_of_a_template() -> None:
         "Films to choose from:\n",
         "The film watched next:\n",
     )
-    assert load_templates("movies_v1").digest == "22c59003596c40ca"
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("beauty_v1", "270c3922007ddea6"),
+        ("games_v1", "a64b4b674500770f"),
+        ("items_v1", "07830b994c1af033"),
+        ("movies_v1", "22c59003596c40ca"),
+    ],
+)
+def test_a_changed_word_asks_for_a_new_version(name: str, digest: str) -> None:
+    assert load_templates(name).digest == digest
 
 
 @pytest.mark.parametrize(

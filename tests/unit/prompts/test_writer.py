@@ -7,7 +7,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from itemese.errors import ConfigError
-from itemese.prompts.templates import Templates
+from itemese.prompts.templates import Templates, load_templates
 from itemese.prompts.titles import clean_title
 from itemese.prompts.tokenizer import TextTokenizer
 from itemese.prompts.writer import ItemForm, PromptWriter, Written
@@ -44,6 +44,24 @@ def write(form: ItemForm, target: bool = True, **changes: int) -> Written:
         candidates=torch.tensor([[3, 2], [1, 0]]),
         target=torch.tensor([2, 1]) if target else None,
     )
+
+
+def test_golden_prompt_of_a_shipped_template() -> None:
+    sizes = {"max_title_tokens": 8, "max_tokens": 200, "num_candidates": 2}
+    found = PromptWriter(TITLES, load_templates("games_v1"), TOKENIZER, **sizes).prompts(
+        torch.tensor([[0, 1]]),
+        torch.tensor([5]),
+        ItemForm.TEXT_ID,
+        candidates=torch.tensor([[3, 2]]),
+        target=torch.tensor([2]),
+    )
+    assert shown(found.tokens[0]) == (
+        "Playing history:\nab#<0>\nc#<1>\n"
+        "Which of these does the player take up now?\nhi#<3>\ndefg#<2>\nAnswer:\ndefg$"
+    )
+    assert found.tokens[0, :8].tolist() == [TOKENIZER.encode(c)[0] for c in "Playing "]
+    answer = [*TOKENIZER.encode("defg"), TOKENIZER.end]
+    assert found.labels[0].tolist() == [-100] * (int(found.lengths[0]) - 5) + answer
 
 
 @pytest.mark.parametrize(

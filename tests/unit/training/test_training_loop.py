@@ -184,7 +184,7 @@ def test_nobody_to_validate_with_is_said(toy, make_world) -> None:
 
 @pytest.mark.parametrize("max_users", [None, 7])
 def test_shares_of_the_validation_users_add_up(toy, world, max_users) -> None:
-    config = TrainingConfig(validation_users=max_users)
+    config = TrainingConfig(validation_users=max_users, metric="ranked/hit@1", offered=5)
     validator = Validator.prepare(
         toy(), sequences=world, training=config, evaluation=EvaluationConfig(), seed=3
     )
@@ -192,6 +192,7 @@ def test_shares_of_the_validation_users_add_up(toy, world, max_users) -> None:
     whole, users = validator(module, torch.device("cpu"), rank=0, workers=1)
     parts = [validator(module, torch.device("cpu"), rank=r, workers=2) for r in (0, 1)]
     assert users == (max_users or 120) == sum(count for _, count in parts)
+    assert 0 < whole["val/ranked/hit@1"] < users, "each is offered the same on any worker"
     for name, value in whole.items():
         assert sum(sums[name] for sums, _ in parts) == pytest.approx(value)
 
