@@ -147,6 +147,7 @@ class Records:
                 told,
                 status="stopped",
                 objective=stopped.objective,
+                seconds=max(told.seconds, stopped.seconds),
                 curve=stopped.curve,
                 stages=stopped.stages,
                 error="",

@@ -47,8 +47,8 @@ def test_scheduler_decides_whether_a_trial_was_stopped_or_interrupted(tmp_path: 
     records.begin(0, {}, {})
     records.end(0, Ending("interrupted", 0.2, built=("x/1",)))
     assert records.ending(0).status == "interrupted"
-    records.stop(0, Ending("stopped", 0.1, curve=(0.1,), stages=("train",)))
-    whole = Ending("stopped", 0.1, built=("x/1",), curve=(0.1,), stages=("train",))
+    records.stop(0, Ending("stopped", 0.1, seconds=2.5, curve=(0.1,), stages=("train",)))
+    whole = Ending("stopped", 0.1, None, {}, 2.5, ("x/1",), curve=(0.1,), stages=("train",))
     assert records.ending(0) == whole
     records.stop(1, Ending("stopped", 0.1))  # killed before it could tell
     assert records.ending(1) == Ending("stopped", 0.1)
