@@ -138,18 +138,21 @@ def differences(chosen: Sequence[Artifact]) -> list[dict[str, Any]]:
 
 def named(chosen: Artifact, mode: str) -> np.ndarray:
     """Return ``[N] bool``: which users were given one of their candidates, in the offers' order."""
-    table = chosen.folder.read_table("choices.parquet")
-    table = table.filter(pa.compute.equal(table["mode"], mode))
-    found: np.ndarray = table["chosen"].to_numpy() >= 0
+    found: np.ndarray = _choices(chosen, mode)["chosen"].to_numpy() >= 0
     return found
 
 
 def hits(chosen: Artifact, mode: str) -> np.ndarray:
     """Return ``[N] bool``: which users' targets were chosen in a mode, in the offers' order."""
-    table = chosen.folder.read_table("choices.parquet")
-    table = table.filter(pa.compute.equal(table["mode"], mode))
+    table = _choices(chosen, mode)
     found: np.ndarray = table["chosen"].to_numpy() == table["target"].to_numpy()
     return found
+
+
+def _choices(chosen: Artifact, mode: str) -> pa.Table:
+    """Return what was chosen in a mode, a row a user."""
+    table = chosen.folder.read_table("choices.parquet")
+    return table.filter(pa.compute.equal(table["mode"], mode))
 
 
 def _ask(

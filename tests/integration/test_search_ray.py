@@ -15,7 +15,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import yaml
 
 from itemese import pipeline
@@ -26,7 +25,6 @@ from itemese.search.config import SearchConfig
 from itemese.search.outcome import ranked
 from itemese.search.planning import Plan
 from itemese.search.records import Ending, Records, Trial
-from itemese.search.sharing import claim, locks_of
 from itemese.search.space import Space, check_space, load_space
 from itemese.search.study import only_driver, run_study
 from itemese.search.winner import Winner, crown
@@ -355,43 +353,6 @@ def test_what_a_study_refuses_before_it_starts(ray_cluster: None, tmp_path: Path
         run_study(space, storage=str(blocked), name="blocked")
     # Nothing that was refused has taken its name.
     assert not Store(storage).root.child("studies/useless").exists("space.json")
-
-
-class Bucket:
-    """Where no file can be locked."""
-
-    uri = "s3://bucket/claims"
-
-    def filesystem(self) -> tuple[None, str]:
-        return None, "bucket/claims"
-
-
-@ray.remote(num_cpus=0)
-class Builder:
-    """A process that may die while it holds a lock."""
-
-    def hold(self, name: str) -> bool:
-        self.held = locks_of(Bucket())  # type: ignore[arg-type]
-        return self.held.__enter__()(name)
-
-
-def test_a_lock_without_files_is_held_by_one_and_goes_with_its_holder(ray_cluster: None) -> None:
-    builder, other = Builder.remote(), Builder.remote()
-    assert ray.get(builder.hold.remote("stage-1"))
-    assert not ray.get(other.hold.remote("stage-1"))
-    assert ray.get(other.hold.remote("stage-2"))
-    with ThreadPoolExecutor(1) as pool:
-
-        def wait() -> bool:
-            with claim(Bucket(), "stage-1"):  # type: ignore[arg-type]
-                return not ray.get(other.hold.remote("stage-1"))
-
-        waiting = pool.submit(wait)
-        time.sleep(0.5)
-        assert not waiting.done()
-        ray.kill(builder)
-        assert waiting.result(timeout=60)
-    assert ray.get(other.hold.remote("stage-1"))
 
 
 @pytest.mark.slow

@@ -150,7 +150,8 @@ def crown(
         both |= {("theirs", seed): recipe for seed, recipe in theirs.items()}
     tested, untested = _all_of(_test, both, storage=storage, plan=plan)
     if untested:
-        message = f"`seeds` must be tested to their end; got: {next(iter(untested.values()))}"
+        reason = next(iter(untested.values()))
+        message = f"`seeds` must be tested to their end; got: {reason} Mend it and resume."
         raise TrainingError(message)
     runs = tuple(Rerun(s, told[best.number, s], tested["ours", s]) for s in seeds)
     bundled = max(runs, key=lambda run: run.validation[metric])
