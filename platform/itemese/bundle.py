@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -137,6 +138,48 @@ def write_bundle(
     )
 
 
+def find_bundle(location: str | Path) -> Folder:
+    """Return the folder of a bundle: the one given, or the winner's if that is a study's.
+
+    Raises:
+        ArtifactError: The study has no winner.
+    """
+    folder = Folder.at(location)
+    if folder.exists("bundle.json") or not folder.exists("space.json"):
+        return folder
+    winner = folder.child("winner")
+    if not winner.exists("bundle.json"):
+        message = (
+            f"`bundle` must be a bundle, or a study with a winner; got the study {folder.uri!r} "
+            "without one. Let `jobs/search.py --resume` finish it."
+        )
+        raise ArtifactError(message)
+    return winner
+
+
+def copy_bundle(source: Folder, target: Folder) -> None:
+    """Copy the files that a bundle's record names, and the record last.
+
+    A copy that is cut short is no bundle, and whatever stood in `target` is none from the start.
+
+    Raises:
+        ArtifactError: The source is no bundle, or the copy is not whole.
+    """
+    record = _read_record(source)
+    target.create()
+    _forget(target)
+    here, path = source.filesystem()
+    there, place = target.filesystem()
+    try:
+        for name in record["files"]:
+            pafs.copy_files(f"{path}/{name}", f"{place}/{name}", here, there)
+    except OSError as error:
+        message = f"`bundle` must be copied to {target.uri!r}; got {error}. Copy it again."
+        raise ArtifactError(message) from None
+    target.write_json("bundle.json", record)
+    verify_bundle(target)
+
+
 def verify_bundle(folder: Folder) -> dict[str, Any]:
     """Check that a bundle is whole without loading it; return what ``bundle.json`` holds.
 
@@ -190,7 +233,7 @@ def read_bundle(folder: Folder) -> Bundle:
         ancestry=folder.read_json("ancestry.json"),
         created=str(record.get("created", "")),
         code_version=str(record.get("code_version", "")),
-        digest=digest_of(record["files"]),
+        digest=record["digest"],
         uri=folder.uri,
     )
 
@@ -311,6 +354,13 @@ def _read_record(folder: Folder) -> dict[str, Any]:
         message = (
             f"`bundle.files` must name {sorted(_REQUIRED)}; got {named} in {folder.uri!r}. "
             "Write the bundle again."
+        )
+        raise ArtifactError(message)
+    digest = digest_of(files)
+    if record.get("digest") != digest:
+        message = (
+            f"`bundle.digest` must be the hash of its files, {digest}; got "
+            f"{record.get('digest')!r} in {folder.uri!r}. Copy the bundle again."
         )
         raise ArtifactError(message)
     return record

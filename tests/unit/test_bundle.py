@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from itemese.artifacts import Folder
-from itemese.bundle import read_bundle, verify_bundle, write_bundle
+from itemese.bundle import copy_bundle, find_bundle, read_bundle, verify_bundle, write_bundle
+from itemese.config import digest_of
 from itemese.errors import ArtifactError
 from itemese.schema import Catalog, Embeddings, SemanticIds
 
@@ -162,12 +163,48 @@ def test_a_record_that_names_files_elsewhere_is_refused(folder):
         read_bundle(folder)
 
 
+def test_a_record_whose_digest_is_another_bundle_s_is_refused(folder):
+    folder.write_json("bundle.json", {**folder.read_json("bundle.json"), "digest": "0" * 20})
+    for read in (verify_bundle, read_bundle):
+        with pytest.raises(ArtifactError, match=r"`bundle\.digest` must be the hash of its files"):
+            read(folder)
+
+
+def test_a_copy_holds_what_the_record_names_and_nothing_else(folder, tmp_path):
+    folder.write_bytes("notes.txt", b"of the one who trained it")
+    folder.child("checkpoints").create()
+    copy = Folder.at(tmp_path / "copy")
+    copy_bundle(folder, copy)
+    record = verify_bundle(folder)
+    assert verify_bundle(copy) == record
+    assert {f.name for f in Path(copy.uri).iterdir()} == {*record["files"], "bundle.json"}
+    copy.write_bytes("model.safetensors", b"half")
+    copy_bundle(folder, copy)
+    assert verify_bundle(copy) == record
+    Path(folder.uri, "method.json").unlink()
+    with pytest.raises(ArtifactError):
+        copy_bundle(folder, copy)
+    assert not copy.exists("bundle.json"), "cut short, it is no bundle"
+
+
+def test_a_study_stands_for_its_winner(folder, tmp_path):
+    assert find_bundle(folder.uri) == folder
+    study = Folder.at(tmp_path / "study")
+    assert find_bundle(study.uri) == study, "neither: whoever reads it says so"
+    study.write_json("space.json", {})
+    with pytest.raises(ArtifactError, match=r"a study with a winner; got the study .*without one"):
+        find_bundle(study.uri)
+    copy_bundle(folder, study.child("winner"))
+    assert find_bundle(tmp_path / "study").uri == study.child("winner").uri
+
+
 def _rehash(folder, name):
     """Pretend that the attacker also rewrites the record."""
     from itemese.bundle import _fingerprint
 
     record = folder.read_json("bundle.json")
     record["files"][name] = _fingerprint(folder, name)
+    record["digest"] = digest_of(record["files"])
     folder.write_json("bundle.json", record)
 
 

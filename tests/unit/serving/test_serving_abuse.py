@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 
 from itemese.artifacts import Folder
 from itemese.bundle import write_bundle
+from itemese.config import digest_of
 from itemese.errors import ArtifactError
 from itemese.schema import Catalog
 from itemese.serving.app import create_app
@@ -124,6 +125,7 @@ def test_a_malicious_bundle_is_refused_unopened(bundle_of, tmp_path, kind, hash_
         record = json.loads((Path(uri) / "bundle.json").read_text())
         digest = hashlib.sha256(content).hexdigest()
         record["files"][file.name] = {"sha256": digest, "bytes": len(content)}
+        record["digest"] = digest_of(record["files"])
         (Path(uri) / "bundle.json").write_text(json.dumps(record))
     place = Folder.at(tmp_path / "registry")
     for attempt in (lambda: Recommender.load(uri), lambda: promote(place, uri)):
