@@ -1,6 +1,6 @@
 """Say which bundle a running service answers from; replicas follow within seconds.
 
-python jobs/promote.py runs/registry runs/studies/sasrec/winner
+python jobs/promote.py runs/registry runs/studies/sasrec
 python jobs/promote.py runs/registry runs/other/bundle --canary 0.1
 python jobs/promote.py runs/registry --rollback
 """
@@ -20,9 +20,11 @@ def main(
     bundle: Annotated[str | None, typer.Argument()] = None,
     canary: Annotated[float | None, typer.Option(help="Share of the requests to try it on")] = None,
     keep: Annotated[int, typer.Option(help="Old bundles that stay")] = registry.KEEP,
-    rollback: Annotated[bool, typer.Option(help="Bring the previous champion back")] = False,
+    rollback: Annotated[
+        bool, typer.Option(help="End the canary; without one, bring the previous champion back")
+    ] = False,
 ) -> None:
-    """Make BUNDLE the champion of REGISTRY, once it has loaded and answered here."""
+    """Make BUNDLE, or a study's winner, the champion of REGISTRY, once it has answered here."""
     place = Folder.at(folder)
     if (bundle is None) != rollback or (rollback and canary is not None):
         message = "`BUNDLE` must be given, or --rollback; got both or neither. Give one of them."

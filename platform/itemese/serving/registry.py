@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from itemese.artifacts import Folder
-from itemese.bundle import verify_bundle
+from itemese.bundle import copy_bundle, find_bundle, verify_bundle
 from itemese.errors import ArtifactError, ConfigError
 from itemese.serving.engine import Recommender
 
@@ -64,13 +64,13 @@ def promote(folder: Folder, bundle: str | Path, *, keep: int = KEEP) -> Registry
 
     Args:
         folder: The registry.
-        bundle: Place of the bundle.
+        bundle: Place of the bundle, or of a study with a winner.
         keep: How many bundles stay besides those that the registry names.
 
     Raises:
         ArtifactError: It is torn or does not answer.
     """
-    digest = _add(folder, Folder.at(bundle))
+    digest = _add(folder, find_bundle(bundle))
     before = read_registry(folder) if is_registry(folder) else None
     previous = before.champion if before else None
     if before and digest == before.champion:
@@ -81,12 +81,14 @@ def promote(folder: Folder, bundle: str | Path, *, keep: int = KEEP) -> Registry
 
 
 def rollback(folder: Folder) -> Registry:
-    """Make the previous champion the champion again; a canary ends.
+    """End the canary, or if there is none make the previous champion the champion again.
 
     Raises:
-        ConfigError: There was none.
+        ConfigError: There was neither.
     """
     now = read_registry(folder)
+    if now.canary is not None:
+        return _write(folder, replace(now, canary=None, share=0.0))
     if now.previous is None:
         message = (
             f"`registry` must have had another champion; got {folder.uri} with one promotion only. "
@@ -107,7 +109,7 @@ def try_out(folder: Folder, bundle: str | Path, share: float) -> Registry:
         message = f"`canary` must be a share between 0 and 1; got {share}. Try .05."
         raise ConfigError(message)
     now = read_registry(folder)
-    return _write(folder, replace(now, canary=_add(folder, Folder.at(bundle)), share=share))
+    return _write(folder, replace(now, canary=_add(folder, find_bundle(bundle)), share=share))
 
 
 def prune(folder: Folder, keep: int) -> list[str]:
@@ -136,18 +138,20 @@ def prune(folder: Folder, keep: int) -> list[str]:
 
 
 def _add(folder: Folder, bundle: Folder) -> str:
-    """Copy a bundle into the registry if it is not there, prove it, and return its digest."""
-    verify_bundle(bundle)
-    engine = Recommender.load(bundle.uri)
-    digest = engine.bundle.digest
+    """Prove a bundle, copy it into the registry unless it is there, and return its digest."""
+    digest = Recommender.load(bundle.uri).bundle.digest
     place = folder.child(digest)
-    if not place.exists("bundle.json"):
-        source, path = bundle.filesystem()
-        target, there = place.filesystem()
-        place.create()
-        pafs.copy_files(path, there, source_filesystem=source, destination_filesystem=target)
-    verify_bundle(place)
+    if not _holds(place, digest):
+        copy_bundle(bundle, place)
     return digest
+
+
+def _holds(place: Folder, digest: str) -> bool:
+    """Return whether a folder has the bundle of that digest, whole."""
+    try:
+        return bool(verify_bundle(place)["digest"] == digest)
+    except ArtifactError:
+        return False
 
 
 def _write(folder: Folder, registry: Registry) -> Registry:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from itemese.artifacts import Folder
+from itemese.errors import ArtifactError
 from itemese.serving.engine import Recommender
 from itemese.serving.query import QueryError
 from itemese.serving.registry import Registry, is_registry, read_registry
@@ -119,7 +120,17 @@ class Versions:
         """Return the engines that a registry names, loading those that are not `known`."""
 
         def engine(digest: str) -> Recommender:
-            return known.get(digest) or self._load(self._folder.child(digest).uri)
+            if digest in known:
+                return known[digest]
+            place = self._folder.child(digest)
+            found = self._load(place.uri)
+            if found.bundle.digest != digest:
+                message = (
+                    f"`registry` must keep each bundle under its digest; got {found.bundle.digest} "
+                    f"in {place.uri!r}. Promote the bundle again."
+                )
+                raise ArtifactError(message)
+            return found
 
         canary = engine(wanted.canary) if wanted.canary else None
         return Serving(engine(wanted.champion), canary, wanted.share)

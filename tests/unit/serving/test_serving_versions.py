@@ -70,6 +70,7 @@ def test_old_bundles_go_and_those_in_use_stay(place, bundle_of, tmp_path):
     assert prune(place, 0) == [digests[1]]
     assert stored() == {*digests[2:], tried}
     assert place.child("notes").exists("own.json")
+    rollback(place)  # the one that is tried out ends
     assert rollback(place).champion == digests[2]
 
 
