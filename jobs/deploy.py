@@ -1,6 +1,6 @@
 """Serve a bundle over HTTP until interrupted.
 
-python jobs/deploy.py runs/studies/sasrec/winner --port 8000
+python jobs/deploy.py runs/studies/sasrec --port 8000
 """
 
 import signal
@@ -22,7 +22,10 @@ def main(
     token_file: Annotated[str | None, typer.Option(help="Holds the token, or gets one")] = None,
     users: Annotated[str | None, typer.Option(help="File that keeps users' histories")] = None,
 ) -> None:
-    """Serve BUNDLE; clients send the token of the file or of $ITEMESE_TOKEN, if there is one."""
+    """Serve BUNDLE, a study's winner or a registry.
+
+    Clients send the token of the file or of $ITEMESE_TOKEN, if there is one.
+    """
     settings = ServingConfig(users=users)
     token = read_or_make_token(token_file) if token_file else None
     with deploy(

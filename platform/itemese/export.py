@@ -6,8 +6,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from itemese.artifacts import Folder
-from itemese.bundle import read_bundle
+from itemese.bundle import find_bundle, read_bundle
 from itemese.errors import ConfigError
 from itemese.methods.base import Inputs, method_of, parse_method_config
 from itemese.models.adapters import export_language_model
@@ -22,7 +21,7 @@ def export_bundle(bundle: str, folder: str | Path, *, merged: bool = True) -> li
     without which the model does not know the items.
 
     Args:
-        bundle: Folder or URI, from ``jobs/train.py --bundle`` or a study.
+        bundle: Folder or URI, from ``jobs/train.py --bundle`` or a study (its winner).
         folder: A local folder, made if need be.
         merged: Whether LoRA adapters are added into the weights; otherwise they are written alone.
 
@@ -33,7 +32,7 @@ def export_bundle(bundle: str, folder: str | Path, *, merged: bool = True) -> li
         ArtifactError: The bundle is none, or broken.
         ConfigError: Its method has no language model, or not the adapters that were asked for.
     """
-    found = read_bundle(Folder.at(bundle))
+    found = read_bundle(find_bundle(bundle))
     method = method_of(parse_method_config(found.method_config))
     inputs = Inputs(
         found.catalog,

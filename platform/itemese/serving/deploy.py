@@ -16,7 +16,7 @@ from ray import serve
 
 from itemese import cluster
 from itemese.artifacts import Folder
-from itemese.bundle import verify_bundle
+from itemese.bundle import find_bundle, verify_bundle
 from itemese.errors import ArtifactError, ConfigError
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.guard import is_loopback
@@ -69,7 +69,8 @@ def deploy(
     application is then removed from it. One service runs in a cluster at a time.
 
     Args:
-        bundle_uri: Folder of a bundle, or of a registry; every node must be able to read it.
+        bundle_uri: Folder of a bundle, of a study with a winner, or of a registry; every node must
+            be able to read it.
         host: Address to listen on. Any but this machine's own needs a token.
         port: 0 picks a free one.
         token: Bearer token; taken from ITEMESE_TOKEN if None.
@@ -88,9 +89,13 @@ def deploy(
     token = token or os.environ.get(TOKEN_VARIABLE) or None
     require_token(host, token)
     place = Folder.at(bundle_uri)
-    verify_bundle(place.child(read_registry(place).champion) if is_registry(place) else place)
+    if is_registry(place):
+        verify_bundle(place.child(read_registry(place).champion))
+    else:
+        place = find_bundle(bundle_uri)
+        verify_bundle(place)
     values = (settings or ServingConfig()).model_dump()
-    args = ServeArgs.parse({**values, "bundle": bundle_uri, "token": token}, where="serving")
+    args = ServeArgs.parse({**values, "bundle": place.uri, "token": token}, where="serving")
     _quiet()
     with contextlib.ExitStack() as stack:
         ours = not ray.is_initialized()

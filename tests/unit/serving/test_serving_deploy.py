@@ -9,6 +9,7 @@ import pytest
 import ray
 import yaml
 
+from itemese.artifacts import Folder
 from itemese.errors import ArtifactError, ConfigError
 from itemese.serving import deploy as deploying
 from itemese.serving.config import ServeArgs, ServingConfig
@@ -80,6 +81,20 @@ def test_a_torn_bundle_starts_nothing(no_token, bundle_of):
     ):
         pytest.fail("must not start")
     assert ray.is_initialized() == was
+
+
+def test_a_study_is_served_by_its_winner(no_token, bundle_of, tmp_path):
+    study = Folder.at(tmp_path / "study")
+    study.write_json("space.json", {})
+    with pytest.raises(ArtifactError, match="a study with a winner"), deploying.deploy(study.uri):
+        pytest.fail("must not start")
+    Path(bundle_of()).rename(tmp_path / "study" / "winner")
+    (tmp_path / "study" / "winner" / "method.json").write_text("torn")
+    with (
+        pytest.raises(ArtifactError, match=r"`bundle\.method\.json` must be the file .*winner"),
+        deploying.deploy(study.uri),
+    ):
+        pytest.fail("must not start")
 
 
 def test_a_short_token_is_refused(no_token, bundle_of):
