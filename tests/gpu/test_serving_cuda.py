@@ -1,5 +1,7 @@
 """The engine on a CUDA device, in both precisions."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,25 @@ pytestmark = [
 ]
 
 
+def seconds(engine, histories):
+    started = time.perf_counter()
+    engine.recommend_batch(histories)
+    return time.perf_counter() - started
+
+
 @pytest.mark.parametrize("settings", [LANGUAGE_MODEL, SASREC])
-def test_half_precision_moves_near_ties_only(tmp_path, settings) -> None:
+def test_half_precision_moves_near_ties_only_and_costs_no_time(tmp_path, settings) -> None:
     uri = write_untrained(str(tmp_path), settings, seed=0)
     whole, half = Recommender.load(uri), Recommender.load(uri, precision="bf16")
+    assert {weight.dtype for weight in half.module.parameters()} == {torch.bfloat16}
     draw = np.random.default_rng(0)
     histories = [[f"item {n}" for n in draw.integers(0, NUM_ITEMS, 20)] for _ in range(32)]
-    pairs = zip(whole.recommend_batch(histories), half.recommend_batch(histories), strict=True)
+    pairs = list(
+        zip(whole.recommend_batch(histories), half.recommend_batch(histories), strict=True)
+    )
     shared = [len({i.item_id for i in a} & {i.item_id for i in b}) / 10 for a, b in pairs]
     assert np.mean(shared) > 0.8
+    assert all(a[0].score != b[0].score for a, b in pairs), "it was computed otherwise"
+    taken = [[seconds(engine, histories) for engine in (whole, half)] for _ in range(10)]
+    in_fp32, in_bf16 = np.min(taken, axis=0)
+    assert in_bf16 < 1.1 * in_fp32

@@ -285,7 +285,8 @@ class NextItemEncoder(Method):
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank the catalogue by the dot product with the newest state."""
         states, item_vectors = module(batch["item_index"])
-        scores = last_states(states, batch["item_index"]) @ item_vectors.T
+        newest = last_states(states, batch["item_index"])
+        scores = newest.float() @ item_vectors.float().T  # bf16 sums would tie
         return Ranking.from_scores(scores, k, candidates)
 
 

@@ -28,8 +28,9 @@ class ServingConfig(Config):
         max_history: Longer histories are refused with 422; of those accepted the model reads
             the newest events that it has room for.
         num_threads: Threads of torch in a replica.
-        precision: ``bf16`` computes on a CUDA device by autocast, which there is faster and changes
-            the order of near ties; refused elsewhere. ``fp32`` answers as the evaluation did.
+        precision: ``bf16`` keeps the model's weights, and what it computes, in half the memory on a
+            CUDA device and changes the order of near ties; sums of scores stay in fp32. Refused
+            elsewhere, and for methods that only count. ``fp32`` answers as the evaluation did.
         prompt_cache_mb: Memory of a replica for what its model computed from earlier histories,
             MiB; a user who comes back with one more item costs that item only. 0 keeps nothing.
         history_step: Of a history longer than the model reads, the oldest events leave so many at

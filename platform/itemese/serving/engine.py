@@ -55,14 +55,9 @@ class Recommender:
         self.bundle = bundle
         self.catalog = bundle.catalog
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._half = precision == "bf16"
-        if self._half and self.device.type != "cuda":
-            message = (
-                "`precision` must be fp32 where there is no CUDA device; got bf16. Leave it out, "
-                "or serve on a machine that has one."
-            )
-            raise ConfigError(message)
         self.method, self.module = _restore(bundle)
+        if precision == "bf16":
+            _halve(self.module, self.method.config.name)
         self.module.to(self.device).eval()
         self.seconds: dict[str, float] = {}
         self._told_prompts = (0, 0)
@@ -99,9 +94,15 @@ class Recommender:
 
         Raises:
             ArtifactError: The bundle is torn, does not fit its method, or answers nonsense.
-            ConfigError: This version does not know the bundle's method, or there is no CUDA device
-                for the precision.
+            ConfigError: This version does not know the bundle's method, or the precision is not for
+                it or not for this machine.
         """
+        if precision == "bf16" and not torch.cuda.is_available():
+            message = (
+                "`precision` must be fp32 where there is no CUDA device; got bf16. Leave it out, "
+                "or serve on a machine that has one."
+            )
+            raise ConfigError(message)
         bundle = read_bundle(Folder.at(uri))
         engine = cls(
             bundle,
@@ -301,8 +302,7 @@ class Recommender:
             torch.from_numpy(exclude).to(self.device),
             None if allowed is None else allowed.to(self.device),
         )
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
-        with torch.inference_mode(), half:
+        with torch.inference_mode():
             batch = to_device(
                 self.method.collate([self._example(query) for query in queries]), self.device
             )
@@ -362,6 +362,25 @@ class Recommender:
             return {}
         history = self._known(query.history).tolist()
         return {item: self._explainer.explain(item, history) for item in items}
+
+
+def _halve(module: torch.nn.Module, method: str) -> None:
+    """Cast all that the bundle holds of a trained model to bf16.
+
+    What is computed beside it stays: bf16 cannot tell the rotations of far positions apart.
+
+    Raises:
+        ConfigError: The method has no weights; half of a count's digits is another count.
+    """
+    if not any(weight.is_floating_point() for weight in module.parameters()):
+        message = (
+            f"`precision` must be fp32 for {method!r}, which counts and has no weights; got bf16. "
+            "Leave it out."
+        )
+        raise ConfigError(message)
+    for tensor in module.state_dict(keep_vars=True).values():
+        if tensor.dtype == torch.float32:
+            tensor.data = tensor.data.bfloat16()
 
 
 def _restore(bundle: Bundle) -> tuple[Method, torch.nn.Module]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from itemese.artifacts import Folder
-from itemese.bundle import write_bundle
+from itemese.bundle import read_bundle, write_bundle
+from itemese.errors import ConfigError
 from itemese.methods.base import (
     Inputs,
     Need,
@@ -78,12 +79,12 @@ SMALL = {
 RANKING = [name for name in method_names() if method_class(name).task is Task.NEXT_ITEM]
 
 
-def inputs(method):
-    counts = pa.array(np.arange(NUM_ITEMS)[::-1].copy(), pa.int64())
-    names = [f"i{n:02}" for n in range(NUM_ITEMS)]
+def inputs(method, num_items=NUM_ITEMS):
+    counts = pa.array(np.arange(num_items)[::-1].copy(), pa.int64())
+    names = [f"i{n:02}" for n in range(num_items)]
     table = pa.table({"item_id": names, "title": names, "train_count": counts})
     rng = np.random.default_rng(0)
-    events = rng.integers(0, NUM_ITEMS, 90)
+    events = rng.integers(0, num_items, 90)
     block = Histories(
         [f"u{n}" for n in range(9)],
         np.arange(0, 91, 10),
@@ -91,8 +92,8 @@ def inputs(method):
         np.tile(np.arange(10), 9).astype(np.int64),
         np.zeros(90, np.int8),
     )
-    codes = np.stack([np.arange(NUM_ITEMS) // 4, np.arange(NUM_ITEMS) % 4], axis=1).astype(np.int32)
-    vectors = rng.normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+    codes = np.stack([np.arange(num_items) // 4, np.arange(num_items) % 4], axis=1).astype(np.int32)
+    vectors = rng.normal(size=(num_items, 5)).astype(np.float32)
     catalog = Catalog.from_table(table)
     recommender = None
     if Need.RECOMMENDER in method.needs:
@@ -107,15 +108,17 @@ def inputs(method):
         embeddings=Embeddings("item", vectors, "random")
         if Need.EMBEDDINGS in method.needs
         else None,
-        semantic_ids=SemanticIds(codes, (3, 4)) if Need.SEMANTIC_IDS in method.needs else None,
+        semantic_ids=SemanticIds(codes, (num_items // 4, 4))
+        if Need.SEMANTIC_IDS in method.needs
+        else None,
     )
 
 
-def write(name, folder):
+def write(name, folder, num_items=NUM_ITEMS):
     """Write a bundle of an untrained method; return it, its inputs and its module."""
     config = parse_method_config({"name": name, "max_history": 6, **SMALL.get(name, {})})
     method = method_of(config)
-    built = inputs(method)
+    built = inputs(method, num_items)
     module = method.build(built).eval()
     write_bundle(
         Folder.at(folder),
@@ -156,6 +159,33 @@ def test_same_answers_from_the_bundle(name, tmp_path):
             assert item.score == pytest.approx(ranked[item.item_id], rel=1e-4)
     only = engine.recommend(list(asked), k=5, filter={"item_id": ["i00", "i11", "i07"]})
     assert {item.item_id for item in only} <= {"i00", "i11"}, "i07 was seen"
+
+
+@pytest.mark.parametrize("name", RANKING)
+def test_half_precision_moves_near_ties_only(name, tmp_path):
+    torch.manual_seed(0)
+    write(name, tmp_path, num_items=120)
+    folder = Folder.at(tmp_path)
+    if name in ("popularity", "recent_popularity", "item_knn", "transition_graph"):
+        with pytest.raises(ConfigError, match=f"must be fp32 for '{name}', which counts"):
+            Recommender(read_bundle(folder), precision="bf16")
+        return
+    whole = Recommender(read_bundle(folder))
+    half = Recommender(read_bundle(folder), precision="bf16")
+    weights = list(half.module.parameters())
+    assert {weight.dtype for weight in weights} == {torch.bfloat16}
+    assert 2 * sum(w.nbytes for w in weights) == sum(w.nbytes for w in whole.module.parameters())
+    draw = np.random.default_rng(0)
+    histories = [[f"i{n:02}" for n in draw.integers(0, 120, 5)] for _ in range(40)]
+    pairs = list(
+        zip(whole.recommend_batch(histories), half.recommend_batch(histories), strict=True)
+    )
+    shared = [len({i.item_id for i in a} & {i.item_id for i in b}) / 10 for a, b in pairs]
+    assert np.mean(shared) >= 0.9
+    assert all(a[0].score != b[0].score for a, b in pairs), "it was computed otherwise"
+    if name != "din":  # a network's last layer is its score; others end by a product or a sum
+        apart = [len({item.score for item in found}) for _, found in pairs]
+        assert np.mean(apart) > 9.9, "and is not rounded at the end"
 
 
 @pytest.mark.parametrize("name", RANKING)
