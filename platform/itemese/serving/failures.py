@@ -1,6 +1,8 @@
 """One shape for every failure: ``{"error": {"code", "message", "field", "request_id"}}``."""
 
 import json
+import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +34,10 @@ _REQUESTS: dict[str, type[BaseModel]] = {
     "/v1/events": EventsRequest,
     "/v1/recommend/batch": BatchRequest,
 }
+
+_SHOWN = reprlib.Repr()
+"""Shows a few values of a long list without writing out all of it."""
+_SHOWN.maxstring = _SHOWN.maxother = 80
 
 
 def code_of(status: int) -> str:
@@ -105,7 +111,11 @@ def sentence(fault: Mapping[str, Any], path: str) -> tuple[str, str]:
         return field, f"`{field}` must be given; it has no default. Add it to the request."
     if fault["type"] == "json_invalid":
         return "body", "`body` must be JSON; got something that cannot be read. Send an object."
-    constraint = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-    shown = repr(fault.get("input"))
+    if fault["type"] == "extra_forbidden":
+        return field, f"`{field}` must be a known field; got one that is not. Leave it out."
+    told = str(fault["msg"]).removeprefix("Value error, ")
+    # "List should have ...", "Input should be ..."
+    constraint = re.sub(r"^\w+ should ", "", told) if " should " in told else f"be {told}"
+    shown = _SHOWN.repr(fault.get("input"))
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return field, f"`{field}` must be {constraint}; got {shown}. Change it in the request."
+    return field, f"`{field}` must {constraint}; got {shown}. Change it in the request."

@@ -1,13 +1,36 @@
 """What travels over HTTP, typed; ``/docs`` is made from this."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from itemese.serving.config import MAX_BATCH, MAX_K
 
+
+def _addressable(user_id: str) -> str:
+    """Refuse what a client's library takes out of an address: it could never be erased."""
+    if user_id in {".", ".."}:
+        message = "anything but '.' and '..', which addresses cannot carry"
+        raise ValueError(message)
+    return user_id
+
+
 ItemId = Annotated[StrictStr, Field(min_length=1, max_length=512)]
-UserId = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+UserId = Annotated[
+    StrictStr,
+    Field(min_length=1, max_length=256, json_schema_extra={"not": {"enum": [".", ".."]}}),
+    AfterValidator(_addressable),
+]
 
 
 def _whole(value: object) -> object:
@@ -20,10 +43,38 @@ Wanted = Annotated[int, Field(strict=True, ge=1, le=MAX_K), BeforeValidator(_who
 Value = StrictStr | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)]
 
 
+def _few_columns(value: object) -> object:
+    """Keep one column more than a filter may have: enough to refuse it."""
+    return dict(list(value.items())[: _MAX_COLUMNS + 1]) if isinstance(value, dict) else value
+
+
+_MAX_COLUMNS = 16
+Columns = Annotated[
+    dict[str, Value | Annotated[list[Value], Field(max_length=MAX_K, fail_fast=True)]],
+    Field(max_length=_MAX_COLUMNS),
+    BeforeValidator(_few_columns),
+]
+
+
 class Message(BaseModel):
-    """Base: unknown fields are refused, so that a misspelt one is noticed."""
+    """Base: unknown fields are refused, so that a misspelt one is noticed.
+
+    The first fault is all that is told, so lists end at it (`fail_fast`): a body of a megabyte can
+    hold half a million.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown(cls, data: Any) -> Any:
+        """Keep one field that is not known: enough to refuse it."""
+        fields = cls.__pydantic_fields__
+        if not isinstance(data, dict) or len(data) <= len(fields):
+            return data
+        known = {name: value for name, value in data.items() if name in fields}
+        first = next(name for name in data if name not in fields)
+        return {**known, first: data[first]}
 
 
 class HistoryEvent(Message):
@@ -31,6 +82,9 @@ class HistoryEvent(Message):
 
     item_id: ItemId
     timestamp: Seconds | None = None
+
+
+History = Annotated[list[ItemId | HistoryEvent], Field(fail_fast=True)]
 
 
 class NewEvent(HistoryEvent):
@@ -53,7 +107,7 @@ class EventsRequest(Message):
     )
 
     user_id: UserId
-    events: list[NewEvent] = Field(min_length=1, max_length=1000)
+    events: list[NewEvent] = Field(fail_fast=True, min_length=1, max_length=1000)
 
 
 class Kept(Message):
@@ -90,19 +144,16 @@ class RecommendRequest(Message):
         },
     )
 
-    history: list[ItemId | HistoryEvent] | None = Field(
-        default=None, description="Oldest first; may be empty."
-    )
+    history: History | None = Field(default=None, description="Oldest first; may be empty.")
     user_id: UserId | None = Field(
         default=None, description="Instead of a history: that of the events kept for this user."
     )
     k: Wanted = Field(default=10, description="Items wanted.")
     exclude: list[ItemId] = Field(
-        default=[], max_length=10_000, description="Items never to return."
+        fail_fast=True, default=[], max_length=10_000, description="Items never to return."
     )
-    filter: dict[str, Value | Annotated[list[Value], Field(max_length=MAX_K)]] | None = Field(
+    filter: Columns | None = Field(
         default=None,
-        max_length=16,
         description="Column of the catalogue to a value, or to values of which one must be held.",
     )
     exclude_seen: StrictBool | None = Field(
@@ -118,7 +169,7 @@ class RecommendRequest(Message):
 class BatchRequest(Message):
     """Several requests at once."""
 
-    requests: list[RecommendRequest] = Field(min_length=1, max_length=MAX_BATCH)
+    requests: list[RecommendRequest] = Field(fail_fast=True, min_length=1, max_length=MAX_BATCH)
 
 
 class ScoreRequest(Message):
@@ -130,13 +181,11 @@ class ScoreRequest(Message):
         json_schema_extra={"examples": [{"history": ["1", "260"], "item_ids": ["1196", "1210"]}]},
     )
 
-    history: list[ItemId | HistoryEvent] | None = Field(
-        default=None, description="Oldest first; may be empty."
-    )
+    history: History | None = Field(default=None, description="Oldest first; may be empty.")
     user_id: UserId | None = Field(
         default=None, description="Instead of a history: that of the events kept for this user."
     )
-    item_ids: list[ItemId] = Field(min_length=1, max_length=MAX_K)
+    item_ids: list[ItemId] = Field(fail_fast=True, min_length=1, max_length=MAX_K)
     explain: StrictBool = Field(default=False, description="Say why, for each item.")
 
 

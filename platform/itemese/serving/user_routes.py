@@ -5,7 +5,14 @@ from typing import Protocol
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 
-from itemese.serving.messages import EventsRequest, Forgotten, Kept, RecommendRequest, ScoreRequest
+from itemese.serving.messages import (
+    EventsRequest,
+    Forgotten,
+    Kept,
+    RecommendRequest,
+    ScoreRequest,
+    UserId,
+)
 from itemese.serving.query import Event, QueryError, split_events
 from itemese.serving.users import UserEvent, UserStore
 
@@ -66,7 +73,7 @@ def add_user_routes(app: FastAPI, service: Forgetful, users: UserStore | None) -
         return Kept(num_new=new, request_id=request.state.request_id)
 
     @app.delete("/v1/users/{user_id:path}")
-    async def erase(request: Request, user_id: str) -> Forgotten:
+    async def erase(request: Request, user_id: UserId) -> Forgotten:
         """Erase a user's events, and what was computed from them."""
         request.state.user_id = user_id
         gone = await run_in_threadpool(_required(users).forget, user_id)

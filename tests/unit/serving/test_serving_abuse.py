@@ -51,6 +51,59 @@ def service(bundle_of):
         process.kill()
 
 
+def many(one, number):
+    return b"[" + b",".join([one] * number) + b"]"
+
+
+FAULTS = {
+    "numbers": ("recommend", b'{"history": %s}' % many(b"1", 500_000), "history.0"),
+    "objects": ("recommend", b'{"history": %s}' % many(b"{}", 340_000), "history.0"),
+    "unknown fields": (
+        "recommend",
+        b"{" + b",".join(b'"f%d":1' % n for n in range(90_000)) + b"}",
+        "f0",
+    ),
+    "columns": (
+        "recommend",
+        b'{"filter": {' + b",".join(b'"f%d":{}' % n for n in range(80_000)) + b"}}",
+        "filter.f0",
+    ),
+    "values": ("recommend", b'{"filter": {"year": %s}}' % many(b"{}", 340_000), "filter.year"),
+    "ids to score": ("score", b'{"item_ids": %s}' % many(b"{}", 340_000), "item_ids.0"),
+    "events": ("events", b'{"user_id": "u", "events": %s}' % many(b"{}", 340_000), "events.0."),
+    "requests": ("recommend/batch", b'{"requests": %s}' % many(b"{}", 340_000), "requests"),
+    "bad requests": (
+        "recommend/batch",
+        b'{"requests": %s}' % many(b'{"history":[1]}', 60_000),
+        "requests.0.history.0",
+    ),
+    "long requests": (
+        "recommend/batch",
+        b'{"requests": %s}' % many(b'{"history": %s}' % many(b"1", 8_000), 60),
+        "requests.0.history.0",
+    ),
+}
+
+
+def test_a_body_of_nothing_but_faults_costs_what_its_first_one_does(service):
+    port, process = service
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{port}/v1", headers=headers, timeout=30
+    ) as client:
+        client.post("/recommend", content=b'{"history": ["a"]}')
+        before = process.memory_info().rss
+        for name, (address, body, field) in FAULTS.items():
+            used = sum(process.cpu_times()[:2])
+            answer = client.post(f"/{address}", content=body)
+            used = sum(process.cpu_times()[:2]) - used
+            assert answer.status_code == 422, name
+            assert answer.json()["error"]["field"].startswith(field), name
+            assert used < 0.3, f"{name}: {used:.2f} s"
+    grown = process.memory_info().rss - before
+    assert grown < 50e6, f"{grown / 1e6:.0f} MB more"
+
+
 def test_the_wire(service):
     port, process = service
     address = f"http://127.0.0.1:{port}"

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[3]
@@ -36,6 +37,21 @@ def test_a_user_is_forgotten_with_what_was_computed(client, world):
     assert client.post("/v1/recommend", json={"user_id": "u/1"}).json()["cold_start"] is True
     assert 'path="/v1/users"' in client.get("/metrics").text
     assert "u/1" not in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "u" * 257])
+def test_names_that_could_not_be_erased_are_refused(client, world, name, fault):
+    for address, more in (
+        ("events", {"events": [{"item_id": "a"}]}),
+        ("recommend", {}),
+        ("score", {"item_ids": ["a"]}),
+    ):
+        answer = client.post(f"/v1/{address}", json={"user_id": name, **more})
+        fault(answer, 422, "user_id")
+    url = client.base_url.copy_with(raw_path=f"/v1/users/{name.replace('.', '%2E')}".encode())
+    told = fault(client.delete(url), 422, "user_id")
+    assert told.startswith("`user_id` must ")
+    assert world.service.forgot == 0
 
 
 def test_a_batch_answers_each_request_by_itself(client, fault):
