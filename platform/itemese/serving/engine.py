@@ -7,17 +7,16 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from itemese.artifacts import Folder
-from itemese.bundle import Bundle, read_bundle
+from itemese.bundle import Bundle, find_bundle, read_bundle
 from itemese.errors import ArtifactError, ConfigError
-from itemese.methods.base import Inputs, Method, Task, method_of, parse_method_config, to_device
+from itemese.methods.base import to_device
 from itemese.models.prompt_cache import PromptCache
 from itemese.ranking import Candidates, Ranking
 from itemese.schema import Example
@@ -34,6 +33,7 @@ from itemese.serving.query import (
     Recommendation,
     split_events,
 )
+from itemese.serving.restore import Precision, restore
 
 
 class Recommender:
@@ -50,14 +50,12 @@ class Recommender:
         *,
         prompt_cache_bytes: int = 0,
         history_step: int = 1,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
     ) -> None:
         self.bundle = bundle
         self.catalog = bundle.catalog
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.method, self.module = _restore(bundle)
-        if precision == "bf16":
-            _halve(self.module, self.method.config.name)
+        self.method, self.module = restore(bundle, precision)
         self.module.to(self.device).eval()
         self.seconds: dict[str, float] = {}
         self._told_prompts = (0, 0)
@@ -82,12 +80,12 @@ class Recommender:
         *,
         prompt_cache_bytes: int = 0,
         history_step: int = 1,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
     ) -> "Recommender":
         """Read a bundle, rebuild its method and prove it on one question.
 
         Args:
-            uri: Of the bundle.
+            uri: Of the bundle, or of a study with a winner.
             prompt_cache_bytes: Memory for what the model computed from earlier histories.
             history_step: See `ServingConfig`.
             precision: Likewise.
@@ -103,7 +101,7 @@ class Recommender:
                 "or serve on a machine that has one."
             )
             raise ConfigError(message)
-        bundle = read_bundle(Folder.at(uri))
+        bundle = read_bundle(find_bundle(uri))
         engine = cls(
             bundle,
             prompt_cache_bytes=prompt_cache_bytes,
@@ -155,6 +153,8 @@ class Recommender:
         k: int = 10,
         exclude: Sequence[str] = (),
         filter: Filter | None = None,  # noqa: A002  (the name it has over HTTP)
+        *,
+        explain: bool = False,
     ) -> list[Recommendation]:
         """Return at most `k` items for one history.
 
@@ -164,28 +164,32 @@ class Recommender:
             k: 1..1000.
             exclude: item_ids never to return.
             filter: For example ``{"genres": "Drama"}`` or ``{"item_id": ["1", "2"]}``.
+            explain: Whether items come with their codes, siblings and the closest seen item.
 
         Raises:
             QueryError: A field is malformed, or a filter names an unknown column.
         """
         items, times = split_events(history)
-        query = Query(items, times, k=k, exclude=tuple(exclude), filter=filter)
+        query = Query(items, times, k=k, exclude=tuple(exclude), filter=filter, explain=explain)
         return self.answers([query])[0].items
 
     def recommend_batch(
-        self, histories: Sequence[Sequence[Event]], k: int = 10
+        self, histories: Sequence[Sequence[Event]], k: int = 10, *, explain: bool = False
     ) -> list[list[Recommendation]]:
         """Return `recommend` of each history, computed together."""
         queries = []
         for history in histories:
             items, times = split_events(history)
-            queries.append(Query(items, times, k=k))
+            queries.append(Query(items, times, k=k, explain=explain))
         return [answer.items for answer in self.answers(queries)]
 
-    def score(self, history: Sequence[Event], item_ids: Sequence[str]) -> list[Recommendation]:
+    def score(
+        self, history: Sequence[Event], item_ids: Sequence[str], *, explain: bool = False
+    ) -> list[Recommendation]:
         """Return the scores of `item_ids` for one history, in their order."""
         items, times = split_events(history)
-        return self.answers([Query(items, times, score_items=tuple(item_ids))])[0].items
+        query = Query(items, times, score_items=tuple(item_ids), explain=explain)
+        return self.answers([query])[0].items
 
     def check(self, query: Query) -> None:
         """Raise `QueryError` if the query cannot be answered; `answers` then accepts it."""
@@ -221,7 +225,7 @@ class Recommender:
                 answers[place] = answer
         return [answer for answer in answers if answer is not None]
 
-    def find(self, text: str, limit: int) -> list[tuple[str, str]]:
+    def find(self, text: str, limit: int = 20) -> list[tuple[str, str]]:
         """Return item_id and title of the most popular items whose id or title holds `text`.
 
         Args:
@@ -362,55 +366,3 @@ class Recommender:
             return {}
         history = self._known(query.history).tolist()
         return {item: self._explainer.explain(item, history) for item in items}
-
-
-def _halve(module: torch.nn.Module, method: str) -> None:
-    """Cast all that the bundle holds of a trained model to bf16.
-
-    What is computed beside it stays: bf16 cannot tell the rotations of far positions apart.
-
-    Raises:
-        ConfigError: The method has no weights; half of a count's digits is another count.
-    """
-    if not any(weight.is_floating_point() for weight in module.parameters()):
-        message = (
-            f"`precision` must be fp32 for {method!r}, which counts and has no weights; got bf16. "
-            "Leave it out."
-        )
-        raise ConfigError(message)
-    for tensor in module.state_dict(keep_vars=True).values():
-        if tensor.dtype == torch.float32:
-            tensor.data = tensor.data.bfloat16()
-
-
-def _restore(bundle: Bundle) -> tuple[Method, torch.nn.Module]:
-    """Rebuild the method and its module from the bundle alone.
-
-    Raises:
-        ArtifactError: The tensors do not fit the method's settings or the catalogue.
-        ConfigError: The method is unknown here, or ranks no items.
-    """
-    config = parse_method_config(bundle.method_config)
-    method = method_of(config)
-    if method.task is not Task.NEXT_ITEM:
-        message = (
-            f"`method.name` must be a method that ranks items; got {config.name!r}, which "
-            f"predicts {method.task}. Serve another bundle."
-        )
-        raise ConfigError(message)
-    inputs = Inputs(
-        catalog=bundle.catalog,
-        train=lambda: iter(()),
-        seed=int(bundle.experiment.get("seed") or 0),
-        embeddings=bundle.embeddings,
-        semantic_ids=bundle.semantic_ids,
-    )
-    try:
-        return method, method.restore(inputs, dict(bundle.state))
-    except (RuntimeError, KeyError, AssertionError, ValueError, TypeError) as error:
-        detail = " ".join(str(error).split())[:300]
-        message = (
-            f"`bundle.model` must fit the method {config.name!r}; got {bundle.uri!r}: {detail}. "
-            "Write the bundle again with this version."
-        )
-        raise ArtifactError(message) from None

@@ -24,7 +24,13 @@ class QueryError(DataError):
 
 
 class Unavailable(Exception):  # noqa: N818  (a state of the service, not a fault of the program)
-    """The service cannot answer now; the same request may succeed later."""
+    """The service cannot answer now; the same request may succeed later.
+
+    Attributes:
+        retry_after: Seconds until then, as the service reckons.
+    """
+
+    retry_after = 1.0
 
 
 class Busy(Unavailable):
@@ -110,6 +116,8 @@ class Query:
             `k`, `exclude`, `filter` and `exclude_seen` then have no effect.
         explain: Whether items come with their explanation.
         version: ``champion`` or ``canary``; None leaves it to the service.
+        erasures: How often users had been erased just before the history was read from a store;
+            None if it came with the request.
     """
 
     history: tuple[str, ...] = ()
@@ -121,6 +129,7 @@ class Query:
     score_items: tuple[str, ...] | None = None
     explain: bool = False
     version: str | None = None
+    erasures: int | None = None
 
 
 @dataclass(frozen=True)

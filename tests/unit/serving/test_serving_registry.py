@@ -96,3 +96,4 @@ def test_a_study_is_promoted_by_its_name(place, bundles, tmp_path):
         promote(place, study.uri)
     shutil.copytree(uris[0], study.child("winner").uri)
     assert promote(place, study.uri) == Registry(digests[0])
+    assert Recommender.load(study.uri).bundle.digest == digests[0]
