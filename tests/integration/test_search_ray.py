@@ -244,7 +244,8 @@ def test_a_study_by_ray_job_submit_is_the_one_resumed_here(
 
 def test_study_without_one_good_trial_says_why(ray_cluster: None, tmp_path: Path) -> None:
     write_log(tmp_path / "log")
-    space = dataclasses.replace(make_space(tmp_path / "log", num_trials=1), defaults=INDIVISIBLE)
+    space = make_space(tmp_path / "log", num_trials=1, enqueue=[])
+    space = dataclasses.replace(space, defaults=INDIVISIBLE)
     with pytest.raises(TrainingError, match=r"The first says: .*a dim that num_heads divides"):
         run_study(space, storage=str(tmp_path / "store"), name="bad")
 

@@ -5,8 +5,7 @@ Nothing here imports Ray, so that a space is read and checked without starting a
 
 import re
 from collections.abc import Mapping
-from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -73,7 +72,7 @@ class SearchConfig(Config):
     sampler: SamplerKind = "tpe"
     num_trials: int = Field(default=20, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (1, 2, 3)
     finalists: int = Field(default=3, ge=1)
     enqueue: tuple[dict[str, Scalar], ...] = ()
     asha: AshaConfig | None = None
@@ -110,7 +109,25 @@ class SearchConfig(Config):
     def _conditions_hold_somewhere(self) -> "SearchConfig":
         for path, parameter in self.parameters.items():
             _check_condition(path, parameter, self.parameters)
-        self.ordered()
+        for path in self.ordered():
+            if not self.surroundings(path):
+                when = {name: list(values) for name, values in self.parameters[path].when.items()}
+                message = (
+                    f"`parameters.{path}.when` must be able to hold as a whole; got {when}, of "
+                    "which one rules another out by a condition of its own. Drop or change one."
+                )
+                raise ConfigError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _holds_what_is_enqueued(self) -> "SearchConfig":
+        needed = 1 + len(self.enqueue)
+        if self.num_trials < needed:
+            message = (
+                "`num_trials` must hold the recipe as it is and every point of `enqueue`, at "
+                f"least {needed}; got {self.num_trials}. Raise it or drop points."
+            )
+            raise ConfigError(message)
         return self
 
     @model_validator(mode="after")
@@ -142,6 +159,13 @@ class SearchConfig(Config):
                 f"that was stopped has none of them; got {list(self.minimise)}. Drop one."
             )
             raise ConfigError(message)
+        if self.asha is not None and "training.validate_every" in self.parameters:
+            message = (
+                "`asha` must be left out where training.validate_every varies, as it compares "
+                "trials at the same number of validations; got "
+                f"{self.parameters['training.validate_every']}. Drop one."
+            )
+            raise ConfigError(message)
         return self
 
     def ordered(self) -> list[str]:
@@ -171,14 +195,20 @@ class SearchConfig(Config):
         )
 
     def surroundings(self, path: str) -> list[dict[str, Scalar]]:
-        """Return every set of values that meets a parameter's condition; one empty without any."""
-        when = self.parameters[path].when
-        found = []
-        for values in product(*when.values()):
-            above: dict[str, Scalar] = {}
-            for parent in when:
-                above |= self.surroundings(parent)[0]
-            found.append(above | dict(zip(when, values, strict=True)))
+        """Return every set of values that meets a parameter's condition; one empty without any.
+
+        The parameters that a condition names have conditions too: what cannot be together is left
+        out, and nothing is left of a condition that cannot hold.
+        """
+        found: list[dict[str, Scalar]] = [{}]
+        for parent, allowed in self.parameters[path].when.items():
+            above = [{**o, parent: value} for o in self.surroundings(parent) for value in allowed]
+            found = [
+                {**one, **other}
+                for one in found
+                for other in above
+                if all(same(one.get(name, value), value) for name, value in other.items())
+            ]
         return found
 
 

@@ -31,6 +31,7 @@ _FIXED = {
     "method.name": "each method has parameters of its own; write one study a method",
     "training.metric": "it is the yardstick",
     "training.validation_users": "it is the yardstick",
+    "training.offered": "it is the yardstick",
     "training.num_workers": "concurrency is planned from it",
     "training.cpus_per_worker": "concurrency is planned from it",
     "training.use_gpu": "concurrency is planned from it",

@@ -101,6 +101,19 @@ def test_a_good_study_is_read() -> None:
         (study(metric="recall@5"), ["got 'recall@5'", "Write val/recall@5."]),
         (study(mode="min"), ["`mode` must be 'max'; got 'min'"]),
         (study(seeds=[1, 1]), ["`seeds` must differ; got [1, 1]"]),
+        (study(seeds=[-1]), ["`seeds.0` must be greater than or equal to 0; got -1"]),
+        (study(seeds=[1, 2**32]), ["`seeds.1` must be less than 4294967296; got 4294967296"]),
+        (
+            study(num_trials=3, enqueue=[{"a.b": 1}, {"a.b": 2}, {"a.b": 3}]),
+            ["`num_trials` must hold the recipe", "every point of `enqueue`, at least 4; got 3"],
+        ),
+        (
+            study(
+                parameters={"training.validate_every": {"kind": "int", "low": 1, "high": 3}},
+                asha={"grace_period": 1},
+            ),
+            ["`asha` must be left out where training.validate_every varies", "between 1 and 3"],
+        ),
         (study(num_trials=0), ["`num_trials` must be greater than or equal to 1; got 0"]),
         (study(trials=3), ["`trials` must be a known key", "num_trials"]),
         (
@@ -125,3 +138,33 @@ def test_true_is_not_one_but_both_may_be_chosen() -> None:
 def test_int_holds_only_its_grid() -> None:
     parameter = SearchConfig.parse(one(kind="int", low=2, high=8, step=3)).parameters["a.b"]
     assert [value for value in range(12) if parameter.contains(value)] == [2, 5, 8]
+
+
+WIDTH = {"kind": "choice", "choices": [1, 2]}
+DROPOUT = {"kind": "choice", "choices": [0.1, 0.2], "when": {"a.layers": 1}}
+
+
+def test_conditions_that_rule_each_other_out_are_refused() -> None:
+    never = {**WIDTH, "when": {"a.layers": 2, "a.dropout": 0.2}}
+    parameters = {"a.layers": WIDTH, "a.dropout": DROPOUT, "a.heads": never}
+    with pytest.raises(ConfigError, match=r"`parameters.a.heads.when` must be able to hold"):
+        SearchConfig.parse(study(parameters=parameters))
+    # Also where the grandparents are what cannot be together.
+    other = {**WIDTH, "when": {"a.layers": 2}}
+    never = {**WIDTH, "when": {"a.dropout": 0.2, "a.other": 1}}
+    with pytest.raises(ConfigError, match=r"`parameters.a.heads.when` must be able to hold"):
+        SearchConfig.parse(study(parameters={**parameters, "a.other": other, "a.heads": never}))
+
+
+def test_surroundings_are_all_that_can_be_together() -> None:
+    parameters = {
+        "a.layers": WIDTH,
+        "a.either": {**WIDTH, "when": {"a.layers": [1, 2]}},
+        "a.other": {**WIDTH, "when": {"a.layers": 2}},
+        "a.heads": {**WIDTH, "when": {"a.other": [1, 2], "a.either": 1}},
+    }
+    config = SearchConfig.parse(study(parameters=parameters))
+    assert config.surroundings("a.layers") == [{}]
+    assert config.surroundings("a.heads") == [
+        {"a.layers": 2, "a.other": other, "a.either": 1} for other in (1, 2)
+    ]

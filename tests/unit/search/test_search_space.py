@@ -31,6 +31,7 @@ class Training(Config):
     learning_rate: float = Field(default=0.01, gt=0, le=1)
     schedule: str = "cosine"
     metric: str = "ndcg@10"
+    offered: int = 20
 
 
 class Evaluation(Config):
@@ -103,6 +104,11 @@ def test_defaults_and_enqueued_points_name_every_parameter() -> None:
             {"evaluation.cutoffs": {"kind": "choice", "choices": [1, 2]}},
             {},
             ["must not vary", "yardstick"],
+        ),
+        (
+            {"training.offered": {"kind": "int", "low": 2, "high": 20}},
+            {},
+            ["`parameters.training.offered` must not vary", "yardstick"],
         ),
         (
             {"training.learning_rate": RATE},
