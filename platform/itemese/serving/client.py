@@ -1,6 +1,8 @@
 """Ask a running service from Python, with the methods that a `Recommender` has in process."""
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -8,7 +10,19 @@ from urllib.parse import quote
 import httpx
 
 from itemese.errors import ConfigError
-from itemese.serving.query import Event, Filter, QueryError, Recommendation
+from itemese.serving.config import MAX_BATCH
+from itemese.serving.query import (
+    Event,
+    Explanation,
+    Filter,
+    QueryError,
+    Recommendation,
+    Related,
+    Unavailable,
+)
+
+PATIENCE_SECONDS = 5.0
+"""A service that is too busy is asked once more if it wants no longer pause than this."""
 
 
 class Client:
@@ -18,7 +32,9 @@ class Client:
             client.recommend(["1193", "661"], k=5)
 
     Refusals arrive as the errors that the same call would raise in process: `QueryError` for what
-    cannot be answered, `ConfigError` for a service that cannot be reached or refuses the token.
+    cannot be answered, `ConfigError` for a service that cannot be reached or refuses the token. A
+    service that is too busy is asked once more, and then raises `Unavailable`, whose `retry_after`
+    is the seconds that it wants to be left alone.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout_seconds: float = 30) -> None:
@@ -52,47 +68,72 @@ class Client:
         exclude: Sequence[str] = (),
         filter: Filter | None = None,  # noqa: A002  (the name it has over HTTP)
         *,
+        explain: bool = False,
         user_id: str | None = None,
     ) -> list[Recommendation]:
         """Return at most `k` items for a history, or for a user whose history the service keeps.
 
         Raises:
             QueryError: The service cannot answer this question.
-            ConfigError: It cannot be reached, is too busy, or wants another token.
+            Unavailable: It is too busy.
+            ConfigError: It cannot be reached, or wants another token.
         """
-        body: dict[str, Any] = {"k": k, "exclude": list(exclude), "filter": filter}
+        body = {"k": k, "exclude": list(exclude), "filter": filter, "explain": explain}
         return self._items("/v1/recommend", body, history, user_id)
+
+    def recommend_batch(
+        self, histories: Sequence[Sequence[Event]], k: int = 10, *, explain: bool = False
+    ) -> list[list[Recommendation]]:
+        """Return `recommend` of each history; raises as it does if any of them fails."""
+        found = []
+        for first in range(0, len(histories), MAX_BATCH):
+            requests = [
+                {"history": list(history), "k": k, "explain": explain}
+                for history in histories[first : first + MAX_BATCH]
+            ]
+            told = self._ask("POST", "/v1/recommend/batch", {"requests": requests})
+            found += [[_recommendation(item) for item in one["items"]] for one in told["answers"]]
+        return found
 
     def score(
         self,
         history: Sequence[Event] | None,
         item_ids: Sequence[str],
         *,
+        explain: bool = False,
         user_id: str | None = None,
     ) -> list[Recommendation]:
         """Return the scores of `item_ids`, in their order; raises as `recommend` does."""
-        return self._items("/v1/score", {"item_ids": list(item_ids)}, history, user_id)
+        body = {"item_ids": list(item_ids), "explain": explain}
+        return self._items("/v1/score", body, history, user_id)
+
+    def find(self, text: str, limit: int = 20) -> list[tuple[str, str]]:
+        """Return item_id and title of the most popular items whose id or title holds `text`."""
+        told = self._ask("GET", "/v1/items", params={"search": text, "limit": limit})
+        return [(item["item_id"], item["title"]) for item in told["items"]]
 
     def keep(self, user_id: str, events: Sequence[Event]) -> int:
         """Have the service keep a user's events; return how many were new.
 
         Args:
             user_id: Whose.
-            events: item_ids, or ``{"item_id", "timestamp", "event_id"}``; with an ``event_id`` the
-                call may be repeated.
+            events: item_ids, or ``{"item_id", "timestamp", "event_id"}``. The call may be repeated,
+                and a busy service is asked again, only if each has an ``event_id``.
         """
         told = [{"item_id": event} if isinstance(event, str) else dict(event) for event in events]
-        answer = self._ask("POST", "/v1/events", {"user_id": user_id, "events": told})
+        again = all(event.get("event_id") is not None for event in told)
+        body = {"user_id": user_id, "events": told}
+        answer = self._ask("POST", "/v1/events", body, again=again)
         return int(answer["num_new"])
 
     def forget(self, user_id: str) -> int:
         """Have the service erase a user; return how many events there were."""
-        address = f"/v1/users/{quote(user_id, safe='')}"
-        return int(self._ask("DELETE", address, None)["num_events"])
+        name = quote(user_id, safe="").replace(".", "%2E")  # a plain . or .. leads elsewhere
+        return int(self._ask("DELETE", f"/v1/users/{name}")["num_events"])
 
     def describe(self) -> dict[str, Any]:
         """Return which model answers."""
-        return self._ask("GET", "/v1/model", None)
+        return self._ask("GET", "/v1/model")
 
     def _items(
         self, path: str, body: dict[str, Any], history: Sequence[Event] | None, user_id: str | None
@@ -100,20 +141,78 @@ class Client:
         given = {"history": list(history)} if history is not None else {}
         named = {"user_id": user_id} if user_id is not None else {}
         items = self._ask("POST", path, {**body, **given, **named})["items"]
-        return [Recommendation(i["item_id"], i["title"], i["score"]) for i in items]
+        return [_recommendation(item) for item in items]
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the body of a success; raise what a refusal says."""
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        again: bool = True,
+    ) -> dict[str, Any]:
+        """Return the body of a success; raise what a refusal says.
+
+        Args:
+            method: Of HTTP.
+            path: Address.
+            body: Sent as JSON.
+            params: Sent in the address.
+            again: Whether a service that is too busy may be asked once more.
+        """
         try:
-            answer = self._http.request(method, path, json=body)
-            told: dict[str, Any] = answer.json()
+            answer = self._http.request(method, path, json=body, params=params)
+            told = _told(answer)
         except (httpx.HTTPError, ValueError) as error:
             message = (
                 f"`url` must be a service that answers; got {self._http.base_url} "
                 f"({type(error).__name__}: {error}). Start it, or name another."
             )
             raise ConfigError(message) from None
+        except Unavailable as busy:
+            if not again or busy.retry_after > PATIENCE_SECONDS:
+                raise
+            time.sleep(busy.retry_after)
+            return self._ask(method, path, body, params=params, again=False)
         if answer.is_success:
             return told
         message = str(told.get("error", {}).get("message", answer.text[:200]))
         raise (QueryError if answer.status_code == 422 else ConfigError)(message)
+
+
+def _told(answer: httpx.Response) -> dict[str, Any]:
+    """Return what an answer says.
+
+    Raises:
+        QueryError: One of several requests cannot be answered.
+        Unavailable: The service is too busy, for one of several requests at least.
+        ValueError: It is no JSON.
+    """
+    told: dict[str, Any] = {}
+    if answer.status_code != 503 or "json" in answer.headers.get("content-type", ""):
+        told = answer.json()
+    faults = [one["error"] for one in (told, *told.get("answers", ())) if "error" in one]
+    busy = [fault["message"] for fault in faults if fault["code"] == "unavailable"]
+    if answer.status_code == 503 or busy:
+        error = Unavailable(busy[0] if busy else answer.text[:200])
+        with contextlib.suppress(KeyError, ValueError):  # or a date: then the usual pause
+            error.retry_after = max(0.0, float(answer.headers["retry-after"]))
+        raise error
+    if answer.is_success and faults:
+        raise QueryError(str(faults[0]["message"]))
+    return told
+
+
+def _recommendation(item: Mapping[str, Any]) -> Recommendation:
+    """Return an item of an answer as the engine gives it."""
+    why = item.get("explanation")
+    return Recommendation(item["item_id"], item["title"], item["score"], why and _explanation(why))
+
+
+def _explanation(why: Mapping[str, Any]) -> Explanation:
+    return Explanation(
+        codes=tuple(why["codes"]),
+        siblings=tuple(Related(**item) for item in why["siblings"]),
+        nearest=why["nearest"] and Related(**why["nearest"]),
+    )
