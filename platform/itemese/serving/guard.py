@@ -32,8 +32,7 @@ PATHS = OPEN_PATHS | {
 }
 USERS_PATH = "/v1/users/"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::\d*)?")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
@@ -44,7 +43,7 @@ class Guard:
     well-formed; Serve repeats it in the header of the answer), checks the
     bearer token in constant time, reads the body if it is short and comes quickly, turns what
     nobody expected into a 500 without its text, and counts. Without a token only this machine is
-    heard.
+    heard, and only under its own names: a browser's page may point a name of its own here.
     """
 
     def __init__(
@@ -106,6 +105,13 @@ class Guard:
     ) -> None:
         """Pass the request on if its token and its size are right."""
         request_id = scope["state"]["request_id"]
+        if not self.token and not _is_own_name(headers.get("host")):
+            message = (
+                "`Host` must be 127.0.0.1, localhost or [::1] while the service has no token; got "
+                f"{headers['host'][:80]!r}. Ask under one of these, or set ITEMESE_TOKEN."
+            )
+            await failure(400, message, request_id, field="Host")(scope, receive, send)
+            return
         if scope["path"] not in OPEN_PATHS and not self._may_ask(scope, headers):
             message = (
                 "`Authorization` must be 'Bearer <token>' with the service's token. "
@@ -166,6 +172,14 @@ class Guard:
                 return None
             if not message.get("more_body", False):
                 return bytes(body)
+
+
+def _is_own_name(host: str | None) -> bool:
+    """Return whether a request's Host names this machine; browsers always send one."""
+    if host is None:
+        return True
+    found = _HOST.fullmatch(host)
+    return found is not None and is_loopback((found[1] or found[2]).lower())
 
 
 def is_loopback(host: str) -> bool:

@@ -23,6 +23,7 @@ from itemese.serving.engine import Recommender
 from itemese.serving.replica import Replica
 from itemese.serving.users import SqliteUsers
 
+URL = "http://127.0.0.1:8000"
 TOKEN = "a-long-secret-token"
 MARKUP = "<script>alert('a')</script> & | \u00e9"
 
@@ -127,7 +128,7 @@ def world(bundle_of, tmp_path):
     def client(token=None, address=("127.0.0.1", 5), keep=True, **more):
         limits = ServingConfig(max_body_bytes=20_000, max_history=50, **more)
         app = create_app(service, limits, token, users if keep else None)
-        return TestClient(app, client=address, raise_server_exceptions=False)
+        return TestClient(app, URL, client=address, raise_server_exceptions=False)
 
     yield SimpleNamespace(service=service, client=client)
     users.close()

@@ -229,7 +229,7 @@ def nasty(tmp_path):
 def test_titles_are_data_and_nothing_else(nasty, direct):
     uri, names, titles = nasty
     app = create_app(direct(Recommender.load(uri)), ServingConfig())
-    with TestClient(app, client=("127.0.0.1", 5)) as client:
+    with TestClient(app, "http://localhost", client=("127.0.0.1", 5)) as client:
         for number in range(0, 200, 7):
             body = {"history": [names[number]], "k": 50}
             answer = client.post("/v1/recommend", json=body)

@@ -33,7 +33,9 @@ def client(engine, tmp_path, direct):
     users = SqliteUsers(tmp_path / "users.sqlite")
     app = create_app(direct(engine), ServingConfig(), None, users)
     asked = Client("http://127.0.0.1:1")
-    asked._http = TestClient(app, client=("127.0.0.1", 5), raise_server_exceptions=False)
+    asked._http = TestClient(
+        app, "http://127.0.0.1:1", client=("127.0.0.1", 5), raise_server_exceptions=False
+    )
     yield asked
     users.close()
 
