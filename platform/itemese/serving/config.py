@@ -1,8 +1,8 @@
 """Settings of the service."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from itemese.config import Config
 
@@ -11,6 +11,28 @@ MAX_K = 1000
 
 MAX_BATCH = 64
 """Most requests that a batch may hold; a replica with fewer places refuses it with 503."""
+
+
+class _Hidden(str):
+    """Text that no message shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return something else."""
+        return "what is kept secret"
+
+
+def _hide(value: Any) -> Any:
+    """Return a value that says nothing of itself when it is refused."""
+    if value is None:
+        return None
+    return _Hidden(value) if isinstance(value, str) else type(value)
+
+
+Secret = Annotated[
+    Annotated[str, Field(min_length=8)] | None, BeforeValidator(_hide), Field(repr=False)
+]
 
 
 class ServingConfig(Config):
@@ -60,7 +82,7 @@ class ServingConfig(Config):
     registry_seconds: float = Field(default=1.0, gt=0, le=3600)
     users: str | None = Field(default=None, min_length=1)
     log_requests: bool = True
-    log_key: str | None = Field(default=None, min_length=8)
+    log_key: Secret = None
 
 
 class ServeArgs(ServingConfig):
@@ -74,5 +96,8 @@ class ServeArgs(ServingConfig):
             token only clients on the same machine are answered.
     """
 
+    # Serve prints what pydantic says of a config file.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     bundle: str = Field(min_length=1)
-    token: str | None = Field(default=None, min_length=8)
+    token: Secret = None

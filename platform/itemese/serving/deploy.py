@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -44,7 +44,7 @@ class Deployment:
 
     url: str
     model: str
-    token: str | None
+    token: str | None = field(repr=False)
 
     @property
     def headers(self) -> dict[str, str]:

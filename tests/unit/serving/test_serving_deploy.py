@@ -1,5 +1,6 @@
 """What is refused before anything starts, and the load measurement."""
 
+import pickle
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 import yaml
+from pydantic import ValidationError
 
 from itemese.artifacts import Folder
 from itemese.errors import ArtifactError, ConfigError
@@ -99,10 +101,34 @@ def test_a_study_is_served_by_its_winner(no_token, bundle_of, tmp_path):
 
 def test_a_short_token_is_refused(no_token, bundle_of):
     with (
-        pytest.raises(ConfigError, match=r"`serving\.token` must"),
+        pytest.raises(ConfigError, match=r"`serving\.token` must .* at least 8 characters"),
         deploying.deploy(bundle_of(), token="x"),
     ):
         pytest.fail("must not start")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"token": "s3cr3t"}, {"log_key": "s3cr3t"}, {"token": 987654321}, {"tokn": "s3cr3t-s3cr3t"}],
+)
+def test_no_message_shows_a_secret(values):
+    with pytest.raises(ConfigError) as ours:
+        ServeArgs.parse({"bundle": "x", **values})
+    with pytest.raises(ValidationError) as serve_s:
+        ServeArgs(bundle="x", **values)
+    for told in (str(ours.value), str(serve_s.value)):
+        assert next(iter(values)) in told
+        assert "s3cr3t" not in told
+        assert "987654321" not in told
+
+
+def test_nothing_that_is_printed_shows_a_secret():
+    args = ServeArgs(bundle="x", token="s3cr3t-s3cr3t", log_key="s3cr3t-s3cr3t")
+    again = ServeArgs.parse(pickle.loads(pickle.dumps(args)).model_dump())  # noqa: S301
+    assert again.token == "s3cr3t-s3cr3t"
+    service = deploying.Deployment("http://127.0.0.1:1", "model", again.token)
+    assert "s3cr3t" not in repr(args) + repr(again) + repr(service)
+    assert service.headers == {"Authorization": "Bearer s3cr3t-s3cr3t"}
 
 
 def test_the_serve_config_is_valid():
