@@ -2,6 +2,10 @@
 
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 
@@ -17,6 +21,9 @@ _SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard's Train tab answers 500 without it
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    # A trial that is stopped writes its records first, perhaps to object storage; Tune waits 2 s,
+    # then loses the next trial of the same process without a word.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     # glibc gives large arrays back to the system at once, and the next task faults every page in
     # again: a fifth of the time of grouping 50M events. Workers may keep half a gigabyte, bytes.
     "MALLOC_MMAP_THRESHOLD_": "67108864",
@@ -36,6 +43,23 @@ def connect() -> None:
     address = os.environ.get("RAY_ADDRESS") or "local"
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Put the handlers of Ctrl-C back that Ray Tune and Ray Train leave behind when they are done.
+
+    Theirs would take the next Ctrl-C for one of a run that is over, and do nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where Ray sets none
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def shut_down() -> None:

@@ -20,8 +20,8 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util.queue import Queue
 
+from itemese import cluster
 from itemese.artifacts import Counts, Folder
-from itemese.cluster import connect
 from itemese.errors import ConfigError, DataError, ItemeseError, TrainingError
 from itemese.training.checkpoints import KEPT
 from itemese.training.config import TrainingConfig
@@ -49,7 +49,7 @@ def fit_on_ray(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None 
         TrainingError: A loss term is not finite, or workers failed too often.
         ItemeseError: Whatever else a worker raised for the user to mend.
     """
-    connect()
+    cluster.connect()
     check_resources(spec.training)
     spec.checkpoints.create()  # storage that cannot be written is found out here, in one sentence
     told = Queue(actor_options={"num_cpus": 0})
@@ -66,7 +66,8 @@ def fit_on_ray(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None 
     )
     listener = _Listener(told, on_metrics)
     try:
-        returned = trainer.fit().return_value
+        with cluster.signals_kept():
+            returned = trainer.fit().return_value
     except TrainingFailedError as error:
         raise _user_error(error, spec.training) from error
     finally:
