@@ -44,8 +44,7 @@ def main(
         print(f"trial {trial.number}: {ending.status} {ending.objective} {trial.values}")
     if found.winner:
         print(f"winner: trial {found.winner.trial} {found.winner.values}")
-        gain = found.winner.gain
-        print(gain_line(gain) if gain else "the recipe as it is won")
+        print(gain_line(found.winner))
         print(f"bundle: {found.winner.bundle}")
     print(f"saved by sharing: {found.saved.stages} stage runs, {found.saved.seconds:.1f} s")
     print(f"report: {found.uri}/report.html")

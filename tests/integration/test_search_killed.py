@@ -40,7 +40,8 @@ recipe = {
     "evaluation": {"bootstrap_samples": 100},
 }
 rate = {"kind": "uniform", "low": 0.001, "high": 0.1, "log": True}
-study = {"recipe": "-", "num_trials": int(sys.argv[4]), "seeds": [], "max_concurrent": 1}
+seeds = [int(seed) for seed in sys.argv[5].split()]
+study = {"recipe": "-", "num_trials": int(sys.argv[4]), "seeds": seeds, "max_concurrent": 1}
 study["parameters"] = {"training.learning_rate": rate}
 ray.init(address="local", num_cpus=1, object_store_memory=100_000_000, include_dashboard=False,
          log_to_driver=False, logging_level=logging.ERROR)
@@ -63,8 +64,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def driver(folder: Path, name: str, how: str, trials: int = TRIALS) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", DRIVER, str(folder), name, how, str(trials)]
+def driver(
+    folder: Path, name: str, how: str, trials: int = TRIALS, seeds: str = ""
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, str(folder), name, how, str(trials), seeds]
     # A group of its own, as a terminal gives each command: Ctrl-C goes to all of it.
     return subprocess.Popen(
         command,
@@ -156,3 +159,24 @@ def test_ctrl_c_stops_cleanly_and_a_second_driver_is_refused(folder: Path) -> No
     assert study["best_trial"] is not None
     assert study["winner"] is None
     assert "Not finished" in (study_of(folder, "stopped") / "report.html").read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_among_the_finalists_keeps_the_study_and_a_resume_crowns_its_winner(
+    folder: Path,
+) -> None:
+    seeds = "1 2 3 4 5 6 7 8 9"
+    process = driver(folder, "finals", "run", 2, seeds)
+    trained = folder / "store" / "training"
+    wait(process, lambda: trained.exists() and len(list(trained.iterdir())) > 3)
+    os.killpg(process.pid, signal.SIGINT)
+    assert finish(process).splitlines()[-1] == "over 2 False"
+    study = json.loads((study_of(folder, "finals") / "study.json").read_text())
+    assert study["winner"] is None
+    assert study["best_trial"] is not None
+    assert finish(driver(folder, "finals", "resume", 2, seeds)).splitlines()[-1] == "over 2 False"
+    study = json.loads((study_of(folder, "finals") / "study.json").read_text())
+    assert study["winner"]["tested"] == 1
+    assert len(study["winner"]["finalists"][0]["validation"]) == 9
+    assert (study_of(folder, "finals") / "winner" / "bundle.json").exists()

@@ -1,12 +1,12 @@
 """A real study on a tiny log: a failing trial, shared artifacts, a winner on fresh seeds."""
 
-import dataclasses
 import json
 import logging
 import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from itemese.artifacts import Folder, Store
 from itemese.errors import ArtifactError, ConfigError, TrainingError
 from itemese.experiment import Experiment
 from itemese.search.config import SearchConfig
-from itemese.search.outcome import ranked
+from itemese.search.outcome import gain_line, ranked
 from itemese.search.planning import Plan
 from itemese.search.records import Ending, Records, Trial
 from itemese.search.space import Space, check_space, load_space
@@ -80,7 +80,7 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
     write_log(tmp_path / "log")
     # Each value is fine by itself, so only running the point shows that the two do not fit.
     space = make_space(tmp_path / "log")
-    space = dataclasses.replace(space, enqueued=(INDIVISIBLE, TWO_HEADS))
+    space = replace(space, enqueued=(INDIVISIBLE, TWO_HEADS))
     storage = str(tmp_path / "store")
     with caplog.at_level(logging.INFO, logger="itemese.search"):
         result = run_study(space, storage=storage, name="tiny", max_concurrent=2)
@@ -141,20 +141,35 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
 
     with pytest.raises(ConfigError, match="`name` must be new; got 'tiny'"):
         run_study(space, storage=storage, name="tiny")
-    changed = dataclasses.replace(
+    changed = replace(
         space, recipe=space.recipe | {"training": {**space.recipe["training"], "max_epochs": 3}}
     )
     with pytest.raises(ConfigError, match=r"recipe.training.max_epochs: 2 -> 3"):
         run_study(changed, storage=storage, name="tiny", resume=True)
     again = run_study(space, storage=storage, name="tiny", resume=True)
     assert again.trials == result.trials
-    assert dataclasses.replace(again.winner, seconds=0) == dataclasses.replace(winner, seconds=0)
+    assert replace(again.winner, seconds=0) == replace(winner, seconds=0)
     # More of the same may be asked for; the trials that are there stay.
     more = run_study(space, storage=storage, name="tiny", resume=True, num_trials=4)
     assert more.trials[:3] == result.trials
     assert len(more.trials) == 4
-    with pytest.raises(ConfigError, match="`num_trials` must be >= the 4 trials that have begun"):
+    assert more.seconds > result.seconds, "what earlier calls took counts"
+    written = replace(space, config=space.config.model_copy(update={"num_trials": 5}))
+    assert len(run_study(written, storage=storage, name="tiny", resume=True).trials) == 5
+    with pytest.raises(ConfigError, match="`num_trials` must be >= the 5 trials that have begun"):
         run_study(space, storage=storage, name="tiny", resume=True, num_trials=2)
+
+
+def test_a_study_does_not_go_on_with_other_data(ray_cluster: None, tmp_path: Path) -> None:
+    write_log(tmp_path / "log")
+    space = make_space(tmp_path / "log", enqueue=[], num_trials=1, seeds=[])
+    storage = str(tmp_path / "store")
+    run_study(space, storage=storage, name="data")
+    rows = pq.read_table(tmp_path / "log" / "interactions.parquet")
+    pq.write_table(rows.slice(EVENTS), tmp_path / "log" / "interactions.parquet")
+    with pytest.raises(ConfigError, match=r"with the data and code it began with; got other logs"):
+        run_study(space, storage=storage, name="data", resume=True, num_trials=2)
+    assert len(Records(Folder.at(tmp_path / "store/studies/data/records")).read()) == 1
 
 
 def test_early_stops_keep_their_figures_and_nobody_is_stopped_at_the_end(
@@ -173,7 +188,7 @@ def test_early_stops_keep_their_figures_and_nobody_is_stopped_at_the_end(
     )
     training = {**space.recipe["training"], "max_epochs": 4, "learning_rate": 0.003}
     recipe, own = space.recipe | {"training": training}, {"training.learning_rate": 0.003}
-    space = dataclasses.replace(space, recipe=recipe, defaults=own)
+    space = replace(space, recipe=recipe, defaults=own)
     storage = str(tmp_path / "store")
     # Trained before, without any study: its first validation is compared, not its last.
     pipeline.train(Experiment.parse(space.recipe), Store(storage))
@@ -217,6 +232,19 @@ def test_a_finalist_that_fails_on_a_fresh_seed_is_out_and_another_wins(
     assert "must be finite; got inf" in out.error
     with pytest.raises(TrainingError, match=r"each failed. The first says: .*must be finite"):
         crowned(infinite, where="none")
+    # One that cannot even be prepared is out in the same way, and one that was stopped may win.
+    nowhere = Trial(2, {"logs.path": str(tmp_path / "gone")}, Ending("completed", 0.7))
+    late = replace(whole, ending=Ending("stopped", 0.1, curve=(0.1,)))
+    found = crowned(nowhere, late, where="late")
+    assert (found.trial, found.gain, found.recipe_failed) == (0, None, "")
+    assert "gone" in found.finalists[0].error
+    assert [one.stopped for one in found.finalists] == [False, True]
+    # A recipe that fails as it is leaves a winner without a gain, and says why.
+    space = replace(space, defaults=infinite.values)
+    found = crowned(replace(whole, values={"method.loss_weights.next_item": 1.0}), where="alone")
+    assert found.gain is None
+    assert "must be finite; got inf" in found.recipe_failed
+    assert gain_line(found).startswith("gain over the recipe as it is: none to be told, it failed")
 
 
 def test_a_study_by_ray_job_submit_is_the_one_resumed_here(
@@ -245,7 +273,7 @@ def test_a_study_by_ray_job_submit_is_the_one_resumed_here(
 def test_study_without_one_good_trial_says_why(ray_cluster: None, tmp_path: Path) -> None:
     write_log(tmp_path / "log")
     space = make_space(tmp_path / "log", num_trials=1, enqueue=[])
-    space = dataclasses.replace(space, defaults=INDIVISIBLE)
+    space = replace(space, defaults=INDIVISIBLE)
     with pytest.raises(TrainingError, match=r"The first says: .*a dim that num_heads divides"):
         run_study(space, storage=str(tmp_path / "store"), name="bad")
 
@@ -258,7 +286,7 @@ def test_a_killed_worker_is_recorded_and_the_study_goes_on(
     only = {"training.learning_rate": rate}
     space = make_space(tmp_path / "log", num_trials=3, seeds=[], parameters=only, enqueue=[])
     training = {**space.recipe["training"], "max_epochs": 12}
-    space = dataclasses.replace(space, recipe=space.recipe | {"training": training})
+    space = replace(space, recipe=space.recipe | {"training": training})
     records = tmp_path / "store" / "studies" / "shot" / "records"
 
     def kill() -> None:
@@ -297,7 +325,7 @@ def test_trials_without_memory_or_a_finite_loss_are_recorded_and_the_study_goes_
         dict(zip(parameters, values, strict=True)) for values in ((1_000_000, 1.0), (12, 1e39))
     )
     space = make_space(tmp_path / "log", parameters=parameters, enqueue=[], seeds=[])
-    space = dataclasses.replace(space, enqueued=(huge, infinite))
+    space = replace(space, enqueued=(huge, infinite))
     result = run_study(space, storage=str(tmp_path / "store"), name="sick")
     endings = [trial.ending for trial in result.trials]
     assert [e.status for e in endings] == ["completed", "failed", "failed"]
@@ -361,7 +389,7 @@ def test_trials_drive_ray_train_workers(ray_cluster: None, tmp_path: Path) -> No
     write_log(tmp_path / "log")
     space = make_space(tmp_path / "log", num_trials=2, seeds=[])
     training = {**space.recipe["training"], "num_workers": 1}
-    space = dataclasses.replace(space, recipe=space.recipe | {"training": training})
+    space = replace(space, recipe=space.recipe | {"training": training})
     result = run_study(space, storage=str(tmp_path / "store"), name="nested", max_concurrent=2)
     assert [t.ending.status for t in result.trials] == ["completed", "completed"]
     assert result.best is not None

@@ -36,7 +36,7 @@ class StudyResult:
         config: The study as written.
         trials: Every trial in the order of its proposal; trial 0 is the recipe as it is.
         num_trials: How many were asked for.
-        seconds: Wall clock of this call.
+        seconds: Wall clock of this call and of those before it that came to an end.
         saved: What sharing spared it.
         winner: The best trial on fresh seeds; None if the study was stopped or asked for none.
     """
@@ -122,11 +122,11 @@ def rule(config: SearchConfig) -> str:
 def ranked(trials: Sequence[Trial], config: SearchConfig) -> list[Trial]:
     """Return the trials that may win, best first by the stated rule, equal values once.
 
-    Trials that the scheduler stopped count only where none ran to its end.
+    Trials that the scheduler stopped count only where none ran to its end, the last of them first.
     """
     judged = _judged(trials)
     if not config.minimise:
-        return _distinct(sorted(judged, key=lambda t: (-_objective(t), t.number)))
+        return _distinct(judged)
     front = pareto_front(judged, config)
     bar = max((_objective(t) for t in front), default=0.0) * (1 - config.give_up)
     allowed = [t for t in front if _objective(t) >= bar]
@@ -137,10 +137,13 @@ def ranked(trials: Sequence[Trial], config: SearchConfig) -> list[Trial]:
 def finalists(trials: Sequence[Trial], config: SearchConfig) -> list[Trial]:
     """Return the trials that are trained again: the first by the rule, as many as `finalists`.
 
-    In a study with costs, the best by the metric alone as well: the rule measures what others give
-    up by it.
+    Where fewer ran to their end, those follow that were stopped last: on fresh seeds they have the
+    same time as the others. In a study with costs, the best by the metric alone as well: the rule
+    measures what others give up by it.
     """
-    first = ranked(trials, config)[: config.finalists]
+    whole = ranked(trials, config)
+    late = _distinct([*whole, *_latest_stopped(trials)])
+    first = (whole if config.minimise else late)[: config.finalists]
     best = max(_judged(trials), key=lambda t: (_objective(t), -t.number), default=None)
     needed = config.minimise and best is not None and best not in first
     return [*first, best] if needed and best is not None else first
@@ -164,11 +167,15 @@ def pareto_front(trials: Sequence[Trial], config: SearchConfig) -> tuple[Trial, 
 
 
 def _judged(trials: Sequence[Trial]) -> list[Trial]:
-    for status in ("completed", "stopped"):
-        judged = [t for t in trials if t.ending.status == status and t.ending.objective is not None]
-        if judged:
-            return judged
-    return []
+    """Return the trials that may win, the better ones first: what ran to its end, else the rest."""
+    whole = [t for t in trials if t.ending.status == "completed" and t.ending.objective is not None]
+    return sorted(whole, key=lambda t: (-_objective(t), t.number)) or _latest_stopped(trials)
+
+
+def _latest_stopped(trials: Sequence[Trial]) -> list[Trial]:
+    """Return stopped trials, those first that were stopped last and then the better ones."""
+    stopped = [t for t in trials if t.ending.status == "stopped" and t.ending.objective is not None]
+    return sorted(stopped, key=lambda t: (-len(t.ending.curve), -_objective(t), t.number))
 
 
 def _objective(trial: Trial) -> float:
@@ -215,12 +222,17 @@ def tell(result: StudyResult) -> None:
     )
     if result.interrupted:
         logger.info("the rest runs with --resume")
-    if result.winner and result.winner.gain:
-        logger.info("%s", gain_line(result.winner.gain))
+    if result.winner:
+        logger.info("%s", gain_line(result.winner))
 
 
-def gain_line(gain: dict[str, Any]) -> str:
+def gain_line(winner: Winner) -> str:
     """Say what the search gained over the recipe as it is, on the test split."""
+    gain = winner.gain
+    if winner.recipe_failed:
+        return f"gain over the recipe as it is: none to be told, it failed: {winner.recipe_failed}"
+    if gain is None:
+        return "gain over the recipe as it is: none, it won"
     return (
         f"gain over the recipe as it is: test {gain['metric']} {gain['difference']:+.4f} "
         f"[{gain['low']:+.4f}, {gain['high']:+.4f}] ({gain['theirs']:.4f} -> {gain['ours']:.4f}, "

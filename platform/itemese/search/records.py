@@ -28,7 +28,7 @@ class Ending:
         objective: Best validation metric; None if there was no validation.
         metrics: Validation metrics of the checkpoint that was kept.
         costs: The further objectives, by name.
-        seconds: Wall clock of the trial, interrupted attempts included.
+        seconds: Wall clock of the trial, with those attempts that an interruption let tell theirs.
         built: Stage outputs that it built, as artifact keys.
         reused: Stage outputs that it found finished or waited for.
         curve: The judged metric at each validation.
@@ -90,7 +90,17 @@ class Records:
         self.folder.write_json(_name(number, "begin"), {"values": values, "hints": hints})
 
     def attempt(self, number: int) -> None:
-        """Note that a trial is being run, beside how it had ended until then."""
+        """Note that a trial is being run, beside how it had ended until then.
+
+        Raises:
+            ArtifactError: Nobody noted that it begins: the driver's storage is another one.
+        """
+        if not self.folder.exists(_name(number, "begin")):
+            message = (
+                f"`storage` must be one folder for every node; got none of the driver's records at "
+                f"{self.folder.uri} where trial {number} runs. Give a shared folder or a URI."
+            )
+            raise ArtifactError(message)
         ending = self.ending(number)
         name = _name(number, f"attempt-{secrets.token_hex(4)}")
         self.folder.write_json(name, {"found": ending.status})

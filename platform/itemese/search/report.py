@@ -113,7 +113,7 @@ def _winner(winner: Winner, found: StudyResult) -> list[str]:
     rows = [
         [
             str(one.trial),
-            "-" if one.in_study is None else f"{one.in_study:.4f}",
+            "-" if one.in_study is None else f"{one.in_study:.4f}{_EARLY * one.stopped}",
             *(f"{one.validation[s]:.4f}" if s in one.validation else "failed" for s in seeds),
             one.error if one.mean is None else f"{one.mean:.4f}",
             ", ".join(f"{path}={short(value)}" for path, value in one.values.items()),
@@ -121,10 +121,7 @@ def _winner(winner: Winner, found: StudyResult) -> list[str]:
         for one in winner.finalists
     ]
     best = next(p for p, one in enumerate(winner.finalists) if one.trial == winner.trial)
-    if winner.gain:
-        text = gain_line(winner.gain) + "."
-    else:
-        text = "The recipe as it is won: the search gained nothing over it."
+    text = gain_line(winner).removesuffix(".") + "."
     headline = [n for n in winner.test if n.startswith("test/") and n.endswith("@10")]
     tests = [
         [name, *(f"{winner.test[name][key]:.4f}" for key in ("mean", "low", "high"))]
@@ -140,6 +137,9 @@ def _winner(winner: Winner, found: StudyResult) -> list[str]:
         _table(["metric", "mean", "lowest", "highest"], tests),
         f'<p class="faint">Finalists, tests and bundle took {winner.seconds:,.0f} s.</p>',
     ]
+
+
+_EARLY = " (stopped early)"
 
 
 def _trials(found: StudyResult) -> str:

@@ -44,6 +44,8 @@ _STATES = {
     "interrupted": TrialState.RUNNING,
 }
 _FAULTS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+_CANNOT_OPEN = (*_FAULTS, OSError, ImportError, RuntimeError)
+"""With the lack of a database's driver, and tables of another version of Optuna."""
 
 
 def make_sampler(config: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
@@ -108,7 +110,7 @@ def open_study(
         study = _fresh_study(space, name=name, home=home, url=url)
         for trial in trials:
             _add(study, space.config, trial)
-    except (*_FAULTS, OSError) as error:
+    except _CANNOT_OPEN as error:
         message = (
             f"`database` must be a database that can be opened and written; got {shown(url)!r} "
             f"({one_sentence(getattr(error, '__cause__', None) or error)}). Give another by "
@@ -172,7 +174,7 @@ def _add(study: optuna.Study, config: SearchConfig, trial: Trial) -> None:
         params=trial.values,
         distributions=fixed.distributions,
         system_attrs=trial.hints.get("trial", {}),
-        intermediate_values=dict(enumerate(ending.curve, start=1)) if not config.minimise else {},
+        intermediate_values={} if config.minimise else dict(enumerate(_bests(ending), start=1)),
     )
     frozen.state = state
     if state == TrialState.RUNNING:
@@ -183,6 +185,16 @@ def _add(study: optuna.Study, config: SearchConfig, trial: Trial) -> None:
     study._storage.create_new_trial(study._study_id, template_trial=frozen)
     for key, value in trial.hints.get("study", {}).items():
         study._storage.set_study_system_attr(study._study_id, key, value)
+
+
+def _bests(ending: Ending) -> list[float]:
+    """Return what a trial reported at each validation: the best of the stage so far."""
+    found: list[float] = []
+    for place, stage in enumerate(ending.stages):
+        goes_on = place > 0 and ending.stages[place - 1] == stage
+        value = ending.curve[place]
+        found.append(max(value, found[-1]) if goes_on else value)
+    return found
 
 
 def values_of(config: SearchConfig, ending: Ending) -> list[float]:
@@ -271,10 +283,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         trial = self._ot_trials[trial_id]
         ending = self.records.ending(trial.number)
         with self._writable():
-            if error:
-                self._ot_study.tell(trial, state=TrialState.FAIL)
-            elif ending.status == "completed":
+            if ending.status == "completed":  # also of one that died before Tune heard of its end
                 self._ot_study.tell(trial, values_of(self.config, ending))
+            elif error:
+                self._ot_study.tell(trial, state=TrialState.FAIL)
             elif result:
                 self.on_trial_result(trial_id, result)  # the one that decided comes only here
                 rows = self.seen[trial_id]
@@ -322,8 +334,9 @@ class Recorder(Callback):  # type: ignore[misc]
             study that stops, not the trial that failed.
     """
 
-    def __init__(self, records: Records, *, num_trials: int, metric: str) -> None:
-        self.records = records
+    def __init__(self, search: StudySearch, *, num_trials: int, metric: str) -> None:
+        self.search = search
+        self.records = search.records
         self.num_trials = num_trials
         self.metric = metric
         self.began: dict[str, float] = {}
@@ -339,6 +352,8 @@ class Recorder(Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial failed: a driver that dies ends its trials too, and notes nothing."""
+        if self.search.fault:  # the searcher's, which Tune takes for the trial's
+            raise self.search.fault
         told = self.records.ending(trial.config[NUMBER])
         error = trial.get_pickled_error() or trial.get_error()
         cause = getattr(error, "cause", error)

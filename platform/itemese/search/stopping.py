@@ -67,14 +67,15 @@ class StagedAsha(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide whether a trial goes on after a validation.
 
-        One whose model was found finished is compared, and never stopped: it costs nothing more.
+        Two are compared, and never stopped: one whose model was found finished, which costs nothing
+        more, and trial 0, the recipe that the others are measured by.
         """
         stage = result.get(STAGE)
         if stage is None:
             return str(TrialScheduler.CONTINUE)
         passes = self._told(trial.config[NUMBER], stage, float(result[OBJECTIVE]))
-        goes_on = passes or result.get(FOUND, False)
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        spared = trial.config[NUMBER] == 0 or result.get(FOUND, False)
+        return str(TrialScheduler.CONTINUE if passes or spared else TrialScheduler.STOP)
 
     def _told(self, number: int, stage: str, best: float) -> bool:
         count = self.counts[number, stage] = self.counts.get((number, stage), 0) + 1

@@ -94,6 +94,7 @@ class _Study:
         self.started = started
         self.records = Records(home.child("records"))
         self.total = 0
+        self.before = home.read_json("study.json") if home.exists("study.json") else {}
 
     def run(
         self, num_trials: int | None, max_concurrent: int | None, url: str | None
@@ -112,11 +113,14 @@ class _Study:
         default = Experiment.parse(space.recipe)
         limit = max_concurrent or config.max_concurrent
         plan = plan_resources(space, default, dict(ray.cluster_resources()), limit=limit)
+        study = open_study(space, begun, name=self.name, home=self.home, url=url)
         # Built once here: trials that start side by side would wait for the first of them, and
         # Ray Data's tasks for CPUs that the trials hold.
-        check_effect(space, pipeline.prepare(default, self.store))
-        study = open_study(space, begun, name=self.name, home=self.home, url=url)
-        self.home.write_json("space.json", {"num_trials": self.total, **space.identity()})
+        prepared = pipeline.prepare(default, self.store)
+        check_effect(space, prepared)
+        self._check_data(prepared)
+        asked = {"num_trials": self.total, "written": config.num_trials}
+        self.home.write_json("space.json", {**asked, **space.identity()})
         logger.info(
             "study %s: %d trials, %d side by side; watch it by",
             self.name,
@@ -129,12 +133,15 @@ class _Study:
             missing = self.total - sum(t.ending.status != "interrupted" for t in begun)
             if missing:
                 search = StudySearch(space, self.records, study)
-                recorder = Recorder(self.records, num_trials=self.total, metric=config.metric)
+                recorder = Recorder(search, num_trials=self.total, metric=config.metric)
                 try:
-                    _tuner(space, plan, recorder, search, missing=missing).fit()
+                    with cluster.signals_kept():
+                        _tuner(space, plan, recorder, search, missing=missing).fit()
                 except tune.TuneError as error:
                     # Tune tells of what stopped it by a traceback in its own error.
                     raise search.fault or recorder.fault or error from None
+                if search.fault:
+                    raise search.fault
         found = self._found()
         self._write(found)
         if found.best is None and not found.interrupted:
@@ -169,6 +176,8 @@ class _Study:
         except KeyboardInterrupt:
             logger.info("stopped before the winner was known; --resume goes on from here")
             return found
+        spent = (self.before.get("winner") or {}).get("seconds", 0.0)
+        winner = replace(winner, seconds=round(winner.seconds + spent, 3))
         crowned = self._found(replace(winner, tested=self._tested(winner)))
         self._write(crowned)
         return crowned
@@ -182,10 +191,25 @@ class _Study:
         return len(met)
 
     def _remembered(self) -> int | None:
-        """Return how many trials the study was last asked for."""
+        """Return how many trials the study was last asked for, unless its file says anew."""
         if not self.home.exists("space.json"):
             return None
-        return int(self.home.read_json("space.json")["num_trials"])
+        asked = self.home.read_json("space.json")
+        now = self.space.config.num_trials
+        return int(asked["num_trials"]) if asked.get("written", now) == now else None
+
+    def _check_data(self, prepared: pipeline.Prepared) -> None:
+        """Refuse to go on where the recipe's own stages came to something else than before."""
+        keys = {stage: artifact.key for stage, artifact in prepared.artifacts().items()}
+        before = self.home.read_json("data.json") if self.home.exists("data.json") else keys
+        changed = [stage for stage in keys if keys[stage] != before.get(stage)]
+        if changed:
+            message = (
+                f"`name` must be resumed with the data and code it began with; got other "
+                f"{', '.join(changed)} in {self.name!r}. Bring them back or start a new study."
+            )
+            raise ConfigError(message)
+        self.home.write_json("data.json", keys)
 
     def _found(self, winner: Winner | None = None) -> StudyResult:
         trials = tuple(self.records.read())
@@ -195,10 +219,14 @@ class _Study:
             config=self.space.config,
             trials=trials,
             num_trials=self.total,
-            seconds=round(time.monotonic() - self.started, 3),
+            seconds=round(time.monotonic() - self.started + self._spent(), 3),
             saved=_saved(trials, self.store),
             winner=winner,
         )
+
+    def _spent(self) -> float:
+        """Return the seconds of earlier calls."""
+        return float(self.before.get("cost", {}).get("wall_seconds", 0.0))
 
     def _write(self, found: StudyResult) -> None:
         self.home.write_json("study.json", found.to_dict())
@@ -269,7 +297,8 @@ def _check_name(home: Folder, identity: dict[str, Any], *, resume: bool) -> None
     if not known:
         return
     before, now = flat_paths(home.read_json("space.json")), flat_paths(identity)
-    before.pop("num_trials", None)  # more of the same may be asked for
+    for asked in ("num_trials", "written"):  # more of the same may be asked for
+        before.pop(asked, None)
     changed = [
         f"{path}: {before.get(path)!r} -> {now.get(path)!r}"
         for path in sorted({*before, *now})

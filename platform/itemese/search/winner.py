@@ -16,7 +16,7 @@ import ray
 from itemese import pipeline
 from itemese.artifacts import Folder, Store
 from itemese.config import with_values
-from itemese.errors import ArtifactError, TrainingError
+from itemese.errors import ArtifactError, ItemeseError, TrainingError
 from itemese.experiment import Experiment
 from itemese.search.planning import Plan
 from itemese.search.records import Trial, one_sentence
@@ -53,6 +53,7 @@ class Finalist:
         trial: Its number in the study.
         values: What it sets, by dotted path.
         in_study: What it was judged by there.
+        stopped: Whether that was before its end.
         validation: The same metric on each fresh seed that it was trained on to the end.
         mean: Of those; None where a seed failed, which rules the trial out.
         error: Why it failed; empty otherwise.
@@ -61,6 +62,7 @@ class Finalist:
     trial: int
     values: Values
     in_study: float | None
+    stopped: bool
     validation: dict[int, float]
     mean: float | None
     error: str = ""
@@ -78,7 +80,9 @@ class Winner:
         validation: Mean over fresh seeds of the metric that was judged.
         test: Mean, lowest and highest value over fresh seeds of each test metric.
         gain: Test metric of the winner less that of the recipe as it is, both on the fresh seeds,
-            with its interval over users (`pipeline.gain`); None where the recipe itself won.
+            with its interval over users (`pipeline.gain`); None where the recipe itself won, or
+            failed.
+        recipe_failed: Why the recipe as it is has no figure on the fresh seeds; empty otherwise.
         seconds: Wall clock of all this.
         bundle: Folder of the bundle.
         bundled_seed: The rerun in it: the best on validation.
@@ -96,6 +100,7 @@ class Winner:
     seconds: float
     bundle: str
     bundled_seed: int
+    recipe_failed: str = ""
     tested: int = 1
 
 
@@ -135,7 +140,7 @@ def crown(
         )
         raise TrainingError(message)
     again = [
-        replace(t, ending=replace(t.ending, objective=means[t.number]))
+        replace(t, ending=replace(t.ending, status="completed", objective=means[t.number]))
         for t in trials
         if t.number in means
     ]
@@ -149,16 +154,16 @@ def crown(
     if changed:
         both |= {("theirs", seed): recipe for seed, recipe in theirs.items()}
     tested, untested = _all_of(_test, both, storage=storage, plan=plan)
-    if untested:
-        reason = next(iter(untested.values()))
+    reason = next((reason for (side, _), reason in untested.items() if side == "ours"), None)
+    if reason:
         message = f"`seeds` must be tested to their end; got: {reason} Mend it and resume."
         raise TrainingError(message)
     runs = tuple(Rerun(s, told[best.number, s], tested["ours", s]) for s in seeds)
     bundled = max(runs, key=lambda run: run.validation[metric])
     store = Store(storage)
     pipeline.bundle(Experiment.parse(ours[bundled.seed]), store, folder)
-    gain = None
-    if changed:
+    gain, recipe_failed = None, next(iter(untested.values()), "")
+    if changed and not recipe_failed:
         sides = [[Experiment.parse(r) for r in side.values()] for side in (ours, theirs)]
         # Choosing among offered items is no part of the test, the whole catalogue's ranking is.
         ranks = metric.removeprefix("val/")
@@ -174,6 +179,7 @@ def crown(
         seconds=round(time.monotonic() - started, 3),
         bundle=folder.uri,
         bundled_seed=bundled.seed,
+        recipe_failed=recipe_failed,
     )
 
 
@@ -192,13 +198,17 @@ def _judged(
     if error:
         logger.warning("trial %d is out: it failed on a fresh seed: %s", trial.number, error)
     mean = None if error else float(np.mean(list(scores.values())))
-    return Finalist(trial.number, trial.values, trial.ending.objective, scores, mean, error)
+    stopped = trial.ending.status == "stopped"
+    in_study = trial.ending.objective
+    return Finalist(trial.number, trial.values, in_study, stopped, scores, mean, error)
 
 
 def _all_of(
     work: Callable[..., Metrics], recipes: Mapping[Any, dict[str, Any]], *, storage: str, plan: Plan
 ) -> tuple[dict[Any, Metrics], dict[Any, str]]:
     """Do the work on each recipe as a Ray task, as many side by side as trials were.
+
+    What they are built from is made here first, one after another.
 
     Returns:
         What came of each, and the reasons of those that failed.
@@ -207,16 +217,22 @@ def _all_of(
         ArtifactError: The storage fails; that is no fault of a recipe.
     """
     store = SharedStore(storage)
-    for recipe in recipes.values():  # on the driver, so that Ray Data's tasks find free CPUs
-        pipeline.prepare(Experiment.parse(recipe), store)
+    done: dict[Any, Metrics] = {}
+    failed: dict[Any, str] = {}
+    for key, recipe in recipes.items():  # on the driver, so that Ray Data's tasks find free CPUs
+        try:
+            pipeline.prepare(Experiment.parse(recipe), store)
+        except ArtifactError:
+            raise
+        except ItemeseError as error:
+            failed[key] = one_sentence(error)
     needs = dict(plan.resources)
     memory = {"memory": needs["memory"]} if "memory" in needs else {}
     options = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0), **memory}
-    task = ray.remote(**options)(work)
-    waiting = list(recipes)
+    # Ray would run again what ran out of memory, perhaps for ever; a resume goes on where it was.
+    task = ray.remote(max_retries=0, **options)(work)
+    waiting = [key for key in recipes if key not in failed]
     running: dict[Any, Any] = {}
-    done: dict[Any, Metrics] = {}
-    failed: dict[Any, str] = {}
     while waiting or running:
         while waiting and len(running) < plan.max_concurrent:
             key = waiting.pop(0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from itemese.artifacts import Artifact, Folder, Store
-from itemese.errors import TrainingError
+from itemese.errors import ArtifactError, TrainingError
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import finalists, pareto_front, ranked, rule
 from itemese.search.records import Ending, Records, Trial, one_sentence
@@ -67,6 +67,11 @@ def test_a_trial_that_runs_although_it_is_over_is_seen(tmp_path: Path) -> None:
     assert [trial.number for trial in records.read()] == [0, 1]
 
 
+def test_a_node_that_cannot_see_the_drivers_records_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="`storage` must be one folder for every node; got"):
+        Records(Folder.at(tmp_path)).attempt(0)
+
+
 def test_one_sentence() -> None:
     assert one_sentence(TrainingError("`x` must be y.")) == "`x` must be y."
     assert one_sentence(ValueError("first\nlast")) == "ValueError: last"
@@ -108,6 +113,23 @@ def test_best_is_the_earliest_of_equals_and_prefers_whole_trials() -> None:
     assert [t.number for t in ranked(trials[4:], config())] == [4]
     twice = [Trial(n, {"a.b": 1}, Ending("completed", 0.3)) for n in range(2)]
     assert [t.number for t in ranked(twice, config())] == [0]  # equal values are one candidate
+
+
+def test_places_left_among_the_finalists_go_to_those_that_were_stopped_last() -> None:
+    endings = [
+        Ending("completed", 0.3),
+        Ending("stopped", 0.5, curve=(0.5,)),
+        Ending("stopped", 0.2, curve=(0.1, 0.2)),
+        Ending("stopped", 0.6, curve=(0.6,)),
+        Ending("failed", 0.9, error="x"),
+        Ending("stopped", None),
+    ]
+    trials = [Trial(n, {"a.b": n}, ending) for n, ending in enumerate(endings)]
+    assert [t.number for t in finalists(trials, config(finalists=3))] == [0, 2, 3]
+    assert [t.number for t in finalists(trials, config(finalists=9))] == [0, 2, 3, 1]
+    assert [t.number for t in finalists(trials[1:], config(finalists=1))] == [2]
+    same = [*trials[:2], Trial(6, {"a.b": 0}, Ending("stopped", 0.1, curve=(0.1,) * 9))]
+    assert [t.number for t in finalists(same, config())] == [0, 1], "equal values once"
 
 
 def test_the_front_and_the_cheapest_within_what_may_be_given_up() -> None:

@@ -48,6 +48,14 @@ def test_the_first_validation_may_stop_and_the_last_one_ends_nothing() -> None:
     assert tell(told, 1, [("train", 0.1)]) == ["STOP"]
 
 
+def test_the_recipe_is_compared_and_never_stopped() -> None:
+    told = asha()
+    assert tell(told, 1, [("train", 0.5)]) == ["CONTINUE"]
+    assert tell(told, 0, [("train", 0.1)] * 4) == ["CONTINUE"] * 4
+    assert told.rungs.reached["train", 1] == {1: 0.5, 0: 0.1}
+    assert tell(told, 2, [("train", 0.1)]) == ["STOP"]
+
+
 def test_stages_are_compared_with_themselves_by_name() -> None:
     told = asha(grace=2)
     good = [("text", 0.5), ("text", 0.6), ("unified", 0.8), ("unified", 0.9), ("unified", 0.9)]
