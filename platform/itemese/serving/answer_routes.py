@@ -47,7 +47,7 @@ class Answering:
 
     async def recommend(self, request: Request, body: RecommendRequest) -> Answered:
         """Rank the catalogue."""
-        items, times = await self._history_of(body)
+        items, times, erasures = await self._history_of(body)
         query = Query(
             history=items,
             timestamps=times,
@@ -57,14 +57,15 @@ class Answering:
             exclude_seen=body.exclude_seen,
             explain=body.explain,
             version=body.version,
+            erasures=erasures,
         )
         return await self._answered(request, query, body.user_id)
 
     async def score(self, request: Request, body: ScoreRequest) -> Answered:
         """Score given items."""
-        items, times = await self._history_of(body)
+        items, times, erasures = await self._history_of(body)
         wanted = tuple(body.item_ids)
-        query = Query(items, times, score_items=wanted, explain=body.explain)
+        query = Query(items, times, score_items=wanted, explain=body.explain, erasures=erasures)
         return await self._answered(request, query, body.user_id)
 
     async def recommend_many(self, request: Request, body: BatchRequest) -> BatchAnswered:

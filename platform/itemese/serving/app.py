@@ -17,6 +17,7 @@ from itemese.serving.guard import OPEN_PATHS, Guard
 from itemese.serving.messages import Failed, Found, FoundItem, ItemSearch
 from itemese.serving.metrics import Metrics
 from itemese.serving.pages import add_pages
+from itemese.serving.store_calls import StoreCalls
 from itemese.serving.user_routes import Forgetful, HistoryOf, add_user_routes
 from itemese.serving.users import UserStore
 
@@ -65,8 +66,9 @@ def create_app(
     app.add_middleware(Guard, token=token, settings=settings, metrics=metrics)
     add_handlers(app)
     add_pages(app)
-    add_user_routes(app, service, users)
-    add_answer_routes(app, Answering(service, HistoryOf(users, settings.max_history), metrics))
+    stored = StoreCalls(users, settings, metrics)
+    add_user_routes(app, service, stored)
+    add_answer_routes(app, Answering(service, HistoryOf(stored, settings.max_history), metrics))
 
     if token:
         _declare_token(app)

@@ -47,7 +47,7 @@ class Batcher(Generic[Question, Reply]):
 
     def __init__(
         self,
-        work: Callable[[Sequence[Question]], Sequence[Reply]],
+        work: Callable[[Sequence[Question]], Sequence[Reply | Exception]],
         worker: Executor,
         settings: ServingConfig,
         metrics: Metrics,
@@ -55,7 +55,8 @@ class Batcher(Generic[Question, Reply]):
         """Start empty.
 
         Args:
-            work: Answers questions in their order; runs in `worker`, one batch at a time.
+            work: Answers questions in their order, with an exception in the place of an answer
+                that failed; runs in `worker`, one batch at a time. What it raises fails them all.
             worker: Of one thread, so that the event loop stays free to refuse.
             settings: Size and wait of a batch, length of the queue, deadline.
             metrics: What happens is counted there.
@@ -117,13 +118,15 @@ class Batcher(Generic[Question, Reply]):
             began = time.monotonic()
             try:
                 replies = await loop.run_in_executor(self._worker, self._work, questions)
-                for place, reply in zip(batch, replies, strict=True):
-                    if not place.reply.done():  # whoever asked may be gone
-                        place.reply.set_result(reply)
             except Exception as error:  # noqa: BLE001  (each of them must hear of it)
-                for place in batch:
-                    if not place.reply.done():
-                        place.reply.set_exception(error)
+                replies = [error] * len(batch)
+            for place, reply in zip(batch, replies, strict=True):
+                if place.reply.done():  # whoever asked may be gone
+                    continue
+                if isinstance(reply, Exception):
+                    place.reply.set_exception(reply)
+                else:
+                    place.reply.set_result(reply)
             self._remember(time.monotonic() - began, len(batch))
 
     def _wait(self) -> float:

@@ -12,15 +12,18 @@ the server next rewrites it.
 """
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from itemese.errors import ConfigError
-from itemese.serving.users import StoreUnavailable, UserEvent
+from itemese.serving.users import BUSY_SECONDS, StoreUnavailable, UserEvent
 
-_DISK_MILLISECONDS = 5000
+_LOG = logging.getLogger(__name__)
+
+_DISK_MILLISECONDS = 1800
 _ERASED = "itemese:erased"
 _DIGITS = 16
 
@@ -93,7 +96,7 @@ class RedisUsers:
             new = self._redis.transaction(change, *watched, value_from_callable=True)
             self._wait_for_disk()
         except self._errors as error:
-            raise StoreUnavailable(error) from None
+            raise _unavailable(error) from None
         return int(new)
 
     def history(self, user_id: str, limit: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -102,7 +105,7 @@ class RedisUsers:
             # Equal times are ordered by the text, which begins with the number.
             rows = self._redis.zrange(f"{_key(user_id)}:events", -limit, -1, withscores=True)
         except self._errors as error:
-            raise StoreUnavailable(error) from None
+            raise _unavailable(error) from None
         items = (row.decode("utf-8", "surrogatepass")[_DIGITS:] for row, _ in rows)
         return tuple(items), tuple(int(at) for _, at in rows)
 
@@ -117,7 +120,7 @@ class RedisUsers:
                 gone = pipe.execute()[0]
             self._wait_for_disk()
         except self._errors as error:
-            raise StoreUnavailable(error) from None
+            raise _unavailable(error) from None
         return int(gone)
 
     def num_erasures(self) -> int:
@@ -125,7 +128,7 @@ class RedisUsers:
         try:
             return int(self._redis.get(_ERASED) or 0)
         except self._errors as error:
-            raise StoreUnavailable(error) from None
+            raise _unavailable(error) from None
 
     def close(self) -> None:
         """Hang up, in this thread; other connections end with theirs."""
@@ -143,7 +146,7 @@ class RedisUsers:
         on_disk, _ = self._redis.execute_command("WAITAOF", 1, 0, _DISK_MILLISECONDS)
         if int(on_disk) < 1:
             message = f"a server whose disk took longer than {_DISK_MILLISECONDS} ms"
-            raise StoreUnavailable(TimeoutError(message))
+            raise StoreUnavailable(message)
 
 
 def _connect(url: str) -> Any:
@@ -155,10 +158,16 @@ def _connect(url: str) -> Any:
     return Redis.from_url(
         url,
         max_connections=1,
-        socket_timeout=10,
+        socket_timeout=BUSY_SECONDS,
         retry=Retry(NoBackoff(), 0),
         encoding_errors="surrogatepass",
     )
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    """Return what a client may know of it; the rest, which may name the host, goes to the log."""
+    _LOG.warning("the server of users: %s", error)
+    return StoreUnavailable(f"a {type(error).__name__} from its server")
 
 
 def _key(user_id: str) -> str:

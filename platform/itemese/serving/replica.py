@@ -5,6 +5,7 @@ A Serve config file names `build` as ``import_path`` and gives it `ServeArgs` as
 
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,7 +21,7 @@ from itemese.serving.config import ServeArgs
 from itemese.serving.engine import Recommender
 from itemese.serving.journal import open_journal
 from itemese.serving.metrics import Metrics
-from itemese.serving.query import Answer, Query, Unavailable
+from itemese.serving.query import Answer, Query
 from itemese.serving.redis_users import RedisUsers
 from itemese.serving.token import TOKEN_VARIABLE, require_token
 from itemese.serving.users import SqliteUsers, UserStore
@@ -29,19 +30,28 @@ from itemese.serving.versions import Versions
 LOG_KEY_VARIABLE = "ITEMESE_LOG_KEY"
 _SPARE_REQUESTS = 256
 """Requests that a full replica takes in to refuse them at once; Serve would let them wait."""
+WATCH_SECONDS = 1.0
+"""How often a replica looks whether another one erased a user."""
 
 
 class Replica:
     """Answers from a bundle, or from those that a registry names.
 
     The constructor returns only when the model is warm.
+
+    Whoever is erased is out of the caches of the replica that was told at once, after the batch
+    that is being answered; out of its siblings' after `WATCH_SECONDS`, the time in which the store
+    tells (2 s at most, or it counts as unable to) and one batch.
     """
 
     def __init__(self, args: ServeArgs) -> None:
         torch.set_num_threads(args.num_threads)
         self._args = args
         self._users = _open_users(args.users) if args.users else None
-        self._erasures = self._users.num_erasures() if self._users else 0
+        # The newest number that is known; None while nobody can tell.
+        self._erasures = self._users.num_erasures() if self._users else None
+        self._in_doubt = threading.Event()  # it was higher, when last somebody was erased here
+        self._stopped = threading.Event()
         self._versions = Versions(args.bundle, self._load)
         # One thread computes, so that the event loop stays free to refuse and to tell its health.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -52,6 +62,8 @@ class Replica:
         self._metrics.tell_models(self._names)
         self._batcher = Batcher(self._answers, self._worker, args, self._metrics)
         self._versions.follow(args.registry_seconds)
+        if self._users:
+            threading.Thread(target=self._watch, name="erasures", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve calls this in the replica, after the constructor."""
@@ -88,28 +100,55 @@ class Replica:
         engine.check(query)  # a bad query must not spoil its batch
         return await self._batcher.ask((engine, query))
 
-    def _answers(self, asked: Sequence[tuple[Recommender, Query]]) -> list[Answer]:
+    def _answers(self, asked: Sequence[tuple[Recommender, Query]]) -> Sequence[Answer | Exception]:
         """Answer by as few passes through the models as possible.
 
-        Before that the caches are emptied if any replica has erased a user since.
+        One engine's failure is that of its own questions only.
         """
-        try:
-            erasures = self._users.num_erasures() if self._users else 0
-        except Unavailable:
-            erasures = -1  # somebody may have been erased: keep nothing until it can be told
-        if erasures != self._erasures:
-            self._forget()
-        self._erasures = erasures
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Answer | Exception] = {}
         for engine in {id(engine): engine for engine, _ in asked}.values():
             places = [place for place, (asker, _) in enumerate(asked) if asker is engine]
-            found = engine.answers([asked[place][1] for place in places])
-            for stage, seconds in engine.seconds.items():
-                self._metrics.stages.labels(stage).observe(seconds)
-            for kept, number in engine.prompts_since().items():
-                self._metrics.prompts.labels(kept).inc(number)
+            queries = [asked[place][1] for place in places]
+            try:
+                found: Sequence[Answer | Exception] = engine.answers(queries)
+            except Exception as error:  # noqa: BLE001  (whoever asked this engine hears of it)
+                found = [error] * len(places)
+            else:
+                self._count(engine)
             answers.update(zip(places, found, strict=True))
+        self._forget_the_erased([query for _, query in asked])
         return [answers[place] for place in range(len(asked))]
+
+    def _count(self, engine: Recommender) -> None:
+        """Count what an engine's latest answers took."""
+        for stage, seconds in engine.seconds.items():
+            self._metrics.stages.labels(stage).observe(seconds)
+        for kept, number in engine.prompts_since().items():
+            self._metrics.prompts.labels(kept).inc(number)
+
+    def _forget_the_erased(self, answered: Sequence[Query]) -> None:
+        """Empty the caches if somebody may have been erased after a history had been read."""
+        read = [query.erasures for query in answered if query.erasures is not None]
+        newest = None if self._in_doubt.is_set() else self._erasures
+        if read and (newest is None or min(read) < newest):
+            self._forget()
+
+    def _watch(self) -> None:
+        """Look about once a second whether a replica erased a user; then empty the caches.
+
+        Here nobody waits for a slow store. While it cannot tell, nothing made of a kept history
+        is kept (`_forget_the_erased`).
+        """
+        assert self._users is not None
+        while not self._stopped.wait(WATCH_SECONDS):
+            self._in_doubt.clear()  # before the look, which an erasure may outrun
+            try:
+                erasures: int | None = self._users.num_erasures()
+            except Exception:  # noqa: BLE001  (whatever it is, it cannot tell)
+                erasures = None
+            if erasures != self._erasures:
+                self._erasures = erasures
+                self._worker.submit(self._forget)
 
     def _names(self) -> dict[str, str]:
         """Return the name of each model that answers now, by its role."""
@@ -118,8 +157,17 @@ class Replica:
         return names if now.canary is None else {**names, "canary": now.canary.name}
 
     def forget(self) -> None:
-        """Empty what was kept of earlier requests, after those that are being answered."""
+        """Empty what was kept of earlier requests, after those that are being answered.
+
+        Requests that have read a history and still wait are followed by another emptying.
+        """
+        self._in_doubt.set()
         self._worker.submit(self._forget)
+
+    def close(self) -> None:
+        """Stop looking at the registry and at the store of users."""
+        self._stopped.set()
+        self._versions.close()
 
     def _forget(self) -> None:
         for engine in self._versions.now.engines():

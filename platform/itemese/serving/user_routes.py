@@ -3,7 +3,6 @@
 from typing import Protocol
 
 from fastapi import FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
 
 from itemese.serving.messages import (
     EventsRequest,
@@ -14,6 +13,7 @@ from itemese.serving.messages import (
     UserId,
 )
 from itemese.serving.query import Event, QueryError, split_events
+from itemese.serving.store_calls import StoreCalls
 from itemese.serving.users import UserEvent, UserStore
 
 
@@ -27,25 +27,33 @@ class Forgetful(Protocol):
 class HistoryOf:
     """Finds the history that a request is about: in itself, or kept under its user_id."""
 
-    def __init__(self, users: UserStore | None, max_history: int) -> None:
-        self._users = users
+    def __init__(self, stored: StoreCalls, max_history: int) -> None:
+        self._stored = stored
         self._max_history = max_history
 
     async def __call__(
         self, body: RecommendRequest | ScoreRequest
-    ) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    ) -> tuple[tuple[str, ...], tuple[int, ...], int | None]:
         """Return item_ids and timestamps, oldest first; of a kept history the newest.
+
+        Third comes how often users had been erased before a kept history was read, else None.
 
         Raises:
             QueryError: Both or none are given, too many events, or no store for names.
+            Unavailable: The store has too much to do, or does not answer.
         """
         history = body.history
         if body.user_id is not None:
             if history is not None:
                 message = "`user_id` must not stand beside `history`; got both. Send one of them."
                 raise QueryError(message)
-            kept = _required(self._users).history
-            return await run_in_threadpool(kept, body.user_id, self._max_history)
+            user_id = body.user_id
+
+            def kept(users: UserStore) -> tuple[tuple[str, ...], tuple[int, ...], int]:
+                erasures = users.num_erasures()  # before: who is erased after it may be in here
+                return *users.history(user_id, self._max_history), erasures
+
+            return await self._stored(kept)
         if history is None:
             message = "`history` must be given, or `user_id`; got neither. Add one to the request."
             raise QueryError(message)
@@ -58,10 +66,10 @@ class HistoryOf:
         plain: list[Event] = [
             e if isinstance(e, str) else e.model_dump(exclude_none=True) for e in history
         ]
-        return split_events(plain)
+        return *split_events(plain), None
 
 
-def add_user_routes(app: FastAPI, service: Forgetful, users: UserStore | None) -> None:
+def add_user_routes(app: FastAPI, service: Forgetful, stored: StoreCalls) -> None:
     """Add the addresses; without a store they refuse."""
 
     @app.post("/v1/events")
@@ -69,24 +77,13 @@ def add_user_routes(app: FastAPI, service: Forgetful, users: UserStore | None) -
         """Keep a user's events; when this answers they survive a crash."""
         request.state.user_id = body.user_id
         told = [UserEvent(e.item_id, e.timestamp, e.event_id) for e in body.events]
-        new = await run_in_threadpool(_required(users).append, body.user_id, told)
+        new = await stored(lambda users: users.append(body.user_id, told))
         return Kept(num_new=new, request_id=request.state.request_id)
 
     @app.delete("/v1/users/{user_id:path}")
     async def erase(request: Request, user_id: UserId) -> Forgotten:
         """Erase a user's events, and what was computed from them."""
         request.state.user_id = user_id
-        gone = await run_in_threadpool(_required(users).forget, user_id)
+        gone = await stored(lambda users: users.forget(user_id))
         service.forget()
         return Forgotten(num_events=gone, request_id=request.state.request_id)
-
-
-def _required(users: UserStore | None) -> UserStore:
-    """Return the store, or raise QueryError if there is none."""
-    if users is None:
-        message = (
-            "`user_id` must not be given: this service keeps no histories. Send `history`, or set "
-            "`users` in the service's settings."
-        )
-        raise QueryError(message)
-    return users

@@ -19,8 +19,8 @@ from itemese.serving.query import Unavailable
 
 _LOG = logging.getLogger(__name__)
 
-BUSY_SECONDS = 10.0
-"""How long one writer waits for another replica's."""
+BUSY_SECONDS = 2.0
+"""How long one writer waits for another replica's: shorter than a request may by default."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -74,7 +74,8 @@ class UserStore(Protocol):
 class StoreUnavailable(Unavailable):
     """The store cannot keep or tell anything now."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: str) -> None:
+        """Tell a client the cause, which must name no place."""
         super().__init__(
             f"`users` must be there to keep and to tell; got {cause}. Try again in a second, "
             "events with an event_id."
@@ -87,7 +88,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise StoreUnavailable(error) from None
+        raise StoreUnavailable(str(error)) from None
 
 
 class SqliteUsers:
@@ -99,16 +100,15 @@ class SqliteUsers:
         Raises:
             ConfigError: It cannot be written, or is no such file.
         """
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode = WAL")  # readers do not wait for writers
+            self._db = _connect(path)
+            _write_ahead(self._db)  # readers do not wait for writers
             self._db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk
             self._db.execute("PRAGMA secure_delete = ON")  # erased is overwritten
             self._db.executescript(_SCHEMA)
+            self._reader = _connect(path)
         except (OSError, sqlite3.Error) as error:
             message = (
                 f"`users` must be a file that can be written, on a local disk; got {path} "
@@ -139,8 +139,8 @@ class SqliteUsers:
             "SELECT item_id, timestamp FROM events WHERE user_id = ? "
             "ORDER BY timestamp DESC, number DESC LIMIT ?"
         )
-        with self._lock, _told():
-            rows = self._db.execute(newest, (user_id, limit)).fetchall()[::-1]
+        with self._reading, _told():
+            rows = self._reader.execute(newest, (user_id, limit)).fetchall()[::-1]
         return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
     def forget(self, user_id: str) -> int:
@@ -151,17 +151,38 @@ class SqliteUsers:
                 gone = self._db.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
                 self._db.execute("INSERT INTO erased DEFAULT VALUES")
             # Pages with the old rows stay in the log until it is emptied into the file.
-            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            with self._reading:
+                busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         if busy:
             _LOG.warning("another replica reads: erased rows leave the log at the next erasure")
         return gone
 
     def num_erasures(self) -> int:
         """See `UserStore`."""
-        with self._lock, _told():
-            found = self._db.execute("SELECT COALESCE(MAX(number), 0) FROM erased").fetchone()
+        with self._reading, _told():
+            found = self._reader.execute("SELECT COALESCE(MAX(number), 0) FROM erased").fetchone()
         return int(found[0])
 
     def close(self) -> None:
         """Let go of the file."""
+        self._reader.close()
         self._db.close()
+
+
+def _connect(path: str | Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; for this SQLite itself does not wait for other processes."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)

@@ -150,7 +150,9 @@ def replica(bundle_of, tmp_path):
         max_history=50,
         body_seconds=1.0,
     )
-    return Replica(args)
+    replica = Replica(args)
+    yield replica
+    replica.close()
 
 
 @pytest.fixture

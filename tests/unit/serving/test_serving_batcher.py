@@ -6,11 +6,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
+from itemese.artifacts import Folder
 from itemese.serving.batcher import Batcher
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.metrics import Metrics
 from itemese.serving.query import Busy, Late, Query
+from itemese.serving.registry import promote, try_out
 from itemese.serving.replica import Replica
 
 
@@ -174,6 +177,31 @@ def test_a_failure_reaches_everyone_in_the_batch_and_nobody_else(model):
         assert await batcher.ask(2) == 4
 
     run(model, scenario, batch_wait_seconds=0.01)
+
+
+def test_a_canary_that_fails_is_no_fault_of_the_champion(bundle_of, tmp_path, monkeypatch):
+    place = Folder.at(tmp_path / "registry")
+    promote(place, bundle_of(name="one"))
+    state = {"count_of": torch.arange(5, 0, -1).double()}
+    try_out(place, bundle_of(state=state, name="two"), 0.5)
+
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    async def main():
+        replica = Replica(ServeArgs(bundle=place.uri, batch_wait_seconds=0.02))
+        monkeypatch.setattr(replica._versions.now.canary.method, "predict", broken)
+        versions = ["canary", "champion", "canary", "champion"]
+        asked = [replica.answer(Query(("a",), k=2, version=name), "u") for name in versions]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        replica.close()
+        return found, replica._metrics.text().decode()
+
+    found, text = asyncio.run(main())
+    assert [str(answer) for answer in found[::2]] == ["broken"] * 2
+    assert [[item.item_id for item in answer.items] for answer in found[1::2]] == [["e", "d"]] * 2
+    assert "itemese_batch_size_sum 4.0" in text
+    assert "itemese_batch_size_count 1.0" in text
 
 
 def test_a_replica_counts_its_stages(bundle_of):

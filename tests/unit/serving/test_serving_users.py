@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -200,6 +201,41 @@ def test_a_redis_that_is_gone_is_told():
     ):
         with pytest.raises(StoreUnavailable, match="Try again in a second"):
             ask()
+
+
+def test_a_client_hears_nothing_of_where_redis_is(caplog):
+    server = Server()
+    store = RedisUsers("redis://here", server.connect)
+
+    def refused(*_, **__):
+        raise redis.ConnectionError("Error 111 connecting to secret-host:6379.")
+
+    store._redis.get = refused
+    with pytest.raises(StoreUnavailable, match="a ConnectionError from its server") as told:
+        store.num_erasures()
+    assert "secret-host" not in str(told.value)
+    assert "secret-host" in caplog.text
+
+
+def test_a_file_that_others_are_making_is_waited_for(tmp_path):
+    path = tmp_path / "users.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    letting_go = threading.Timer(0.2, other.execute, ["COMMIT"])
+    letting_go.start()
+    store = SqliteUsers(path)
+    assert store.append("u", [UserEvent("a", 1)]) == 1
+    letting_go.join()
+    other.close()
+    store.close()
+
+
+def test_who_reads_does_not_wait_for_who_writes(in_file):
+    in_file.append("u", [UserEvent("a", 1)])
+    with in_file._lock, in_file._db:
+        in_file._db.execute("BEGIN IMMEDIATE")
+        assert in_file.history("u", 9) == (("a",), (1,))
+        assert in_file.num_erasures() == 0
 
 
 def test_redis_keys_name_nobody():
