@@ -1,14 +1,55 @@
 """How a study's trials share the cluster, and whether varying a stage makes sense at all."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from itemese import pipeline
+from itemese import __version__, pipeline
+from itemese.artifacts import Artifact, Counts, Folder, Manifest, Store
+from itemese.config import Config
 from itemese.errors import ConfigError
 from itemese.experiment import Experiment
+from itemese.search.sharing import stage_key
 from itemese.search.space import Space
 
 NOTHING = {"memory": 1.0}
 """One byte: Tune refuses a trial that reserves nothing at all."""
+
+ON_RAY = {"logs", "sequences", "knowledge", "embeddings"}
+"""Stages that run on Ray's workers wherever they are called from."""
+
+
+class Walk(Store):
+    """A store that builds nothing: it names what each stage would be, and notes what is there.
+
+    Attributes:
+        asked: Keys of the stages, in order.
+        seconds: How long those took that are there.
+    """
+
+    def __init__(self, location: str = ".") -> None:
+        super().__init__(location)
+        self.asked: list[str] = []
+        self.seconds: dict[str, float] = {}
+
+    def stage(
+        self,
+        name: str,
+        *,
+        version: int,
+        config: Config | None,
+        inputs: Mapping[str, Artifact | str],
+        build: Callable[[Folder], Counts],
+    ) -> Artifact:
+        """Return the stage's output, or an empty one under the same key."""
+        key = stage_key(name, version=version, config=config, inputs=inputs)
+        self.asked.append(key)
+        found = self.find(key)
+        if found:
+            self.seconds[key] = found.manifest.seconds
+            return found
+        keys = {role: i.key if isinstance(i, Artifact) else i for role, i in inputs.items()}
+        manifest = Manifest(name, version, "none", {}, keys, {}, 0.0, __version__, "")
+        return Artifact(key, self.root.child(key), manifest, reused=True)
 
 
 @dataclass(frozen=True)
@@ -32,8 +73,11 @@ def plan_resources(
     A recipe without Ray Train workers trains in the trial's own process, on one CPU (and one GPU
     where the cluster has some). With workers, the trial only drives them and reserves nothing:
     trials that held the CPUs their own workers wait for would wait for ever. For the same reason
-    a space that varies a stage which runs on Ray Data leaves one CPU to Ray Data's tasks. A latency
-    is measured by one trial at a time: beside another it would be another's.
+    a space some of whose trials run a stage of `ON_RAY` leaves one CPU to its tasks, and what is
+    trained before the method may not train on workers where a trial trains its own. How large the
+    catalogue is, is not known here: codebooks of more than a million vectors, which Ray Data
+    encodes, want `max_concurrent` below the CPUs. A latency is measured by one trial at a time:
+    beside another it would be another's.
 
     Args:
         space: What varies.
@@ -43,21 +87,14 @@ def plan_resources(
 
     Raises:
         ConfigError: Early stopping of a recipe with workers, which cannot be ended cleanly; a
-            varied recommender that trains on workers, for which the trials would leave no CPU.
+            recommender or start that each trial trains on workers, for which the trials would
+            leave no CPU.
     """
     training = default.training
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-    varied = {path.partition(".")[0] for path in space.config.parameters}
-    on_ray = bool(varied & {"embeddings", "knowledge"})
+    on_ray = bool(_stages_of_trials(space, default) & ON_RAY)
     limit = 1 if "latency_p95_ms" in space.config.minimise else limit
     free = max(1, cpus - 1 if on_ray else cpus)
-    if "recommender" in varied and default.upstream.training.num_workers > 0:
-        message = (
-            "`recommender.training.num_workers` must be 0 where recommender.* varies, as each "
-            f"trial trains its own; got {default.upstream.training.num_workers}. Set it in "
-            "`overrides`."
-        )
-        raise ConfigError(message)
     if training.num_workers > 0:
         if space.config.asha is not None:
             message = (
@@ -79,14 +116,72 @@ def plan_resources(
     return Plan(needs, min(side_by_side, limit or side_by_side))
 
 
+def _stages_of_trials(space: Space, default: Experiment) -> set[str]:
+    """Return the stages before its own training that a trial may run: the recipe runs others.
+
+    Raises:
+        ConfigError: One of them trains on workers.
+    """
+    recipe, found = Walk(), set()
+    pipeline.prepare(default, recipe)
+    for path, parameter in space.config.parameters.items():
+        for around in space.config.surroundings(path):
+            for value in parameter.edges():
+                trial, walk = Experiment.parse(space.values({**around, path: value})), Walk()
+                pipeline.prepare(trial, walk)
+                new = set(walk.asked) - set(recipe.asked)
+                _check_workers(path, trial, new)
+                found |= {key.partition("/")[0] for key in new}
+    return found
+
+
+def _check_workers(path: str, trial: Experiment, new: set[str]) -> None:
+    """Refuse to train on workers within a trial what comes before its method."""
+    for section, before in _trained_before(trial):
+        workers = before.training.num_workers
+        if workers and pipeline.train(before, Walk()).key in new:
+            message = (
+                f"`{section}.training.num_workers` must be 0 where {path} varies, as trials train "
+                f"their own; got {workers}. Set it in `overrides`."
+            )
+            raise ConfigError(message)
+
+
+def _trained_before(trial: Experiment, above: str = "") -> Iterator[tuple[str, Experiment]]:
+    """Yield each experiment that may be trained before the method, with its section."""
+    if trial.recommender is not None:
+        yield "recommender", trial.upstream
+    if trial.start is not None:
+        yield f"{above}start", trial.preceding
+        yield from _trained_before(trial.preceding, f"{above}start.")
+
+
 def check_effect(space: Space, prepared: pipeline.Prepared) -> None:
-    """Refuse to vary a stage that the recipe's method does not use: all trials would be one."""
-    made = prepared.artifacts()
+    """Refuse to vary a stage that nothing in the recipe uses: all trials would be one.
+
+    A parameter with a condition is judged by the recipes in which that holds.
+
+    Args:
+        space: What varies.
+        prepared: The recipe as it is.
+    """
     for path in space.config.parameters:
         stage = path.partition(".")[0]
-        if stage in ("knowledge", "embeddings", "recommender", "codebooks") and stage not in made:
+        if stage not in ("knowledge", "embeddings", "recommender", "codebooks"):
+            continue
+        recipes = [
+            pipeline.prepare(Experiment.parse(space.values(point)), Walk()) if point else prepared
+            for point in space.config.surroundings(path)
+        ]
+        if not any(stage in _used(recipe) for recipe in recipes):
             message = (
                 f"`parameters.{path}` must have an effect; got a recipe whose method "
                 f"({space.recipe['method']['name']}) uses no {stage}. Drop the parameter."
             )
             raise ConfigError(message)
+
+
+def _used(prepared: pipeline.Prepared) -> set[str]:
+    """Return what the method is built from, and what that is."""
+    made = prepared.artifacts()
+    return {*made, *(role for artifact in made.values() for role in artifact.manifest.inputs)}

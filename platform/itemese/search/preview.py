@@ -1,18 +1,16 @@
 """A study before it runs: the space, what it will cost, and its first experiments."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from itemese import __version__, pipeline
-from itemese.artifacts import Artifact, Counts, Folder, Manifest, Store
-from itemese.config import Config
+from itemese import pipeline
+from itemese.artifacts import Folder, Store
 from itemese.experiment import Experiment
-from itemese.search.config import SearchConfig
 from itemese.search.outcome import rule
+from itemese.search.planning import Walk
 from itemese.search.records import short
 from itemese.search.sampling import open_study, propose
-from itemese.search.sharing import stage_key
 from itemese.search.space import Space, Values, described
 
 SHOWN = 5
@@ -21,45 +19,22 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the trials of a study will do.
+    """What a study will do.
+
+    Stages have their own names, but for those trained before the method: ``recommender`` and
+    ``start``.
 
     Attributes:
         asked: How often independent runs of the pipeline would run each stage, by name, in order.
         runs: How often it will run where trials share what they agree on.
+        finals: How often at most it runs again on the fresh seeds; a refit counts as a training.
         seconds: What the recipe's own stages took, for those that the storage holds.
     """
 
     asked: dict[str, int]
     runs: dict[str, int]
+    finals: dict[str, int]
     seconds: dict[str, float]
-
-
-class _Look(Store):
-    """A store that builds nothing: it names what each stage would be, and notes what is there."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(store.root.uri)
-        self.asked: list[str] = []
-        self.seconds: dict[str, float] = {}
-
-    def stage(
-        self,
-        name: str,
-        *,
-        version: int,
-        config: Config | None,
-        inputs: Mapping[str, Artifact | str],
-        build: Callable[[Folder], Counts],
-    ) -> Artifact:
-        """Return the stage's output, or an empty one under the same key."""
-        key = stage_key(name, version=version, config=config, inputs=inputs)
-        self.asked.append(key)
-        found = self.find(key)
-        if found:
-            self.seconds[key] = found.manifest.seconds
-            return found
-        manifest = Manifest(name, version, "none", {}, {}, {}, 0.0, __version__, "")
-        return Artifact(key, self.root.child(key), manifest, reused=True)
 
 
 def preview(space: Space, store: Store, num_trials: int | None = None) -> str:
@@ -84,7 +59,7 @@ def preview(space: Space, store: Store, num_trials: int | None = None) -> str:
         f"objectives: {config.metric} up{''.join(f', {name} down' for name in config.minimise)}",
         f"sampler: {config.sampler}, seed {config.seed}; chosen by: {rule(config)}",
     ]
-    lines += _cost_lines(estimate(space, points, store), config)
+    lines += _cost_lines(estimate(space, points, store))
     lines.append(f"first experiments ({min(SHOWN, total)} of {total}, as drawn without results):")
     for number, values in enumerate(points[:SHOWN]):
         text = ", ".join(f"{path}={short(value)}" for path, value in values.items())
@@ -100,37 +75,67 @@ def first_points(space: Space, total: int) -> list[Values]:
 
 def estimate(space: Space, points: list[Values], store: Store) -> Estimate:
     """Walk through the pipeline for every trial without running it."""
-    asked: Counter[str] = Counter()
-    keys: dict[str, set[str]] = {}
-    seconds: dict[str, float] = {}
-    for place, values in enumerate(points):
-        look = _Look(store)
-        pipeline.train(Experiment.parse(space.values(values)), look)
-        for key in dict.fromkeys(look.asked):
-            stage = key.partition("/")[0]
-            asked[stage] += 1
-            keys.setdefault(stage, set()).add(key)
-            if not place and key in look.seconds:
-                seconds[stage] = look.seconds[key]
-    return Estimate(dict(asked), {stage: len(found) for stage, found in keys.items()}, seconds)
+    config, recipe = space.config, Walk(store.root.uri)
+    trials = [Experiment.parse(space.values(values)) for values in points]
+    own = _names(trials[0], recipe)
+    named = [own, *(_names(trial, Walk(store.root.uri)) for trial in trials[1:])]
+    runs = _by_name(named)
+    seconds = {
+        name: sum(recipe.seconds[key] for key in keys) / len(keys)
+        for name, keys in _by_name([own]).items()
+        if keys <= recipe.seconds.keys()
+    }
+    finals: dict[str, int] = {}
+    if config.seeds:
+        # The finalists, with costs the best by the metric as well, and the recipe as it is.
+        most = config.finalists + bool(config.minimise) + 1
+        again = [trial.with_seed(config.seeds[0]) for trial in trials]
+        for name, keys in _by_name(_names(e, Walk(store.root.uri)) for e in again).items():
+            count = min(most, len(keys - runs.get(name, set())))
+            if name == "training" and trials[0].evaluation.refit:
+                count += min(2, count)  # of the winner, and of the recipe as it is
+            if count:
+                finals[name] = count * len(config.seeds)
+    asked = Counter(name for names in named for name in names.values())
+    return Estimate(dict(asked), {name: len(keys) for name, keys in runs.items()}, finals, seconds)
 
 
-def _cost_lines(cost: Estimate, config: SearchConfig) -> list[str]:
-    finals = (config.finalists + 1) * len(config.seeds)
-    runs = ", ".join(f"{count} {stage}" for stage, count in cost.runs.items())
+def _names(trial: Experiment, walk: Walk) -> dict[str, str]:
+    """Return the name of every stage that a trial asks for, by its key, in order."""
+    trained = pipeline.train(trial, walk)
+    above = trained.manifest.inputs.get("recommender")
+    before = {trained.key: "training", above: "recommender"}
+    stages = {key: key.partition("/")[0] for key in walk.asked}
+    return {k: before.get(k, "start") if s == "training" else s for k, s in stages.items()}
+
+
+def _by_name(named: Iterable[dict[str, str]]) -> dict[str, set[str]]:
+    """Return the keys of each name's stages."""
+    found: dict[str, set[str]] = {}
+    for names in named:
+        for key, name in names.items():
+            found.setdefault(name, set()).add(key)
+    return found
+
+
+def _cost_lines(cost: Estimate) -> list[str]:
+    runs, finals = (
+        ", ".join(f"{count} {name}" for name, count in counts.items())
+        for counts in (cost.runs, cost.finals)
+    )
     lines = [
         f"cost: about {sum(cost.runs.values())} stage runs ({runs}) instead of "
-        f"{sum(cost.asked.values())} without sharing; then at most {finals} trainings on fresh "
-        "seeds"
+        f"{sum(cost.asked.values())} without sharing"
+        + (f"; then at most {finals} on fresh seeds" if finals else "")
     ]
     known = sum(
-        seconds * (cost.runs[stage] + (finals if stage == "training" else 0))
-        for stage, seconds in cost.seconds.items()
+        seconds * (cost.runs[name] + cost.finals.get(name, 0))
+        for name, seconds in cost.seconds.items()
     )
     if cost.seconds:
-        each = ", ".join(f"{stage} {seconds:,.1f} s" for stage, seconds in cost.seconds.items())
+        each = ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in cost.seconds.items())
         lines.append(f"  at the recipe's own times ({each}): {known:,.0f} s one after another")
-    unknown = [stage for stage in cost.runs if stage not in cost.seconds]
+    unknown = [name for name in cost.runs if name not in cost.seconds]
     if unknown:
         lines.append(
             f"  not known: how long {', '.join(unknown)} takes here; jobs/train.py on the recipe "

@@ -1,6 +1,8 @@
 """What a dry run says, and that it does nothing."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +15,7 @@ from itemese.search.config import SearchConfig
 from itemese.search.preview import estimate, first_points, preview
 from itemese.search.space import Space, check_space
 
-STUDY = {
+STUDY: dict[str, Any] = {
     "recipe": "-",
     "parameters": {
         "method.dim": {"kind": "choice", "choices": [8, 16]},
@@ -29,9 +31,11 @@ STUDY = {
     "minimise": ["parameters"],
 }
 
+RATE = {"training.learning_rate": STUDY["parameters"]["training.learning_rate"]}
 
-def make_space(folder: Path) -> Space:
-    (folder / "log").mkdir()
+
+def make_space(folder: Path, study: dict[str, Any] | None = None, **sections: Any) -> Space:
+    (folder / "log").mkdir(exist_ok=True)
     rows = [
         {"user_id": f"u{user}", "item_id": f"i{(user + place) % 7}", "timestamp": place}
         for user in range(12)
@@ -44,7 +48,7 @@ def make_space(folder: Path) -> Space:
         "method": {"name": "sasrec", "dim": 8, "num_layers": 1},
         "training": {"max_epochs": 1, "learning_rate": 0.01},
     }
-    return check_space(SearchConfig.parse(STUDY), recipe)
+    return check_space(SearchConfig.parse(STUDY | (study or {})), recipe | sections)
 
 
 def test_dry_run_tells_the_space_the_cost_and_five_experiments(tmp_path: Path) -> None:
@@ -54,12 +58,42 @@ def test_dry_run_tells_the_space_the_cost_and_five_experiments(tmp_path: Path) -
     assert "training.learning_rate: between 0.001 and 0.1, log (recipe: 0.01)" in said
     assert "val/ndcg@10 up, parameters down" in said
     assert "1 logs, 1 sequences, 7 training) instead of 21 without sharing" in said
-    assert "at most 12 trainings on fresh seeds" in said
+    # Three finalists, the best by the metric and the recipe as it is, each on three seeds.
+    assert "; then at most 15 training on fresh seeds" in said
     assert "not known: how long logs, sequences, training takes here" in said
     assert [f"trial {n}:" in said for n in range(6)] == [True] * 5 + [False]
     assert not (tmp_path / "store").exists()
     assert first_points(space, 5) == first_points(space, 7)[:5]
     assert "instead of 6 without" in preview(space, Store(tmp_path / "store"), num_trials=2)
+
+
+def test_what_runs_again_on_fresh_seeds(tmp_path: Path) -> None:
+    space = make_space(
+        tmp_path,
+        {
+            "parameters": {"codebooks.num_codebooks": {"kind": "choice", "choices": [2, 3]}},
+            "enqueue": [{"codebooks.num_codebooks": 2}],
+            "minimise": [],
+            "finalists": 1,
+            "seeds": [7, 8],
+        },
+        method={"name": "tiger"},
+        evaluation={"refit": True},
+    )
+    store = Store(tmp_path / "store")
+    found = estimate(space, first_points(space, 4), store)
+    # The winner and the recipe on two seeds, and both refitted; what no seed decides is there.
+    assert found.finals == {"codebooks": 4, "training": 8}
+    found = estimate(space, first_points(space, 1), store)
+    assert found.finals == {"codebooks": 2, "training": 4}, "there is no other than the recipe"
+    text_only = {"method": {"name": "rsllm", "item_form": "text"}, "start": {}}
+    space = make_space(tmp_path, {"minimise": [], "parameters": RATE}, **text_only)
+    found = estimate(space, first_points(space, 5), store)
+    assert found.runs == {"logs": 1, "sequences": 1, "start": 1, "training": 5}
+    assert found.finals == {"start": 3, "training": 12}
+    space = dataclasses.replace(space, config=space.config.model_copy(update={"seeds": ()}))
+    assert not estimate(space, first_points(space, 4), store).finals
+    assert "fresh seeds" not in preview(space, store)
 
 
 @pytest.mark.ray
@@ -69,3 +103,25 @@ def test_times_come_from_what_the_storage_holds(tmp_path: Path, ray_cluster: Non
     found = estimate(space, first_points(space, 3), store)
     assert list(found.seconds) == ["logs"]
     assert found.runs == {"logs": 1, "sequences": 1, "training": 3}
+
+
+@pytest.mark.ray
+def test_the_recommenders_time_is_not_taken_for_the_methods(
+    tmp_path: Path, ray_cluster: None
+) -> None:
+    space = make_space(
+        tmp_path,
+        {"parameters": RATE, "minimise": []},
+        method={"name": "rsllm", "max_history": 10},
+        recommender={
+            "method": {"name": "sasrec", "dim": 8, "num_layers": 1},
+            "training": {"max_epochs": 1},
+        },
+    )
+    store = Store(tmp_path / "store")
+    pipeline.train(Experiment.parse(space.recipe).upstream, store)
+    found = estimate(space, first_points(space, 5), store)
+    assert list(found.seconds) == ["logs", "sequences", "recommender"]
+    assert found.runs == {"logs": 1, "sequences": 1, "recommender": 1, "training": 5}
+    assert found.finals == {"recommender": 3, "training": 12}
+    assert "not known: how long training takes here" in preview(space, store)
