@@ -59,6 +59,7 @@ def create_app(
         title="itemese",
         version=__version__,
         description="Recommendations for histories of items.",
+        docs_url=None,  # its page would be written by scripts from elsewhere; `pages` has ours
         redoc_url=None,
         responses=_FAILURES,
     )

@@ -18,7 +18,7 @@ from itemese.serving.pages import PAGES
 
 _LOG = logging.getLogger(__name__)
 
-OPEN_PATHS = PAGES | {"/healthz", "/readyz", "/docs", "/openapi.json"}
+OPEN_PATHS = PAGES | {"/healthz", "/readyz", "/openapi.json"}
 """Answered without a token: they tell no more than that the service is there."""
 
 PATHS = OPEN_PATHS | {

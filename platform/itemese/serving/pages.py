@@ -1,4 +1,4 @@
-"""The playground: three files of this package, served as they are."""
+"""The playground and the documentation: files of this package, served as they are."""
 
 from importlib.resources import files
 
@@ -7,6 +7,8 @@ from starlette.responses import Response
 
 _FILES = {
     "/": ("index.html", "text/html"),
+    "/docs": ("docs.html", "text/html"),
+    "/playground/docs.js": ("docs.js", "text/javascript"),
     "/playground/style.css": ("style.css", "text/css"),
     "/playground/script.js": ("script.js", "text/javascript"),
 }
@@ -25,7 +27,7 @@ _HEADERS = {
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the playground's addresses."""
+    """Add the addresses of the playground and of the documentation."""
     folder = files("itemese.serving").joinpath("playground")
     for path, (name, media_type) in _FILES.items():
         content = folder.joinpath(name).read_bytes()

@@ -92,15 +92,16 @@ def test_items_are_found_by_id_and_title(client, fault):
     fault(client.get("/v1/items", params={"search": "a", "page": 2}), 422, "page")
 
 
-def test_the_playground_is_served_and_may_load_nothing_else(world, fault):
+@pytest.mark.parametrize(("path", "script"), [("/", "script.js"), ("/docs", "docs.js")])
+def test_pages_are_served_and_may_load_nothing_else(world, fault, path, script):
     client = world.client(token=TOKEN)
-    page = client.get("/")
+    page = client.get(path)
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    for place in re.findall(r'(?:src|href)="(playground/[^"]+)"', page.text):
-        assert client.get(f"/{place}").status_code == 200
-    assert "innerHTML" not in client.get("/playground/script.js").text
+    for place in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert client.get(f"/{place.removeprefix('.')}").status_code == 200
+    assert "innerHTML" not in client.get(f"/playground/{script}").text
     fault(client.get("/v1/items?search=a"), 401)
 
 

@@ -62,7 +62,8 @@ function shown(item) {
   if (why) {
     row.append(path(why.codes));
     if (why.nearest) {
-      const text = `Shares ${why.nearest.shared_codes} codes with ${why.nearest.title}, seen before`;
+      const shared = why.nearest.shared_codes;
+      const text = `Shares ${shared} ${shared === 1 ? "code" : "codes"} with ${why.nearest.title}, seen before`;
       row.append(element("p", text, "detail"));
     }
     if (why.siblings.length) {
