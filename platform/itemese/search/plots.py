@@ -1,4 +1,8 @@
-"""The figures of a study, by Optuna's and Plotly's own means, from the records alone."""
+"""The figures of a study, by Optuna's and Plotly's own means, from the records alone.
+
+Where trials were stopped early, those that ran on have more to show than the others; figures that
+compare trials then show all of them at the last validation that each of them had.
+"""
 
 import logging
 import warnings
@@ -11,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from itemese.artifacts import Store
 from itemese.search.config import SearchConfig
-from itemese.search.outcome import StudyResult
+from itemese.search.outcome import StudyResult, ranked
 from itemese.search.records import Trial
 
 logger = logging.getLogger(__name__)
@@ -22,13 +26,36 @@ Figures = list[tuple[str, go.Figure]]
 MAX_CURVES = 40
 """Learning curves that one figure still shows apart: those of the best trials."""
 
+_CURVES = {"best trial": "#b2182b", "run to the end": "#2166ac", "not run to the end": "#9ca3af"}
 _COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#762a83", "#e08214", "#35978f", "#8c510a", "#4d4d4d")
 
 
-def history(study: optuna.Study, config: SearchConfig) -> Figures:
+def level(study: optuna.Study, trials: Sequence[Trial]) -> tuple[optuna.Study, str]:
+    """Return a study that compares all trials after as many validations, and words that say so.
+
+    That is the study itself where none was stopped.
+    """
+    judged = [t for t in trials if t.ending.status in ("completed", "stopped") and t.ending.curve]
+    if all(t.ending.status == "completed" for t in judged):
+        return study, ""
+    count = min(len(t.ending.curve) for t in judged)
+    known = study.get_trials(deepcopy=False)
+    even = optuna.create_study(direction=study.direction)
+    for trial in judged:
+        even.add_trial(
+            optuna.trial.create_trial(
+                value=trial.ending.bests[count - 1],
+                params=known[trial.number].params,
+                distributions=known[trial.number].distributions,
+            )
+        )
+    return even, f" after {count} validation{'s' if count > 1 else ''}"
+
+
+def history(study: optuna.Study, config: SearchConfig, when: str = "") -> Figures:
     """Return each objective by trial number, with the best so far."""
     figures: Figures = []
-    for place, name in enumerate(objectives(config)):
+    for place, name in enumerate(objectives(config, when)):
         figure = optuna.visualization.plot_optimization_history(
             study, target=None if len(study.directions) == 1 else _target(place), target_name=name
         )
@@ -63,13 +90,13 @@ def fronts(study: optuna.Study, config: SearchConfig) -> Figures:
     return figures
 
 
-def importances(study: optuna.Study, config: SearchConfig) -> Figures:
+def importances(study: optuna.Study, config: SearchConfig, when: str = "") -> Figures:
     """Return which parameter explains how much of each objective's spread (fANOVA).
 
     Only parameters that every completed trial has are weighed.
     """
     figures: Figures = []
-    for place, name in enumerate(objectives(config)):
+    for place, name in enumerate(objectives(config, when)):
         values = {t.values[place] for t in _done(study)}
         if len(values) < 3:
             continue
@@ -86,20 +113,20 @@ def importances(study: optuna.Study, config: SearchConfig) -> Figures:
     return figures
 
 
-def slices(study: optuna.Study, config: SearchConfig) -> Figures:
+def slices(study: optuna.Study, config: SearchConfig, when: str = "") -> Figures:
     """Return the metric by the values of each parameter."""
     figures: Figures = []
     for path in config.ordered():
-        if not any(path in t.params for t in _done(study)):
+        if sum(path in t.params for t in _done(study)) < 2:
             continue
         figure = optuna.visualization.plot_slice(
             study, params=[path], target=_target(0), target_name=config.metric
         )
-        figures.append((f"{config.metric} by {path}", figure))
+        figures.append((f"{config.metric}{when} by {path}", figure))
     return figures
 
 
-def parallel(study: optuna.Study, config: SearchConfig) -> Figures:
+def parallel(study: optuna.Study, config: SearchConfig, when: str = "") -> Figures:
     """Return one line a trial through all its values.
 
     A trial without some parameter would be left out of the figure, so only parameters that all
@@ -113,29 +140,38 @@ def parallel(study: optuna.Study, config: SearchConfig) -> Figures:
         study, params=shared, target=_target(0), target_name=config.metric
     )
     figure.update_layout(title=None, width=max(600, 170 * (len(shared) + 1)))
-    return [(f"One line a trial through its values to {config.metric}", figure)]
+    return [(f"One line a trial through its values to {config.metric}{when}", figure)]
 
 
 def curves(trials: Sequence[Trial], config: SearchConfig) -> Figures:
     """Return the metric at each validation of each trial."""
-    told = [t for t in trials if t.ending.curve]
-    best = sorted(told, key=lambda t: -max(t.ending.curve))[:MAX_CURVES]
+    shown = [t for t in trials if t.ending.curve]
+    best = sorted(shown, key=lambda t: -max(t.ending.curve))[:MAX_CURVES]
     if not best:
         return []
     figure = go.Figure()
+    told = set()
+    first = next(iter(ranked(trials, config)), None)
     for trial in sorted(best, key=lambda t: t.number):
-        stopped = trial.ending.status != "completed"
+        whole = trial.ending.status == "completed"
+        kind = "run to the end" if whole else "not run to the end"
+        if first and trial.number == first.number:
+            kind = "best trial"
         curve = trial.ending.curve
         figure.add_scatter(
             x=list(range(1, len(curve) + 1)),
             y=list(curve),
+            text=[f"trial {trial.number} ({trial.ending.status})"] * len(curve),
             mode="lines+markers",
-            name=f"{trial.number}" + (f" ({trial.ending.status})" if stopped else ""),
-            line={"dash": "dot" if stopped else "solid", "width": 1.5},
+            name=kind,
+            legendgroup=kind,
+            showlegend=kind not in told,
+            line={"dash": "solid" if whole else "dot", "width": 1.5, "color": _CURVES[kind]},
             marker={"size": 5},
         )
-    figure.update_layout(xaxis_title="validation", yaxis_title=config.metric)
-    return [(f"{config.metric} at each validation; dotted: not run to the end", figure)]
+        told.add(kind)
+    figure.update_layout(xaxis_title="validation", yaxis_title=config.metric, showlegend=True)
+    return [(f"{config.metric} at each validation", figure)]
 
 
 def codebook_health(trials: Sequence[Trial], store: Store) -> Figures:
@@ -151,8 +187,9 @@ def codebook_health(trials: Sequence[Trial], store: Store) -> Figures:
         ("use", "codes in use, %, least level", "Codes in use at the level that uses least"),
     ):
         figure = go.Figure()
-        kinds = sorted({(row["kind"], row["num_codebooks"]) for row in rows})
-        for place, (kind, number) in enumerate(kinds):
+        kinds = sorted({row["kind"] for row in rows})
+        told = set()
+        for kind, number in sorted({(row["kind"], row["num_codebooks"]) for row in rows}):
             chosen = [r for r in rows if (r["kind"], r["num_codebooks"]) == (kind, number)]
             points = sorted((r for r in chosen if r[key] is not None), key=_size)
             if not points:
@@ -160,15 +197,20 @@ def codebook_health(trials: Sequence[Trial], store: Store) -> Figures:
             figure.add_scatter(
                 x=[r["codebook_size"] for r in points],
                 y=[r[key] for r in points],
-                text=[f"trials {r['trials']}" for r in points],
-                mode="lines+markers",
-                name=f"{kind}, {number} codebooks",
-                line={"color": _COLOURS[place % len(_COLOURS)]},
+                text=[str(number)] * len(points),
+                textposition="top center",
+                hovertext=[f"trials {r['trials']}" for r in points],
+                mode="lines+markers+text",
+                name=kind,
+                legendgroup=kind,
+                showlegend=kind not in told,
+                line={"color": _COLOURS[kinds.index(kind) % len(_COLOURS)]},
             )
+            told.add(kind)
         figure.update_layout(xaxis_title="codes a codebook", yaxis_title=title, showlegend=True)
         ticks = sorted(sizes)
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(size) for size in ticks])
-        figures.append((what, figure))
+        figures.append((f"{what}; at each point the number of codebooks", figure))
     return figures
 
 
@@ -200,9 +242,9 @@ def health_rows(trials: Sequence[Trial], store: Store) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda r: (r["kind"], r["num_codebooks"], r["codebook_size"]))
 
 
-def objectives(config: SearchConfig) -> list[str]:
+def objectives(config: SearchConfig, when: str = "") -> list[str]:
     """Return the names of all objectives in the order of the study's values."""
-    return [config.metric, *config.minimise]
+    return [f"{config.metric}{when}", *config.minimise]
 
 
 def _size(row: dict[str, Any]) -> int:
@@ -228,13 +270,14 @@ def all_figures(study: optuna.Study, found: StudyResult, store: Store) -> dict[s
     config, trials = found.config, found.trials
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of features that Optuna calls experimental
-        enough = len(_done(study)) >= 2
+        even, when = level(study, trials)
+        enough = len(_done(even)) >= 2
         sections = {
             "Pareto front": fronts(study, config),
-            "History": history(study, config) if _done(study) else [],
-            "Importances": importances(study, config) if enough else [],
-            "Slices": slices(study, config),
-            "Parallel coordinates": parallel(study, config) if enough else [],
+            "History": history(even, config, when) if _done(even) else [],
+            "Importances": importances(even, config, when) if enough else [],
+            "Slices": slices(even, config, when),
+            "Parallel coordinates": parallel(even, config, when) if enough else [],
             "Learning curves": curves(trials, config),
             "Codebook health by size": codebook_health(trials, store),
         }

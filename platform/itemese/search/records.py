@@ -47,6 +47,15 @@ class Ending:
     stages: tuple[str, ...] = ()
     error: str = ""
 
+    @property
+    def bests(self) -> list[float]:
+        """What the trial was judged by at each validation: the best of the stage so far."""
+        found: list[float] = []
+        for place, value in enumerate(self.curve):
+            goes_on = place > 0 and self.stages[place - 1] == self.stages[place]
+            found.append(max(value, found[-1]) if goes_on else value)
+        return found
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -174,7 +174,7 @@ def _add(study: optuna.Study, config: SearchConfig, trial: Trial) -> None:
         params=trial.values,
         distributions=fixed.distributions,
         system_attrs=trial.hints.get("trial", {}),
-        intermediate_values={} if config.minimise else dict(enumerate(_bests(ending), start=1)),
+        intermediate_values={} if config.minimise else dict(enumerate(ending.bests, start=1)),
     )
     frozen.state = state
     if state == TrialState.RUNNING:
@@ -185,16 +185,6 @@ def _add(study: optuna.Study, config: SearchConfig, trial: Trial) -> None:
     study._storage.create_new_trial(study._study_id, template_trial=frozen)
     for key, value in trial.hints.get("study", {}).items():
         study._storage.set_study_system_attr(study._study_id, key, value)
-
-
-def _bests(ending: Ending) -> list[float]:
-    """Return what a trial reported at each validation: the best of the stage so far."""
-    found: list[float] = []
-    for place, stage in enumerate(ending.stages):
-        goes_on = place > 0 and ending.stages[place - 1] == stage
-        value = ending.curve[place]
-        found.append(max(value, found[-1]) if goes_on else value)
-    return found
 
 
 def values_of(config: SearchConfig, ending: Ending) -> list[float]:

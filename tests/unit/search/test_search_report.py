@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from itemese.artifacts import Store
+from itemese.artifacts import Folder, Store
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import StudyResult
+from itemese.search.plots import level
 from itemese.search.records import Ending, Trial
 from itemese.search.report import write_report
+from itemese.search.sampling import open_study
 from itemese.search.space import Space
 
 RATE = {"kind": "uniform", "low": 0.001, "high": 0.1, "log": True}
@@ -39,11 +41,57 @@ def trials() -> list[Trial]:
         score = 0.3 - 0.01 * (n - 4) ** 2
         costs = {"parameters": 100.0 * (n + 1)}
         rows.append(
-            Trial(n, values, Ending("completed", score, costs=costs, curve=(score / 2, score)))
+            Trial(
+                n,
+                values,
+                Ending(
+                    "completed",
+                    score,
+                    costs=costs,
+                    curve=(score / 2, score),
+                    stages=("train", "train"),
+                ),
+            )
         )
     stopped = Ending("stopped", 0.1, curve=(0.1,), stages=("train",))
     failed = Ending("failed", error="<script>alert('a')</script> must be finite")
     return [*rows, Trial(8, rows[0].values, stopped), Trial(9, rows[1].values, failed)]
+
+
+def test_where_trials_were_stopped_all_are_compared_after_as_many_validations(
+    tmp_path: Path,
+) -> None:
+    rate = {"training.learning_rate": RATE, "method.dim": WIDTH}
+    config = SearchConfig.parse({"recipe": "-", "parameters": rate})
+    space = Space(config, {}, {}, ())
+
+    def levelled(rows: list[Trial]) -> tuple[list[float], str]:
+        study = open_study(space, rows, name="s", home=Folder.at(tmp_path), url=None)
+        even, when = level(study, rows)
+        return [t.value for t in even.trials if t.value is not None], when
+
+    values, when = levelled(trials())
+    assert when == " after 1 validation"
+    assert values == [t.ending.curve[0] for t in trials() if t.ending.curve]
+    assert len(values) == 9
+    whole = [t for t in trials() if t.ending.status == "completed"]
+    assert levelled(whole) == ([t.ending.objective for t in whole], "")
+    page = write(tmp_path, trials())
+    assert "val/ndcg@10 after 1 validation by method.dim" in page
+    # One trial run to its end and the others stopped: every figure is there all the same.
+    assert "Importances" in headings(write(tmp_path, [whole[4], *early(whole)]))
+
+
+def early(rows: list[Trial]) -> list[Trial]:
+    """Return trials as if each had been stopped at its first validation."""
+    return [
+        Trial(
+            n,
+            t.values,
+            Ending("stopped", t.ending.curve[0], curve=t.ending.curve[:1], stages=("train",)),
+        )
+        for n, t in enumerate(rows, start=1)
+    ]
 
 
 def headings(page: str) -> list[str]:
