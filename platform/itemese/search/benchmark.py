@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
 
 from itemese import cluster
 from itemese.artifacts import Folder, Store
@@ -31,6 +33,9 @@ from itemese.search.trial import run_trial
 _LOG = logging.getLogger(__name__)
 
 REGRET_TRIALS = 30
+LIFE = 16.0
+"""Seconds from a driver's start within which every other kill comes; about half are its start."""
+
 PATIENCE = 600.0
 """Seconds to wait for a driver's first trial; a busy machine needs a minute to start Ray."""
 
@@ -78,22 +83,29 @@ def small_space(num_trials: int) -> Space:
         "evaluation": {"bootstrap_samples": 100},
     }
     rate = {"kind": "uniform", "low": 0.001, "high": 0.1, "log": True}
-    return _space(recipe, {"training.learning_rate": rate}, num_trials)
+    return _space(recipe, {"training.learning_rate": rate}, num_trials, seeds=[1])
 
 
-def _space(recipe: dict[str, Any], parameters: dict[str, Any], num_trials: int) -> Space:
-    study = {"recipe": "-", "parameters": parameters, "num_trials": num_trials, "seeds": []}
+def _space(
+    recipe: dict[str, Any],
+    parameters: dict[str, Any],
+    num_trials: int,
+    *,
+    seeds: Sequence[int] = (),
+) -> Space:
+    study = {"recipe": "-", "parameters": parameters, "num_trials": num_trials, "seeds": seeds}
     return check_space(SearchConfig.parse(study | {"max_concurrent": 1}), recipe)
 
 
 def benchmark_sharing(storage: str, num_trials: int) -> list[Row]:
     """Time a study, a plain loop over its trials, and as many runs that share nothing.
 
-    The study's time is that of its trials, from the first proposal to the last end, one at a time
-    like the others; the cluster runs already for all three.
+    The study's time is that of all of it: preparation, trials one at a time like the others, the
+    report. One thread computes in each, as Ray gives to a trial; the cluster runs already.
     """
     space = sharing_space(num_trials)
     cluster.connect()
+    torch.set_num_threads(1)
     place = Path(storage)
     prepared, study_seconds = _timed(
         lambda: run_study(space, storage=str(place / "study"), name="sharing")
@@ -171,8 +183,10 @@ def _searched(space: Space, objective: Callable[[Mapping[str, Any]], float]) -> 
 def benchmark_kills(storage: str, *, kills: int, num_trials: int, seed: int = 0) -> list[Row]:
     """Kill the driver of one study again and again, and compare it with one left alone.
 
-    Each kill comes 0 to 1.5 s after the driver's first trial has begun: while a trial is proposed,
-    prepared, trained, or noted. A study that is over before its last kill leaves kills out.
+    Every other kill comes at any moment of the driver's life, mostly while it starts; the others
+    0 to 1.5 s after its first trial has begun: while a trial is proposed, prepared, trained, or
+    noted. A study that is over before its last kill leaves kills out. Trials run one at a time:
+    the study left alone then has the same history.
 
     Args:
         storage: Scratch folder.
@@ -184,9 +198,12 @@ def benchmark_kills(storage: str, *, kills: int, num_trials: int, seed: int = 0)
     done = 0
     for life in range(kills):
         process = _driver(storage, "killed", num_trials, resume=life > 0)
-        if not _working(process, storage, since=time.time()):
-            break
-        time.sleep(chance.uniform(0, 1.5))
+        if life % 2 == 0:
+            if not _working(process, storage, since=time.time()):
+                break
+            time.sleep(chance.uniform(0, 1.5))
+        else:
+            time.sleep(chance.uniform(0, LIFE))
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
@@ -203,12 +220,14 @@ def benchmark_kills(storage: str, *, kills: int, num_trials: int, seed: int = 0)
     same = [(t.values, t.ending.objective) for t in killed] == [
         (t.values, t.ending.objective) for t in whole
     ]
+    crowned = {name: _crowned(storage, name) for name in ("killed", "whole")}
     name = f"search/kills/{num_trials}-trials"
     return [
         figure(f"{name}/kills", done, "kills", least=float(kills)),
         figure(f"{name}/exact-count", float(exact), "", least=1.0),
         figure(f"{name}/no-trial-twice", float(not repeated), "", least=1.0),
         figure(f"{name}/same-trials-as-uninterrupted", float(same), "", least=1.0),
+        figure(f"{name}/same-winner", float(crowned["killed"] == crowned["whole"]), "", least=1.0),
     ]
 
 
@@ -247,6 +266,12 @@ def _over(storage: str) -> int:
 
 def _table(storage: str, name: str) -> list[Trial]:
     return Records(Folder.at(_records(storage, name))).read()
+
+
+def _crowned(storage: str, name: str) -> tuple[int, float]:
+    """Return the winner of a study and its mean on fresh seeds."""
+    winner = Folder.at(_records(storage, name).parent).read_json("study.json")["winner"]
+    return winner["trial"], winner["validation"]
 
 
 def _one(space: Space, values: Values, store: Store) -> float:
