@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from dataclasses import asdict
 from typing import Protocol
 
 from fastapi import FastAPI, Request
@@ -17,11 +16,12 @@ from itemese.serving.messages import (
     Failure,
     Item,
     RecommendRequest,
+    RelatedItem,
     ScoreRequest,
     Why,
 )
 from itemese.serving.metrics import Metrics
-from itemese.serving.query import Answer, Query, QueryError, Unavailable
+from itemese.serving.query import Answer, Explanation, Query, QueryError, Unavailable
 from itemese.serving.user_routes import HistoryOf
 
 
@@ -107,7 +107,7 @@ class Answering:
                 item_id=item.item_id,
                 title=item.title,
                 score=_plain(item.score),
-                explanation=item.explanation and Why.model_validate(asdict(item.explanation)),
+                explanation=item.explanation and _why(item.explanation),
             )
             for item in answer.items
         ]
@@ -119,6 +119,12 @@ class Answering:
             cold_start=answer.cold_start,
             request_id=request.state.request_id,
         )
+
+
+def _why(found: Explanation) -> Why:
+    siblings = [RelatedItem(**vars(sibling)) for sibling in found.siblings]
+    nearest = found.nearest and RelatedItem(**vars(found.nearest))
+    return Why(codes=list(found.codes), siblings=siblings, nearest=nearest)
 
 
 def _failed(request: Request, status: int, message: str, field: str | None) -> Failed:

@@ -364,5 +364,5 @@ class Recommender:
         """Return why each item, if the query asks and the model has semantic IDs."""
         if not query.explain or self._explainer is None:
             return {}
-        history = self._known(query.history).tolist()
-        return {item: self._explainer.explain(item, history) for item in items}
+        history = self._known(query.history)[-self._max_history :].tolist()
+        return dict(zip(items, self._explainer.explain(items, history), strict=True))

@@ -3,7 +3,7 @@
 Shapes: I items, L code length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,33 +24,33 @@ class Explainer:
         self._place = np.empty(len(self._order), dtype=np.int64)
         self._place[self._order] = np.arange(len(self._order))
 
-    def explain(self, item: int, history: Sequence[int]) -> Explanation:
-        """Return the item's codes, its closest siblings, and the closest item of the history.
+    def explain(self, items: Sequence[int], history: Sequence[int]) -> list[Explanation]:
+        """Return each item's codes, its closest siblings, and the closest item of the history.
 
         Args:
-            item: item_index.
+            items: item_index.
             history: item_index of known events, oldest first; among equals the newest counts.
         """
+        newest: dict[tuple[int, ...], int] = {}  # first codes -> the newest item with them
+        for event in history:
+            codes = tuple(self._codes[event].tolist())
+            newest.update((codes[:length], event) for length in range(1, len(codes) + 1))
+        return [self._one(item, newest) for item in items]
+
+    def _one(self, item: int, newest: Mapping[tuple[int, ...], int]) -> Explanation:
+        codes = tuple(self._codes[item].tolist())
         place = int(self._place[item])
         near = self._order[max(0, place - NUM_SIBLINGS) : place + NUM_SIBLINGS + 1]
-        siblings = sorted(
-            (r for r in self._related(item, near[near != item]) if r.shared_codes),
-            key=lambda related: -related.shared_codes,
-        )
-        recent = self._related(item, np.array(history[::-1], dtype=np.int64))
-        nearest = max(recent, key=lambda related: related.shared_codes, default=None)
+        near = near[near != item]
+        shared = np.cumprod(self._codes[near] == self._codes[item], axis=1).sum(axis=1)
+        first = np.argsort(-shared, kind="stable")[:NUM_SIBLINGS]
+        lengths = (length for length in range(len(codes), 0, -1) if codes[:length] in newest)
+        length = next(lengths, 0)
         return Explanation(
-            codes=tuple(self._codes[item].tolist()),
-            siblings=tuple(siblings[:NUM_SIBLINGS]),
-            nearest=nearest if nearest and nearest.shared_codes else None,
+            codes=codes,
+            siblings=tuple(self._related(int(near[s]), int(shared[s])) for s in first if shared[s]),
+            nearest=self._related(newest[codes[:length]], length) if length else None,
         )
 
-    def _related(self, item: int, others: np.ndarray) -> list[Related]:
-        """Return the others with the number of first codes that they share with the item."""
-        equal = self._codes[others] == self._codes[item]
-        shared = np.cumprod(equal, axis=1).sum(axis=1)
-        ids, titles = self._catalog.item_ids, self._catalog.titles
-        return [
-            Related(ids[other], titles[other], int(count))
-            for other, count in zip(others.tolist(), shared.tolist(), strict=True)
-        ]
+    def _related(self, other: int, shared: int) -> Related:
+        return Related(self._catalog.item_ids[other], self._catalog.titles[other], shared)

@@ -57,13 +57,17 @@ Columns = Annotated[
 
 
 class Message(BaseModel):
-    """Base: unknown fields are refused, so that a misspelt one is noticed.
+    """Base: unknown fields are refused, so that a misspelt one is noticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Asked(Message):
+    """Base of what clients send.
 
     The first fault is all that is told, so lists end at it (`fail_fast`): a body of a megabyte can
     hold half a million.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +81,7 @@ class Message(BaseModel):
         return {**known, first: data[first]}
 
 
-class HistoryEvent(Message):
+class HistoryEvent(Asked):
     """One event of a history; a bare item_id is the same without a time."""
 
     item_id: ItemId
@@ -95,7 +99,7 @@ class NewEvent(HistoryEvent):
     )
 
 
-class EventsRequest(Message):
+class EventsRequest(Asked):
     """What a user did, to be kept."""
 
     model_config = ConfigDict(
@@ -124,7 +128,7 @@ class Forgotten(Message):
     request_id: str
 
 
-class RecommendRequest(Message):
+class RecommendRequest(Asked):
     """Who is asking, by history, and what may come back."""
 
     model_config = ConfigDict(
@@ -166,13 +170,13 @@ class RecommendRequest(Message):
     )
 
 
-class BatchRequest(Message):
+class BatchRequest(Asked):
     """Several requests at once."""
 
     requests: list[RecommendRequest] = Field(fail_fast=True, min_length=1, max_length=MAX_BATCH)
 
 
-class ScoreRequest(Message):
+class ScoreRequest(Asked):
     """Which items to score for a history."""
 
     model_config = ConfigDict(
@@ -216,7 +220,7 @@ class Item(Message):
     )
 
 
-class ItemSearch(Message):
+class ItemSearch(Asked):
     """Which items to find."""
 
     search: str = Field(min_length=1, max_length=100, description="Part of an id or a title.")
