@@ -6,6 +6,7 @@ change is one assignment, and a request keeps the engine that it began with.
 
 import logging
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from itemese.serving.query import QueryError
 from itemese.serving.registry import Registry, is_registry, read_registry
 
 _LOG = logging.getLogger(__name__)
+
+_MOST_SECONDS = 60.0
+"""Longest time until a version that does not load is tried again."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,12 @@ class Serving:
 
 
 class Versions:
-    """Follows a registry, or holds one bundle."""
+    """Follows a registry, or holds one bundle.
+
+    Attributes:
+        now: Who answers.
+        lacking: Whether the registry names what does not load, so that an older one answers.
+    """
 
     def __init__(self, uri: str, load: Callable[[str], Recommender]) -> None:
         """Load what answers now.
@@ -77,6 +86,7 @@ class Versions:
         self._folder = Folder.at(uri)
         self._stop = threading.Event()
         self._followed: Registry | None = None
+        self.lacking = False
         if is_registry(self._folder):
             self._followed = read_registry(self._folder)
             self.now = self._serving(self._followed, {})
@@ -100,21 +110,38 @@ class Versions:
 
         A bundle that does not load changes nothing: the engines that answer go on.
         """
-        wanted = read_registry(self._folder)
-        if wanted == self._followed:
-            return False
-        self._followed = wanted  # also if it fails: not again every second
-        known = {engine.bundle.digest: engine for engine in self.now.engines()}
-        self.now = self._serving(wanted, known)
-        _LOG.warning("champion %s, canary %s", wanted.champion, wanted.canary)
-        return True
+        return self._change_over(read_registry(self._folder))
+
+    def _change_over(self, wanted: Registry) -> bool:
+        """Serve what a registry says; return whether that is new."""
+        if wanted != self._followed:
+            self.lacking = True
+            known = {engine.bundle.digest: engine for engine in self.now.engines()}
+            self.now = self._serving(wanted, known)
+            _LOG.warning("champion %s, canary %s", wanted.champion, wanted.canary)
+        changed, self._followed, self.lacking = wanted != self._followed, wanted, False
+        return changed
 
     def _follow(self, seconds: float) -> None:
+        """Look again and again; what does not load is tried again, ever more seldom."""
+        failed: Registry | None = None
+        told, pause, again = "", seconds, 0.0
         while not self._stop.wait(seconds):
+            wanted: Registry | None = None
             try:
-                self.refresh()
-            except Exception:  # noqa: BLE001  (whatever it is, what answers goes on)
-                _LOG.exception("the registry asks for what cannot be served")
+                wanted = read_registry(self._folder)
+                if wanted == failed and time.monotonic() < again:
+                    continue
+                self._change_over(wanted)
+                failed, told = None, ""
+            except Exception as error:  # noqa: BLE001  (whatever it is, what answers goes on)
+                if wanted is not None:
+                    pause = min(2 * pause, _MOST_SECONDS) if wanted == failed else seconds
+                    failed, again = wanted, time.monotonic() + pause
+                cause = f"{wanted} {error!r}"
+                if cause != told:
+                    _LOG.exception("the registry asks for what cannot be served")
+                told = cause
 
     def _serving(self, wanted: Registry, known: dict[str, Recommender]) -> Serving:
         """Return the engines that a registry names, loading those that are not `known`."""

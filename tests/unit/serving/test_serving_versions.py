@@ -138,18 +138,56 @@ def test_a_bad_bundle_is_refused_before_anything_changes(place, bundles, bundle_
     assert read_registry(place) == before
 
 
-def test_what_does_not_load_leaves_the_old_one_answering(place, bundles, caplog):
+def test_what_does_not_load_leaves_the_old_one_answering_until_it_does(place, bundles, caplog):
     promote(place, bundles[0])
-    versions = Versions(place.uri, Recommender.load)
-    digest = promote(place, bundles[1]).champion
-    place.child(digest).write_bytes("model.safetensors", b"torn on the way")
+    tries = []
+
+    def load(uri):
+        tries.append(uri)
+        return Recommender.load(uri)
+
+    def wait_until(happened):
+        deadline = time.monotonic() + 5
+        while not happened() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert happened()
+
+    versions = Versions(place.uri, load)
+    folder = place.child(promote(place, bundles[1]).champion)
+    whole = folder.read_bytes("model.safetensors")
+    folder.write_bytes("model.safetensors", b"torn on the way")
     versions.follow(0.02)
-    deadline = time.monotonic() + 5
-    while "cannot be served" not in caplog.text and time.monotonic() < deadline:
-        time.sleep(0.02)
-    versions.close()
+    wait_until(lambda: len(tries) >= 4)
+    assert versions.lacking
     assert caplog.text.count("cannot be served") == 1, "told once, not each time"
     assert first(versions) == "e"
+    folder.write_bytes("model.safetensors", whole)
+    wait_until(lambda: first(versions) == "a")
+    wait_until(lambda: not versions.lacking)
+    versions.close()
+    seen = len(tries)
+    assert not versions.refresh()
+    assert len(tries) == seen, "and then it is not loaded again"
+
+
+def test_a_version_that_fails_is_tried_ever_more_seldom_and_another_one_at_once(
+    place, bundles, bundle_of
+):
+    promote(place, bundles[0])
+    versions = Versions(place.uri, Recommender.load)
+    torn = place.child(promote(place, bundles[1]).champion)
+    torn.write_bytes("model.safetensors", b"torn")
+    versions._load = lambda uri: tries.append(time.monotonic()) or Recommender.load(uri)
+    tries = []
+    versions.follow(0.05)
+    time.sleep(1)
+    assert 3 <= len(tries) <= 5, "after 0.05, 0.1, 0.2 and 0.4 s"
+    promote(place, bundle_of(state=counts(1.0, 2.0, 9.0, 2.0, 1.0), name="three"))
+    deadline = time.monotonic() + 0.4
+    while versions.now.champion.recommend(["a"], k=1)[0].item_id != "c":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    versions.close()
 
 
 def test_one_bundle_needs_no_registry(bundles):
