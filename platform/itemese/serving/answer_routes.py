@@ -98,10 +98,11 @@ class Answering:
         request.state.model = answer.model
         seconds = time.perf_counter() - request.state.started
         self._metrics.answers.labels(answer.model).observe(seconds)
-        self._metrics.cold_starts.inc(int(answer.cold_start))
+        self._metrics.cold_starts.labels(answer.model).inc(int(answer.cold_start))
         self._metrics.unknown_items.inc(len(answer.unknown_items))
         if query.score_items is None:
-            self._metrics.short_answers.inc(int(len(answer.items) < query.k))
+            short = len(answer.items) < query.k
+            self._metrics.short_answers.labels(answer.model).inc(int(short))
         items = [
             Item(
                 item_id=item.item_id,

@@ -17,6 +17,7 @@ import torch
 from itemese.bundle import Bundle, find_bundle, read_bundle
 from itemese.errors import ArtifactError, ConfigError
 from itemese.methods.base import to_device
+from itemese.models.free_beams import Waste
 from itemese.models.prompt_cache import PromptCache
 from itemese.ranking import Candidates, Ranking
 from itemese.schema import Example
@@ -58,7 +59,7 @@ class Recommender:
         self.method, self.module = restore(bundle, precision)
         self.module.to(self.device).eval()
         self.seconds: dict[str, float] = {}
-        self._told_prompts = (0, 0)
+        self._told_prompts, self._told_invalid = (0, 0), 0
         self._prompt_cache_bytes = prompt_cache_bytes
         self.forget()
         self._max_history = int(self.method.config.max_history)
@@ -109,6 +110,8 @@ class Recommender:
             precision=precision,
         )
         engine.self_test()
+        engine.forget()  # the proof is no user's question, and is not counted
+        engine.invalid_beams_since()
         engine.bundle.state.clear()
         return engine
 
@@ -126,6 +129,19 @@ class Recommender:
         now, before = (cache.hits, cache.misses), self._told_prompts
         self._told_prompts = now
         return {"yes": now[0] - before[0], "no": now[1] - before[1]}
+
+    def invalid_beams_since(self) -> int:
+        """Return how many beams ended as no item since the last call; a trie lets none do so."""
+        waste = getattr(self.module, "waste", None)
+        before = self._told_invalid
+        self._told_invalid = waste.illegal if isinstance(waste, Waste) else 0
+        return self._told_invalid - before
+
+    def num_beams(self, query: Query) -> int:
+        """Return how many beams a question may have; 0 if the model searches by none."""
+        width = int(getattr(self.method.config, "beam_width", 0))
+        wanted = query.k if query.score_items is None else len(set(query.score_items))
+        return max(width, wanted) if width else 0
 
     @property
     def name(self) -> str:

@@ -1,7 +1,10 @@
 """What one replica counts, for Prometheus.
 
-Requests reach any replica, and so do scrapes: each replica's series bear its name, so that rates
-stay right whichever of them answers a scrape.
+Each replica counts for itself, and its series bear its name, so that no counter falls because
+another replica answered. A scrape through Serve's proxy meets one replica, any of them: with
+several, a series has a sample now and then, rates over a range with two of them stay right, and a
+sum over replicas lacks those that were not met. Ray's own metrics tell of all replicas at once, but
+only their requests and latencies.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +15,7 @@ from prometheus_client.registry import Collector
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_BEAMS = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 STAGES = ("queue", "prepare", "model", "name")
 """Where an answer's time goes: waiting for the model, batches from histories, the pass through the
@@ -25,6 +29,7 @@ class Metrics:
     def __init__(self, replica: str = "") -> None:
         """Start at zero; `replica` names who counts, and nothing if empty."""
         self._replica = replica
+        self._names: Callable[[], Mapping[str, str]] = dict
         self.registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -46,10 +51,25 @@ class Metrics:
             registry=self.registry,
         )
         self.refused = counter("refused", "Requests refused for lack of room or time.", "reason")
-        self.cold_starts = counter("cold_starts", "Answers without a known item.")
+        self.cold_starts = counter("cold_starts", "Answers without a known item.", "model")
         self.unknown_items = counter("unknown_items", "Unknown items in requests.")
         self.short_answers = counter(
-            "short_answers", "Answers with fewer items than asked, for filters or lack of items."
+            "short_answers",
+            "Answers with fewer items than asked, for filters or lack of items.",
+            "model",
+        )
+        self.failures = counter("failures", "Questions that a model failed to answer.", "model")
+        self.beams = Histogram(
+            "itemese_beams",
+            "Beams that a question may have: the model's width, or the items asked for if more.",
+            ["model"],
+            buckets=_BEAMS,
+            registry=self.registry,
+        )
+        self.invalid_beams = counter(
+            "invalid_beams",
+            "Beams dropped because they ended as no item; a model with a trie has none.",
+            "model",
         )
         self.prompts = counter(
             "prompts", "Prompts of language models, found in the cache or read anew.", "found"
@@ -59,6 +79,11 @@ class Metrics:
             "Requests in the replica that a model shall answer.",
             registry=self.registry,
         )
+        self._lacking = Gauge(
+            "itemese_version_lacking",
+            "1 while the registry names a version that does not load, and an older one answers.",
+            registry=self.registry,
+        )
         for reason in ("busy", "late"):  # a rate needs the zero before the first
             self.refused.labels(reason)
         for stage in STAGES:
@@ -66,16 +91,25 @@ class Metrics:
         for found in ("yes", "no"):
             self.prompts.labels(found)
 
-    def tell_models(self, names: Callable[[], Mapping[str, str]]) -> None:
+    def tell_models(
+        self, names: Callable[[], Mapping[str, str]], lacking: Callable[[], bool]
+    ) -> None:
         """Tell at each scrape which models answer.
 
         Args:
             names: Returns the name of each model by its role, champion or canary.
+            lacking: Returns whether the registry names one that cannot.
         """
+        self._names = names
+        self._lacking.set_function(lambda: float(lacking()))
         self.registry.register(_Models(names))
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
+        by_model = (self.cold_starts, self.short_answers, self.failures, self.invalid_beams)
+        for model in self._names().values():
+            for counted in (*by_model, self.beams):
+                counted.labels(model)
         if not self._replica:
             return generate_latest(self.registry)
         outer = CollectorRegistry()

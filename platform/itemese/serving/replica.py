@@ -59,7 +59,7 @@ class Replica:
         if name and args.log_requests:
             open_journal()
         self._metrics = Metrics(name)
-        self._metrics.tell_models(self._names)
+        self._metrics.tell_models(self._names, lambda: self._versions.lacking)
         self._batcher = Batcher(self._answers, self._worker, args, self._metrics)
         self._versions.follow(args.registry_seconds)
         if self._users:
@@ -110,17 +110,25 @@ class Replica:
             places = [place for place, (asker, _) in enumerate(asked) if asker is engine]
             queries = [asked[place][1] for place in places]
             try:
-                found: Sequence[Answer | Exception] = engine.answers(queries)
+                found = engine.answers(queries)
             except Exception as error:  # noqa: BLE001  (whoever asked this engine hears of it)
-                found = [error] * len(places)
+                self._metrics.failures.labels(engine.name).inc(len(places))
+                answers.update(dict.fromkeys(places, error))
             else:
-                self._count(engine)
-            answers.update(zip(places, found, strict=True))
+                self._count(engine, queries, found)
+                answers.update(zip(places, found, strict=True))
         self._forget_the_erased([query for _, query in asked])
         return [answers[place] for place in range(len(asked))]
 
-    def _count(self, engine: Recommender) -> None:
+    def _count(
+        self, engine: Recommender, queries: Sequence[Query], found: Sequence[Answer]
+    ) -> None:
         """Count what an engine's latest answers took."""
+        beams = self._metrics.beams.labels(engine.name)
+        for query, answer in zip(queries, found, strict=True):
+            if not answer.cold_start and (number := engine.num_beams(query)):
+                beams.observe(number)
+        self._metrics.invalid_beams.labels(engine.name).inc(engine.invalid_beams_since())
         for stage, seconds in engine.seconds.items():
             self._metrics.stages.labels(stage).observe(seconds)
         for kept, number in engine.prompts_since().items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -16,7 +17,8 @@ from starlette.testclient import TestClient
 
 from itemese.artifacts import Folder
 from itemese.bundle import write_bundle
-from itemese.schema import Catalog
+from itemese.methods.base import Inputs, method_of, parse_method_config
+from itemese.schema import Catalog, SemanticIds
 from itemese.serving.app import create_app
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.engine import Recommender
@@ -63,6 +65,32 @@ def bundle_of(tmp_path: Path, catalog: Catalog) -> Callable[..., str]:
             semantic_ids=None,
             embeddings=None,
             metrics={"test/recall@10": {"value": 0.25, "low": 0.2, "high": 0.3}},
+            ancestry={},
+        )
+        return folder.uri
+
+    return make
+
+
+@pytest.fixture
+def language_bundle(tmp_path: Path, catalog: Catalog) -> Callable[..., str]:
+    """Write the bundle of an untrained method of semantic IDs; four tuples of nine are no item."""
+
+    def make(**settings: Any) -> str:
+        ids = SemanticIds(np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]], np.int32), (3, 3))
+        config = parse_method_config({"name": "semantic_id_lm", "max_history": 6, **settings})
+        method = method_of(config)
+        module = method.build(Inputs(catalog, lambda: iter(()), semantic_ids=ids))
+        folder = Folder.at(tmp_path / config.name)
+        write_bundle(
+            folder,
+            experiment={"name": "tiny"},
+            method_config=config.model_dump(mode="json"),
+            state={name: tensor.clone() for name, tensor in module.state_dict().items()},
+            catalog=catalog,
+            semantic_ids=ids,
+            embeddings=None,
+            metrics={},
             ancestry={},
         )
         return folder.uri

@@ -319,7 +319,7 @@ def test_loopback(host, own):
     assert is_loopback(host) is own
 
 
-def test_metrics_count_by_known_paths_only(client):
+def test_metrics_count_by_known_paths_only(client, world):
     client.post("/v1/recommend", json={"history": []})
     client.post("/v1/recommend", json={"history": ["zz"]})
     client.post("/v1/recommend", json={"k": 0})
@@ -330,7 +330,7 @@ def test_metrics_count_by_known_paths_only(client):
     assert 'itemese_requests_total{path="/v1/recommend",status="422"} 1.0' in text
     assert 'itemese_requests_total{path="other",status="404"} 2.0' in text
     assert 'itemese_request_seconds_count{path="/v1/recommend"} 3.0' in text
-    assert "itemese_cold_starts_total 2.0" in text
+    assert f'itemese_cold_starts_total{{model="{world.service.engine.name}"}} 2.0' in text
     assert "itemese_unknown_items_total 1.0" in text
 
 

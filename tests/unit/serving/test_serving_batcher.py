@@ -195,9 +195,11 @@ def test_a_canary_that_fails_is_no_fault_of_the_champion(bundle_of, tmp_path, mo
         asked = [replica.answer(Query(("a",), k=2, version=name), "u") for name in versions]
         found = await asyncio.gather(*asked, return_exceptions=True)
         replica.close()
-        return found, replica._metrics.text().decode()
+        return found, replica._metrics.text().decode(), replica._names()
 
-    found, text = asyncio.run(main())
+    found, text, names = asyncio.run(main())
+    assert f'itemese_failures_total{{model="{names["canary"]}"}} 2.0' in text
+    assert f'itemese_failures_total{{model="{names["champion"]}"}} 0.0' in text
     assert [str(answer) for answer in found[::2]] == ["broken"] * 2
     assert [[item.item_id for item in answer.items] for answer in found[1::2]] == [["e", "d"]] * 2
     assert "itemese_batch_size_sum 4.0" in text
@@ -219,9 +221,52 @@ def test_a_replica_counts_its_stages(bundle_of):
     assert f'itemese_model_info{{model="{name}",role="champion"}} 1.0' in text
 
 
+BACKBONE = {"dim": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "vocabulary": 400}
+
+
+@pytest.mark.parametrize(
+    ("method", "beams", "invalid"),
+    [
+        ({"name": "semantic_id_lm", "beam_width": 3}, 3 + 4, False),
+        (
+            {
+                "name": "store",
+                "start": "fresh",
+                "constrained": False,
+                "max_text_tokens": 8,
+                "backbone": BACKBONE,
+            },
+            20 + 20,
+            True,
+        ),
+    ],
+    ids=["with a trie", "without"],
+)
+def test_a_replica_counts_beams_and_those_that_are_no_item(language_bundle, method, beams, invalid):
+    async def main():
+        replica = Replica(ServeArgs(bundle=language_bundle(**method)))
+        replica._metrics.text()
+        before = replica._versions.now.champion.invalid_beams_since()
+        for query in (Query(("a",), k=2), Query(("a",), k=4), Query(("?",), k=4)):
+            await replica.answer(query, "u")
+        replica.close()
+        return replica._metrics.text().decode(), before
+
+    text, before = asyncio.run(main())
+    samples = {
+        line.split("{")[0]: float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith("itemese_") and "beams" in line
+    }
+    assert samples["itemese_beams_count"] == 2, "and not the cold start"
+    assert samples["itemese_beams_sum"] == beams
+    assert before == 0, "the proof at the start is no question"
+    assert (samples["itemese_invalid_beams_total"] > 0) == invalid
+
+
 def test_samples_bear_the_replica_that_counted():
     metrics = Metrics("r-7")
-    metrics.cold_starts.inc()
+    metrics.cold_starts.labels("m").inc()
     metrics.requests.labels("/", "200").inc()
     lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
     assert len(lines) > 20

@@ -5,14 +5,8 @@ import contextlib
 import time
 
 import httpx
-import numpy as np
-import pyarrow as pa
 import pytest
 
-from itemese.artifacts import Folder
-from itemese.bundle import write_bundle
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.schema import Catalog, SemanticIds
 from itemese.serving import replica as replica_module
 from itemese.serving.config import ServeArgs
 from itemese.serving.query import Query
@@ -21,35 +15,15 @@ from itemese.serving.users import UserEvent
 
 
 @pytest.fixture
-def replicas(tmp_path, monkeypatch):
+def replicas(language_bundle, tmp_path, monkeypatch):
     """Make replicas of an untrained language model that share a file of users."""
     monkeypatch.setattr(replica_module, "WATCH_SECONDS", 0.05)
-    names = ["a", "b", "c", "d"]
-    counts = pa.array([4, 3, 2, 1], pa.int64())
-    catalog = Catalog.from_table(
-        pa.table({"item_id": names, "title": names, "train_count": counts})
-    )
-    ids = SemanticIds(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.int32), (2, 2))
-    config = parse_method_config({"name": "semantic_id_lm", "max_history": 6})
-    method = method_of(config)
-    module = method.build(Inputs(catalog, lambda: iter(()), semantic_ids=ids))
-    folder = Folder.at(tmp_path / "bundle")
-    write_bundle(
-        folder,
-        experiment={"name": "tiny"},
-        method_config=config.model_dump(mode="json"),
-        state=module.state_dict(),
-        catalog=catalog,
-        semantic_ids=ids,
-        embeddings=None,
-        metrics={},
-        ancestry={},
-    )
+    uri = language_bundle()
     with contextlib.ExitStack() as stack:
 
         def make(**settings):
             users = str(tmp_path / "users.sqlite")
-            made = Replica(ServeArgs(bundle=folder.uri, users=users, **settings))
+            made = Replica(ServeArgs(bundle=uri, users=users, **settings))
             stack.callback(made.close)
             return made
 
