@@ -44,7 +44,8 @@ class ServingConfig(Config):
             request is slower by that much. With 0 a batch is what came while the model was busy.
         max_waiting: Requests in one replica at a time; further ones are refused with 503.
         deadline_seconds: A request that waited so long for the model is refused with 503, before
-            the model does anything for it; nobody may still want its answer.
+            the model does anything for it; nobody may still want its answer. The store of users has
+            as long to answer.
         body_seconds: A client that needs longer to send its request is cut off with 408.
         max_body_bytes: Larger request bodies are refused with 413.
         max_history: Longer histories are refused with 422; of those accepted the model reads
