@@ -195,6 +195,9 @@ def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
         Driver(tmp_path / "s", space, url=f"sqlite:///{tmp_path}/no/such/folder/o.db")
     with pytest.raises(ConfigError, match=r"`database` must be .*got .nonsense."):
         Driver(tmp_path / "s", space, url="nonsense")
+    # A database whose Python driver is not installed, or nobody listens: neither is a traceback.
+    with pytest.raises(ConfigError, match=r"got .postgresql://me:\*\*\*@127.0.0.1:9/s"):
+        Driver(tmp_path / "s", space, url="postgresql://me:secret@127.0.0.1:9/s")
     file = tmp_path / "theirs.db"
     file.write_bytes(b"somebody else's file, which is not ours to remove")
     with pytest.raises(ConfigError, match="file is not a database"):
