@@ -63,7 +63,8 @@ def signals_kept() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that was not set from Python cannot be put back by it
+                signal.signal(number, handler)
 
 
 def shut_down() -> None:

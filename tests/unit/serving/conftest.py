@@ -1,5 +1,6 @@
 """A bundle of five items, small enough to check every answer by hand."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -191,9 +192,9 @@ def live(replica):
         yield client
 
 
-@pytest.fixture
-def served(replica):
-    """The same behind a real server on a free port of this machine."""
+@contextlib.contextmanager
+def _listening(replica):
+    """Yield the address of a replica behind a real server on a free port of this machine."""
     config = uvicorn.Config(replica.__serve_build_asgi_app__(), log_level="warning")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -202,7 +203,21 @@ def served(replica):
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def listening():
+    """What puts a replica behind a real server: `with listening(replica) as url`."""
+    return _listening
+
+
+@pytest.fixture
+def served(replica):
+    """The same behind a real server."""
+    with _listening(replica) as url:
         yield SimpleNamespace(url=url, token=TOKEN, replica=replica)
-        server.should_exit = True
-        thread.join(10)

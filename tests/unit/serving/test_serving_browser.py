@@ -1,16 +1,11 @@
 """The pages in a real browser: what they show, what they send, and to whom."""
 
-import contextlib
 import re
 import shutil
-import socket
-import threading
-import time
 
 import numpy as np
 import pytest
 import torch
-import uvicorn
 
 from itemese.artifacts import Folder
 from itemese.bundle import write_bundle
@@ -55,22 +50,10 @@ def registry(tmp_path, catalog):
     return registry.uri
 
 
-@contextlib.contextmanager
-def serving(**args):
-    """Yield the address of a replica behind a real server."""
-    app = Replica(ServeArgs(log_requests=False, **args)).__serve_build_asgi_app__()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(10)
+@pytest.fixture
+def serving(listening):
+    """What puts a replica of these settings behind a real server."""
+    return lambda **args: listening(Replica(ServeArgs(log_requests=False, **args)))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +84,7 @@ def page(browser):
     assert all(url.startswith(origin) for url in asked), asked
 
 
-def test_a_pasted_history_is_answered_by_champion_and_canary_side_by_side(page, registry):
+def test_a_pasted_history_is_answered_by_champion_and_canary_side_by_side(page, registry, serving):
     with serving(bundle=registry) as url:
         page.goto(url)
         assert "5 items" in page.get_by_role("status").first.text_content()
@@ -129,7 +112,7 @@ def test_a_pasted_history_is_answered_by_champion_and_canary_side_by_side(page, 
         page.locator("#status", has_text="popular").wait_for()
 
 
-def test_the_keyboard_is_enough(page, registry):
+def test_the_keyboard_is_enough(page, registry, serving):
     with serving(bundle=registry) as url:
         page.goto(url)
         page.keyboard.press("Tab")
@@ -156,7 +139,7 @@ def test_the_keyboard_is_enough(page, registry):
 
 @pytest.mark.parametrize("path", ["", "docs"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_nothing_hangs_over_the_edge(page, registry, path, size):
+def test_nothing_hangs_over_the_edge(page, registry, path, size, serving):
     page.set_viewport_size(size)
     with serving(bundle=registry) as url:
         page.goto(f"{url}/{path}")
@@ -164,7 +147,7 @@ def test_nothing_hangs_over_the_edge(page, registry, path, size):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_token_is_asked_for_and_sent(browser, bundle_of):
+def test_the_token_is_asked_for_and_sent(browser, bundle_of, serving):
     page = browser.new_page()
     with serving(bundle=bundle_of(), token=TOKEN) as url:
         page.goto(url)
@@ -178,7 +161,7 @@ def test_the_token_is_asked_for_and_sent(browser, bundle_of):
     page.close()
 
 
-def test_the_documentation_says_all_that_the_service_takes(page, registry):
+def test_the_documentation_says_all_that_the_service_takes(page, registry, serving):
     with serving(bundle=registry) as url:
         page.goto(f"{url}/docs")
         page.get_by_role("heading", name="POST /v1/recommend", exact=True).wait_for()
