@@ -45,11 +45,15 @@ class JsonLines(logging.Formatter):
 
 
 def open_journal() -> None:
-    """Have this process write what the service says to its standard error, as JSON lines."""
+    """Have this process write what the service says to its standard error, as JSON lines.
+
+    Serve puts a logger of its own in the place of ``sys.stderr``, which wraps each line in another
+    one and walks the whole stack for it: a third of what a replica's event loop did.
+    """
     logger = logging.getLogger("itemese")
     if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
         return
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonLines())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

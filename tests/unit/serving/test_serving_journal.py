@@ -1,14 +1,16 @@
 """What is written down of requests, and where the token comes from."""
 
+import io
 import json
 import logging
 import stat
+import sys
 
 import pytest
 
 from itemese.errors import ConfigError
 from itemese.serving.config import ServeArgs
-from itemese.serving.journal import JsonLines, pseudonym
+from itemese.serving.journal import JsonLines, open_journal, pseudonym, write_request
 from itemese.serving.replica import application
 from itemese.serving.token import read_or_make_token, require_token
 
@@ -42,6 +44,23 @@ def test_requests_are_told_without_their_users(world, caplog):
     caplog.clear()
     world.client(log_requests=False).get("/healthz")
     assert "itemese.serving.journal" not in {record.name for record in caplog.records}
+
+
+def test_lines_pass_what_serve_puts_in_the_place_of_stderr(monkeypatch):
+    wrapped, plain = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", wrapped)
+    monkeypatch.setattr(sys, "__stderr__", plain)
+    logger = logging.getLogger("itemese")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
+    level = logger.level
+    open_journal()
+    open_journal()
+    write_request(path="/v1/recommend", model=None)
+    logger.setLevel(level)
+    assert not wrapped.getvalue()
+    (line,) = plain.getvalue().splitlines()
+    assert json.loads(line)["path"] == "/v1/recommend"
 
 
 def test_a_user_s_name_depends_on_the_key():
