@@ -148,8 +148,21 @@ class Recommender:
         """Experiment and digest of the bundle."""
         return self.bundle.name
 
+    def warm_up(self, batch_size: int) -> None:
+        """Answer as many of the longest histories as a batch may hold, and forget them.
+
+        The first crowd would wait for memory, kernels and threads: twice as long as later ones.
+        """
+        length = min(self._max_history, self.catalog.num_items)
+        names = self.catalog.item_ids
+        longest = [names[int(item)] for item in self._popular[:length]]
+        turned = (longest[n % length :] + longest[: n % length] for n in range(batch_size))
+        self.answers([Query(history=tuple(history), exclude_seen=False) for history in turned])
+        self.forget()
+        self.invalid_beams_since()
+
     def self_test(self) -> None:
-        """Answer for one popular item; this is also what warms the model up.
+        """Answer for one popular item.
 
         Raises:
             ArtifactError: No answer, or a score that is not finite.

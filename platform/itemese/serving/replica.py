@@ -184,12 +184,14 @@ class Replica:
     def _load(self, uri: str) -> Recommender:
         args = self._args
         cache = args.prompt_cache_mb << 20
-        return Recommender.load(
+        engine = Recommender.load(
             uri,
             prompt_cache_bytes=cache,
             history_step=args.history_step,
             precision=args.precision,
         )
+        engine.warm_up(args.max_batch_size)
+        return engine
 
 
 def _open_users(where: str) -> UserStore:

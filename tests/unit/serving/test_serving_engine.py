@@ -52,6 +52,13 @@ def spy(bundle_of, monkeypatch):
     return engine
 
 
+def test_warming_up_asks_a_full_batch_of_long_histories(spy):
+    spy.warm_up(4)
+    (batch,) = Spy.batches
+    assert [len(set(history)) for history, _ in batch] == [3] * 4
+    assert len({tuple(history) for history, _ in batch}) == 3, "3 items can be turned 3 ways"
+
+
 def test_ranking_titles_and_scores(engine):
     found = engine.recommend(["e"], k=2)
     assert ids(found) == ["d", "c"]
