@@ -13,14 +13,18 @@ WARM_UP_REQUESTS = 5
 
 
 def measure(
-    url: str, requests: Sequence[Mapping[str, Any]], token: str | None = None
+    url: str,
+    requests: Sequence[Mapping[str, Any]],
+    token: str | None = None,
+    path: str = "/v1/recommend",
 ) -> dict[str, float]:
     """Send requests one after the other over one connection and time each.
 
     Args:
         url: Of the service, for example ``http://127.0.0.1:8000``.
-        requests: Bodies for ``POST /v1/recommend``; the first few are also sent before, untimed.
+        requests: Bodies; the first few are also sent before, untimed.
         token: Bearer token, if the service has one.
+        path: Asked by POST.
 
     Returns:
         ``p50_ms``, ``p95_ms``, ``mean_ms`` over the requests that succeeded (NaN is never among
@@ -36,11 +40,11 @@ def measure(
     times, errors = [], 0
     with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
         for body in requests[:WARM_UP_REQUESTS]:
-            _ask(client, body)
+            _ask(client, path, body)
         began = time.perf_counter()
         for body in requests:
             started = time.perf_counter()
-            if _ask(client, body):
+            if _ask(client, path, body):
                 times.append(1000 * (time.perf_counter() - started))
             else:
                 errors += 1
@@ -56,9 +60,9 @@ def measure(
     }
 
 
-def _ask(client: httpx.Client, body: Mapping[str, Any]) -> bool:
+def _ask(client: httpx.Client, path: str, body: Mapping[str, Any]) -> bool:
     """Return whether the service answered this request with success."""
     try:
-        return client.post("/v1/recommend", json=dict(body)).status_code == 200
+        return client.post(path, json=dict(body)).status_code == 200
     except httpx.HTTPError:
         return False

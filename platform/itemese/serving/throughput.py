@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray import serve
-from starlette.requests import Request
 
 from itemese.figures import Row, figure
 from itemese.randomness import numpy_generator
 from itemese.serving import traffic, wrk
-from itemese.serving.benchmark import HISTORY, NUM_ITEMS, SASREC, write_untrained
+from itemese.serving.benchmark import (
+    HISTORY,
+    NUM_ITEMS,
+    SASREC,
+    as_in_a_replica,
+    empty_handler,
+    write_untrained,
+)
 from itemese.serving.config import ServingConfig
 from itemese.serving.deploy import Deployment, deploy
-from itemese.serving.engine import Recommender
 from itemese.serving.query import Query
 
 BIG_MODEL = {
@@ -31,15 +35,6 @@ BIG_MODEL = {
     "backbone": {"dim": 320, "num_layers": 8, "num_heads": 5, "hidden_dim": 864},
 }
 _CLIENTS = 32
-_EMPTY = "empty"
-
-
-class _Empty:
-    """The least that Serve can do with the same requests."""
-
-    async def __call__(self, request: Request) -> str:
-        await request.body()
-        return "{}"
 
 
 def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) -> list[Row]:
@@ -76,14 +71,12 @@ def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) ->
             figure("serve/throughput/half_load_p95", traffic.percentile(calm, 95), "ms", most=250),
         ]
     uri = write_untrained(storage, SASREC, seed=seed)
-    with deploy(uri, port=0, token=token, num_cpus=0.5, settings=settings) as service:
-        nothing = serve.deployment(
-            _Empty, max_ongoing_requests=2 * _CLIENTS, ray_actor_options={"num_cpus": 0.5}
-        )
-        serve.run(nothing.bind(), name=_EMPTY, route_prefix=f"/{_EMPTY}")
-        empty = _load(service, f"/{_EMPTY}", seconds, seed)
+    with (
+        deploy(uri, port=0, token=token, num_cpus=0.5, settings=settings) as service,
+        empty_handler(num_cpus=0.5) as path,
+    ):
+        empty = _load(service, path, seconds, seed)
         found = _load(service, "/v1/recommend", seconds, seed)
-        serve.delete(_EMPTY)
     share = 100 * found["per_second"] / empty["per_second"]
     return [
         *rows,
@@ -101,7 +94,7 @@ def _alone(uri: str, settings: ServingConfig, seconds: float, seed: int) -> tupl
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.num_threads)
-    engine = Recommender.load(uri, prompt_cache_bytes=settings.prompt_cache_mb << 20)
+    engine = as_in_a_replica(uri)
     draw = numpy_generator(seed, "serving/throughput/alone")
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -124,10 +117,16 @@ def _load(service: Deployment, path: str, seconds: float, seed: int) -> dict[str
 async def _at_half(
     service: Deployment, rate: float, seconds: float, seed: int
 ) -> list[traffic.Reply]:
-    """Ask at a fixed rate, which wrk does not."""
+    """Ask at a fixed rate, which wrk does not.
+
+    The first replies are not counted: wrk leaves a full batch of its questions at work.
+    """
     draw = numpy_generator(seed, "serving/throughput/half")
-    rows: np.ndarray[Any, Any] = draw.integers(0, NUM_ITEMS, (round(rate * seconds) + 1, HISTORY))
+    settling = max(3.0, seconds / 5)
+    asked = round(rate * (settling + seconds))
+    rows: np.ndarray[Any, Any] = draw.integers(0, NUM_ITEMS, (asked + 1, HISTORY))
     bodies = [{"history": [f"item {n}" for n in line], "k": 10} for line in rows]
-    return await traffic.send(
-        service.url, service.headers, lambda n: bodies[n], rate=rate, seconds=seconds
+    replies = await traffic.send(
+        service.url, service.headers, lambda n: bodies[n], rate=rate, seconds=settling + seconds
     )
+    return [reply for reply in replies if reply.at >= settling]
