@@ -9,10 +9,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from itemese.errors import ConfigError
 
@@ -23,6 +29,18 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
+
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the values leave out while they hold their default, so that artifacts which are
+    older than the field keep their keys."""
+
+    @model_serializer(mode="wrap")
+    def _without_added(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        for name in self.added_later & set(values):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del values[name]
+        return values
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:

@@ -37,8 +37,13 @@ HISTORIES = pa.schema(
         pa.field("split", pa.list_(pa.int8()), nullable=False),  # a `Split` for each event
     ]
 )
-"""One user a row. The sequences room writes ``histories/shard-00000.parquet`` and so on,
-``catalog.parquet`` and ``summary.json``."""
+"""One user a row, and `CLICKED` where events have labels. The sequences room writes
+``histories/shard-00000.parquet`` and so on, ``catalog.parquet`` and ``summary.json``."""
+
+
+CLICKED = pa.field("clicked", pa.list_(pa.bool_()), nullable=False)
+"""Whether each event was a click (``sequences.clicked_at``). Histories without it have no labels:
+every event counts as a click."""
 
 
 class Split(IntEnum):
@@ -47,6 +52,10 @@ class Split(IntEnum):
     TRAIN = 0
     VALIDATION = 1
     TEST = 2
+
+
+_LISTS = pa.schema([*list(HISTORIES)[1:], CLICKED])
+"""The columns that hold one value for each event."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +109,18 @@ class Example:
         history [T] int32: item_index, oldest first, never empty.
         timestamp [T] int64: seconds, UTC.
         user_id: Whose history it is; empty where nobody says, as over HTTP.
+        clicked [T] bool: whether each event was a click; None where events have no labels.
+        target: item_index of the item whose click is asked for after this history; None where the
+            catalogue is to be ranked.
+        target_clicked: Whether the target was clicked; means nothing without one.
     """
 
     history: np.ndarray
     timestamp: np.ndarray
     user_id: str = ""
+    clicked: np.ndarray | None = None
+    target: int | None = None
+    target_clicked: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,11 +131,13 @@ class Targets:
         row [N] int64: the user's row in the Histories it was made from.
         place [N] int64: place of the target inside that user's history.
         target [N] int64: item_index to predict.
+        clicked [N] bool: whether that event was a click.
     """
 
     row: np.ndarray
     place: np.ndarray
     target: np.ndarray
+    clicked: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -130,6 +148,7 @@ class Histories:
         user_id: U strings.
         offsets [U + 1] int64: user u owns the events ``offsets[u]:offsets[u + 1]``.
         item_index [E] int32, timestamp [E] int64, split [E] int8.
+        clicked [E] bool: whether each event was a click; None where events have no labels.
     """
 
     user_id: list[str]
@@ -137,6 +156,7 @@ class Histories:
     item_index: np.ndarray
     timestamp: np.ndarray
     split: np.ndarray
+    clicked: np.ndarray | None = None
 
     @property
     def num_users(self) -> int:
@@ -151,9 +171,10 @@ class Histories:
     def from_table(cls, table: pa.Table) -> "Histories":
         """Make it from rows of the HISTORIES schema."""
         require_columns(table.column_names, HISTORIES.names, "histories")
-        lists = {n: table[n].combine_chunks() for n in ("item_index", "timestamp", "split")}
+        names = [n for n in _LISTS.names if n in table.column_names]
+        lists = {n: table[n].combine_chunks() for n in names}
         if isinstance(lists["item_index"], pa.ChunkedArray):  # zero chunks stay chunked
-            lists = {n: pa.array([], HISTORIES.field(n).type) for n in lists}
+            lists = {n: pa.array([], _LISTS.field(n).type) for n in lists}
         sizes = lists["item_index"].value_lengths().to_numpy(zero_copy_only=False)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         flat = {n: column.flatten().to_numpy(zero_copy_only=False) for n, column in lists.items()}
@@ -163,6 +184,7 @@ class Histories:
             flat["item_index"].astype(np.int32),
             flat["timestamp"].astype(np.int64),
             flat["split"].astype(np.int8),
+            flat["clicked"].astype(bool) if "clicked" in flat else None,
         )
 
     def to_table(self) -> pa.Table:
@@ -171,10 +193,12 @@ class Histories:
             message = f"a shard must hold < 2^31 events; got {self.offsets[-1]}. Use more shards."
             raise DataError(message)
         offsets = pa.array(self.offsets.astype(np.int32))
-        flat = (self.item_index, self.timestamp, self.split)
+        flat = [self.item_index, self.timestamp, self.split]
+        flat += [] if self.clicked is None else [self.clicked]
         lists = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in flat]
+        schema = HISTORIES if self.clicked is None else HISTORIES.append(CLICKED)
         columns = [pa.array(self.user_id, pa.string()), *lists]
-        return pa.Table.from_arrays(columns, names=HISTORIES.names).cast(HISTORIES)
+        return pa.Table.from_arrays(columns, names=schema.names).cast(schema)
 
     @staticmethod
     def shard_names(folder: Folder) -> list[str]:
@@ -187,9 +211,7 @@ class Histories:
         names = cls.shard_names(folder) if shards is None else shards
         tables = [folder.child("histories").read_table(name) for name in names]
         if not tables:
-            return cls.from_table(
-                pa.table({n: pa.array([], HISTORIES.field(n).type) for n in HISTORIES.names})
-            )
+            return cls.from_table(HISTORIES.empty_table())
         return cls.from_table(pa.concat_tables(tables))
 
     @classmethod
@@ -203,9 +225,7 @@ class Histories:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.item_index):
             message = "`histories.offsets` must span all events; rebuild the sequences stage."
             raise DataError(message)
-        if len(self.item_index) and not (
-            self.item_index.min() >= 0 and self.item_index.max() < num_items
-        ):
+        if ((self.item_index < 0) | (self.item_index >= num_items)).any():
             message = (
                 f"`histories.item_index` must be in 0..{num_items - 1}; got "
                 f"{self.item_index.min()}..{self.item_index.max()}. Rebuild the sequences stage."
@@ -225,9 +245,13 @@ class Histories:
         owner = np.repeat(np.arange(self.num_users), self.lengths())
         sizes = np.bincount(owner[keep], minlength=self.num_users)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return Histories(
-            self.user_id, offsets, self.item_index[keep], self.timestamp[keep], self.split[keep]
-        )
+        return self.at(self.user_id, offsets, np.flatnonzero(keep))
+
+    def at(self, user_id: list[str], offsets: np.ndarray, events: np.ndarray) -> "Histories":
+        """Return a block of these users that holds the events at ``events [M] int64``."""
+        lists = (self.item_index[events], self.timestamp[events], self.split[events])
+        clicked = None if self.clicked is None else self.clicked[events]
+        return Histories(user_id, offsets, *lists, clicked)
 
     def example(self, user: int, place: int | None = None, longest: int | None = None) -> Example:
         """Return the newest `longest` events of a user before `place` (all by default)."""
@@ -237,7 +261,8 @@ class Histories:
         if longest is not None:
             start = max(start, stop - longest)
         events = slice(start, stop)
-        return Example(self.item_index[events], self.timestamp[events], self.user_id[user])
+        clicked = None if self.clicked is None else self.clicked[events]
+        return Example(self.item_index[events], self.timestamp[events], self.user_id[user], clicked)
 
     def targets(self, split: Split) -> Targets:
         """Return the first event of `split` of each user who has one with a history before it.
@@ -250,7 +275,9 @@ class Histories:
         hits = np.flatnonzero((self.split == split) & (places > 0))
         users, first = np.unique(owner[hits], return_index=True)
         events = hits[first]
-        return Targets(users, places[events], self.item_index[events].astype(np.int64))
+        items = self.item_index[events].astype(np.int64)
+        clicked = np.ones(len(items), bool) if self.clicked is None else self.clicked[events]
+        return Targets(users, places[events], items, clicked)
 
 
 @dataclass(frozen=True)
@@ -349,11 +376,14 @@ class SemanticIds:
         num_predicted: Codes that a model predicts; None for all L. The codes after them only tell
             items apart that share the first ones: such items have one score, and the order of
             these codes (training popularity, then item_index) breaks their tie.
+        columns: Starts and stops of the columns of the embeddings that were coded; None for all,
+            and no pair where the codes were drawn.
     """
 
     codes: np.ndarray
     code_sizes: tuple[int, ...]
     num_predicted: int | None = None
+    columns: tuple[tuple[int, int], ...] | None = None
 
     @property
     def code_length(self) -> int:
@@ -373,7 +403,7 @@ class SemanticIds:
     def write(self, folder: Folder) -> None:
         """Write ``semantic_ids.safetensors`` and ``semantic_ids.json``."""
         folder.write_tensors("semantic_ids.safetensors", {"codes": self.codes.astype(np.int32)})
-        facts = {"code_sizes": list(self.code_sizes), "num_predicted": self.num_predicted}
+        facts = {name: getattr(self, name) for name in ("code_sizes", "num_predicted", "columns")}
         folder.write_json("semantic_ids.json", facts)
 
     @classmethod
@@ -381,7 +411,9 @@ class SemanticIds:
         """Read what `write` wrote."""
         codes = folder.read_tensors("semantic_ids.safetensors")["codes"].numpy()
         facts = folder.read_json("semantic_ids.json")
-        return cls(codes, tuple(facts["code_sizes"]), facts.get("num_predicted"))
+        coded = facts.get("columns")
+        columns = None if coded is None else tuple((start, stop) for start, stop in coded)
+        return cls(codes, tuple(facts["code_sizes"]), facts.get("num_predicted"), columns)
 
     def validate(self, num_items: int) -> None:
         """Raise DataError unless each item has one in-range tuple of its own."""

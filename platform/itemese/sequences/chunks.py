@@ -37,7 +37,8 @@ class Part:
     Attributes:
         users: Its distinct user ids.
         columns: ``user`` int32 (row of `users`), ``item`` int32 (place in the vocabulary),
-            ``timestamp``, ``row`` and, if the order needs it, ``pos``, int64; each [N].
+            ``timestamp``, ``row`` and, if the order needs it, ``pos``, int64, and ``clicked`` bool
+            if events have labels; each [N].
     """
 
     users: pa.Array
@@ -155,7 +156,13 @@ def scan_chunk(folder: Folder, chunk: Chunk) -> tuple[pa.Array, LogFacts]:
 
 
 def split_chunk(
-    folder: Folder, chunk: Chunk, vocabulary: pa.Array, *, columns: list[str], num_parts: int
+    folder: Folder,
+    chunk: Chunk,
+    vocabulary: pa.Array,
+    *,
+    columns: list[str],
+    num_parts: int,
+    clicked_at: float | None = None,
 ) -> list[Part | int]:
     """Deal a chunk's events out by the hash of their user.
 
@@ -165,16 +172,23 @@ def split_chunk(
         vocabulary: V item ids, sorted.
         columns: The integer columns that the order needs, of ``timestamp, row, pos``.
         num_parts: P.
+        clicked_at: Rating from which an event is a click; None gives no labels.
 
     Returns:
         P parts; a user's events are always in the part that the hash of the user's id names.
+
+    Raises:
+        DataError: An event without a rating is to have a label.
     """
-    table = _read(folder, chunk, ["user_id", "item_id", *columns])
+    rated = [] if clicked_at is None else ["rating"]
+    table = _read(folder, chunk, ["user_id", "item_id", *columns, *rated])
     user, users = _encoded(table, "user_id")
     item, items = _encoded(table, "item_id")
     place_of = pc.index_in(items, vocabulary).to_numpy(zero_copy_only=False).astype(np.int32)
     arrays = {"user": user, "item": place_of[item]}
     arrays |= {name: table[name].to_numpy() for name in columns}
+    if clicked_at is not None:
+        arrays["clicked"] = _clicks(table["rating"], clicked_at)
 
     part_of_user = (hash_strings(users) % np.uint64(num_parts)).astype(np.uint16)
     user_order = np.argsort(part_of_user, kind="stable")
@@ -194,3 +208,16 @@ def split_chunk(
         names = users.take(pa.array(user_order[user_starts[part] : user_starts[part + 1]]))
         parts.append(Part(names, {name: array[mine] for name, array in dealt.items()}))
     return [*parts, len(user)]
+
+
+def _clicks(rating: pa.ChunkedArray, clicked_at: float) -> np.ndarray:
+    """Return which ratings, ``[N] float32``, are clicks, ``[N] bool``."""
+    if rating.null_count:
+        message = (
+            "`sequences.clicked_at` must be left out unless every event has a rating; got "
+            f"{clicked_at:g} and {rating.null_count} events without in a chunk of {len(rating)}. "
+            "Leave it out, or map `logs.columns.rating`."
+        )
+        raise DataError(message)
+    found: np.ndarray = rating.to_numpy() >= np.float32(clicked_at)  # as exact as a rating is
+    return found

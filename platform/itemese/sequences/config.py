@@ -1,6 +1,6 @@
 """What the sequences room may be told."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,7 +27,12 @@ class SequencesConfig(Config):
         validation_share: Temporal only: share of all events between the two cuts.
         test_share: Temporal only: share of all events at or after the last cut.
         num_shards: Parquet files of histories; None takes one for each million events.
+        clicked_at: An event whose rating is at least this is a click, any other event is none; for
+            methods that predict clicks. None takes every event for a click: non-clicks are then
+            drawn (``evaluation.click_negatives``). Histories hold all events either way.
     """
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"clicked_at"})
 
     duplicates: Literal["keep", "drop"] = "drop"
     min_user_events: int = Field(default=0, ge=0)
@@ -38,6 +43,7 @@ class SequencesConfig(Config):
     validation_share: float = Field(default=0.1, gt=0.0, lt=1.0)
     test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
     num_shards: int | None = Field(default=None, ge=1, le=10_000)
+    clicked_at: float | None = None
 
     @model_validator(mode="after")
     def _leave_training_events(self) -> Self:

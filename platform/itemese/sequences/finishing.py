@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from itemese.artifacts import Folder
-from itemese.schema import HISTORIES, Split
+from itemese.schema import CLICKED, HISTORIES, Split
 from itemese.sequences.facts import Lengths, ShardFacts
 from itemese.sequences.hashing import combine, hash_strings
 from itemese.sequences.partitions import Partition
@@ -100,18 +100,23 @@ def write_shard(
     offsets = np.concatenate([[0], np.cumsum(sizes[stays])]).astype(np.int64)
     users = partition.users.filter(pa.array(stays))
     code, time = partition.item[kept], partition.timestamp[kept]
+    clicked = None if partition.clicked is None else partition.clicked[kept]
     item = plan.index_of[code]
     split = split_by_time(time, *plan.cuts) if plan.cuts else split_last_two(offsets)
     if len(users):
-        folder.write_table(name, _table(users, offsets, item, time, split))
+        folder.write_table(name, _table(users, offsets, item, time, split, clicked))
     targets = {
         part.name.lower(): first_targets(offsets, split, part)
         for part in (Split.VALIDATION, Split.TEST)
     }
     train = np.bincount(item[split == Split.TRAIN], minlength=plan.num_items)
     held_out = np.concatenate([item[events] for events in targets.values()])
+    counts = _counts(offsets, time, split)
+    if clicked is not None:
+        clicks = np.bincount(split[clicked], minlength=3)
+        counts |= {f"clicks/{part.name.lower()}": int(clicks[part]) for part in Split}
     return ShardFacts(
-        _counts(offsets, time, split),
+        counts,
         _split_hash(hash_strings(users), item_hash[code], offsets, split),
         train,
         np.bincount(held_out, minlength=plan.num_items),
@@ -120,13 +125,13 @@ def write_shard(
     )
 
 
-def _table(
-    users: pa.Array, offsets: np.ndarray, item: np.ndarray, time: np.ndarray, split: np.ndarray
-) -> pa.Table:
-    """Return rows of the HISTORIES schema without touching the events."""
+def _table(users: pa.Array, offsets: np.ndarray, *events: np.ndarray | None) -> pa.Table:
+    """Return rows of the HISTORIES schema without touching the events; labels may be None."""
     edges = pa.array(offsets.astype(np.int32))
-    lists = [pa.ListArray.from_arrays(edges, pa.array(column)) for column in (item, time, split)]
-    return pa.Table.from_arrays([users, *lists], schema=HISTORIES)
+    given = [column for column in events if column is not None]
+    lists = [pa.ListArray.from_arrays(edges, pa.array(column)) for column in given]
+    schema = HISTORIES if len(given) == len(HISTORIES) - 1 else HISTORIES.append(CLICKED)
+    return pa.Table.from_arrays([users, *lists], schema=schema)
 
 
 def _counts(offsets: np.ndarray, time: np.ndarray, split: np.ndarray) -> dict[str, int]:

@@ -25,12 +25,14 @@ class Partition:
         offsets [U + 1] int64: user u owns the events ``offsets[u]:offsets[u + 1]``; none is empty.
         item [E] int32: place in the log's vocabulary, oldest first.
         timestamp [E] int64: seconds, UTC.
+        clicked [E] bool: labels; None where events have none.
     """
 
     users: pa.Array
     offsets: np.ndarray
     item: np.ndarray
     timestamp: np.ndarray
+    clicked: np.ndarray | None = None
 
     def lengths(self) -> np.ndarray:
         """Events of each user, ``[U] int64``."""
@@ -76,6 +78,7 @@ def gather(
     users, columns = _merge(parts)
     order = stable_order([columns["user"], *(columns[name] for name in ordering.keys)])
     user, item, time = (columns[name][order] for name in ("user", "item", "timestamp"))
+    clicked = columns["clicked"][order] if "clicked" in columns else None
     raw_lengths = np.bincount(user, minlength=len(users))
     duplicates = 0
     if ordering.drop_duplicates:
@@ -83,15 +86,17 @@ def gather(
         duplicates = int(len(keep) - keep.sum())
         if duplicates:
             user, item, time = user[keep], item[keep], time[keep]
+            clicked = None if clicked is None else clicked[keep]
     if ordering.shuffle_seed is not None:
         shuffled = _shuffle_ties(
             user, item_hash[item], time, hash_strings(users), ordering.shuffle_seed
         )
         item, time = item[shuffled], time[shuffled]
+        clicked = None if clicked is None else clicked[shuffled]
     lengths = np.bincount(user, minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     facts = GatherFacts(Lengths.of(raw_lengths), duplicates)
-    return Partition(users, offsets, item, time), facts
+    return Partition(users, offsets, item, time, clicked), facts
 
 
 def _merge(parts: tuple[Part, ...]) -> tuple[pa.Array, dict[str, np.ndarray]]:

@@ -97,7 +97,12 @@ def build_sequences(config: SequencesConfig, logs: Folder, folder: Folder, *, se
     facts, vocabulary = _scan(interactions, chunks)
     ordering = choose_ordering(config, facts, derive_seed(seed, "sequences/ties"))
     num_parts = config.num_shards or min(-(-facts.num_events // _SHARD_EVENTS), _MOST_SHARDS)
-    dealt = _deal(interactions, chunks, vocabulary, ordering=ordering, num_parts=num_parts)
+    settings = {
+        "columns": ordering.columns,
+        "num_parts": num_parts,
+        "clicked_at": config.clicked_at,
+    }
+    dealt = _deal(interactions, chunks, vocabulary, ordering=ordering, settings=settings)
     survivors, rounds = _find_core(config, dealt)
     cuts = _find_cuts(config, dealt, survivors, facts)
     kept = np.ones(len(vocabulary), bool) if survivors.items is None else survivors.items
@@ -134,16 +139,16 @@ def _deal(
     vocabulary: pa.Array,
     *,
     ordering: Ordering,
-    num_parts: int,
+    settings: dict[str, Any],
 ) -> _Dealt:
-    """Deal the events out by user and gather each partition."""
+    """Deal the events out by user, as `split_chunk` is told, and gather each partition."""
+    num_parts = settings["num_parts"]
     words = ray.put(vocabulary)
     item_hash = ray.put(hash_strings(vocabulary))
     split = ray.remote(split_chunk).options(num_returns=num_parts + 1)
     parts: dict[Chunk, list[Any]] = {}
 
     def submit_split(chunk: Chunk) -> Any:
-        settings = {"columns": ordering.columns, "num_parts": num_parts}
         *parts[chunk], done = split.remote(interactions, chunk, words, **settings)
         return done
 

@@ -48,7 +48,11 @@ def summarise(
     """
     counts, cold = after.counts, after.train_count == 0
     events = counts["events"]
+    parts = ("train", "validation", "test")
+    clicks = {name: counts[f"clicks/{name}"] for name in parts if f"clicks/{name}" in counts}
+    labels = {"clicked_at": config.clicked_at, "clicks": clicks} if clicks else {}
     return {
+        **labels,
         "num_users": counts["users"],
         "num_items": len(after.train_count),
         "num_events": events,
@@ -72,7 +76,7 @@ def summarise(
         "split": config.split,
         "cuts": {"validation": cuts[0], "test": cuts[1]} if cuts else None,
         "split_hash": digest_of([*after.split_hash, events]),
-        "events": {name: counts[f"events/{name}"] for name in ("train", "validation", "test")},
+        "events": {name: counts[f"events/{name}"] for name in parts},
         "targets": {name: _ties(runs) for name, runs in after.tie_runs.items()},
         "cold_items": int(cold.sum()),
         "targets_of_cold_items": int(np.sum(after.target_count[cold])),

@@ -153,9 +153,7 @@ def take(block: Histories, users: np.ndarray) -> Histories:
     sizes = block.lengths()[users]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     events = np.arange(offsets[-1]) + np.repeat(block.offsets[users] - offsets[:-1], sizes)
-    names = [block.user_id[user] for user in users]
-    lists = (block.item_index[events], block.timestamp[events], block.split[events])
-    return Histories(names, offsets, *lists)
+    return block.at([block.user_id[user] for user in users], offsets, events)
 
 
 def _draw(sequences: Folder, max_users: int, seed: int) -> Histories:
@@ -178,7 +176,8 @@ def _draw(sequences: Folder, max_users: int, seed: int) -> Histories:
 
 def _join(first: Histories, second: Histories) -> Histories:
     """Return the users of both blocks."""
-    names = ("item_index", "timestamp", "split")
+    names = ["item_index", "timestamp", "split"]
+    names += [] if first.clicked is None else ["clicked"]
     lists = [np.concatenate([getattr(first, n), getattr(second, n)]) for n in names]
     offsets = np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]])
     return Histories(first.user_id + second.user_id, offsets, *lists)

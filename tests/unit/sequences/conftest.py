@@ -16,7 +16,7 @@ WriteLog = Callable[..., Folder]
 
 @pytest.fixture
 def write_log(tmp_path: Path) -> WriteLog:
-    """Return a function that writes rows ``(user, item, timestamp[, pos])`` as a log folder.
+    """Return a function that writes rows ``(user, item, timestamp[, pos[, rating]])`` as a log.
 
     `order` permutes the rows in the files (their `row` stays); `files` and `group` say how they
     are cut; `items` is a table.
@@ -39,7 +39,7 @@ def write_log(tmp_path: Path) -> WriteLog:
                 "item_id": [r[1] for r in rows],
                 "timestamp": [r[2] for r in rows],
                 "event": pa.nulls(len(rows), pa.string()),
-                "rating": pa.nulls(len(rows), pa.float32()),
+                "rating": pa.array([r[4] if len(r) > 4 else None for r in rows], pa.float32()),
                 "pos": pa.array([r[3] if len(r) > 3 else None for r in rows], pa.int64()),
                 "row": list(range(len(rows))),
             },
