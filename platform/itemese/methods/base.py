@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -116,7 +117,6 @@ class Stage:
 class Method(ABC):
     """One recommender: stateless, its settings in `config`, its weights in the module it builds."""
 
-    task: ClassVar[Task] = Task.NEXT_ITEM
     needs: ClassVar[frozenset[Need]] = frozenset()
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     encodes: ClassVar[bool] = False
@@ -135,6 +135,11 @@ class Method(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def task(self) -> Task:
+        """What these settings predict: their `task`, where a method has more than one."""
+        return Task(getattr(self.config, "task", Task.NEXT_ITEM))
 
     def reads(self) -> frozenset[Need]:
         """Return what of its `needs` these settings ask for; all of it by default."""
@@ -164,13 +169,16 @@ class Method(ABC):
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Turn rows into a batch, the same one in training and prediction."""
+        """Turn rows into a batch, the same one in training and prediction.
+
+        A method that predicts clicks hands on what `pad_clicks` adds to histories.
+        """
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return each **unweighted** scalar loss term, mean over the batch's targets.
 
-        The keys equal the fields of ``Config().loss_weights``. `module` may be wrapped (DDP), so
-        call it, never its attributes: ``module(batch)``.
+        The keys are fields of ``Config().loss_weights``: all of them, or those that `stages` turn
+        on. `module` may be wrapped (DDP), so call it, never its attributes: ``module(batch)``.
         """
         raise NotImplementedError
 
@@ -178,7 +186,12 @@ class Method(ABC):
     def predict(
         self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
     ) -> Ranking | ClickScores:
-        """Rank the catalogue for each row (or score the given click); no gradient."""
+        """Rank the catalogue for each row, or score its click; no gradient.
+
+        A batch with ``target [B]`` asks how likely each row's target is clicked, and gets
+        `ClickScores`; only methods whose task is ``click`` are asked. Without it they rank the
+        catalogue by that probability, for whoever serves them.
+        """
 
     def choose(
         self,
@@ -288,6 +301,23 @@ class NextItemEncoder(Method):
         newest = last_states(states, batch["item_index"])
         scores = newest.float() @ item_vectors.float().T  # bf16 sums would tie
         return Ranking.from_scores(scores, k, candidates)
+
+
+def pad_clicks(examples: Sequence[Example]) -> Batch:
+    """Return what `pad_histories` does, and what the examples say of clicks.
+
+    Returns:
+        ``item_index [B, T]``; ``clicked [B, T] bool`` where events have labels (False at padding);
+        ``target [B]`` and ``target_clicked [B] bool`` where a click is asked for.
+    """
+    batch: Batch = pad_histories(examples)
+    if examples[0].clicked is not None:
+        rows = [torch.from_numpy(np.asarray(example.clicked)) for example in examples]
+        batch["clicked"] = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    if examples[0].target is not None:
+        batch["target"] = torch.tensor([example.target for example in examples])
+        batch["target_clicked"] = torch.tensor([example.target_clicked for example in examples])
+    return batch
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,19 +1,22 @@
-"""DIN: each item that might come next looks back at the history with its own attention.
+"""DIN: each item that might come next, or be clicked, looks back at the history by itself.
 
 Source: G. Zhou et al., "Deep Interest Network for Click-Through Rate Prediction",
     arXiv 1706.06978v4.
 Code: zhougr1993/DeepInterestNetwork (TensorFlow).
 Follows: section 4.3 (a local activation unit weighs each past item for the candidate; the weights
-    are not normalised, so a strong interest stays strong), section 5.2 (Dice).
-Differs: it is trained to tell the next item from sampled ones, as item-vector source of EAGER and
-    EAGER-LLM, whose released code does so with uniform negatives; the paper's clicks with features
-    of their own are no task here yet. Attention also sees how long ago an item was; its unit reads
-    event, candidate and their product. The last network reads interest, candidate and their
-    product. No mini-batch aware regularisation: weight decay stands in for it.
+    are not normalised, so a strong interest stays strong), section 5.2 (Dice), equation 2 (`task:
+    click`: binary cross-entropy of each event's label).
+Differs: by default it is trained to tell the next item from sampled ones, as item-vector source of
+    EAGER and EAGER-LLM, whose released code does so with uniform negatives. Clicks have no features
+    but the history and the item; where a log has no labels, non-clicks are drawn. Attention also
+    sees how long ago an item was; its unit reads event, candidate and their product. The last
+    network reads interest, candidate and their product. No mini-batch aware regularisation: weight
+    decay stands in for it.
 Shapes: B batch, T history length, M prediction tasks, S negatives, D item vector size, I items.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -21,36 +24,54 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
+from itemese.losses.click import click_loss
+from itemese.methods.base import (
+    Batch,
+    Inputs,
+    LossWeights,
+    Method,
+    MethodConfig,
+    Stage,
+    Task,
+    pad_clicks,
+)
 from itemese.models.code_seq2seq import next_item_tasks
-from itemese.models.histories import pad_histories
 from itemese.models.target_attention import Activation, TargetAttention
-from itemese.ranking import Candidates, Ranking
+from itemese.ranking import Candidates, ClickScores, Ranking
 from itemese.schema import Example
 
 
 class DinLossWeights(LossWeights):
-    """DIN has one term."""
+    """DIN has one term for each task."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"click"})
 
     next_item: float = Field(default=1.0, ge=0)
+    click: float = Field(default=1.0, ge=0)
 
 
 class DinConfig(MethodConfig):
     """Settings.
 
     Attributes:
+        task: ``next_item``, or ``click``: is this item clicked after this history?
         max_history: 19 past items in EAGER's code.
         dim: Item vector size D.
         attention_dim: Units of the attention's hidden layer.
         hidden_dims: Widths of the last network's hidden layers, at least one.
         activation: ``dice`` or ``prelu``.
         dropout: Of the history's item vectors.
-        num_negatives: S, items drawn evenly from the catalogue for a whole batch.
+        num_negatives: S, items drawn evenly from the catalogue: for a whole batch, or for each
+            click where events have no labels. There probabilities fit S non-clicks a click, so
+            take ``evaluation.click_negatives``.
         targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
         loss_weights: Multipliers of the loss terms.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"task"})
+
     name: Literal["din"] = "din"
+    task: Literal[Task.NEXT_ITEM, Task.CLICK] = Task.NEXT_ITEM
     max_history: int = Field(default=20, ge=1, le=100_000)
     dim: int = Field(default=64, ge=1)
     attention_dim: int = Field(default=36, ge=1)
@@ -92,17 +113,49 @@ class Din(Method):
         return module.item_vectors.weight.detach()[:-1]
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(examples)
+        """Return ``item_index [B, T]``, right-padded with -1, and what is known of clicks."""
+        return pad_clicks(examples)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One, with the task's term."""
+        return (Stage(terms=(str(self.task),)),)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return ``next_item``: cross-entropy of each target against the sampled items."""
-        most = self.config.targets_per_history
-        window, target, _ = next_item_tasks(batch["item_index"], most)
-        scores = module(window, target, self.config.num_negatives)
-        return {"next_item": F.cross_entropy(scores.float(), torch.zeros_like(target))}
+        """Return ``next_item``, cross-entropy of each target against sampled items; or ``click``.
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank the catalogue, every item with its own attention to the history."""
+        ``click`` is binary: each target's label, or targets against items drawn for each of them.
+        """
+        most, num_negatives = self.config.targets_per_history, self.config.num_negatives
+        window, target, row = next_item_tasks(batch["item_index"], most)
+        if self.task is Task.NEXT_ITEM:
+            scores = module(window, target, num_negatives)
+            return {"next_item": F.cross_entropy(scores.float(), torch.zeros_like(target))}
+        if "clicked" in batch:
+            place = (window >= 0).sum(dim=1)
+            logits = module(window, target, 0)[:, 0]
+            return {"click": click_loss(logits.float(), batch["clicked"][row, place])}
         assert isinstance(module, TargetAttention)
-        return Ranking.from_scores(module.score_all(batch["item_index"]), k, candidates)
+        size = (len(target), num_negatives)
+        drawn = torch.randint(module.num_items, size, device=target.device)
+        had = (drawn[:, :, None] == batch["item_index"][row][:, None]).any(dim=2)  # [M, S]
+        items = torch.cat([target[:, None], drawn], dim=1)
+        clicked = torch.zeros_like(items, dtype=torch.bool)
+        clicked[:, 0] = True
+        logits = module(window.repeat_interleave(items.shape[1], dim=0), items.flatten(), 0)[:, 0]
+        real = F.pad(~had, (1, 0), value=True)  # what the user had is no non-click
+        return {"click": click_loss(logits.float(), clicked.flatten(), real.flatten())}
+
+    def predict(
+        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
+    ) -> Ranking | ClickScores:
+        """Rank the catalogue, every item with its own attention to the history; or score clicks."""
+        assert isinstance(module, TargetAttention)
+        if "target" in batch:
+            nothing = batch["target"][:0]
+            logits = module.score(batch["item_index"], nothing, batch["target"])[:, 0]
+            return ClickScores(logits.float().sigmoid(), batch["target_clicked"])
+        ranking = Ranking.from_scores(module.score_all(batch["item_index"]), k, candidates)
+        if self.task is Task.NEXT_ITEM:
+            return ranking
+        padding = ranking.item_index < 0
+        return replace(ranking, score=ranking.score.sigmoid().masked_fill(padding, -torch.inf))

@@ -16,7 +16,7 @@ import torch
 
 from itemese.bundle import Bundle, find_bundle, read_bundle
 from itemese.errors import ArtifactError, ConfigError
-from itemese.methods.base import to_device
+from itemese.methods.base import Task, to_device
 from itemese.models.free_beams import Waste
 from itemese.models.prompt_cache import PromptCache
 from itemese.ranking import Candidates, Ranking
@@ -215,7 +215,7 @@ class Recommender:
     def score(
         self, history: Sequence[Event], item_ids: Sequence[str], *, explain: bool = False
     ) -> list[Recommendation]:
-        """Return the scores of `item_ids` for one history, in their order."""
+        """Return the scores of `item_ids` (of clicks: probabilities) for one history, in order."""
         items, times = split_events(history)
         query = Query(items, times, score_items=tuple(item_ids), explain=explain)
         return self.answers([query])[0].items
@@ -364,11 +364,12 @@ class Recommender:
         free[self._hidden(query)] = False
         wanted = query.k if query.score_items is None else MAX_K
         items = self._popular[free[self._popular]][:wanted]
-        scores = self.catalog.train_count[items].astype(float)
-        return self._answer(query, items.tolist(), scores.tolist(), cold=True)
+        counts = self.catalog.train_count[items].astype(float).tolist()
+        clicks = self.method.task is Task.CLICK  # a count is no probability
+        return self._answer(query, items.tolist(), [None] * len(items) if clicks else counts, True)
 
     def _answer(
-        self, query: Query, items: list[int], scores: list[float], cold: bool = False
+        self, query: Query, items: list[int], scores: Sequence[float | None], cold: bool = False
     ) -> Answer:
         """Name the items; padding (-1) falls away."""
         catalog = self.catalog

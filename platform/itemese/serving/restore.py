@@ -6,7 +6,7 @@ import torch
 
 from itemese.bundle import Bundle
 from itemese.errors import ArtifactError, ConfigError
-from itemese.methods.base import Inputs, Method, Task, method_of, parse_method_config
+from itemese.methods.base import Inputs, Method, method_of, parse_method_config
 
 Precision = Literal["fp32", "bf16"]
 """See `ServingConfig`."""
@@ -17,16 +17,10 @@ def restore(bundle: Bundle, precision: Precision) -> tuple[Method, torch.nn.Modu
 
     Raises:
         ArtifactError: The tensors do not fit the method's settings or the catalogue.
-        ConfigError: The method is unknown here, ranks no items, or has not this precision.
+        ConfigError: The method is unknown here, or has not this precision.
     """
     config = parse_method_config(bundle.method_config)
     method = method_of(config)
-    if method.task is not Task.NEXT_ITEM:
-        message = (
-            f"`method.name` must be a method that ranks items; got {config.name!r}, which "
-            f"predicts {method.task}. Serve another bundle."
-        )
-        raise ConfigError(message)
     inputs = Inputs(
         catalog=bundle.catalog,
         train=lambda: iter(()),

@@ -104,7 +104,8 @@ def active_weights(method: Method, stage: Stage) -> dict[str, float]:
     Raises:
         ConfigError: None is left.
     """
-    weights = {name: float(w) for name, w in method.config.loss_weights.model_dump().items()}
+    given = method.config.loss_weights
+    weights = {name: float(getattr(given, name)) for name in type(given).model_fields}
     unknown = sorted(set(stage.terms) - set(weights))
     assert not unknown, f"stage {stage.name!r} names the unknown terms {unknown}"
     active = {n: w for n, w in weights.items() if w != 0 and (not stage.terms or n in stage.terms)}

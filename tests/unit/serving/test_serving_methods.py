@@ -1,5 +1,7 @@
 """Every method that ranks answers from its bundle as it did where it was built."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,8 +13,6 @@ from itemese.errors import ConfigError
 from itemese.methods.base import (
     Inputs,
     Need,
-    Task,
-    method_class,
     method_names,
     method_of,
     parse_method_config,
@@ -76,7 +76,7 @@ SMALL = {
         },
     },
 }
-RANKING = [name for name in method_names() if method_class(name).task is Task.NEXT_ITEM]
+RANKING = method_names()
 
 
 def inputs(method, num_items=NUM_ITEMS):
@@ -114,9 +114,10 @@ def inputs(method, num_items=NUM_ITEMS):
     )
 
 
-def write(name, folder, num_items=NUM_ITEMS):
+def write(name, folder, num_items=NUM_ITEMS, **settings):
     """Write a bundle of an untrained method; return it, its inputs and its module."""
-    config = parse_method_config({"name": name, "max_history": 6, **SMALL.get(name, {})})
+    values = {"name": name, "max_history": 6, **SMALL.get(name, {}), **settings}
+    config = parse_method_config(values)
     method = method_of(config)
     built = inputs(method, num_items)
     module = method.build(built).eval()
@@ -220,3 +221,22 @@ def test_old_events_leave_the_window_by_steps(tmp_path):
         example = engine._example(Query(tuple(["i01"] * size)))
         lengths.append(len(example.history))
     assert lengths == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 3, 4, 5, 6, 3]
+
+
+@pytest.mark.parametrize("name", ["din", "popularity"])
+def test_a_model_of_clicks_answers_with_probabilities(name, tmp_path):
+    method, built, module = write(name, tmp_path, task="click")
+    engine = Recommender.load(tmp_path)
+    few, history = ["i11", "i00", "i07"], ["i03", "i07", "i01"]
+    scored = engine.score(history, few)
+    example = Example(np.array([3, 7, 1], np.int32), np.zeros(3, np.int64))
+    rows = [replace(example, target=built.catalog.index_of[item]) for item in few]
+    with torch.no_grad():
+        wanted = method.predict(module, method.collate(rows), 1, Candidates()).prob
+    np.testing.assert_allclose([item.score for item in scored], wanted, rtol=1e-5)
+    best = engine.recommend(history, k=4)
+    assert all(0 < item.score < 1 for item in best)
+    assert best[0].score >= max(item.score for item in scored if item.item_id not in history)
+    cold = engine.score(["never seen"], few)
+    assert [item.score for item in cold] == [None] * 3, "a count is no probability"
+    assert [item.score for item in engine.recommend([], k=2)] == [None] * 2

@@ -1,0 +1,165 @@
+"""What every method that predicts clicks must do, over every file in methods/ that can."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from itemese.evaluation.metrics import auc
+from itemese.methods.base import Inputs, Method, Task, method_class, method_names, method_of
+from itemese.ranking import Candidates, ClickScores, Ranking
+from itemese.schema import Catalog, Example, Histories, Split
+
+NUM_ITEMS, NUM_USERS, LENGTH = 24, 200, 12
+SMALL = {"din": {"dim": 16, "dropout": 0.0, "targets_per_history": 0, "num_negatives": 2}}
+NAMES = [name for name in method_names() if "task" in method_class(name).Config.model_fields]
+
+
+def planted(*, labelled: bool) -> Histories:
+    """Users of two kinds meet items of two kinds, mostly of their own, and click on those."""
+    draw = np.random.default_rng(0)
+    kind = np.repeat(np.arange(NUM_USERS) % 2, LENGTH)
+    other = draw.random(NUM_USERS * LENGTH) < (0.3 if labelled else 0.05)
+    items = 2 * draw.integers(NUM_ITEMS // 2, size=NUM_USERS * LENGTH) + (kind ^ other)
+    split = np.tile([Split.TRAIN] * (LENGTH - 2) + [Split.VALIDATION, Split.TEST], NUM_USERS)
+    return Histories(
+        [f"u{user}" for user in range(NUM_USERS)],
+        np.arange(NUM_USERS + 1) * LENGTH,
+        items.astype(np.int32),
+        np.arange(len(items)),
+        split.astype(np.int8),
+        ~other if labelled else None,
+    )
+
+
+def inputs(block: Histories) -> Inputs:
+    names = [f"i{item}" for item in range(NUM_ITEMS)]
+    catalog = Catalog(names, names, np.ones(NUM_ITEMS, np.int64), None)
+    return Inputs(catalog, lambda: iter([block.only(Split.TRAIN)]))
+
+
+def make(name: str, block: Histories) -> tuple[Method, torch.nn.Module]:
+    values = {"name": name, "task": "click", **SMALL.get(name, {})}
+    method = method_of(method_class(name).Config.parse(values))
+    assert method.task is Task.CLICK
+    torch.manual_seed(0)
+    return method, method.build(inputs(block))
+
+
+def asked(block: Histories) -> list[Example]:
+    """Ask each user whether the test item is clicked."""
+    found = block.targets(Split.TEST)
+    pairs = zip(found.row, found.place, found.target, found.clicked, strict=True)
+    return [
+        replace(block.example(int(row), int(place)), target=int(item), target_clicked=bool(label))
+        for row, place, item, label in pairs
+    ]
+
+
+def newest(row: Example, count: int) -> Example:
+    """Cut a history to its newest events."""
+    clicked = None if row.clicked is None else row.clicked[-count:]
+    return replace(row, history=row.history[-count:], clicked=clicked)
+
+
+def predict(method: Method, module: torch.nn.Module, rows: list[Example]) -> ClickScores:
+    with torch.no_grad():
+        found = method.predict(module.eval(), method.collate(rows), 1, Candidates())
+    assert isinstance(found, ClickScores)
+    return found
+
+
+def test_some_methods_predict_clicks() -> None:
+    assert {"din", "popularity"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_the_key_of_a_next_item_method_knows_nothing_of_clicks(name: str) -> None:
+    config = method_class(name).Config()
+    assert method_of(config).task is Task.NEXT_ITEM
+    values = config.model_dump(mode="json")
+    assert "task" not in values
+    assert "click" not in values["loss_weights"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_probabilities_that_do_not_depend_on_neighbours(
+    name: str, labelled: bool
+) -> None:
+    block = planted(labelled=labelled)
+    method, module = make(name, block)
+    rows = [newest(row, n) for n, row in enumerate(asked(block)[:6], 3)]
+    together = predict(method, module, rows)
+    assert ((together.prob > 0) & (together.prob < 1)).all()
+    assert together.clicked.tolist() == [row.target_clicked for row in rows]
+    backwards = predict(method, module, rows[::-1])
+    torch.testing.assert_close(backwards.prob.flip(0), together.prob)
+    for place, row in enumerate(rows):
+        torch.testing.assert_close(predict(method, module, [row]).prob[0], together.prob[place])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_catalogue_is_ranked_by_the_same_probabilities(name: str) -> None:
+    block = planted(labelled=True)
+    method, module = make(name, block)
+    row = replace(asked(block)[0], target=None)
+    with torch.no_grad():
+        ranking = method.predict(module.eval(), method.collate([row]), 40, Candidates())
+    assert isinstance(ranking, Ranking)
+    assert (ranking.item_index[0, NUM_ITEMS:] == -1).all()
+    assert torch.isneginf(ranking.score[0, NUM_ITEMS:]).all()
+    items = ranking.item_index[0, :NUM_ITEMS].tolist()
+    rows = [replace(row, target=item) for item in items]
+    torch.testing.assert_close(predict(method, module, rows).prob, ranking.score[0, :NUM_ITEMS])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_tensors_restore_the_same_scores(name: str) -> None:
+    block = planted(labelled=True)
+    method, module = make(name, block)
+    state = {k: v.clone() for k, v in module.state_dict().items()}
+    empty = replace(inputs(block), train=lambda: iter(()))
+    restored = method.restore(empty, state)
+    rows = asked(block)[:5]
+    assert torch.equal(predict(method, restored, rows).prob, predict(method, module, rows).prob)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("name", [n for n in NAMES if method_of(method_class(n).Config()).stages()])
+def test_training_finds_who_clicks_on_what(name: str, labelled: bool) -> None:
+    block = planted(labelled=labelled)
+    method, module = make(name, block)
+    train = block.only(Split.TRAIN)
+    batch = method.collate([train.example(user) for user in range(train.num_users)])
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
+    for _ in range(30):
+        terms = method.losses(module.train(), batch)
+        assert set(terms) == {t for stage in method.stages() for t in stage.terms}
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+    # In both logs an item of the user's own kind is what is clicked.
+    rows = asked(planted(labelled=True))
+    rows = rows if labelled else [replace(row, clicked=None) for row in rows]
+    found = predict(method, module, rows)
+    assert auc(found.clicked.numpy(), found.prob.numpy()) > 0.9
+
+
+def test_popularity_is_the_smoothed_rate_of_clicks() -> None:
+    block = planted(labelled=True)
+    train = block.only(Split.TRAIN)
+    _, module = make("popularity", block)
+    for item in range(NUM_ITEMS):
+        labels = train.clicked[train.item_index == item]
+        assert module.rate_of[item].item() == pytest.approx((labels.sum() + 1) / (len(labels) + 2))
+
+
+def test_popularity_without_labels_expects_what_is_drawn() -> None:
+    block = planted(labelled=False)
+    train = block.only(Split.TRAIN)
+    _, module = make("popularity", block)
+    counts = np.bincount(train.item_index, minlength=NUM_ITEMS)
+    wanted = (counts + 1) / (counts + counts.sum() / NUM_ITEMS + 2)
+    np.testing.assert_allclose(module.rate_of.numpy(), wanted)
