@@ -229,7 +229,7 @@ def evaluate(experiment: Experiment, store: Store) -> Artifact:
     return _told(
         store.stage(
             "evaluation",
-            version=2,
+            version=3,
             config=experiment,
             inputs={**models, **prepared.artifacts()},
             build=lambda out: assemble_result(

@@ -23,7 +23,8 @@ class EvaluationConfig(Config):
         bootstrap_samples: Resamples of the users behind each interval.
         confidence: Coverage of the intervals.
         head_share: Share of the items, most often trained on first, that count as head.
-        cold_max_train_count: A target with at most so many training events is cold.
+        cold_max_train_count: A target with at most so many training events is cold; one
+            with none is unseen as well.
         history_bins: Shortest history (events) of each slice but the first, rising.
     """
 

@@ -138,6 +138,7 @@ def slices(per_user: PerUser, config: EvaluationConfig) -> Iterator[tuple[str, s
     """Yield ``(name, what it means, rows [N] bool)`` of each default slice."""
     cold = per_user.target_train_count <= config.cold_max_train_count
     limit = config.cold_max_train_count
+    yield "unseen", "target has no training event", per_user.target_train_count == 0
     yield "cold", f"target has at most {limit} training events", cold
     yield "warm", f"target has more than {limit} training events", ~cold
     share = f"{config.head_share:.0%}"

@@ -105,6 +105,7 @@ def test_slices_split_the_users():
     got = summarise(rows, CONFIG)["slices"]
     users = {name: s["users"] for name, s in got.items()}
     assert users == {
+        "unseen": 1,
         "cold": 2,
         "warm": 3,
         "head": 2,
@@ -113,6 +114,7 @@ def test_slices_split_the_users():
         "history 10-49": 2,
         "history 50+": 1,
     }
+    assert got["unseen"]["recall@10"]["value"] == 1
     assert got["cold"]["recall@10"]["value"] == pytest.approx(1 / 2)
     assert got["warm"]["recall@10"]["value"] == pytest.approx(2 / 3)
     assert got["tail"]["recall@10"]["value"] == pytest.approx(2 / 3)
