@@ -212,7 +212,7 @@ def test_normalize_codes_directions_only(kind: str) -> None:
 
 def test_duplicate_vectors_share_codes_and_spare_codes_stay_unused(kind: str) -> None:
     four = torch.eye(4).repeat(5, 1)
-    quantizer = make(kind, codebook_size=8)
+    quantizer = make(kind, num_codebooks=2, codebook_size=8)
     quantizer.fit(four, seed=0)
     alone = quantizer.encode(four)
     assert (alone[:4] == alone[4:8]).all()

@@ -2,10 +2,11 @@
 
 Where an item's code stands depends on the codes before it, so code 7 below code 3 has nothing to
 do with code 7 below code 4. With K children a node and depth C, ``K ** C`` must reach the number
-of items; only nodes that hold items exist, so a deep tree costs what its items cost. Nodes of K
-items or fewer give each item a child: pick K and C with ``K ** C`` just above the number of items,
-or the last codes are nearly constant. There is nothing left to cluster inside such a node; what the
-number of a child says is up to ``balanced_tree.last_code``.
+of items, and ``K ** (C - 1)`` must not, or the last code would be one for all. Only nodes that hold
+items exist, so a deep tree costs what its items cost. Nodes of K items or fewer give each item a
+child: pick ``K ** C`` just above the number of items, or the last codes are nearly constant. There
+is nothing left to cluster inside such a node; what the number of a child says is up to
+``balanced_tree.last_code``.
 
 Shapes: N vectors, D vector size, C depth, K most children of a node, M distinct centres.
 """
@@ -56,11 +57,13 @@ class BalancedTree(Quantizer):
         """Split the items level by level; see `Quantizer.fit`.
 
         Raises:
-            DataError: Also if ``codebook_size ** num_codebooks`` is below the number of items.
+            DataError: Also if ``codebook_size ** num_codebooks`` is below the number of items, or
+                one level less holds them too.
         """
         whole = vectors[:]
         require_usable(whole, self.config.codebook_size)
         self._require_room(len(whole))
+        self._require_use(len(whole))
         points = self.prepare(whole)
         centres = [points.mean(dim=0, keepdim=True)]
         centre_of, num_children, code_of = [0], [], [0]
@@ -153,6 +156,17 @@ class BalancedTree(Quantizer):
                 f"`codebooks.codebook_size` ** `codebooks.num_codebooks` must be at least the "
                 f"number of items, {num_items}, for a balanced_tree; got {size} ** {depth} = "
                 f"{size**depth}. Raise either."
+            )
+            raise DataError(message)
+
+    def _require_use(self, num_items: int) -> None:
+        """Raise DataError if every node above the last level holds one item at most."""
+        size, depth = self.config.codebook_size, self.config.num_codebooks
+        if depth > 1 and size ** (depth - 1) >= num_items:
+            message = (
+                "`codebooks.codebook_size` ** (`codebooks.num_codebooks` - 1) must be below the "
+                f"number of items, {num_items}, for a balanced_tree, whose last code is else one "
+                f"for all; got {size} ** {depth - 1} = {size ** (depth - 1)}. Lower either."
             )
             raise DataError(message)
 

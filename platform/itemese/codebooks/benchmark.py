@@ -77,7 +77,10 @@ def _measured(
     kind: QuantizerKind, vectors: Tensor, name: str, seed: int, *, real: bool
 ) -> list[Row]:
     """Fit one kind and return its rows."""
-    config = CodebooksConfig(kind=kind, num_codebooks=NUM_CODEBOOKS, codebook_size=CODEBOOK_SIZE)
+    number = NUM_CODEBOOKS
+    if kind == "balanced_tree":  # as deep as there is something to split
+        number = next(d for d in range(1, number + 1) if CODEBOOK_SIZE**d >= len(vectors))
+    config = CodebooksConfig(kind=kind, num_codebooks=number, codebook_size=CODEBOOK_SIZE)
     quantizer = QUANTIZERS[kind](config)
     started = time.process_time()
     quantizer.fit(vectors, seed=seed)

@@ -11,9 +11,6 @@ QuantizerKind = Literal[
 ]
 """Names of the quantizers."""
 
-RANDOM = "random"
-"""The source that is no part of the embeddings."""
-
 
 class RqVaeConfig(Config):
     """What only ``kind: rq_vae`` reads.
@@ -87,11 +84,15 @@ class CodebooksConfig(Config):
         sources: Sources of the embeddings (``text``, ``collaborative``, ``recommender``) that name
             an item one after the other, each with `num_codebooks` codebooks of its own; what is
             left out names nothing. Empty makes one vector of them all. An item that a source knows
-            nothing of has the codes of that source's stand-in, a mean vector or zeros. ``random``,
-            alone, is the control: vectors are drawn for the items, and codes say nothing.
+            nothing of has the codes of that source's stand-in, a mean vector or zeros.
+        drawn: The control: every vector is replaced by standard normal draws of its size before
+            anything is fitted, so that codes of the same make say nothing.
         num_codebooks: Codes an item before disambiguation. ``balanced_tree``: its depth.
         codebook_size: Codes a codebook; at most the number of items. ``balanced_tree``: most
-            children of a node; ``codebook_size ** num_codebooks`` must reach the number of items.
+            children of a node; ``codebook_size ** num_codebooks`` must reach the number of items,
+            and one level less must not.
+        principal: Principal components that vectors keep, the rest is cut off; None keeps all.
+            Read by ``parallel_kmeans`` and ``product_quantizer``.
         disambiguation: ``suffix`` appends one more code that numbers the items of a shared tuple
             in the catalogue's order, always, so that the code length does not depend on the data;
             its size is the number of items in the largest such group. ``reassign`` keeps the
@@ -113,8 +114,10 @@ class CodebooksConfig(Config):
 
     kind: QuantizerKind = "residual_kmeans"
     sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    drawn: bool = False
     num_codebooks: int = Field(default=3, ge=1, le=16)
     codebook_size: int = Field(default=256, ge=2, le=65_536)
+    principal: int | None = Field(default=None, ge=1)
     disambiguation: Literal["suffix", "reassign", "none"] = "suffix"
     gate: Literal["fail", "warn", "off"] = "warn"
     normalize: bool = False
@@ -129,15 +132,7 @@ class CodebooksConfig(Config):
         if len(set(sources)) < len(sources):
             message = "a list without repetition"
             raise ValueError(message)
-        if RANDOM in sources and len(sources) > 1:
-            message = f"a list of sources of the embeddings, or of {RANDOM!r} alone"
-            raise ValueError(message)
         return sources
-
-    @property
-    def drawn(self) -> bool:
-        """Whether items are named by nothing, the control."""
-        return self.sources == (RANDOM,)
 
     def unread(self) -> list[str]:
         """Return the paths of settings that differ from their defaults but that `kind` ignores.
@@ -146,5 +141,6 @@ class CodebooksConfig(Config):
         """
         ignored = ["max_iterations"] if self.kind == "rq_vae" else ["rq_vae"]
         ignored += [] if self.kind == "balanced_tree" else ["balanced_tree"]
+        ignored += [] if self.kind in ("parallel_kmeans", "product_quantizer") else ["principal"]
         default = CodebooksConfig()
         return [name for name in ignored if getattr(self, name) != getattr(default, name)]

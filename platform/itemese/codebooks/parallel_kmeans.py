@@ -9,7 +9,7 @@ Shapes: N vectors, D vector size, C number of codebooks, S size of a part.
 import torch
 from torch import Tensor
 
-from itemese.codebooks.slots import SlotQuantizer
+from itemese.codebooks.slots import SlotQuantizer, principal_directions
 
 
 class ParallelKMeans(SlotQuantizer):
@@ -17,16 +17,11 @@ class ParallelKMeans(SlotQuantizer):
 
     def find_rotation(self, vectors: Tensor, *, seed: int) -> Tensor:
         """Return the principal directions in the order of their codes; see `SlotQuantizer`."""
-        spread = vectors.double().T @ vectors.double()
-        _, directions = torch.linalg.eigh(spread)
-        directions = directions.T.flip(0)  # by falling variance
-        # A direction's sign is free: the largest entry is made positive.
-        largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
-        directions = directions * torch.where(largest < 0, -1.0, 1.0)
+        directions = principal_directions(vectors)
         number, dim = self.config.num_codebooks, len(directions)
         rounds = -(-dim // number)
         rotation = torch.zeros(number, rounds, dim)
-        for component, direction in enumerate(directions.float()):
+        for component, direction in enumerate(directions):
             turn, place = divmod(component, number)
             rotation[place if turn % 2 == 0 else number - 1 - place, turn] = direction
         return rotation.view(number * rounds, dim)

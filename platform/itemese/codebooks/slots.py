@@ -1,6 +1,7 @@
 """Codes that do not depend on each other: one k-means for each part of a rotated vector.
 
-Shapes: N vectors, D vector size, C number of codebooks, K codebook size, S size of a part.
+Shapes: N vectors, D vector size, P components kept, C number of codebooks, K codebook size, S size
+of a part.
 """
 
 from abc import abstractmethod
@@ -19,11 +20,12 @@ from itemese.randomness import torch_generator
 
 
 class SlotQuantizer(Quantizer):
-    """Centre, rotate, cut into C parts, and code each part by its nearest centre.
+    """Centre, keep P components, rotate, cut into C parts, and code each by its nearest centre.
 
     Attributes:
         mean [D] float32: what is taken off first.
-        rotation [C * S, D] float32: orthonormal columns, D at most C * S.
+        rotation [C * S, D] float32: onto the components kept, P at most C * S; orthonormal columns
+            where that is all of them, P = D.
         centres [C, K, S] float32: the codebooks.
     """
 
@@ -41,25 +43,36 @@ class SlotQuantizer(Quantizer):
 
     @abstractmethod
     def find_rotation(self, vectors: Tensor, *, seed: int) -> Tensor:
-        """Return the rotation ``[C * S, D]`` for ``vectors [N, D]`` of mean 0."""
+        """Return the rotation ``[C * S, P]`` for ``vectors [N, P]`` of mean 0."""
 
     def fit(self, vectors: Rows, *, seed: int) -> None:
-        """Find the rotation, then each part's codebook; see `Quantizer.fit`.
+        """Find components and rotation, then each part's codebook; see `Quantizer.fit`.
 
         Raises:
-            DataError: Also if vectors have fewer numbers than there are codebooks.
+            DataError: Also if vectors have fewer numbers than are to be kept, or those kept are
+                fewer than the codebooks.
         """
         sample = fitting_sample(vectors, self.config, seed=seed)
         require_usable(sample, self.config.codebook_size)
-        if sample.shape[1] < self.config.num_codebooks:
-            message = (
-                f"`codebooks.num_codebooks` must be at most the vectors' size, {sample.shape[1]}, "
-                f"for a {self.config.kind}; got {self.config.num_codebooks}. Set a smaller one."
-            )
-            raise DataError(message)
+        dim, kept = sample.shape[1], self.config.principal
+        for name, value, most in (
+            ("principal", kept or 1, dim),
+            ("num_codebooks", self.config.num_codebooks, kept or dim),
+        ):
+            if value > most:
+                message = (
+                    f"`codebooks.{name}` must be at most the numbers that a vector has, {most}, "
+                    f"for a {self.config.kind}; got {value}. Set a smaller one."
+                )
+                raise DataError(message)
         points = self.prepare(sample)
         self.mean = points.mean(dim=0)
-        self.rotation = self.find_rotation(points - self.mean, seed=seed)
+        centred = points - self.mean
+        if kept is None:
+            self.rotation = self.find_rotation(centred, seed=seed)
+        else:
+            directions = principal_directions(centred)[:kept]
+            self.rotation = self.find_rotation(centred @ directions.T, seed=seed) @ directions
         centres = []
         for slot, part in enumerate(self._parts(points)):
             generator = torch_generator(seed, f"codebooks/slot/{slot}")
@@ -97,3 +110,16 @@ class SlotQuantizer(Quantizer):
         """Return the C parts ``[N, S]`` of rotated ``points [N, D]``."""
         rotated = (points - self.mean) @ self.rotation.T
         return tuple(p.contiguous() for p in rotated.chunk(self.config.num_codebooks, dim=1))
+
+
+def principal_directions(vectors: Tensor) -> Tensor:
+    """Return the orthonormal directions ``[D, D]`` of ``vectors [N, D]``, by falling variance.
+
+    A direction's sign is free: the largest entry is made positive.
+    """
+    spread = vectors.double().T @ vectors.double()
+    _, directions = torch.linalg.eigh(spread)
+    directions = directions.T.flip(0)
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    signed: Tensor = directions * torch.where(largest < 0, -1.0, 1.0)
+    return signed.float()

@@ -1,6 +1,7 @@
 """The codebooks stage: the embeddings artifact in, semantic IDs and their health out."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,13 +22,10 @@ from itemese.errors import DataError
 from itemese.randomness import torch_generator
 from itemese.schema import Catalog, Codes, SemanticIds, part_of
 
-VERSION = 3
+VERSION = 4
 
 LARGE = 1_000_000
 """Vectors above which Ray Data encodes; below that a cluster takes longer to start."""
-
-DRAWN_DIM = 32
-"""Size of the vectors of the control: codes of many levels still have something to split."""
 
 HEALTH_FILE = "health.json"
 
@@ -73,16 +71,17 @@ def build_codebooks(
     vectors: Rows = file
     if config.drawn:
         generator = torch_generator(seed, "codebooks/drawn")
-        vectors = torch.randn(num_items, DRAWN_DIM, generator=generator)
+        vectors = torch.randn(file.shape, generator=generator)
     if config.unread():
         logger.warning("%s ignores `codebooks.%s`", config.kind, config.unread())
-    quantizer = QUANTIZERS[config.kind](config)
-    if config.sources and not config.drawn:
+    quantizer: Quantizer = QUANTIZERS[config.kind](config)
+    if config.sources:
         quantizer = BySource.of(config, embeddings)
     quantizer.fit(vectors, seed=seed)
     on_ray = len(vectors) > LARGE and not config.drawn
     codes = quantizer.codes(vectors, EncodeByRay(embeddings) if on_ray else None)
     semantic_ids = _told_apart(codes, quantizer, vectors, sequences)
+    semantic_ids = replace(semantic_ids, columns=_coded(config, quantizer))
     semantic_ids.validate(num_items)
     health = health_report(quantizer, vectors, codes, semantic_ids)
     health["agreement"] = prefix_agreement(codes.codes, sequences)
@@ -101,6 +100,15 @@ def build_codebooks(
     quantizer.save(folder)
     folder.write_json(HEALTH_FILE, health)
     return health
+
+
+def _coded(config: CodebooksConfig, quantizer: Quantizer) -> tuple[tuple[int, int], ...] | None:
+    """Return which columns of the embeddings the codes say something of; see `SemanticIds`."""
+    if config.drawn:
+        return ()
+    if isinstance(quantizer, BySource):
+        return tuple((part.start, part.stop) for part in quantizer.columns)
+    return None
 
 
 def _domination(

@@ -102,6 +102,18 @@ def test_a_tree_without_room_is_refused() -> None:
         tree.fit(torch.eye(10), seed=0)
 
 
+def test_a_tree_whose_last_code_says_nothing_is_refused() -> None:
+    def fit(num_items: int) -> BalancedTree:
+        config = CodebooksConfig(kind="balanced_tree", num_codebooks=3, codebook_size=3)
+        tree = BalancedTree(config)
+        tree.fit(torch.eye(num_items), seed=0)
+        return tree
+
+    with pytest.raises(DataError, match=r"items, 9, .* got 3 \*\* 2 = 9\. Lower either"):
+        fit(9)
+    assert len(np.unique(fit(10).codes(torch.eye(10)).codes[:, 2])) > 1
+
+
 def test_leaves_of_the_fitted_items_decode_to_them() -> None:
     vectors = torch.tensor(np.random.default_rng(0).standard_normal((30, 4))).float()
     tree = BalancedTree(CodebooksConfig(kind="balanced_tree", num_codebooks=3, codebook_size=4))

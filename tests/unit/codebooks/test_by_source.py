@@ -127,3 +127,34 @@ def test_what_cannot_name_items_is_refused(tmp_path: Path) -> None:
         build(tmp_path / "c", small, drawn(6, 0), drawn(4, 1))
     with pytest.raises(ConfigError, match="a list without repetition"):
         CodebooksConfig.parse({"sources": ["text", "text"]})
+
+
+def test_the_codes_say_which_columns_they_were_made_of(tmp_path: Path) -> None:
+    vectors = drawn(6, 0), drawn(4, 1)
+    whole = TREE.model_copy(update={"sources": ()})
+    turned = TREE.model_copy(update={"sources": ("recommender", "text")})
+    for name, config, columns in (
+        ("whole", whole, None),
+        ("both", turned, ((6, 10), (0, 6))),
+        ("drawn", TREE.model_copy(update={"drawn": True}), ()),
+    ):
+        ids, _ = build(tmp_path / name, config, *vectors)
+        assert ids.columns == columns
+    folder = Folder.at(tmp_path / "whole" / "out")
+    folder.write_json("semantic_ids.json", {"code_sizes": [8, 8]})  # as it was written before
+    assert SemanticIds.read(folder).columns is None
+
+
+@pytest.mark.parametrize("kind", ["balanced_tree", "residual_kmeans", "parallel_kmeans"])
+def test_the_control_has_codes_of_the_same_make(tmp_path: Path, kind: str) -> None:
+    """As many codes an item, as many of each in use, and nothing of the vectors in them."""
+    changes = {"kind": kind, "disambiguation": "suffix"}
+    config = CodebooksConfig.parse({**TREE.model_dump(), **changes})
+    ids, _ = build(tmp_path / "a", config, drawn(6, 0), drawn(4, 1))
+    control = config.model_copy(update={"drawn": True})
+    first, _ = build(tmp_path / "b", control, drawn(6, 0), drawn(4, 1))
+    second, _ = build(tmp_path / "c", control, drawn(6, 2), drawn(4, 3))
+    np.testing.assert_array_equal(first.codes, second.codes)
+    used = [[len(np.unique(level)) for level in found.codes.T[:4]] for found in (ids, first)]
+    assert used[0] == used[1] == [8, 8, 8, 8]
+    assert (first.codes[:, :2] != first.codes[:, 2:4]).any(), "each source is drawn by itself"

@@ -297,9 +297,7 @@ def test_codes_of_the_control_are_even_and_say_nothing(tmp_path: Path, kind: str
         return float((group[:, None] == group[None])[same].mean())
 
     assert purity(first_codes(0)) > 0.9
-    drawn = first_codes(0, sources=("random",))
+    drawn = first_codes(0, drawn=True)
     assert purity(drawn) == pytest.approx(0.25, abs=0.05)
     assert np.bincount(drawn).max() < 80, "even enough to be names"
-    assert not np.array_equal(drawn, first_codes(1, sources=("random",)))
-    with pytest.raises(ConfigError, match=r"`sources` must be .* 'random' alone"):
-        CodebooksConfig.parse({"sources": ["random", "text"]})
+    assert not np.array_equal(drawn, first_codes(1, drawn=True))

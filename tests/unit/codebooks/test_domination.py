@@ -103,5 +103,5 @@ def test_the_stage_reports_it_for_vectors_coded_as_one(tmp_path: Path) -> None:
     assert [part["name"] for part in found["parts"]] == ["text", "behaviour"]
     assert found["asked"] == ITEMS
     assert health(sources=("text",)) is None
-    assert health(sources=("random",), normalize=True) is None
+    assert health(drawn=True, normalize=True) is None
     assert health(sources=("text", "behaviour"), gate="off") is None
