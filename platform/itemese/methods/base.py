@@ -75,8 +75,9 @@ class Inputs:
             `Need.KNOWLEDGE` is declared and the section is there. A bundle holds none of them.
         train: Yields blocks of histories holding training events only; callable again and again.
         seed: The experiment's seed; derive generators from it by purpose.
-        embeddings: Item vectors, if `Need.EMBEDDINGS` is declared; in training also those that
-            the semantic IDs were made of. A bundle holds them for `Need.EMBEDDINGS` only.
+        embeddings: Item vectors, if `Need.EMBEDDINGS` is declared; in training also where
+            `Need.SEMANTIC_IDS` is, whose own columns are `coded_vectors`. A bundle holds them for
+            `Need.EMBEDDINGS` only.
         semantic_ids: Item codes, if `Need.SEMANTIC_IDS` is declared.
         recommender: A trained recommender that encodes, if `Need.RECOMMENDER` is declared: called
             with ``item_index [B, T]``, it returns ``states [B, T, d]`` and item vectors
@@ -92,6 +93,20 @@ class Inputs:
     semantic_ids: SemanticIds | None = None
     recommender: nn.Module | None = None
     start: nn.Module | None = None
+
+    @property
+    def coded_vectors(self) -> Tensor | None:
+        """The columns ``[I, d]`` of the embeddings that the semantic IDs were made of.
+
+        None where these were drawn and say nothing, and where the vectors are not at hand.
+        """
+        ids, found = self.semantic_ids, self.embeddings
+        if ids is None or found is None or ids.columns == ():
+            return None
+        vectors = torch.from_numpy(found.vectors)
+        if ids.columns is None:
+            return vectors
+        return torch.cat([vectors[:, start:stop] for start, stop in ids.columns], dim=1)
 
 
 @dataclass(frozen=True)

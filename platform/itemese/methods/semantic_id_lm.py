@@ -48,8 +48,8 @@ class SemanticIdLmConfig(MethodConfig):
         backbone: The decoder.
         dropout: Of token vectors and of the states before the output head, in training.
         label_smoothing: Share of each target code that is spread evenly over its level.
-        token_init: How item tokens begin: ``random``, or ``vectors``, as what each code adds to
-            the item vectors that the semantic IDs were made of.
+        token_init: How item tokens begin: ``random``, as drawn codes always do, or ``vectors``, as
+            what each code adds to the item vectors that the semantic IDs were made of.
         beam_width: Prefixes kept while decoding.
         loss_weights: Multipliers of the loss terms.
     """
@@ -89,11 +89,11 @@ class SemanticIdLm(Method):
             tree=PrefixTrie.of(ids),
             dropout=self.config.dropout,
         )
-        if self.config.token_init == "vectors" and inputs.embeddings is not None:
+        vectors = inputs.coded_vectors
+        if self.config.token_init == "vectors" and vectors is not None:
             table = module.token_table
             rows = table[layout.opening :]
             codes = torch.from_numpy(ids.predicted).long()
-            vectors = torch.from_numpy(inputs.embeddings.vectors)
             found = code_vectors(vectors, codes, layout.code_sizes)
             start_tokens(table, layout.starts, found, std=float(rows.detach().std()))
         return module

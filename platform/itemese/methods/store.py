@@ -42,7 +42,7 @@ from itemese.models.text_backbone import (
 )
 from itemese.models.text_item_lm import TextItemLanguageModel
 from itemese.models.text_slots import TextSlots
-from itemese.models.token_vectors import code_vectors, start_tokens
+from itemese.models.token_vectors import start_as_vectors
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
@@ -71,8 +71,8 @@ class StoreConfig(MethodConfig):
         max_text_tokens: Longer texts are cut there. Read by ``start: fresh``.
         texts_per_step: Items that the two alignment tasks draw a step.
         dropout: Of token vectors and of the states before the output heads, in training.
-        token_init: How codes begin: ``random``, or ``vectors``, as what each code adds to the item
-            vectors that the semantic IDs were made of.
+        token_init: How codes begin: ``random``, as drawn codes always do, or ``vectors``, as what
+            each code adds to the item vectors that the semantic IDs were made of.
         constrained: Whether beams stay inside the catalogue; without it, codes of no item are
             dropped when a beam has ended.
         beam_width: Prefixes kept while decoding.
@@ -133,14 +133,11 @@ class Store(Method):
                 tokenizer = TextTokenizer.trained(words, self.config.backbone.vocabulary)
             texts, _ = tokenised(words, tokenizer, self.config.max_text_tokens)
             module = self._assemble(ids, texts, tokenizer.to_tensor(), None)
-        if self.config.token_init == "vectors" and inputs.embeddings is not None:
-            layout = TokenLayout.of(ids)
-            codes = torch.from_numpy(ids.predicted).long()
-            found = code_vectors(
-                torch.from_numpy(inputs.embeddings.vectors), codes, layout.code_sizes
-            )
+        vectors = inputs.coded_vectors
+        if self.config.token_init == "vectors" and vectors is not None:
+            codes, sizes = torch.from_numpy(ids.predicted).long(), module.code_sizes
             table = module.code_table.weight
-            start_tokens(table, layout.starts, found, std=float(table.detach().std()))
+            start_as_vectors(table, module.starts, sizes, vectors=vectors, codes=codes)
         return module
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
