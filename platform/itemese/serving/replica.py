@@ -237,6 +237,7 @@ def application(args: ServeArgs, **options: Any) -> serve.Application:
         # The replica refuses by itself, in the one shape of errors, before Serve has to.
         max_ongoing_requests=args.max_waiting + _SPARE_REQUESTS,
         max_constructor_retry_count=2,
+        health_check_period_s=2,  # a dead replica is missed after this long; Serve's own is 10
         **options,
     )
     return deployment.bind(args)
