@@ -9,11 +9,13 @@ Follows: one model throughout: `dense_tokenizer` presses texts into slots, codeb
     token-to-token (the next item), text-to-token and token-to-text, cross-entropy each; codes in a
     table of their own and a loss at every code of a history, as in RecBench; beams inside the
     catalogue's tree.
-Differs: beams add log-probabilities, normalised after the tree's filter (RecBench adds
+Differs: readings where the notes are silent. "PCA" before k-means keeps the first components of
+    each slot, not whitened: ``codebooks.principal``, 64 of 128 in the recipes. Beams add log-probabilities, normalised after the tree's filter (RecBench adds
     probabilities, normalised before it). The task is said by a learned token instead of a template,
     whose words are not known; each position's softmax runs over its own level's codes. Texts of the
     two alignment tasks are drawn evenly from the catalogue. The scoring use (a yes or no with AUC)
-    is left out: its template is not known.
+    is left out: its template is not known. New items of the catalogue keep the codebooks' codes;
+    what the model would call them is reported, and `codes_of` says it.
 Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, I items.
 """
 
@@ -138,7 +140,7 @@ class Store(Method):
             codes, sizes = torch.from_numpy(ids.predicted).long(), module.code_sizes
             table = module.code_table.weight
             start_as_vectors(table, module.starts, sizes, vectors=vectors, codes=codes)
-        return module
+        return _with_unseen(module, inputs)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild it with the tokenizer and the texts that were saved."""
@@ -146,7 +148,7 @@ class Store(Method):
         assert ids is not None, "store needs semantic IDs"
         module = self._assemble(ids, state["texts"], state["tokenizer"], None)
         module.load_state_dict(state)
-        return module
+        return _with_unseen(module, inputs)
 
     def _assemble(
         self, ids: SemanticIds, texts: Tensor, tokenizer: Tensor, source: TextSlots | None
@@ -238,19 +240,39 @@ class Store(Method):
         """Return the beams' width, items that the model names as the codebooks did, and waste.
 
         A share of named items near chance means that the text-to-token task was off or forgotten,
-        and that new items should not be tokenised by this model.
+        and that new items should not be tokenised by this model. Items without a training event
+        are asked by themselves too: their texts took part in the task, their codes in no history.
         """
         assert isinstance(module, TextItemLanguageModel)
-        own = module.item_tokens - module.item_tokens.new_tensor(module.starts)
-        asked = torch.arange(0, len(own), max(1, len(own) // NAMED), device=own.device)
-        same = module.name(module.texts[asked]) == own[asked]
         found = {
             "beam_width": self.config.beam_width,
             "code_length": module.code_length,
             "constrained": self.config.constrained,
-            "named_by_text": round(float(same.all(dim=1).float().mean()), 4),
-            "first_code_by_text": round(float(same[:, 0].float().mean()), 4),
+            **_named(module, torch.arange(len(module.texts))),
         }
+        unseen = module.get_buffer("unseen").nonzero().flatten()
+        if len(unseen):
+            shares = _named(module, unseen)
+            found |= {f"{name}_unseen": share for name, share in shares.items()}
+            found["unseen_items"] = len(unseen)
         if not self.config.constrained:
             found["illegal_beams"] = round(module.waste.share, 4)
         return found
+
+
+def _with_unseen(module: TextItemLanguageModel, inputs: Inputs) -> TextItemLanguageModel:
+    """Note which items no training event names, ``unseen [I] bool``; it is not saved."""
+    unseen = torch.from_numpy(inputs.catalog.train_count == 0)
+    module.register_buffer("unseen", unseen, persistent=False)
+    return module
+
+
+def _named(module: TextItemLanguageModel, items: Tensor) -> dict[str, float]:
+    """Return the shares of ``items [n]`` that the model gives all and the first of their codes."""
+    asked = items[:: max(1, len(items) // NAMED)].to(module.item_tokens.device)
+    own = module.item_tokens[asked] - module.item_tokens.new_tensor(module.starts)
+    same = module.name(module.texts[asked]) == own
+    return {
+        "named_by_text": round(float(same.all(dim=1).float().mean()), 4),
+        "first_code_by_text": round(float(same[:, 0].float().mean()), 4),
+    }

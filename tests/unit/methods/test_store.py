@@ -117,7 +117,14 @@ def test_text_to_token_is_what_names_new_items() -> None:
     method, module = store(source)
     rows = batch(method, [0, 2, 4], [1, 3, 4])
     train(method, module, rows)
-    assert method.facts(module)["named_by_text"] == 1.0
+    facts = method.facts(module)
+    assert facts["named_by_text"] == facts["named_by_text_unseen"] == 1.0
+    assert facts["unseen_items"] == 1
+    assert "unseen" not in module.state_dict(), "an older model has none"
+    assert method.facts(method.restore(inputs(), module.state_dict()).eval()) == facts
+    with torch.no_grad():  # the item without events is told another text than its own
+        module.texts[5] = module.texts[0]
+    assert method.facts(module)["named_by_text_unseen"] == 0
     assert method.codes_of(module, ["hair gel. hair", "nail file. nails"]).tolist() == [
         [1, 1],
         [2, 0],
