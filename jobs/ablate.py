@@ -1,6 +1,7 @@
 """Run every variant of an ablation file with every seed, and print one table.
 
 python jobs/ablate.py ablations/rsllm_movielens.yaml
+python jobs/ablate.py ablations/store_beauty.yaml --recipe jobs/recipes/store_movielens.yaml
 """
 
 from typing import Annotated
@@ -13,12 +14,13 @@ from itemese.artifacts import Store
 
 def main(
     path: Annotated[str, typer.Argument(metavar="FILE", help="Ablation file")],
+    recipe: Annotated[str | None, typer.Option(help="On its data, instead of the file's")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="path=value, variants")] = None,
     seeds: Annotated[str | None, typer.Option(help="Instead of the file's, with commas")] = None,
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
 ) -> None:
     """Run FILE; what ran before, or was stopped, is taken up."""
-    found = ablation.Ablation.read(path, set_)
+    found = ablation.Ablation.read(path, set_, recipe)
     if seeds is not None:
         found = found.with_seeds(console.integers(seeds, "--seeds"))
     rows, folder = ablation.ablate(found, Store(storage))

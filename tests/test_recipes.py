@@ -46,6 +46,24 @@ def test_ablation_is_valid_and_no_two_variants_are_alike(file: Path) -> None:
     assert len({setting.digest() for setting in settings}) == len(settings)
 
 
+@pytest.mark.parametrize("method", ["eager_llm", "prorec", "store"])
+def test_an_ablation_of_one_data_set_runs_on_another(method: str) -> None:
+    recipe = ROOT / "jobs" / "recipes" / f"{method}_movielens.yaml"
+    file = f"ablations/{method}_beauty.yaml"
+    here = Ablation.read(ROOT / file)
+    there = Ablation.read(ROOT / file, recipe=recipe)
+    assert f"{file} --recipe jobs/recipes/{recipe.name}" in recipe.read_text()
+    assert {e.logs.source for e in there.experiments.values()} == {"movielens_1m"}
+    rivals = [
+        f"{name}_beauty" for name in ("transition_graph", "sasrec", "semantic_id_lm", "tiger")
+    ]
+    assert list(here.experiments) == [*here.config.variants, *rivals], "the same ones in each file"
+    assert list(there.experiments) == [
+        name.replace("beauty", "movielens") for name in here.experiments
+    ]
+    assert there.config.recipe == f"../jobs/recipes/{recipe.name}"
+
+
 @pytest.mark.parametrize("file", SERVE, ids=lambda f: f.stem)
 def test_serve_config_is_what_ray_serve_reads(file: Path) -> None:
     from ray.serve.schema import ServeDeploySchema

@@ -4,6 +4,7 @@ Every run is judged user by user; the seeds of a variant are averaged for each u
 is tested, so that a difference is one of users, not of lucky seeds.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,18 +86,24 @@ class Ablation:
     experiments: Mapping[str, Experiment]
 
     @classmethod
-    def read(cls, path: str | Path, overrides: list[str] | None = None) -> "Ablation":
+    def read(
+        cls, path: str | Path, overrides: list[str] | None = None, recipe: str | Path | None = None
+    ) -> "Ablation":
         """Read a file and parse every variant before anything runs.
 
         Args:
             path: Of the file.
             overrides: ``path=value`` for every variant; rivals stay as they are.
+            recipe: Another recipe of the method, ``<method>_<data>.yaml``; the rivals are then
+                those of its data, in its folder.
 
         Raises:
             ConfigError: A file cannot be read, a value is refused, or the baseline is unknown.
         """
         config = AblationConfig.parse(read_yaml(path), where="ablation")
         beside = Path(path).parent
+        if recipe is not None:
+            config = _on_other_data(config, Path(os.path.relpath(recipe, beside)))
         shared = with_values(read_yaml(beside / config.recipe), config.values)
         experiments: dict[str, Experiment] = {}
         for name, changes in config.variants.items():
@@ -202,6 +209,17 @@ def table(rows: list[Row]) -> str:
             f"{row['name']:28s} {row['figure']:12s} {mean:26s} {seeds:24s} {less}".rstrip()
         )
     return "\n".join(lines)
+
+
+def _on_other_data(config: AblationConfig, recipe: Path) -> AblationConfig:
+    """Return the file with another recipe, ``<method>_<data>.yaml``, and the rivals on that data.
+
+    The path is seen from the file, as those in it are.
+    """
+    rivals = [Path(name).stem.rpartition("_")[0] for name in config.rivals]
+    data = recipe.stem.rpartition("_")[2]
+    there = [str(recipe.with_name(f"{rival}_{data}.yaml")) for rival in rivals]
+    return config.model_copy(update={"recipe": str(recipe), "rivals": tuple(there)})
 
 
 def _recommender_of(variants: Sequence[Experiment]) -> Experiment:
