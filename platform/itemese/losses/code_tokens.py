@@ -29,7 +29,9 @@ def next_code(logits: Sequence[Tensor], codes: Tensor, *, label_smoothing: float
     8.0
     """
     terms = [
-        F.cross_entropy(level, codes[:, depth], reduction="sum", label_smoothing=label_smoothing)
+        F.cross_entropy(
+            level.float(), codes[:, depth], reduction="sum", label_smoothing=label_smoothing
+        )
         for depth, level in enumerate(logits)
     ]
     return torch.stack(terms).sum() / max(1, codes.numel())

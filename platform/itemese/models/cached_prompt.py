@@ -105,7 +105,8 @@ def _beams_equal_plain_passes(backbone: nn.Module, table: Tensor) -> bool:
     """Return whether two beams of two tokens get the states of their full sequences."""
     # Rows of unequal length, siblings that must not see each other, a swap of ancestors.
     tokens = torch.arange(9, device=table.device) % len(table)
-    vectors = table[tokens].detach()
+    words: Any = backbone.get_input_embeddings()  # type: ignore[operator]
+    vectors = table[tokens].detach().to(words.weight.dtype)
     prompts = torch.stack([vectors[:3], vectors[3:6]])
     beams = CachedPrompt(backbone, prompts, torch.tensor([3, 2], device=table.device))
     if int(beams.cache.get_seq_length()) != 3:
@@ -123,6 +124,6 @@ def _beams_equal_plain_passes(backbone: nn.Module, table: Tensor) -> bool:
             )
             plain = backbone(inputs_embeds=whole[None], use_cache=False).last_hidden_state[0, -1]
             error = (plain - states[row, beam]).abs().max() / plain.abs().max()
-            if not error < (1e-3 if table.dtype == torch.float32 else 5e-2):
+            if not error < (1e-3 if vectors.dtype == torch.float32 else 5e-2):
                 return False
     return True

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.errors import ConfigError
@@ -128,11 +127,10 @@ def read_prompt(
     decoder = fast_decoder(model.backbone)
     if decoder is None:
         require_shareable(model.backbone, model.token_table)
-        return CachedPrompt(model.backbone, F.embedding(tokens, model.token_table), lengths)
+        return CachedPrompt(model.backbone, model.token_vectors(tokens), lengths)
     if prompt_cache is None:
         memory = KeyValues.empty(decoder.weights, len(tokens), tokens.shape[1] + room)
-        vectors = F.embedding(tokens, model.token_table)
-        return FastPrompt(decoder, vectors, lengths, memory=memory)
+        return FastPrompt(decoder, model.token_vectors(tokens), lengths, memory=memory)
     prompt_cache.renew([*model.parameters(), *model.buffers()])
     return _read_rest(model, decoder, (tokens, lengths), room, prompt_cache)
 
@@ -158,7 +156,7 @@ def _read_rest(
     places = torch.tensor(offsets, device=tokens.device)[:, None]
     places = places + torch.arange(new, device=tokens.device)
     rest = tokens.gather(1, places.clamp(max=tokens.shape[1] - 1))
-    vectors = F.embedding(rest, model.token_table)
+    vectors = model.token_vectors(rest)
     slots = max(offsets) + new + room
     first = entries[0]
     if len(rows) > 1 or first is None:

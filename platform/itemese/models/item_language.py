@@ -72,16 +72,24 @@ class ItemLanguageModel(nn.Module):
         tokens = self.item_tokens[item_index.clamp(min=0)].flatten(1)
         return F.pad(tokens, (1, 0), value=self.opening)
 
+    def token_vectors(self, tokens: Tensor) -> Tensor:
+        """Return the backbone's input vectors ``[..., D]`` of ``tokens [...] int64``.
+
+        A backbone in bf16 may stand beside a table in fp32: what goes in has its precision.
+        """
+        words = self.backbone.get_input_embeddings().weight  # type: ignore[operator]
+        return F.embedding(tokens, self.token_table).to(words.dtype)
+
     def code_logits(self, states: Tensor, level: int) -> Tensor:
-        """Return ``[..., K_l]``: the codes of one level, from ``states [..., D]``."""
+        """Return ``[..., K_l] float32``: the codes of one level, from ``states [..., D]``."""
         start = self.starts[level]
-        logits: Tensor = states @ self.token_table[start : start + self.code_sizes[level]].T
+        rows = self.token_table[start : start + self.code_sizes[level]]
+        logits: Tensor = states.float() @ rows.float().T
         return logits
 
     def code_vectors(self, codes: Tensor, level: int) -> Tensor:
         """Return the input vectors ``[..., D]`` of ``codes [...] int64`` of one level."""
-        vectors: Tensor = F.embedding(codes + self.starts[level], self.token_table)
-        return vectors
+        return self.token_vectors(codes + self.starts[level])
 
     def forward(self, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
         """Predict every code of every item from what stands before it.
@@ -94,7 +102,7 @@ class ItemLanguageModel(nn.Module):
             the N items that are not padding.
         """
         tokens = self.history_tokens(item_index)[:, :-1]
-        vectors = F.embedding(tokens, self.token_table)
+        vectors = self.token_vectors(tokens)
         vectors = F.dropout(vectors, self.dropout, self.training)
         # Padding on the right is seen by no real token, so the fast causal kernel needs no mask.
         states = self.backbone(inputs_embeds=vectors, use_cache=False).last_hidden_state

@@ -139,7 +139,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         width = int(lengths.max()) + asked.shape[1]
         words = F.pad(texts, (0, max(0, width - texts.shape[1])), value=-1)[:, :width]
         vectors = self._word_vectors(words)
-        said = F.embedding(asked, self.token_table).to(vectors.dtype)
+        said = self.token_vectors(asked)
         rows = torch.arange(len(texts), device=texts.device)[:, None]
         vectors = vectors.index_put((rows, places), said)
         states = self._read(vectors)
@@ -151,9 +151,8 @@ class TextItemLanguageModel(ItemLanguageModel):
         texts = self.texts[items]
         texts = texts[:, : int((texts >= 0).sum(dim=1).max())]
         opened = F.pad(self.item_tokens[items], (1, 0), value=self.telling)
-        words = self._word_vectors(texts[:, :-1])
-        said = F.embedding(opened, self.token_table).to(words.dtype)
-        states = self._read(torch.cat([said, words], dim=1))[:, self.code_length :]
+        said = [self.token_vectors(opened), self._word_vectors(texts[:, :-1])]
+        states = self._read(torch.cat(said, dim=1))[:, self.code_length :]
         real = texts >= 0
         logits: Tensor = self.head(states[real])
         return logits, texts[real]
