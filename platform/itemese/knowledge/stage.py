@@ -4,6 +4,7 @@ Shapes: I items, N prompts of a block.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -17,9 +18,9 @@ from itemese.errors import ConfigError
 from itemese.knowledge.cache import TextCache, prompt_key
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.prompts import item_prompts, shown_columns, template_digest, template_name
-from itemese.knowledge.writers import ModelWriter
+from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter
 
-VERSION = 1
+VERSION = 2
 
 TABLE = "knowledge.parquet"
 
@@ -56,8 +57,9 @@ def build_knowledge(
 
     Returns:
         ``num_items``, ``author`` (the model, or ``template``), ``templates`` with their digests,
-        ``asked`` (prompts that were not in the cache) and ``empty`` (items without a text), the
-        last two by text.
+        and by text ``asked`` (prompts that were not in the cache), ``empty`` (items without a text)
+        and ``repeated`` (prompts whose text is word for word that of another prompt: many mean a
+        model that did not understand).
 
     Raises:
         ConfigError: No such template or column, or a model that cannot be had.
@@ -67,19 +69,23 @@ def build_knowledge(
     names = {text: template_name(config, text) for text in config.texts}
     table: dict[str, Any] = {"item_id": catalog["item_id"]}
     asked: dict[str, int] = {}
+    repeated: dict[str, int] = {}
     for text, name in names.items():
         prompts = list(item_prompts(catalog, columns, name))
+        texts = dict(zip(prompts, prompts, strict=True))
         asked[text] = 0
         if config.writer == "model":
             kept = TextCache(
                 cache,
                 model=config.author,
                 template=template_digest(name),
-                settings=[config.max_new_tokens, config.max_prompt_tokens],
+                settings=[OUTPUT_RULE, config.max_new_tokens, config.max_prompt_tokens],
             )
             asked[text] = _ask(config, prompts, kept, answers or _by_actors)
-            prompts = [kept.get(prompt_key(p)) or "" if p else "" for p in prompts]
-        table[text] = pa.array([p or None for p in prompts], pa.string())
+            texts = {p: kept.get(prompt_key(p)) or "" if p else "" for p in texts}
+        table[text] = pa.array([texts[p] or None for p in prompts], pa.string())
+        times = Counter(filter(None, texts.values()))
+        repeated[text] = sum(count for count in times.values() if count > 1)
     written = pa.table(table)
     folder.write_table(TABLE, written)
     return {
@@ -88,6 +94,7 @@ def build_knowledge(
         "templates": {name: template_digest(name) for name in names.values()},
         "asked": asked,
         "empty": {text: written[text].null_count for text in names},
+        "repeated": repeated,
     }
 
 

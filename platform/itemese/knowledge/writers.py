@@ -10,6 +10,11 @@ import torch
 from itemese.errors import ConfigError
 from itemese.knowledge.config import KnowledgeConfig
 
+OUTPUT_RULE = 2
+"""Changes when what is kept of an answer does, so that texts of an older rule are not reused."""
+
+_THOUGHT = ("<think>", "</think>")
+
 
 class ModelWriter:
     """A causal model on one device; code shipped with the weights is never run."""
@@ -42,7 +47,7 @@ class ModelWriter:
 
     @torch.no_grad()
     def write(self, prompts: list[str]) -> list[str]:
-        """Return the first line of each answer; prompts of one length are the same in any batch."""
+        """Return the `first_line` of each answer; prompts of one length have it in any batch."""
         asked = [self._as_chat(prompt) for prompt in prompts]
         chat = self.tokenizer.chat_template is not None
         given = self.tokenizer(
@@ -62,7 +67,7 @@ class ModelWriter:
         )
         new = found[:, given["input_ids"].shape[1] :]
         answers = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [next(iter(answer.strip().splitlines()), "").strip() for answer in answers]
+        return [first_line(prompt, said) for prompt, said in zip(asked, answers, strict=True)]
 
     def _as_chat(self, prompt: str) -> str:
         """Return a prompt as a model that was tuned on chats wants it."""
@@ -70,5 +75,26 @@ class ModelWriter:
             return prompt
         turn = [{"role": "user", "content": prompt}]
         return str(
-            self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            self.tokenizer.apply_chat_template(
+                turn,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,  # templates that know of no thinking pass over it
+            )
         )
+
+
+def first_line(prompt: str, answer: str) -> str:
+    r"""Return the first line of what a model says; its thoughts are no part of it.
+
+    Some models think although they are asked not to, or their templates open the thought at the end
+    of the prompt. A thought that did not end leaves nothing said.
+
+    >>> first_line("Why?", "<think>Well\n</think>\n For a gift. \nOr not.")
+    'For a gift.'
+    >>> first_line("Why? <think>", "I wonder whether")
+    ''
+    """
+    opened = _THOUGHT[0] if prompt.rstrip().endswith(_THOUGHT[0]) else ""
+    said = (opened + answer).rpartition(_THOUGHT[1])[2].partition(_THOUGHT[0])[0]
+    return next(iter(said.strip().splitlines()), "").strip()

@@ -13,7 +13,7 @@ from itemese.artifacts import Folder
 from itemese.errors import ConfigError
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.stage import TABLE, build_knowledge
-from itemese.knowledge.writers import ModelWriter
+from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter, first_line
 from itemese.prompts.tokenizer import TextTokenizer
 
 TITLES = ["red  lipstick", "blue nail polish", None, "red  lipstick"]
@@ -96,6 +96,17 @@ def test_texts_of_another_model_template_or_length_are_not_taken(
     assert len(other.asked) == 2
 
 
+def test_texts_of_an_older_rule_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("itemese.knowledge.stage.OUTPUT_RULE", OUTPUT_RULE - 1)
+    build(tmp_path, MODEL, Model())
+    monkeypatch.undo()
+    now = Model()
+    build(tmp_path, MODEL, now)
+    assert len(now.asked) == 2
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, MODEL, Model(dies_after=1))
@@ -143,6 +154,50 @@ def test_a_model_writes_the_same_alone_and_in_a_batch(tiny: str) -> None:
     assert together == [writer.write([prompt])[0] for prompt in prompts]
     assert len(set(together)) > 1
     assert not [text for text in together if "\n" in text]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "said"),
+    [
+        ("Why?", " For a gift.\nOr not.", "For a gift."),
+        ("Why?", "<think>Well,\nlips.</think>\n\nFor a gift.", "For a gift."),
+        ("Why?", "<think>\n\n</think>\n\nFor a gift.", "For a gift."),
+        ("Why?", "<think>\nWell, who would", ""),
+        ("Why?\n<think>\n", "Well, lips.\n</think>\nFor a gift.", "For a gift."),
+        ("Why?\n<think>\n", "Well, who would", ""),
+    ],
+)
+def test_thoughts_are_no_part_of_an_answer(prompt: str, answer: str, said: str) -> None:
+    assert first_line(prompt, answer) == said
+
+
+def test_a_model_is_asked_not_to_think(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = ModelWriter(KnowledgeConfig(writer="model", model=tiny), "cpu")
+    writer.tokenizer.chat_template = (
+        "{{ messages[0].content }}"
+        "{% if enable_thinking is defined and not enable_thinking %} a gift{% endif %}"
+    )
+    assert writer._as_chat("red") == "red a gift"
+    thought = writer.tokenizer("<think>lips</think> what was wanted", return_tensors="pt")
+
+    def thinks(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.cat([input_ids, thought["input_ids"]], dim=1)
+
+    monkeypatch.setattr(writer.model, "generate", thinks)
+    assert writer.write(["red"]) == ["what was wanted"]
+
+
+def test_texts_that_many_prompts_share_are_counted(tmp_path: Path) -> None:
+    class Parrot(Model):
+        def __call__(self, config: KnowledgeConfig, prompts: list[str]) -> Iterable[dict[str, str]]:
+            yield dict.fromkeys(prompts, "a nice thing")
+
+    counts, _ = build(tmp_path, MODEL, Parrot())
+    assert counts["repeated"] == {"intention": 2}, "two prompts of three items"
+    counts, _ = build(tmp_path / "other", MODEL, Model())
+    assert counts["repeated"] == {"intention": 0}
+    counts, _ = build(tmp_path / "offline", KnowledgeConfig())
+    assert counts["repeated"] == {"intention": 0}, "equal items are no repetition"
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
