@@ -10,12 +10,13 @@ Follows: one model throughout: `dense_tokenizer` presses texts into slots, codeb
     table of their own and a loss at every code of a history, as in RecBench; beams inside the
     catalogue's tree.
 Differs: readings where the notes are silent. "PCA" before k-means keeps the first components of
-    each slot, not whitened: ``codebooks.principal``, 64 of 128 in the recipes. Beams add log-probabilities, normalised after the tree's filter (RecBench adds
-    probabilities, normalised before it). The task is said by a learned token instead of a template,
-    whose words are not known; each position's softmax runs over its own level's codes. Texts of the
-    two alignment tasks are drawn evenly from the catalogue. The scoring use (a yes or no with AUC)
-    is left out: its template is not known. New items of the catalogue keep the codebooks' codes;
-    what the model would call them is reported, and `codes_of` says it.
+    each slot, not whitened: ``codebooks.principal``, 64 of 128 in the recipes. Beams add
+    log-probabilities, normalised after the tree's filter (RecBench adds probabilities, normalised
+    before it). The task is said by a learned token instead of a template, whose words are not
+    known; each position's softmax runs over its own level's codes. Texts of the two alignment tasks
+    are drawn evenly from the catalogue. The scoring use (a yes or no with AUC) is left out: its
+    template is not known. New items of the catalogue keep the codebooks' codes; what the model
+    would call them is reported, and `codes_of` says it.
 Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, I items.
 """
 
