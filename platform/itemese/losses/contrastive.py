@@ -26,7 +26,8 @@ def info_nce(
     Args:
         anchors: ``[N, D]``, row n of the batch.
         positives: ``[N, D]``, what row n should be near.
-        items: ``[N]`` int64, which item `positives` stands for.
+        items: ``[N]`` int64, which item `positives` stands for; items whose vectors are equal
+            (`models.id_vectors.first_equal`) should have one number, as nothing tells them apart.
         temperature: Divides the cosines, > 0.
         negatives: ``[M, D]`` further vectors that are no row's positive; None for none.
         negative_items: ``[M]`` their items, -1 for an empty place.

@@ -134,19 +134,19 @@ class Prorec(Method):
         logits, codes, lesson = module(window, target, num_negatives=self.config.num_negatives)
         return {
             "next_code": next_code(logits, codes, label_smoothing=smoothing),
-            "distillation": self._distilled(lesson, target),
+            "distillation": self._distilled(lesson),
         }
 
-    def _distilled(self, lesson: Lesson, target: Tensor) -> Tensor:
-        """Return how far the summaries are from the teacher's vectors of ``target [M]``."""
-        if not len(target):
+    def _distilled(self, lesson: Lesson) -> Tensor:
+        """Return how far the summaries are from the teacher's vectors of the targets."""
+        if not len(lesson.items):
             return lesson.summary.sum()
         if self.config.distillation == "cosine":
             return 1 - F.cosine_similarity(lesson.summary, lesson.wanted, dim=-1).mean()
         return info_nce(
             lesson.summary,
             lesson.wanted,
-            target,
+            lesson.items,
             self.config.temperature,
             negatives=lesson.others,
             negative_items=lesson.other_items,

@@ -38,3 +38,20 @@ def trained_vectors(table: Tensor, train_count: np.ndarray) -> Tensor:
     if bool(known.any()):
         vectors = torch.where(known[:, None], vectors, vectors[known].mean(dim=0))
     return vectors
+
+
+def first_equal(vectors: Tensor) -> Tensor:
+    """Return the first item that has the vector of each of ``vectors [I, D]``, ``[I] int64``.
+
+    Items without a text share one vector. By these numbers a contrastive loss knows them for the
+    same: nothing could tell one from the other, so none is a negative of another.
+
+    >>> first_equal(torch.tensor([[3.0], [1.0], [3.0]])).tolist()
+    [0, 1, 0]
+    """
+    places = torch.arange(len(vectors), device=vectors.device)
+    if not len(vectors):
+        return places
+    found, group = torch.unique(vectors, dim=0, return_inverse=True)
+    first = places.new_full((len(found),), len(vectors)).scatter_reduce_(0, group, places, "amin")
+    return first[group]

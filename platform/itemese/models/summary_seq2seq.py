@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from itemese.models.beams import ItemTree
 from itemese.models.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
+from itemese.models.id_vectors import first_equal
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,15 @@ class Lesson:
     """What a batch shows beside what the teacher says.
 
     Attributes:
-        summary [M, Z], wanted [M, Z]: of each target, by the model and by the teacher.
-        others [S, Z], other_items [S] int64: the teacher's vectors of items drawn evenly.
+        summary [M, Z], wanted [M, Z], items [M] int64: of each target, by the model and by the
+            teacher, and which item it is.
+        others [S, Z], other_items [S] int64: the teacher's vectors of items drawn evenly. Items of
+            equal vectors have the number of the first of them.
     """
 
     summary: Tensor
     wanted: Tensor
+    items: Tensor
     others: Tensor
     other_items: Tensor
 
@@ -39,11 +43,13 @@ class SummarySeq2Seq(CodeSeq2Seq):
 
     Attributes:
         teacher [I, Z] float32: frozen, not saved: what is restored is not taught.
+        first [I] int64: the first item with the teacher's vector of each.
         summary: Input vector of the summary token.
         project: From its state to the teacher's size.
     """
 
     teacher: Tensor
+    first: Tensor
 
     def __init__(
         self,
@@ -59,6 +65,7 @@ class SummarySeq2Seq(CodeSeq2Seq):
             config, item_tokens, starts=starts, code_sizes=code_sizes, tree=tree, num_user_tokens=0
         )
         self.register_buffer("teacher", teacher, persistent=False)
+        self.register_buffer("first", first_equal(teacher), persistent=False)
         self.summary = nn.Parameter(torch.randn(config.dim))
         self.project = nn.Linear(config.dim, teacher.shape[1])
 
@@ -87,4 +94,11 @@ class SummarySeq2Seq(CodeSeq2Seq):
         codes = self.item_tokens[target] - self.item_tokens.new_tensor(self.starts)
         summary = self.project(F.normalize(states[:, -1], dim=-1))
         drawn = torch.randint(len(self.teacher), (num_negatives,), device=target.device)
-        return logits, codes, Lesson(summary, self.teacher[target], self.teacher[drawn], drawn)
+        lesson = Lesson(
+            summary,
+            self.teacher[target],
+            self.first[target],
+            others=self.teacher[drawn],
+            other_items=self.first[drawn],
+        )
+        return logits, codes, lesson

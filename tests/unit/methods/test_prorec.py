@@ -1,5 +1,7 @@
 """PRORec's generator: what the summary token sees, what distillation reaches, what it teaches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -47,6 +49,19 @@ def make(given=None, **settings):
 def batch(method, *histories):
     rows = [Example(np.array(h, np.int32), np.arange(len(h))) for h in histories]
     return method.collate(rows)
+
+
+@pytest.mark.parametrize("bare", [ITEMS, 4])
+def test_items_of_one_teacher_vector_are_no_negatives_of_each_other(bare: int) -> None:
+    given = inputs()
+    given.embeddings.vectors[:bare] = 1.0
+    method, module = make(given)
+    rows = batch(method, [5, 0], [6, 1], [7, 2])
+    lesson = module(torch.tensor([[5], [6]]), torch.tensor([1, 2]), num_negatives=99)[2]
+    assert lesson.items.tolist() == [0, 0]
+    assert set(lesson.other_items.tolist()) == {0, *range(bare, ITEMS)}
+    loss = method.losses(module, rows)["distillation"].item()
+    assert (abs(loss) < 1e-6) == (bare == ITEMS), "nothing is left to tell apart"
 
 
 HISTORIES = ([0, 1, 2, 3], [4, 5, 6, 7], [1, 2, 3, 4])
@@ -143,8 +158,8 @@ def test_an_item_is_no_negative_of_itself() -> None:
     window, target = torch.tensor([[0, 1]]), torch.tensor([2])
     _, _, lesson = module(window, target, num_negatives=4)
     own = torch.full((4,), 2)
-    lesson = type(lesson)(lesson.summary, lesson.wanted, module.teacher[own], own)
-    assert method._distilled(lesson, target).item() == pytest.approx(0, abs=1e-6)
+    lesson = replace(lesson, others=module.teacher[own], other_items=own)
+    assert method._distilled(lesson).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_it_learns_to_continue_histories_and_is_restored_without_its_teacher() -> None:
