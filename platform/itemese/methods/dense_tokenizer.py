@@ -77,11 +77,8 @@ class DenseTokenizer(Method):
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with its slots and the catalogue's texts."""
         words = item_words(inputs.catalog, self.config.columns)
-        name = self.config.backbone.pretrained
-        if name is not None:
-            tokenizer = TextTokenizer.pretrained(locate(name))
-        else:
-            tokenizer = TextTokenizer.trained(words, self.config.backbone.vocabulary)
+        name, size = self.config.backbone.pretrained, self.config.backbone.vocabulary
+        tokenizer = TextTokenizer.of(name and locate(name), words, size)
         texts, _ = tokenised(words, tokenizer, self.config.max_text_tokens)
         return self._assemble(texts, tokenizer)
 

@@ -34,7 +34,7 @@ from itemese.codebooks.trie import PrefixTrie
 from itemese.losses.code_tokens import next_code
 from itemese.losses.contrastive import info_nce
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need, Stage
-from itemese.models.adapters import add_adapter, save_adapters_only
+from itemese.models.adapters import FIRST, add_adapter, save_adapters_only, use_adapters
 from itemese.models.aligned_lm import AlignedItemLanguageModel, Contrast, Knowledge
 from itemese.models.decoding import beam_search
 from itemese.models.histories import pad_histories
@@ -43,10 +43,10 @@ from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.models.token_vectors import start_as_vectors
 from itemese.prompts.facets import item_facets, templated_intentions
 from itemese.prompts.item_tokens import TokenLayout
-from itemese.prompts.item_words import item_words, tokenised
+from itemese.prompts.item_words import item_titles, item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
 from itemese.ranking import Candidates, Ranking
-from itemese.schema import Example, SemanticIds
+from itemese.schema import Catalog, Example, SemanticIds
 
 ANNEALING = "annealing"
 """The last stage, and its adapter."""
@@ -79,7 +79,7 @@ class EagerLlmConfig(MethodConfig):
         facets: Columns that intentions and preferences are made of by a template.
         intentions: Column with intentions, of the items or of the `knowledge` section; None uses
             a template. An item without one is asked for by its title.
-        max_text_tokens: Longer texts are cut there.
+        max_text_tokens: Longer texts and titles are cut there.
         prompt_items: H, newest items of a history that a task's prompt holds.
         samples_per_task: Items, or rows of the batch, that each task but `next_item` draws a step.
         num_negatives: Items drawn for the contrastive terms.
@@ -91,8 +91,8 @@ class EagerLlmConfig(MethodConfig):
         anneal_schedule: ``one_step``, the released code's, goes from all terms to the next item;
             ``two_step`` drops the tasks in words for half of the share before it.
         dropout: Of token vectors and of the states before the output heads, in training.
-        token_init: How codes begin: ``random``, or ``vectors``, as what each code adds to the item
-            vectors that the semantic IDs were made of.
+        token_init: How codes begin: ``random``, as drawn codes always do, or ``vectors``, as what
+            each code adds to the item vectors that the semantic IDs were made of.
         beam_width: Prefixes kept while decoding.
         backbone: The language model; ``adapter: lora`` leaves a pretrained one as it is.
         loss_weights: Multipliers of the loss terms.
@@ -145,27 +145,35 @@ class EagerLlm(Method):
         config, ids = self.config, inputs.semantic_ids
         assert ids is not None, "eager_llm needs semantic IDs"
         words = item_words(inputs.catalog, config.columns)
-        facets, facets_of = item_facets(inputs.catalog, config.facets)
-        asked = templated_intentions(facets, facets_of)
-        if config.intentions is not None:
-            asked = item_words(inputs.catalog, [config.intentions])
-        name = config.backbone.pretrained
-        if name is not None:
-            tokenizer = TextTokenizer.pretrained(locate(name))
-        else:
-            tokenizer = TextTokenizer.trained([*words, *asked], config.backbone.vocabulary)
-        texts, intentions, short = (
-            tokenised(lines, tokenizer, config.max_text_tokens)[0]
-            for lines in (words, asked, facets)
+        facets, facets_of, asked = self._described(inputs.catalog)
+        name, size = config.backbone.pretrained, config.backbone.vocabulary
+        tokenizer = TextTokenizer.of(name and locate(name), [*words, *asked], size)
+        lines = (words, item_titles(inputs.catalog, words), asked, facets)
+        texts, titles, intentions, short = (
+            tokenised(each, tokenizer, config.max_text_tokens)[0] for each in lines
         )
-        knowledge = Knowledge(intentions, short, facets_of, self._sources(inputs))
-        module = self._assemble(ids, texts, tokenizer.to_tensor(), knowledge)
-        if config.token_init == "vectors" and inputs.embeddings is not None:
-            vectors = torch.from_numpy(inputs.embeddings.vectors)
+        sources = self._sources(inputs)
+        knowledge = Knowledge(texts, titles, intentions, short, facets_of, sources)
+        module = self._assemble(ids, tokenizer.to_tensor(), knowledge)
+        vectors = inputs.coded_vectors
+        if config.token_init == "vectors" and vectors is not None:
             codes, sizes = torch.from_numpy(ids.predicted).long(), module.code_sizes
             table = module.code_table.weight
             start_as_vectors(table, module.starts, sizes, vectors=vectors, codes=codes)
         return module
+
+    def _described(self, catalog: Catalog) -> tuple[list[str], Tensor, list[str]]:
+        """Return facets, whose they are, and intentions, as far as a term that is on reads them."""
+        weights, column = self.config.loss_weights, self.config.intentions
+        templated = weights.intention and column is None
+        facets, facets_of, asked = list[str](), torch.zeros(0, 1, dtype=torch.long), list[str]()
+        if weights.preference or templated:
+            facets, facets_of = item_facets(catalog, self.config.facets)
+        if templated:
+            asked = templated_intentions(facets, facets_of)
+        elif weights.intention and column is not None:
+            asked = item_words(catalog, [column])
+        return facets, facets_of, asked
 
     def _sources(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the vectors of each contrastive term that is on, by its name."""
@@ -179,19 +187,15 @@ class EagerLlm(Method):
         return found
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
-        """Rebuild it with the tokenizer and the texts that were saved; it cannot be trained on."""
+        """Rebuild it with the tokenizer that was saved; without texts it cannot be trained on."""
         ids = inputs.semantic_ids
         assert ids is not None, "eager_llm needs semantic IDs"
-        widths = {k.split(".")[1]: len(t) for k, t in state.items() if k.startswith("projectors.")}
-        none = torch.zeros(0, 1, dtype=torch.long)
-        sources = {name: torch.zeros(0, width) for name, width in widths.items()}
-        knowledge = Knowledge(none, none, none, sources)
-        module = self._assemble(ids, state["texts"], state["tokenizer"], knowledge)
-        module.load_state_dict(state)
+        module = self._assemble(ids, state["tokenizer"], Knowledge.forgotten(state))
+        module.load_state_dict({k: t for k, t in state.items() if k != "texts"})  # once saved
         return module
 
     def _assemble(
-        self, ids: SemanticIds, texts: Tensor, tokenizer: Tensor, knowledge: Knowledge
+        self, ids: SemanticIds, tokenizer: Tensor, knowledge: Knowledge
     ) -> AlignedItemLanguageModel:
         """Put the parts together."""
         config, layout = self.config, TokenLayout.of(ids)
@@ -202,9 +206,8 @@ class EagerLlm(Method):
         module = AlignedItemLanguageModel(
             build_text_backbone(config.backbone, words, longest),
             layout.item_tokens(ids),
-            texts,
             tokenizer,
-            knowledge=knowledge,
+            knowledge,
             prompt_items=config.prompt_items,
             num_negatives=config.num_negatives,
             starts=layout.starts,
@@ -213,12 +216,9 @@ class EagerLlm(Method):
             dropout=config.dropout,
         )
         if config.anneal_share:
+            rank, alpha, dropout = config.anneal_rank, config.anneal_alpha, config.anneal_dropout
             module.backbone = add_adapter(
-                module.backbone,
-                ANNEALING,
-                rank=config.anneal_rank,
-                alpha=config.anneal_alpha,
-                dropout=config.anneal_dropout,
+                module.backbone, ANNEALING, rank=rank, alpha=alpha, dropout=dropout
             )
         if config.backbone.adapter == "lora" and not config.backbone.save_base:
             save_adapters_only(module, "backbone")
@@ -238,13 +238,20 @@ class EagerLlm(Method):
         return (together, Stage("codes", share / 2, wordless), last)
 
     def begin(self, module: nn.Module, stage: Stage) -> None:
-        """Train the fresh LoRA and the codes' vectors in the last stage, all else before it."""
+        """Train the fresh LoRA and the codes' vectors in the last stage, all else before it.
+
+        Before it the fresh LoRA is off; in it the model that it is added to has no dropout.
+        """
         assert isinstance(module, AlignedItemLanguageModel)
         module.only = stage.terms
+        last = stage.name == ANNEALING
+        dropouts = {FIRST: self.config.backbone.lora_dropout}
+        if last:
+            dropouts = {FIRST: 0.0, ANNEALING: self.config.anneal_dropout}
+        use_adapters(module.backbone, dropouts)
         for name, parameter in module.named_parameters():
             fresh = f".{ANNEALING}." in name
-            last = fresh or name.startswith("code_table.")
-            chosen = last if stage.name == ANNEALING else not fresh
+            chosen = (fresh or name.startswith("code_table.")) if last else not fresh
             parameter.requires_grad_(parameter.requires_grad and chosen)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -261,14 +268,7 @@ class EagerLlm(Method):
     def _term(self, given: Any) -> Tensor:
         """Return the loss of what the module gave for one term."""
         if isinstance(given, Contrast):
-            return info_nce(
-                given.anchors,
-                given.positives,
-                given.items,
-                self.config.temperature,
-                negatives=given.negatives,
-                negative_items=given.negative_items,
-            )
+            return info_nce(**vars(given), temperature=self.config.temperature)
         logits, labels = given
         if isinstance(logits, list):
             return next_code(logits, labels)

@@ -1,6 +1,7 @@
 """LoRA adapters: saved without the model that they adapt, or merged into it."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from itemese.errors import ConfigError
+
+FIRST = "default"
+"""PEFT's name for the adapter that a pretrained model is given first."""
 
 _IN_LAYER = ".base_layer."
 
@@ -51,9 +55,28 @@ def add_adapter(
         if isinstance(layer, LoraLayer):
             layer.set_adapter([*dict.fromkeys(there), name])
     for key, parameter in adapted.named_parameters():
-        plain = key.replace(_IN_LAYER, ".")
-        parameter.requires_grad_(key in trained or plain in trained or f".{name}." in key)
+        plain, fresh = key.replace(_IN_LAYER, "."), f".{name}." in key
+        if fresh:  # PEFT gives them the type of what they stand beside: bf16 would lose small steps
+            parameter.data = parameter.data.float()
+        parameter.requires_grad_(key in trained or plain in trained or fresh)
     return adapted
+
+
+def use_adapters(model: nn.Module, dropouts: Mapping[str, float]) -> None:
+    """Let the LoRAs of these names alone take part, each with that dropout of its inputs.
+
+    What is frozen stays so, and the others are not even computed.
+    """
+    for layer in model.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        kept = [(p, p.requires_grad) for p in layer.parameters()]
+        layer.set_adapter([name for name in dropouts if name in layer.lora_A])  # unfreezes them
+        for parameter, trained in kept:
+            parameter.requires_grad_(trained)
+        for name, dropout in dropouts.items():
+            if name in layer.lora_A:
+                layer.lora_dropout[name] = nn.Dropout(dropout).train(layer.training)
 
 
 def save_adapters_only(owner: nn.Module, name: str) -> None:

@@ -13,12 +13,13 @@ items, J facets, d size of a source's vectors, Q negatives.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itemese.models.id_vectors import first_equal
 from itemese.models.prompt_draws import newest_before, target_places
 from itemese.models.text_item_lm import TextItemLanguageModel
 
@@ -31,19 +32,31 @@ TASK_ROWS = ("end", "titles_to_codes", "codes_to_title", "intention", "preferenc
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What training reads of items besides their titles; nothing of it is saved.
+    """What training reads of items besides their codes; nothing of it is saved.
 
     Attributes:
+        texts [I, N] int64: What is known of the items, in words.
+        titles [I, N] int64: What they are called.
         intentions [I, N] int64: What somebody who wants the item might ask for, in words.
         facets [J, N] int64: Words that several items are described by.
         facets_of [I, K] int64: Rows of `facets` of each item, -1 for none.
         sources: Vectors ``[I, d]`` by the name of the contrastive term that reads them.
     """
 
+    texts: Tensor
+    titles: Tensor
     intentions: Tensor
     facets: Tensor
     facets_of: Tensor
     sources: Mapping[str, Tensor]
+
+    @classmethod
+    def forgotten(cls, state: Mapping[str, Tensor]) -> Self:
+        """Return none of it, in the sizes that saved tensors have."""
+        none = torch.zeros(0, 1, dtype=torch.long)
+        widths = {k.split(".")[1]: len(t) for k, t in state.items() if k.startswith("projectors.")}
+        sources = {name: torch.zeros(0, width) for name, width in widths.items()}
+        return cls(none, none, none, none, none, sources)
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,8 @@ class Contrast:
 
     Attributes:
         anchors [B, d], positives [B, d], items [B] int64: projected states, and their targets.
-        negatives [Q, d], negative_items [Q] int64: drawn evenly from the catalogue.
+        negatives [Q, d], negative_items [Q] int64: drawn evenly from the catalogue. Items of equal
+            vectors have the number of the first of them.
     """
 
     anchors: Tensor
@@ -69,6 +83,7 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         only: Tasks and terms that are on in this phase of training; empty for all.
     """
 
+    titles: Tensor
     intentions: Tensor
     facets: Tensor
     facets_of: Tensor
@@ -77,10 +92,9 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         self,
         lm: Any,
         item_tokens: Tensor,
-        texts: Tensor,
         tokenizer: Tensor,
-        *,
         knowledge: Knowledge,
+        *,
         prompt_items: int,
         num_negatives: int,
         **layout: Any,
@@ -90,14 +104,13 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         Args:
             lm: A causal model with its head.
             item_tokens: ``[I, L]``.
-            texts: ``[I, N]``.
-            tokenizer: What made them.
+            tokenizer: What made the texts.
             knowledge: What the tasks and the contrastive terms read.
             prompt_items: H, items of a history in the tasks' prompts.
             num_negatives: Q.
             **layout: As `TextItemLanguageModel` takes them.
         """
-        super().__init__(lm, item_tokens, texts, tokenizer, **layout)
+        super().__init__(lm, item_tokens, knowledge.texts, tokenizer, **layout)
         dim = self.code_table.weight.shape[1]
         self.task_table = nn.Embedding(len(TASK_ROWS), dim)
         nn.init.normal_(self.task_table.weight, std=float(self.code_table.weight.detach().std()))
@@ -107,10 +120,11 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         )
         self.prompt_items, self.num_negatives = prompt_items, num_negatives
         self.only: tuple[str, ...] = ()
-        for name in ("intentions", "facets", "facets_of"):
+        for name in ("texts", "titles", "intentions", "facets", "facets_of"):
             self.register_buffer(name, getattr(knowledge, name), persistent=False)
         for name, vectors in knowledge.sources.items():
             self.register_buffer(f"vectors_of_{name}", vectors, persistent=False)
+            self.register_buffer(f"first_of_{name}", first_equal(vectors), persistent=False)
 
     def forward(self, item_index: Tensor, drawn: int = 0, *, tasks: Sequence[str] = ()) -> Any:
         """Read a training batch.
@@ -131,15 +145,16 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         if "next_item" in tasks or contrasts:
             found["next_item"], ends = self._continue(item_index)
             found |= {name: self._contrast(name, ends, item_index) for name in contrasts}
-        items = torch.randint(len(self.texts), (drawn,), device=item_index.device)
+        items = torch.randint(len(self.item_tokens), (drawn,), device=item_index.device)
         if "text_to_codes" in tasks:
             found["text_to_codes"] = self._name(items)
         if "codes_to_text" in tasks:
             found["codes_to_text"] = self._tell(items)
         rows = torch.randperm(len(item_index), device=item_index.device)[:drawn]
         history, target = self._drawn(item_index[rows])
-        for name in set(TASK_ROWS[1:]).intersection(tasks):
-            found[name] = getattr(self, f"_{name}")(history, target)
+        for name in TASK_ROWS[1:]:  # in one order, since each draws dropout
+            if name in tasks:
+                found[name] = getattr(self, f"_{name}")(history, target)
         return {name: found[name] for name in tasks}
 
     def _continue(self, item_index: Tensor) -> tuple[tuple[list[Tensor], Tensor], Tensor]:
@@ -151,7 +166,7 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         tokens = F.pad(self.history_tokens(item_index), (0, 1), value=self.opening)
         place = 1 + real.sum(dim=1) * self.code_length
         rows = torch.arange(len(tokens), device=tokens.device)
-        vectors = F.embedding(tokens, self.token_table)
+        vectors = self.token_vectors(tokens)
         end = self.task_table.weight[0].to(vectors.dtype).expand(len(tokens), -1)
         states = self._read(vectors.index_put((rows, place), end))
         before = states[:, : item_index.shape[1] * self.code_length]
@@ -161,11 +176,11 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
 
     def _contrast(self, name: str, ends: Tensor, item_index: Tensor) -> Contrast:
         """Return the projected end states and the source's vectors of the newest items."""
-        vectors = self.get_buffer(f"vectors_of_{name}")
+        vectors, first = (self.get_buffer(f"{part}_of_{name}") for part in ("vectors", "first"))
         newest = item_index.gather(1, (item_index >= 0).sum(dim=1, keepdim=True) - 1)[:, 0]
         others = torch.randint(len(vectors), (self.num_negatives,), device=ends.device)
-        anchors = self.projectors[name](ends)
-        return Contrast(anchors, vectors[newest], newest, vectors[others], others)
+        anchors = self.projectors[name](ends.to(self.task_table.weight.dtype))
+        return Contrast(anchors, vectors[newest], first[newest], vectors[others], first[others])
 
     def _drawn(self, item_index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the newest items before each row's target ``[A, H]``, and the target ``[A]``."""
@@ -175,12 +190,12 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
 
     def _titles_to_codes(self, history: Tensor, target: Tensor) -> tuple[list[Tensor], Tensor]:
         """Continue a history that is told in titles."""
-        words = self.texts[history.clamp(min=0)].masked_fill(history[..., None] < 0, PADDING)
+        words = self.titles[history.clamp(min=0)].masked_fill(history[..., None] < 0, PADDING)
         return self._coded([words.flatten(1)], "titles_to_codes", target)
 
     def _codes_to_title(self, history: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Tell the title of what comes next."""
-        return self._worded([self._told(history)], "codes_to_title", self.texts[target])
+        return self._worded([self._told(history)], "codes_to_title", self.titles[target])
 
     def _intention(self, history: Tensor, target: Tensor) -> tuple[list[Tensor], Tensor]:
         """Find what somebody with this history asks for in words."""

@@ -37,6 +37,16 @@ def item_words(catalog: Catalog, columns: Sequence[str]) -> list[str]:
     return lines
 
 
+def item_titles(catalog: Catalog, otherwise: Sequence[str]) -> list[str]:
+    """Return the title of each item; one without takes its line of `otherwise`."""
+    if "title" not in catalog.table.column_names:
+        return list(otherwise)
+    titles = (clean_title(_as_text(cell), "") for cell in catalog.table["title"].to_pylist())
+    return [
+        line if title == "item " else title for title, line in zip(titles, otherwise, strict=True)
+    ]
+
+
 def cells_of(catalog: Catalog, columns: Sequence[str], setting: str) -> Iterator[tuple[Any, ...]]:
     """Return the cells of each item in those of the columns that the items have.
 

@@ -36,6 +36,11 @@ class TextTokenizer:
     marker: tuple[int, ...]
 
     @classmethod
+    def of(cls, pretrained: str | None, texts: Iterable[str], size: int) -> "TextTokenizer":
+        """Return the `pretrained` one of that name, or without a name one `trained` on texts."""
+        return cls.pretrained(pretrained) if pretrained else cls.trained(texts, size)
+
+    @classmethod
     def trained(cls, texts: Iterable[str], size: int) -> "TextTokenizer":
         """Train byte-level BPE, which knows every character, on a catalogue's text.
 

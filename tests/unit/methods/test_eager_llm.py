@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from itemese.errors import ConfigError, DataError
 from itemese.methods.base import Inputs, Need, method_of, parse_method_config
 from itemese.methods.eager_llm import ANNEALING, EagerLlm
+from itemese.models.adapters import FIRST
 from itemese.models.aligned_lm import TASK_ROWS, AlignedItemLanguageModel, compact
 from itemese.models.item_language import ItemLanguageModel
-from itemese.prompts.facets import item_facets, templated_intentions
 from itemese.prompts.tokenizer import TextTokenizer
 from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
 
@@ -124,7 +125,7 @@ def test_a_term_that_is_trained_falls(term: str) -> None:
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-2)
     given = batch(method, ROWS)
     seen = []
-    for _ in range(25):
+    for _ in range(40):
         loss = method.losses(module.train(), given)[term]
         optimizer.zero_grad()
         loss.backward()
@@ -160,6 +161,37 @@ def test_a_contrast_pulls_states_to_their_own_source(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch, "randint", lambda high, size, **_: torch.full(size, 4))
     alone = method.losses(module, batch(method, ROWS[:1]))["semantic_contrast"]
     assert alone.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("bare", [NUM_ITEMS, 6])
+def test_items_of_one_vector_are_no_negatives_of_each_other(bare: int) -> None:
+    method, module = made(loss_weights=only("semantic_contrast"))
+    given = inputs()
+    given.embeddings.vectors[:bare, :5] = 1.0
+    module = method.build(given)
+    found = module(torch.tensor([[7, 1], [8, 2]]), 4, tasks=["semantic_contrast"])
+    contrast = found["semantic_contrast"]
+    assert contrast.items.tolist() == [0, 0]
+    assert set(contrast.negative_items.tolist()) <= {0, *range(bare, NUM_ITEMS)}
+    loss = method.losses(module, batch(method, [[7, 1], [8, 2]]))["semantic_contrast"].item()
+    assert (abs(loss) < 1e-6) == (bare == NUM_ITEMS), "nothing is left to tell apart"
+
+
+def test_tasks_are_computed_in_one_order_whatever_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each draws its dropout: in another order all of it would change."""
+    _, module = made()
+    said: list[str] = []
+    plain = AlignedItemLanguageModel._said
+    monkeypatch.setattr(
+        AlignedItemLanguageModel,
+        "_said",
+        lambda self, prompt, task: said.append(task) or plain(self, prompt, task),
+    )
+    for tasks in (TERMS, TERMS[::-1]):
+        module(torch.tensor([[1, 2, 3]]), 4, tasks=tasks)
+    assert said == [*TASK_ROWS[1:]] * 2
 
 
 def test_contrasts_read_the_source_that_they_are_named_after() -> None:
@@ -204,6 +236,32 @@ def test_the_annealing_stage_trains_a_fresh_adapter_and_the_codes_on_the_next_it
             assert WORDS in changed
         before = now
         module.zero_grad()
+
+
+def test_annealing_stands_on_the_merged_model_without_its_dropout(
+    small: Any, pretrained: str
+) -> None:
+    lora = small.lora(pretrained, lora_dropout=0.5)
+    method, module = made(backbone=lora, anneal_dropout=0.25)
+    layers = [m for m in module.modules() if isinstance(m, LoraLayer)]
+    together, last = method.stages()
+
+    def set_up() -> set[tuple[tuple[str, ...], float, float]]:
+        module.train()
+        found = set()
+        for layer in layers:
+            drops = [layer.lora_dropout[name] for name in (FIRST, ANNEALING)]
+            assert all(drop.training for drop in drops)
+            found.add((tuple(layer.active_adapters), *(drop.p for drop in drops)))
+        return found
+
+    method.begin(module, together)
+    assert set_up() == {((FIRST,), 0.5, 0.25)}
+    method.begin(module, last)  # as after a restart too: nothing before it is needed
+    assert set_up() == {((FIRST, ANNEALING), 0.0, 0.25)}
+    again = method.restore(inputs(), module.state_dict())
+    both = {tuple(m.active_adapters) for m in again.modules() if isinstance(m, LoraLayer)}
+    assert both == {(FIRST, ANNEALING)}, "what is served has all adapters"
 
 
 def test_an_untrained_adapter_changes_no_answer() -> None:
@@ -279,17 +337,6 @@ def test_a_history_without_a_target_gives_no_words_and_no_nan() -> None:
     assert all(term.isfinite() for term in terms.values())
 
 
-def test_facets_and_templated_intentions() -> None:
-    names, rows = item_facets(catalog(), ["brand", "categories"])
-    assert names == ["Eyes", "Lips", "gift", "thing 5 of blue", "thing 7 of blue"]
-    assert rows[:2].tolist() == [[0, -1, -1], [1, 2, -1]]
-    asked = templated_intentions(names, rows)
-    assert asked[1] == "looking for Lips, gift"
-    assert asked[5] == "looking for thing 5 of blue"  # no column says anything: its title
-    with pytest.raises(ConfigError, match=r"`method.facets` must name a column.*got \['plot'\]"):
-        item_facets(catalog(), ["plot"])
-
-
 def test_written_intentions_replace_the_template_and_an_empty_one_is_the_title() -> None:
     method, module = made(intentions="wish")
     tokenizer = TextTokenizer.from_tensor(module.tokenizer)
@@ -300,6 +347,29 @@ def test_written_intentions_replace_the_template_and_an_empty_one_is_the_title()
     assert Need.KNOWLEDGE not in made()[0].reads()  # a template reads nothing
     with pytest.raises(ConfigError, match=r"must name a column of the items; got \['wishes'\]"):
         made(intentions="wishes")
+
+
+def test_tasks_of_titles_read_titles_and_nothing_else_of_an_item() -> None:
+    _, module = made(columns=["title", "categories"], max_text_tokens=24)
+    decode = TextTokenizer.from_tensor(module.tokenizer).decode
+    _, words = module._codes_to_title(torch.tensor([[1]]), torch.tensor([3]))
+    assert decode(words.tolist()) == "thing 3 of blue"
+    assert decode(module.texts[3].tolist()) == "thing 3 of blue. Beauty > Lips, gift"
+    before = module._titles_to_codes(torch.tensor([[1]]), torch.tensor([3]))[0][0]
+    module.texts.fill_(5)
+    torch.testing.assert_close(
+        module._titles_to_codes(torch.tensor([[1]]), torch.tensor([3]))[0][0], before
+    )
+
+
+def test_columns_that_no_task_reads_are_not_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"`method.facets` must name a column"):
+        made(facets=["plot"])
+    off = {"intention": 0.0, "preference": 0.0}
+    method, module = made(facets=["plot"], loss_weights=off)
+    assert set(method.losses(module, batch(method, ROWS))) == set(TERMS) - set(off)
+    method, module = made(facets=["plot"], intentions="wish", loss_weights={"preference": 0.0})
+    assert "intention" in method.losses(module, batch(method, ROWS))
 
 
 @pytest.mark.parametrize(
@@ -321,7 +391,8 @@ def test_bad_settings_are_refused(values: dict[str, Any]) -> None:
 def test_what_is_served_needs_no_sources_and_ranks_alike() -> None:
     method, module = made()
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    assert not [name for name in state if "vectors_of" in name or "intentions" in name]
+    taught = ("vectors_of", "first_of", "intentions", "texts", "titles")
+    assert not [name for name in state if name.startswith(taught)]
     again = method.restore(inputs(embeddings=None), state)
     item_index = torch.tensor([[1, 2, 3]])
     one, other = (m.eval()(item_index, tasks=["next_item"]) for m in (module, again))

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from itemese.errors import ConfigError
-from itemese.models.adapters import add_adapter, export_language_model
+from itemese.models.adapters import FIRST, add_adapter, export_language_model, use_adapters
 
 TOKENS = torch.tensor([[1, 5, 7, 2], [3, 3, 9, 4]])
 
@@ -51,6 +51,32 @@ def test_a_fresh_adapter_changes_nothing_until_it_is_trained(adapted: bool) -> N
                 if "lora_B.default" in name:
                     parameter.zero_()
         assert (model(TOKENS).logits - both).abs().max() > 1e-3
+
+
+def test_a_fresh_adapter_of_a_bf16_model_is_fp32() -> None:
+    model = tiny(adapted=False).to(torch.bfloat16)
+    add_adapter(model.base_model, "second", rank=4, alpha=8.0, dropout=0.0)
+    kinds = {(".second." in name, p.dtype) for name, p in model.named_parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+def test_only_the_adapters_in_use_take_part_with_the_dropout_they_are_given() -> None:
+    model = tiny(adapted=True)
+    first = model(TOKENS).logits
+    add_adapter(model.base_model, "second", rank=4, alpha=8.0, dropout=0.5)
+    draw(model, "lora_B.second")
+    both = model.eval()(TOKENS).logits
+    model.requires_grad_(False)
+    model.train()
+    use_adapters(model, {FIRST: 0.0})
+    torch.testing.assert_close(model(TOKENS).logits, first)
+    use_adapters(model, {FIRST: 0.9})
+    assert not torch.allclose(model(TOKENS).logits, first, atol=1e-3)
+    use_adapters(model, {FIRST: 0.0, "second": 0.0})
+    torch.testing.assert_close(model(TOKENS).logits, both)
+    use_adapters(model, {})
+    for name, parameter in model.named_parameters():
+        assert not parameter.requires_grad, name
 
 
 @pytest.mark.parametrize("adapted", [True, False])
