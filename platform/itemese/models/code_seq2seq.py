@@ -203,8 +203,7 @@ def next_item_tasks(item_index: Tensor, most: int) -> tuple[Tensor, Tensor, Tens
     real = item_index >= 0
     real[:, 0] = False  # nothing stands before the oldest
     if most:
-        draw = torch.rand(real.shape, device=real.device).masked_fill(~real, -1.0)
-        places = draw.topk(min(most, real.shape[1]), dim=1).indices
+        places = 1 + _drawn(real.sum(dim=1), most)
         chosen = torch.zeros_like(real).scatter_(1, places, value=True)
         real = real & chosen
     row, place = real.nonzero(as_tuple=True)
@@ -212,3 +211,19 @@ def next_item_tasks(item_index: Tensor, most: int) -> tuple[Tensor, Tensor, Tens
     slots = torch.arange(width, device=item_index.device)
     window = item_index[row][:, :width].masked_fill(slots[None, :] >= place[:, None], -1)
     return window, item_index[row, place], row
+
+
+def _drawn(sizes: Tensor, most: int) -> Tensor:
+    """Return distinct numbers below each of ``sizes [B]``, ``[B, most]``; -1 where there are none.
+
+    By Floyd's algorithm: what a row draws does not depend on how far the batch is padded.
+    """
+    draw = torch.rand(len(sizes), most, device=sizes.device)
+    wanted = sizes.clamp(max=most)
+    found = sizes.new_full(draw.shape, -1)
+    for n in range(most):
+        last = sizes - wanted + n
+        picked = (draw[:, n] * (last + 1)).long().minimum(last)
+        again = (found[:, :n] == picked[:, None]).any(dim=1)
+        found[:, n] = picked.where(~again, last).where(n < wanted, -1)
+    return found

@@ -32,6 +32,17 @@ def test_drawn_tasks_are_some_of_all_and_come_evenly() -> None:
     assert (counts[0, 1:] - 240).abs().max() < 50  # 5 standard deviations of 600 draws at .4
 
 
+def test_drawn_tasks_do_not_depend_on_padding() -> None:
+    history = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, -1, -1, -1, -1]])
+    found = []
+    for padding in (0, 3):
+        torch.manual_seed(1)
+        wide = F.pad(history, (0, padding), value=-1)
+        found.append((*next_item_tasks(wide, 3), torch.rand(1)))
+    for narrow, wide in zip(*found, strict=True):
+        assert torch.equal(narrow, wide)
+
+
 def small(num_user_tokens: int = 0) -> CodeSeq2Seq:
     codes = torch.tensor([[a, b] for a in range(3) for b in range(4)])
     torch.manual_seed(0)
