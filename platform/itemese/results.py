@@ -30,6 +30,9 @@ from itemese.simulation.ceiling import oracle_ranker
 from itemese.simulation.world import World
 from itemese.training.stage import load_module
 
+VECTORS_AT_ONCE = 65_536
+"""Item vectors that are fetched from the GPU together."""
+
 LATENCY_REQUESTS = 100
 """Single-user predictions timed for the in-process latency."""
 
@@ -141,12 +144,17 @@ def vectors_of(
         artifacts: What it was built from, and ``training``.
     """
     method, folders = method_of(experiment.method), artifacts_of(artifacts)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = load_module(method, artifacts["training"].folder, folders, seed=experiment.seed)
-    found = method.item_vectors(module).float()
+    found = method.item_vectors(module.to(device)).detach()
+    vectors = torch.empty(found.shape)
+    for first in range(0, len(found), VECTORS_AT_ONCE):
+        block = slice(first, first + VECTORS_AT_ONCE)
+        vectors[block] = found[block].float()
     if not method.knows_unseen:
         catalog = Catalog.read(artifacts["sequences"].folder)
-        found = trained_vectors(found, catalog.train_count)
-    return found.numpy(), method.vector_parts(module)
+        vectors = trained_vectors(vectors, catalog.train_count)
+    return vectors.numpy(), method.vector_parts(module)
 
 
 def artifacts_of(artifacts: Mapping[str, Artifact]) -> dict[str, Folder | None]:
