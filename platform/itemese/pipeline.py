@@ -18,7 +18,7 @@ from itemese.embeddings.recommended import append_recommender
 from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION
 from itemese.embeddings.stage import build_embeddings
 from itemese.evaluation.compare import compare as compare_results
-from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.perclick import read_judged
 from itemese.evaluation.report import write_report
 from itemese.experiment import Experiment
 from itemese.handover import training_spec
@@ -26,7 +26,7 @@ from itemese.knowledge.stage import VERSION as KNOWLEDGE_VERSION
 from itemese.knowledge.stage import build_knowledge
 from itemese.logs.stage import VERSION as LOGS_VERSION
 from itemese.logs.stage import build_logs, fingerprint
-from itemese.methods.base import Method, Need, method_of
+from itemese.methods.base import Method, Need, Task, method_of
 from itemese.results import assemble_result, mean_gain, measure_costs, vectors_of
 from itemese.schema import Catalog, Embeddings, SemanticIds
 from itemese.sequences.stage import VERSION as SEQUENCES_VERSION
@@ -262,12 +262,9 @@ def gain(
         ours: The same recipe on several seeds.
         theirs: The other one on the same seeds.
         store: Where artifacts live.
-        metric: For example ``"ndcg@10"``.
+        metric: For example ``"ndcg@10"``, or ``"auc"`` of clicks.
     """
-    us, them = (
-        [PerUser.read(evaluate(e, store).folder, "per_user.parquet") for e in side]
-        for side in (ours, theirs)
-    )
+    us, them = ([read_judged(evaluate(e, store).folder) for e in side] for side in (ours, theirs))
     return mean_gain(us, them, metric)
 
 
@@ -285,7 +282,7 @@ def with_tie_twin(experiment: Experiment, store: Store) -> Artifact:
         figures = {n.partition("/")[2]: v for n, v in other["metrics"].items() if n[:5] == "test/"}
         result["metrics"] |= {f"test_ties_shuffled/{n}": v for n, v in figures.items()}
         out.write_json("result.json", result)
-        PerUser.read(evaluated.folder, "per_user.parquet").write(out, "per_user.parquet")
+        read_judged(evaluated.folder).write(out, "per_user.parquet")
         write_report(result, out)
         return {}
 
@@ -297,15 +294,19 @@ def rivals(experiment: Experiment) -> list[Experiment]:
     """Return what every figure stands beside: popularity, the transition graph, softmax SASRec.
 
     They run on the same data, split and protocol with their own default settings; the method of
-    the experiment itself is left out.
+    the experiment itself is left out. Beside a method that predicts clicks stands popularity.
     """
     values = dict(experiment.values())
-    names = ("popularity", "transition_graph", "sasrec")
+    methods: list[dict[str, Any]]
+    methods = [{"name": name} for name in ("popularity", "transition_graph", "sasrec")]
+    if method_of(experiment.method).task is Task.CLICK:
+        expected = {"num_negatives": experiment.evaluation.click_negatives}
+        methods = [{"name": "popularity", "task": "click", **expected}]
     plain = {"training": RIVAL_TRAINING.model_dump(mode="json")}
     return [
-        Experiment.parse({**values, **plain, "name": name, "method": {"name": name}})
-        for name in names
-        if name != experiment.method.name
+        Experiment.parse({**values, **plain, "name": method["name"], "method": method})
+        for method in methods
+        if method["name"] != experiment.method.name
     ]
 
 
@@ -332,7 +333,7 @@ def compare(experiments: Sequence[Experiment], store: Store) -> Comparison:
     """
     evaluated = [evaluate(experiment, store) for experiment in experiments]
     results = [artifact.folder.read_json("result.json") for artifact in evaluated]
-    rows = [PerUser.read(artifact.folder, "per_user.parquet") for artifact in evaluated]
+    rows = [read_judged(artifact.folder) for artifact in evaluated]
     comparison = compare_results(results, rows)
     folder = store.root.child(f"comparisons/{digest_of([a.key for a in evaluated])}")
     folder.write_json("comparison.json", {"results": results, **comparison})

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch import nn
 
 from itemese import __version__
 from itemese.artifacts import Artifact, Counts, Folder
+from itemese.evaluation.clicks import label_rule, method_scorer, score_clicks, summarise_clicks
 from itemese.evaluation.leakage import audit
-from itemese.evaluation.metrics import per_user
 from itemese.evaluation.peruser import PerUser
 from itemese.evaluation.ranking import Ranker, method_ranker, rank_users
 from itemese.evaluation.report import write_report
+from itemese.evaluation.significance import Judged, alike
 from itemese.evaluation.summary import summarise
 from itemese.experiment import Experiment
-from itemese.methods.base import Method, count_parameters, method_of
+from itemese.methods.base import Method, Task, count_parameters, method_of
 from itemese.models.id_vectors import trained_vectors
 from itemese.randomness import numpy_generator
 from itemese.ranking import Candidates
@@ -56,48 +58,14 @@ def assemble_result(
         The headline metrics.
     """
     sequences, trained = artifacts["sequences"], artifacts["training"]
-    catalog = Catalog.read(sequences.folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     folders = artifacts_of(artifacts)
     module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
     ranker = method_ranker(method, module.to(device), device)
-    selected = load_module(method, trained.folder, folders, seed=experiment.seed)
-    selecting = method_ranker(method, selected.to(device), device)
-
-    longest = experiment.method.max_history
-
-    def ranked(
-        who: Ranker, split: Split, *, exclude_seen: bool, longest: int | None = longest
-    ) -> PerUser:
-        return rank_users(
-            who,
-            Histories.stream(sequences.folder),
-            split,
-            config=experiment.evaluation,
-            catalog=catalog,
-            exclude_seen=exclude_seen,
-            longest=longest,
-        )
-
-    exclude = experiment.evaluation.exclude_seen
-    test = ranked(ranker, Split.TEST, exclude_seen=exclude)
-    twin = ranked(ranker, Split.TEST, exclude_seen=not exclude)
-    validation = ranked(selecting, Split.VALIDATION, exclude_seen=exclude)
-    test.write(out, "per_user.parquet")
-    summary = summarise(test, experiment.evaluation)
-    twin_name = "test_seen_allowed" if exclude else "test_seen_excluded"
-    metrics = {
-        **_metrics("test", summary),
-        **_metrics(twin_name, summarise(twin, experiment.evaluation)),
-        **_metrics("validation", summarise(validation, experiment.evaluation)),
-    }
-    oracle = None
-    if experiment.logs.source == "simulated":
-        world = World(experiment.logs.world(), experiment.data_seed)
-        best = ranked(
-            oracle_ranker(world, catalog=catalog), Split.TEST, exclude_seen=exclude, longest=None
-        )
-        oracle = _metrics("test", summarise(best, experiment.evaluation))
+    selected = load_module(method, trained.folder, folders, seed=experiment.seed).to(device)
+    judge = _judge_clicks if method.task is Task.CLICK else _judge_rankings
+    modules = {Split.TEST: module, Split.VALIDATION: selected}
+    summary, metrics, oracle = judge(experiment, method, modules, sequences.folder, out)
     result = {
         "name": experiment.name,
         "method": experiment.method.name,
@@ -108,12 +76,12 @@ def assemble_result(
         "protocol": protocol(experiment),
         "metrics": metrics,
         "slices": summary["slices"],
-        "checks": summary["checks"],
+        "checks": summary.get("checks", {}),
         "diversity": {k: v for k, v in summary.items() if k.startswith(("coverage", "popul"))},
         "leakage": audit(Histories.stream(sequences.folder)),
         "codebooks": _health(artifacts),
         "learning_curve": trained.folder.read_json("learning_curve.json"),
-        "facts": method.facts(module),
+        "facts": {**method.facts(module), **summary.get("facts", {})},
         "parameters": count_parameters(module),
         # A refit trains once more; both trainings are part of what the figure cost.
         "train_seconds": sum(
@@ -130,6 +98,92 @@ def assemble_result(
     out.write_json("result.json", result)
     write_report(result, out)
     return {name: value["value"] for name, value in metrics.items()}
+
+
+def _judge_rankings(
+    experiment: Experiment,
+    method: Method,
+    modules: Mapping[Split, nn.Module],
+    sequences: Folder,
+    out: Folder,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """Rank the catalogue for test and validation users, each split by its module.
+
+    Returns:
+        The test users' summary, the metrics of all splits, and the best achievable, if known.
+    """
+    catalog, config = Catalog.read(sequences), experiment.evaluation
+    rankers = {split: method_ranker(method, module, _device()) for split, module in modules.items()}
+    longest = experiment.method.max_history
+
+    def ranked(
+        who: Ranker, split: Split, *, exclude_seen: bool, longest: int | None = longest
+    ) -> PerUser:
+        return rank_users(
+            who,
+            Histories.stream(sequences),
+            split,
+            config=config,
+            catalog=catalog,
+            exclude_seen=exclude_seen,
+            longest=longest,
+        )
+
+    exclude = config.exclude_seen
+    test = ranked(rankers[Split.TEST], Split.TEST, exclude_seen=exclude)
+    twin = ranked(rankers[Split.TEST], Split.TEST, exclude_seen=not exclude)
+    validation = ranked(rankers[Split.VALIDATION], Split.VALIDATION, exclude_seen=exclude)
+    test.write(out, "per_user.parquet")
+    summary = summarise(test, config)
+    twin_name = "test_seen_allowed" if exclude else "test_seen_excluded"
+    metrics = {
+        **_metrics("test", summary),
+        **_metrics(twin_name, summarise(twin, config)),
+        **_metrics("validation", summarise(validation, config)),
+    }
+    if experiment.logs.source != "simulated":
+        return summary, metrics, None
+    oracle = oracle_ranker(World(experiment.logs.world(), experiment.data_seed), catalog=catalog)
+    best = ranked(oracle, Split.TEST, exclude_seen=exclude, longest=None)
+    return summary, metrics, _metrics("test", summarise(best, config))
+
+
+def _judge_clicks(
+    experiment: Experiment,
+    method: Method,
+    modules: Mapping[Split, nn.Module],
+    sequences: Folder,
+    out: Folder,
+) -> tuple[dict[str, Any], dict[str, Any], None]:
+    """Predict the clicks of test and validation users; as `_judge_rankings`.
+
+    Non-clicks are drawn by the seed of the data, so that all methods and seeds get the same.
+    """
+    config = experiment.evaluation
+    judged = {
+        split: score_clicks(
+            method_scorer(method, module, _device()),
+            Histories.stream(sequences),
+            split,
+            config=config,
+            catalog=Catalog.read(sequences),
+            seed=experiment.data_seed,
+            longest=experiment.method.max_history,
+        )
+        for split, module in modules.items()
+    }
+    judged[Split.TEST].write(out, "per_user.parquet")
+    summaries = {split: summarise_clicks(rows, config) for split, rows in judged.items()}
+    metrics: dict[str, Any] = {}
+    for split, summary in summaries.items():
+        metrics |= _metrics(split.name.lower(), summary)
+    test = summaries[Split.TEST]
+    counts = {name: test[name] for name in ("rows", "clicks")}
+    return {**test, "facts": {"labels": protocol(experiment)["labels"], **counts}}, metrics, None
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def vectors_of(
@@ -165,11 +219,21 @@ def artifacts_of(artifacts: Mapping[str, Artifact]) -> dict[str, Folder | None]:
 
 def protocol(experiment: Experiment) -> dict[str, Any]:
     """Name every choice that makes two figures comparable or not."""
+    asked: dict[str, Any] = {
+        "candidates": "full catalogue, item-level",
+        "exclude_seen": experiment.evaluation.exclude_seen,
+    }
+    if method_of(experiment.method).task is Task.CLICK:
+        rule = label_rule(
+            experiment.sequences.clicked_at,
+            experiment.evaluation.click_negatives,
+            experiment.logs.columns.rating,
+        )
+        asked = {"task": "click", "labels": rule}
     return {
         "split": experiment.sequences.split,
         "ties": experiment.sequences.ties,
-        "candidates": "full catalogue, item-level",
-        "exclude_seen": experiment.evaluation.exclude_seen,
+        **asked,
         "fitted_on": "train + validation" if experiment.evaluation.refit else "train",
         "data_seed": experiment.data_seed,
     }
@@ -219,7 +283,7 @@ def measure_costs(
         validation user at a time in this process: after as many unmeasured ones the lowest of
         `LATENCY_ROUNDS`, since other work on the machine only ever adds to a time.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     folders = artifacts_of(artifacts)
     module = load_module(method, artifacts["training"].folder, folders, seed=experiment.seed)
     ranker = method_ranker(method, module.to(device), device)
@@ -259,7 +323,7 @@ GAIN_SAMPLES = 10_000
 
 
 def mean_gain(
-    ours: Sequence[PerUser], theirs: Sequence[PerUser], metric: str, *, seed: int = 0
+    ours: Sequence[Judged], theirs: Sequence[Judged], metric: str, *, seed: int = 0
 ) -> dict[str, Any]:
     """Return how much better one recipe ranks than another, each run on the same seeds.
 
@@ -282,11 +346,11 @@ def mean_gain(
         place = {user: row for row, user in enumerate(them.user_id)}
         rows = np.array([place[user] for user in us.user_id])
         assert (us.target == them.target[rows]).all(), "both must be ranked for the same targets"
-        first, second = per_user(metric, us.rank), per_user(metric, them.rank[rows])
+        first, second = us.values(metric), them.take(rows).values(metric)
         differences.append(first - second)
         means.append((first.mean(), second.mean()))
     difference = np.mean(differences, axis=0)
-    values, counts = np.unique(difference, return_counts=True)
+    values, counts = alike(difference)
     generator = numpy_generator(seed, f"results/gain/{metric}")
     drawn = generator.multinomial(len(difference), counts / len(difference), size=GAIN_SAMPLES)
     low, high = np.quantile(drawn @ values / len(difference), [0.025, 0.975])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from itemese.errors import ConfigError
-from itemese.evaluation.metrics import metric_names
+from itemese.evaluation.metrics import CLICK_METRICS, FALLING, metric_names
 
 Result = Mapping[str, Any]
 """What ``result.json`` holds."""
@@ -40,6 +40,13 @@ def check_comparable(results: Sequence[Result]) -> None:
     first = results[0]
     for other in results[1:]:
         pair = f"{first['name']!r} and {other['name']!r}"
+        if task_of(first) != task_of(other):
+            message = (
+                f"`compare` must get results of one task; got {task_of(first)} and "
+                f"{task_of(other)} from {pair}, whose figures mean different things. Compare "
+                "methods with the same `method.task`."
+            )
+            raise ConfigError(message)
         if first["split_hash"] != other["split_hash"]:
             message = (
                 f"`compare` must get results of one split; got {first['split_hash']} and "
@@ -58,13 +65,32 @@ def check_comparable(results: Sequence[Result]) -> None:
                 raise ConfigError(message)
 
 
+def task_of(result: Result) -> str:
+    """Return what was predicted: ``next_item`` or ``click``."""
+    return str(result["protocol"].get("task", "next_item"))
+
+
+def main_metric(results: Sequence[Result]) -> str:
+    """Return the metric that orders runs: the headline ndcg, or the auc if there is one.
+
+    Raises:
+        ConfigError: As `headline_metrics`.
+    """
+    found = headline_metrics(results)
+    return found[0] if found[0] in CLICK_METRICS else found[1]
+
+
 def headline_metrics(results: Sequence[Result]) -> list[str]:
     """Return the recall and ndcg that all results hold, at 10 if possible, else the largest.
+
+    Of clicks it is the auc, if there is one (there were clicks and non-clicks), and the log_loss.
 
     Raises:
         ConfigError: They share no cutoff.
     """
     shared = set.intersection(*[set(result["metrics"]) for result in results])
+    if task_of(results[0]) == "click":
+        return [metric for metric in CLICK_METRICS if f"test/{metric}" in shared]
     cutoffs = {
         int(name.rpartition("@")[2])
         for name in shared
@@ -112,9 +138,14 @@ def labels(results: Sequence[Result]) -> list[str]:
 
 
 def ordered(results: Sequence[Result]) -> list[Result]:
-    """Return the results best first, by the headline ndcg."""
-    metric = f"test/{headline_metrics(results)[1]}"
-    return sorted(results, key=lambda r: -value_of(r["metrics"], metric)["value"])  # type: ignore[index]
+    """Return the results best first, by the main metric."""
+    metric = main_metric(results)
+
+    def worth(result: Result) -> float:
+        value: float = value_of(result["metrics"], f"test/{metric}")["value"]  # type: ignore[index]
+        return value if metric in FALLING else -value
+
+    return sorted(results, key=worth)
 
 
 def uses_semantic_ids(result: Result) -> bool:

@@ -15,14 +15,15 @@ from itemese.evaluation.comparable import (
     check_comparable,
     headline_metrics,
     labels,
+    main_metric,
     ordered,
     protocol_line,
     uses_semantic_ids,
     value_of,
     with_interval,
 )
-from itemese.evaluation.peruser import PerUser
-from itemese.evaluation.significance import paired_tests
+from itemese.evaluation.metrics import FALLING
+from itemese.evaluation.significance import Judged, paired_tests
 from itemese.evaluation.summary import over_seeds
 
 
@@ -75,15 +76,15 @@ def leaderboard(results: Sequence[Result]) -> str:
 def leaderboard_table(results: Sequence[Result]) -> Table:
     """Return headings and cells; a column that no run can fill is left out."""
     ranked = ordered(results)
-    metrics = headline_metrics(results)
+    metrics, main = headline_metrics(results), main_metric(results)
     columns: list[tuple[str, list[str], list[float | None]]] = [("run", labels(ranked), [])]
     for metric in metrics:
         found = [value_of(result["metrics"], f"test/{metric}") for result in ranked]
         columns.append((metric, [with_interval(f) for f in found], _values(found)))
     for twin, about in TWINS.items():
-        found = [value_of(result["metrics"], f"{twin}/{metrics[1]}") for result in ranked]
+        found = [value_of(result["metrics"], f"{twin}/{main}") for result in ranked]
         cells = ["-" if v is None else f"{v:.4f}" for v in _values(found)]
-        columns.append((f"{metrics[1]}, {about}", cells, _values(found)))
+        columns.append((f"{main}, {about}", cells, _values(found)))
     for heading, key, digits in (
         ("parameters", "parameters", 0),
         ("train s", "train_seconds", 1),
@@ -98,8 +99,8 @@ def leaderboard_table(results: Sequence[Result]) -> Table:
         columns.append((f"{quantile} ms", shown, []))
     known = [c for c in columns if any(cell != "-" for cell in c[1])]
     best = {
-        (values.index(max(v for v in values if v is not None)), place)
-        for place, (_, _, values) in enumerate(known)
+        (values.index((min if name in FALLING else max)(v for v in values if v is not None)), place)
+        for place, (name, _, values) in enumerate(known)
         if values
     }
     rows = [[column[1][row] for column in known] for row in range(len(ranked))]
@@ -117,7 +118,7 @@ def _values(found: Sequence[Mapping[str, float] | None]) -> list[float | None]:
 def verdicts(results: Sequence[Result]) -> list[str]:
     """Say who is best, whether a generative model loses, and which output was bad."""
     ranked = ordered(results)
-    metric = headline_metrics(results)[1]
+    metric = main_metric(results)
     names = dict(zip(map(id, ranked), labels(ranked), strict=True))
     score = {id(r): value_of(r["metrics"], f"test/{metric}")["value"] for r in ranked}  # type: ignore[index]
     sentences = []
@@ -125,7 +126,8 @@ def verdicts(results: Sequence[Result]) -> list[str]:
     for result in ranked:
         if uses_semantic_ids(result) and plain:
             best, ours = score[id(plain[0])], score[id(result)]
-            relation = "beats" if ours > best else "does not beat"
+            beats = ours < best if metric in FALLING else ours > best
+            relation = "beats" if beats else "does not beat"
             sentences.append(
                 f"{names[id(result)]} (semantic IDs) {relation} {names[id(plain[0])]}, the best "
                 f"without: {metric} {ours:.4f} against {best:.4f}."
@@ -144,7 +146,7 @@ def verdicts(results: Sequence[Result]) -> list[str]:
 
 def compare(
     results: Sequence[Result],
-    per_users: Sequence[PerUser] | Mapping[str, PerUser],
+    per_users: Sequence[Judged] | Mapping[str, Judged],
     *,
     baseline: str | None = None,
     seed: int = 0,

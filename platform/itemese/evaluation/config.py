@@ -1,6 +1,6 @@
 """Settings of the evaluation."""
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,9 @@ class EvaluationConfig(Config):
         refit: Whether the model that is tested and served is trained once more, on training and
             validation events, for the steps that validation selected. Part of the protocol:
             results that differ in it are not compared.
-        batch_size: Users ranked at once.
+        click_negatives: Non-clicks drawn for each target of a method that predicts clicks, where
+            events have no labels (``sequences.clicked_at``). Part of the protocol too.
+        batch_size: Users ranked, or rows scored, at once.
         bootstrap_samples: Resamples of the users behind each interval.
         confidence: Coverage of the intervals.
         head_share: Share of the items, most often trained on first, that count as head.
@@ -28,9 +30,12 @@ class EvaluationConfig(Config):
         history_bins: Shortest history (events) of each slice but the first, rising.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"click_negatives"})
+
     cutoffs: tuple[Positive, ...] = (5, 10, 20)
     exclude_seen: bool = True
     refit: bool = False
+    click_negatives: int = Field(default=1, ge=1)
     batch_size: int = Field(default=256, ge=1)
     bootstrap_samples: int = Field(default=1000, ge=100)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)

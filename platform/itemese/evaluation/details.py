@@ -6,7 +6,14 @@ from typing import Any
 import yaml
 
 from itemese.evaluation import code_plots, page, plots
-from itemese.evaluation.comparable import Result, headline_metrics, value_of, with_interval
+from itemese.evaluation.comparable import (
+    Result,
+    headline_metrics,
+    main_metric,
+    task_of,
+    value_of,
+    with_interval,
+)
 
 _CHECKS = {
     "illegal": "outputs that are no item",
@@ -29,7 +36,7 @@ _LEVEL = {
 def slices(ranked: Sequence[Result], names: Sequence[str]) -> str:
     """Return the section of slices: a table and a figure with intervals."""
     found = list(dict.fromkeys(s for result in ranked for s in result.get("slices") or {}))
-    metric = headline_metrics(ranked)[1]
+    metric = main_metric(ranked)
     rows = []
     for label in found:
         each = [(result.get("slices") or {}).get(label) or {} for result in ranked]
@@ -51,7 +58,7 @@ def curves(ranked: Sequence[Result], names: Sequence[str]) -> str:
     """Return the learning curves: training loss and the validation metric."""
     keys = {key for result in ranked for row in result.get("learning_curve") or [] for key in row}
     validation = sorted(key for key in keys if key.startswith("val/"))
-    headline = f"val/{headline_metrics(ranked)[1]}"
+    headline = f"val/{main_metric(ranked)}"
     chosen = [headline] if headline in validation else validation[:1]
     loss = "Training loss. Losses of different methods or codebooks are not comparable."
     return page.section(
@@ -139,7 +146,7 @@ def code_levels(health: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def costs(ranked: Sequence[Result], names: Sequence[str]) -> str:
     """Return accuracy against latency and against parameters."""
-    metric = headline_metrics(ranked)[1]
+    metric = main_metric(ranked)
     latency = [(result.get("latency_ms") or {}).get("p50") for result in ranked]
     parameters = [result.get("parameters") for result in ranked]
     return page.section(
@@ -160,7 +167,11 @@ def costs(ranked: Sequence[Result], names: Sequence[str]) -> str:
 
 
 def checks(ranked: Sequence[Result], names: Sequence[str]) -> str:
-    """Return the counts that must be 0, coverage, and facts of decoding."""
+    """Return the counts that must be 0, coverage, and facts of decoding; of clicks the facts."""
+    if task_of(ranked[0]) == "click":
+        told = [", ".join(f"{k} {v}" for k, v in (r.get("facts") or {}).items()) for r in ranked]
+        facts = [list(pair) for pair in zip(names, told, strict=True) if pair[1]]
+        return page.section("Facts", page.table(["run", "facts"], facts))
     rows, headings = [], ["run", *_CHECKS.values(), "items ever recommended", "decoding"]
     cutoff = headline_metrics(ranked)[0].rpartition("@")[2]
     for result, name in zip(ranked, names, strict=True):

@@ -13,6 +13,11 @@ from itemese.errors import ConfigError
 
 NAMES = ("recall", "ndcg", "mrr")
 
+CLICK_METRICS = ("auc", "log_loss")
+
+FALLING = frozenset({"log_loss"})
+"""Metrics that are better when lower."""
+
 
 def recall(rank: np.ndarray, cutoff: int) -> np.ndarray:
     """Return 1 for each user whose target is among the first `cutoff` items, else 0.
@@ -102,9 +107,69 @@ def log_loss(clicked: np.ndarray, prob: np.ndarray) -> float:
     >>> round(log_loss(np.array([True, False]), np.array([0.5, 0.75])), 6)
     1.039721
     """
+    return float(log_losses(clicked, prob).mean())
+
+
+def log_losses(clicked: np.ndarray, prob: np.ndarray) -> np.ndarray:
+    """Return the negative log-likelihood of each row, ``[B] float64``, nats."""
     clicked = np.asarray(clicked, dtype=bool)
     safe = np.clip(np.asarray(prob, dtype=np.float64), 1e-7, 1 - 1e-7)
-    return float(-np.log(np.where(clicked, safe, 1 - safe)).mean())
+    losses: np.ndarray = -np.log(np.where(clicked, safe, 1 - safe))
+    return losses
+
+
+def click_values(
+    metric: str, owner: np.ndarray, clicked: np.ndarray, prob: np.ndarray, num_users: int
+) -> np.ndarray:
+    """Return a number for each user whose mean over the users is the metric over all rows.
+
+    For ``log_loss`` it is the user's share of the sum. For ``auc``, which compares the rows of
+    different users, it is the metric plus the user's influence on it to first order: the placement
+    values of DeLong et al. ("Comparing the areas under two or more correlated receiver operating
+    characteristic curves", Biometrics 44, 1988), summed over the user's rows as by Obuchowski
+    ("Nonparametric analysis of clustered ROC curve data", Biometrics 53, 1997). Intervals and
+    paired tests over users then work as for any mean.
+
+    Args:
+        metric: One of `CLICK_METRICS`.
+        owner: ``[R] int``, the user of each row, below `num_users`.
+        clicked: ``[R] bool``.
+        prob: ``[R] float``.
+        num_users: N, those without a row included.
+
+    Returns:
+        ``[N] float64``; NaN where only one class is present and an auc is asked for.
+
+    Raises:
+        ConfigError: The metric is none of clicks.
+    """
+    if metric not in CLICK_METRICS:
+        message = (
+            f"`metric` must be one of {', '.join(CLICK_METRICS)} for clicks; got {metric!r}. "
+            "Write auc."
+        )
+        raise ConfigError(message)
+    total = len(clicked)
+    if metric == "log_loss":
+        rows = log_losses(clicked, prob)
+        whole, share = float(rows.mean()), (rows - rows.mean()) / max(1, total)
+    else:
+        whole = auc(clicked, prob)
+        if np.isnan(whole):
+            return np.full(num_users, np.nan)
+        order = np.sort(prob[clicked]), np.sort(prob[~clicked])
+        # The share of the other class that stands on the right side; ties count one half.
+        other = np.where(clicked, _below(order[1], prob), 1 - _below(order[0], prob))
+        share = (other - whole) / np.where(clicked, len(order[0]), len(order[1]))
+    return whole + num_users * np.bincount(owner, weights=share, minlength=num_users)
+
+
+def _below(sorted_values: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return which share of the sorted values lies below each value; ties count one half."""
+    left = np.searchsorted(sorted_values, values, side="left")
+    right = np.searchsorted(sorted_values, values, side="right")
+    shares: np.ndarray = (left + right) / (2 * len(sorted_values))
+    return shares
 
 
 def _within(rank: np.ndarray, cutoff: int) -> np.ndarray:

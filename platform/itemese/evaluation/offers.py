@@ -60,18 +60,14 @@ class Offers:
         offered = np.empty((rows.num_users, size), dtype=np.int64)
         for row, user in enumerate(rows.user_id):
             target = rows.target[row]
-            taken = np.unique(np.append(rows.seen[row], target))
-            free = num_items - len(taken)
-            if free < size - 1:
+            generator = numpy_generator(seed, f"evaluation/offers/{user}")
+            others = draw_unseen(generator, np.append(rows.seen[row], target), num_items, size - 1)
+            if len(others) < size - 1:
                 message = (
-                    f"`offers.size` must leave {size - 1} unseen items for each user; got {free} "
-                    f"for user {user!r}. Lower it."
+                    f"`offers.size` must leave {size - 1} unseen items for each user; got "
+                    f"{len(others)} for user {user!r}. Lower it."
                 )
                 raise DataError(message)
-            generator = numpy_generator(seed, f"evaluation/offers/{user}")
-            places = generator.choice(free, size - 1, replace=False)
-            # The p-th item that is not taken lies above as many taken ones as begin before it.
-            others = places + np.searchsorted(taken - np.arange(len(taken)), places, side="right")
             offered[row] = generator.permutation(np.append(others, target))
         return cls(rows.user_id, rows.target.astype(np.int64), offered)
 
@@ -88,6 +84,20 @@ class Offers:
         table = folder.read_table(FILE)
         offered = np.array(table["offered"].to_pylist(), dtype=np.int64)
         return cls(table["user_id"].to_pylist(), table["target"].to_numpy(), offered)
+
+
+def draw_unseen(
+    generator: np.random.Generator, seen: np.ndarray, num_items: int, size: int
+) -> np.ndarray:
+    """Draw `size` distinct items uniformly, none of them seen; fewer if fewer are left."""
+    taken = np.unique(seen)
+    free = num_items - len(taken)
+    places = generator.choice(free, min(size, free), replace=False)
+    # The p-th item that is not taken lies above as many taken ones as begin before it.
+    drawn: np.ndarray = places + np.searchsorted(
+        taken - np.arange(len(taken)), places, side="right"
+    )
+    return drawn
 
 
 def choice_figures(

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from itemese.artifacts import Folder
 from itemese.errors import ArtifactError
+from itemese.evaluation.metrics import per_user
 
 _TYPES = {
     "target": pa.int64(),
@@ -74,6 +75,10 @@ class PerUser:
         """Ranked users, N."""
         return len(self.user_id)
 
+    def values(self, metric: str) -> np.ndarray:
+        """Return the metric named ``recall@10`` and the like for each user, ``[N] float64``."""
+        return per_user(metric, self.rank)
+
     def take(self, rows: np.ndarray) -> "PerUser":
         """Return these rows, in this order; `rows` holds places ``[M] int``."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -116,7 +121,7 @@ class PerUser:
         """
         table = folder.read_table(name)
         metadata = table.schema.metadata or {}
-        if b"itemese" not in metadata:
+        if b"itemese" not in metadata or "recommended" not in table.column_names:
             message = (
                 f"`{folder.uri}/{name}` must be a table of ranked users; got another Parquet "
                 "file. Evaluate the run again."

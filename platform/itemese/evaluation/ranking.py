@@ -109,7 +109,7 @@ def rank_users(
         TrainingError: The ranker returned a score that is not a number.
     """
     exclude = config.exclude_seen if exclude_seen is None else exclude_seen
-    items = _Items.of(catalog, config.head_share)
+    items = Items.of(catalog, config.head_share)
     parts: Iterable[Rows] = (rows_of(block, split, catalog.num_items, longest) for block in blocks)
     nobody = Rows([], [], [], np.empty(0, np.int64), np.empty(0, np.int64))
     if max_users is not None:
@@ -122,7 +122,7 @@ def rank_users(
 
 
 @dataclass(frozen=True)
-class _Items:
+class Items:
     """What slices need of the catalogue.
 
     Attributes:
@@ -136,7 +136,7 @@ class _Items:
     head: np.ndarray
 
     @classmethod
-    def of(cls, catalog: Catalog, head_share: float) -> "_Items":
+    def of(cls, catalog: Catalog, head_share: float) -> "Items":
         """Derive them from the training counts."""
         count = catalog.train_count
         below = np.searchsorted(np.sort(count), count) / max(1, len(count))
@@ -178,7 +178,7 @@ def _recommend(
     return lists, seconds
 
 
-def _judge(rows: Rows, lists: np.ndarray, seconds: float, items: _Items, exclude: bool) -> PerUser:
+def _judge(rows: Rows, lists: np.ndarray, seconds: float, items: Items, exclude: bool) -> PerUser:
     """Compare the lists with the targets and with what may be recommended at all."""
     num_items, num_users = len(items.train_count), rows.num_users
     owner = np.arange(num_users)[:, None]

@@ -14,6 +14,7 @@ import numpy as np
 from itemese.errors import DataError
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.metrics import metric_names, per_user
+from itemese.evaluation.perclick import PerUserClicks
 from itemese.evaluation.peruser import PerUser
 from itemese.randomness import numpy_generator
 
@@ -134,7 +135,9 @@ def bootstrap(
     return low, high
 
 
-def slices(per_user: PerUser, config: EvaluationConfig) -> Iterator[tuple[str, str, np.ndarray]]:
+def slices(
+    per_user: PerUser | PerUserClicks, config: EvaluationConfig
+) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield ``(name, what it means, rows [N] bool)`` of each default slice."""
     cold = per_user.target_train_count <= config.cold_max_train_count
     limit = config.cold_max_train_count
