@@ -45,8 +45,8 @@ class SearchConfig(Config):
             the space file's folder or its parent.
         overrides: ``path=value`` strings applied to the recipe first, as by ``--set``.
         parameters: What varies, by the flat dotted path of the recipe's value.
-        metric: Validation metric that is judged, ``val/<name>@<k>``, or ``val/<way>/hit@1`` of a
-            method that chooses among offered items.
+        metric: Validation metric that is judged, ``val/<name>@<k>``, ``val/<way>/hit@1`` of a
+            method that chooses among offered items, or ``val/auc`` of one that predicts clicks.
         mode: Ranking metrics are better when larger.
         minimise: Further objectives. With any, the study keeps a Pareto front, and its best trial
             is the one of the front that costs least of the first of them among those that
@@ -220,6 +220,14 @@ def check_metric(metric: str) -> None:
     """
     split, name = metric.rpartition("/")[::2]
     base, _, k = name.partition("@")
+    if metric == "val/auc":
+        return
+    if name == "log_loss":
+        message = (
+            f"`metric` must be better when larger, as a study looks for the highest; got {metric!r}"
+            ". Write val/auc."
+        )
+        raise ConfigError(message)
     ranks = base in ("recall", "ndcg", "mrr") and k.isdigit()
     chooses = re.fullmatch("val/[a-z_]+", split) is not None and name == "hit@1"
     if (split == "val" and ranks) or chooses:
@@ -232,7 +240,8 @@ def check_metric(metric: str) -> None:
         reason = "only that compares trials of different losses and codebooks"
     tail = name if ranks else "ndcg@10"
     message = (
-        "`metric` must be a validation metric, val/<recall|ndcg|mrr>@<k> or val/<way>/hit@1; got "
+        "`metric` must be a validation metric, val/<recall|ndcg|mrr>@<k>, val/<way>/hit@1 or "
+        "val/auc; got "
         f"{metric!r}: {reason}. Write val/{tail}."
     )
     raise ConfigError(message)

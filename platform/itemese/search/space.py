@@ -283,7 +283,12 @@ def _check_yardstick(config: SearchConfig, known: Mapping[str, Any]) -> None:
         )
         raise ConfigError(message)
     cutoffs = known.get("evaluation.cutoffs")
-    if cutoffs is not None and "/" not in name and int(name.partition("@")[2]) not in cutoffs:
+    if (
+        cutoffs is not None
+        and "@" in name
+        and "/" not in name
+        and int(name.partition("@")[2]) not in cutoffs
+    ):
         message = (
             f"`metric` must have a cutoff among evaluation.cutoffs ({list(cutoffs)}); got "
             f"{config.metric!r}. Add the cutoff to the recipe."

@@ -25,7 +25,8 @@ class TrainingConfig(Config):
         validation_users: Users ranked at each validation, drawn once by seed; None takes all.
         metric: Validation metric that selects the checkpoint: of the ranked catalogue
             (``ndcg@10``), or of choosing among offered items in one of the method's ways
-            (``likelihood/hit@1``).
+            (``likelihood/hit@1``); of a method that predicts clicks ``auc`` or ``log_loss``, whose
+            lowest value is taken.
         offered: Items that each validation user is offered, the target among them, if `metric`
             is of choosing.
         patience: Validations without a better `metric` before training stops.

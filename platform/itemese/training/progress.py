@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from itemese.evaluation.metrics import FALLING
 from itemese.training.config import TrainingConfig
 from itemese.training.stepping import StepFacts
 
@@ -93,7 +94,8 @@ class Progress:
     def add_validation(self, metrics: dict[str, float], config: TrainingConfig) -> bool:
         """Note a validation; return whether it is the best one of the stage."""
         name = f"val/{config.metric}"
-        if self.best and metrics[name] <= self.best[name]:
+        sign = -1 if config.metric in FALLING else 1
+        if self.best and sign * metrics[name] <= sign * self.best[name]:
             self.waited += 1
             return False
         self.best, self.waited = dict(metrics), 0

@@ -1,4 +1,4 @@
-"""Rank validation users during training, each worker its share of them.
+"""Rank validation users during training, each worker its share of them; or predict their clicks.
 
 Shapes: N users, M metrics.
 """
@@ -14,12 +14,13 @@ from torch import nn
 from itemese.artifacts import Folder
 from itemese.errors import ConfigError, DataError
 from itemese.evaluation.choosing import ask
+from itemese.evaluation.clicks import ClickRows, method_scorer, score_clicks
 from itemese.evaluation.config import EvaluationConfig
-from itemese.evaluation.metrics import metric_names, per_user
+from itemese.evaluation.metrics import CLICK_METRICS, metric_names, per_user
 from itemese.evaluation.offers import Offers
 from itemese.evaluation.ranking import method_ranker, rank_users
 from itemese.evaluation.rows import rows_of
-from itemese.methods.base import Method
+from itemese.methods.base import Method, Task
 from itemese.randomness import derive_seed
 from itemese.schema import Catalog, Histories, Split
 from itemese.training.config import TrainingConfig
@@ -33,11 +34,11 @@ class Validator:
         method: Ranks.
         sequences: The sequences artifact, streamed at each validation.
         catalog: The items.
-        evaluation: Cutoffs and batch size.
+        evaluation: Cutoffs, batch size, negatives.
         drawn: The users' histories if only some were drawn, else None.
         way: How the users choose among `offered` items, besides the ranking; None does not ask.
         offered: Items that each is offered.
-        seed: Of what is offered.
+        seed: Of what is offered or drawn.
     """
 
     method: Method
@@ -66,12 +67,15 @@ class Validator:
                 the method reads fewer items than are offered for it.
             DataError: Nobody has a validation event.
         """
-        chosen = {f"{way}/hit@1": way for way in method.ways_of_choosing}
+        clicks = method.task is Task.CLICK
+        chosen = {} if clicks else {f"{way}/hit@1": way for way in method.ways_of_choosing}
         names = [*metric_names(evaluation.cutoffs), *chosen]
+        names = list(CLICK_METRICS) if clicks else names
         if training.metric not in names:
             message = (
                 f"`training.metric` must be one of {', '.join(names)}; got "
-                f"{training.metric!r}. Change it, or add its cutoff to `evaluation.cutoffs`."
+                f"{training.metric!r}. Change it"
+                f"{'' if clicks else ', or add its cutoff to `evaluation.cutoffs`'}."
             )
             raise ConfigError(message)
         most = getattr(method.config, "num_candidates", None)
@@ -92,7 +96,10 @@ class Validator:
             )
             raise DataError(message)
         catalog, way = Catalog.read(sequences), chosen.get(training.metric)
-        return cls(method, sequences, catalog, evaluation, drawn, way, training.offered, seed)
+        made = cls(method, sequences, catalog, evaluation, drawn, way, training.offered, seed)
+        if training.metric == "auc":
+            made.check_classes()
+        return made
 
     def __call__(
         self, module: nn.Module, device: torch.device, *, rank: int, workers: int
@@ -108,6 +115,8 @@ class Validator:
         Returns:
             The sum of each metric over its users, by ``val/<metric>``, and their number.
         """
+        if self.method.task is Task.CLICK:
+            return self._clicks(module, device)
         rows = rank_users(
             method_ranker(self.method, module, device),
             self._share(rank, workers),
@@ -121,6 +130,49 @@ class Validator:
         if self.way is not None:
             sums[f"val/{self.way}/hit@1"] = float(self._hits(module, device, rank, workers))
         return sums, rows.num_users
+
+    def check_classes(self) -> None:
+        """Require that validation holds clicks and non-clicks, without which there is no auc.
+
+        Raises:
+            DataError: It holds one of them only.
+        """
+        found = set()
+        for block in self._share(0, 1):
+            asked = ClickRows.of(
+                block,
+                Split.VALIDATION,
+                self.catalog.num_items,
+                longest=1,
+                num_negatives=self.evaluation.click_negatives,
+                seed=self.seed,
+            )
+            found |= set(asked.clicked[asked.candidate >= 0].tolist())
+        if found != {True, False}:
+            message = (
+                "`training.metric` must be log_loss where validation holds only "
+                f"{'clicks' if True in found else 'non-clicks'}; got auc. Change it, or "
+                "`sequences.clicked_at`."
+            )
+            raise DataError(message)
+
+    def _clicks(self, module: nn.Module, device: torch.device) -> tuple[dict[str, float], int]:
+        """Return what `__call__` does, over all users on every worker.
+
+        An auc compares all rows with each other, so shares of it do not add up; and predicting a
+        few clicks a user costs little beside ranking a catalogue.
+        """
+        judged = score_clicks(
+            method_scorer(self.method, module, device),
+            self._share(0, 1),
+            Split.VALIDATION,
+            config=self.evaluation,
+            catalog=self.catalog,
+            seed=self.seed,
+            longest=self.method.config.max_history,
+        )
+        sums = {f"val/{name}": float(judged.values(name).sum()) for name in CLICK_METRICS}
+        return {name: total for name, total in sums.items() if total == total}, judged.num_users
 
     def _hits(self, module: nn.Module, device: torch.device, rank: int, workers: int) -> int:
         """Return how many users of this worker's share choose their target."""

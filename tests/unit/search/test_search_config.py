@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from itemese.errors import ConfigError
-from itemese.search.config import SearchConfig
+from itemese.search.config import SearchConfig, check_metric
 
 GOOD: dict[str, Any] = {"kind": "uniform", "low": 0.1, "high": 0.5}
 
@@ -168,3 +168,13 @@ def test_surroundings_are_all_that_can_be_together() -> None:
     assert config.surroundings("a.heads") == [
         {"a.layers": 2, "a.other": other, "a.either": 1} for other in (1, 2)
     ]
+
+
+def test_an_auc_may_be_judged_and_what_is_better_when_lower_may_not() -> None:
+    check_metric("val/auc")
+    with pytest.raises(
+        ConfigError, match=r"better when larger.*got .val/log_loss.\. Write val/auc"
+    ):
+        check_metric("val/log_loss")
+    with pytest.raises(ConfigError, match="must be a validation metric"):
+        check_metric("test/auc")

@@ -1,0 +1,73 @@
+"""Clicks in training: what validation measures, what is selected, and what is refused."""
+
+import pytest
+import torch
+
+from itemese.errors import ConfigError, DataError
+from itemese.evaluation.config import EvaluationConfig
+from itemese.methods.base import method_of, parse_method_config
+from itemese.schema import Histories
+from itemese.training.config import TrainingConfig
+from itemese.training.inputs import build_module, load_inputs
+from itemese.training.progress import Progress
+from itemese.training.validation import Validator
+
+DIN = method_of(parse_method_config({"name": "din", "task": "click", "dim": 8}))
+CPU = torch.device("cpu")
+
+
+def prepare(world, method=DIN, **training):
+    return Validator.prepare(
+        method,
+        sequences=world,
+        training=TrainingConfig(**{"metric": "auc", **training}),
+        evaluation=EvaluationConfig(click_negatives=2),
+        seed=5,
+    )
+
+
+def test_the_lowest_loss_and_the_highest_auc_are_best():
+    for metric, values, best in (("log_loss", (0.7, 0.5, 0.6), 0.5), ("auc", (0.5, 0.7, 0.6), 0.7)):
+        progress, config = Progress(), TrainingConfig(metric=metric)
+        found = [progress.add_validation({f"val/{metric}": v}, config) for v in values]
+        assert found == [True, True, False]
+        assert progress.best == {f"val/{metric}": best}
+        assert progress.waited == 1
+
+
+@pytest.mark.parametrize("users", [None, 40])
+def test_every_worker_measures_the_same(world, users):
+    validator = prepare(world, validation_users=users)
+    module = build_module(DIN, load_inputs(DIN, sequences=world, seed=5))
+    alone, count = validator(module, CPU, rank=0, workers=1)
+    assert set(alone) == {"val/auc", "val/log_loss"}
+    assert count == (users or 120)
+    for rank in (0, 1):
+        assert validator(module, CPU, rank=rank, workers=2) == (alone, count)
+    assert 0.3 < alone["val/auc"] / count < 0.7
+
+
+@pytest.mark.parametrize("metric", ["ndcg@10", "ranked/hit@1"])
+def test_rankings_do_not_select_a_model_of_clicks(world, metric):
+    with pytest.raises(ConfigError, match=r"must be one of auc, log_loss; got .* Change it\.$"):
+        prepare(world, metric=metric)
+    other = method_of(parse_method_config({"name": "din"}))
+    with pytest.raises(ConfigError, match="must be one of recall@5"):
+        prepare(world, other)
+
+
+def test_labels_of_one_class_select_by_loss_only(make_world):
+    world = make_world(num_users=12, num_shards=2)
+    for name in Histories.shard_names(world):
+        block = Histories.read(world, [name])
+        ones = torch.ones(len(block.item_index), dtype=torch.bool).numpy()
+        labelled = Histories(block.user_id, block.offsets, block.item_index, block.timestamp,
+                             block.split, ones)  # fmt: skip
+        world.child("histories").write_table(name, labelled.to_table())
+    with pytest.raises(DataError, match="log_loss where validation holds only clicks; got auc"):
+        prepare(world)
+    validator = prepare(world, metric="log_loss", validation_users=5)
+    assert validator.drawn.clicked.all(), "drawn users keep their labels"
+    module = build_module(DIN, load_inputs(DIN, sequences=world, seed=5))
+    sums, users = validator(module, CPU, rank=0, workers=1)
+    assert (set(sums), users) == ({"val/log_loss"}, 5)
