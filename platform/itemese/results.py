@@ -58,6 +58,7 @@ def assemble_result(
         The headline metrics.
     """
     sequences, trained = artifacts["sequences"], artifacts["training"]
+    upstream = artifacts.get("recommender")
     device = _device()
     folders = artifacts_of(artifacts)
     module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
@@ -87,6 +88,7 @@ def assemble_result(
         "train_seconds": sum(
             {a.key: a.counts["seconds"] for a in (trained, artifacts["model"])}.values()
         ),
+        "recommender_seconds": upstream.counts["seconds"] if upstream else 0.0,
         "users_per_second": summary["users_per_second"],
         "latency_ms": _latency(ranker, sequences.folder, experiment),
         "seeds": [experiment.seed],

@@ -129,7 +129,8 @@ def test_the_recommenders_vectors_name_items_and_the_future_leaves_no_trace(
             codebooks={"kind": "balanced_tree", "sources": ["text", "recommender"],
                        "num_codebooks": 2, "codebook_size": 4, "disambiguation": "reassign"},
             recommender={"method": {**SASREC, "name": "sasrec"}, "training": {"max_epochs": 1}},
-            method={"name": "semantic_id_lm"},
+            method={"name": "semantic_id_lm", "backbone": {"dim": 16, "num_layers": 1}},
+            training=QUICK,
         )  # fmt: skip
         found.append(pipeline.prepare(mine, store))
     first, second = (Embeddings.read(prepared.embeddings.folder) for prepared in found)
@@ -140,6 +141,11 @@ def test_the_recommenders_vectors_name_items_and_the_future_leaves_no_trace(
     ids = [SemanticIds.read(prepared.codebooks.folder) for prepared in found]
     assert ids[0].code_sizes == (4, 4, 4, 4)
     np.testing.assert_array_equal(ids[0].codes, ids[1].codes)
+    assert ids[0].columns == ((0, 256), (256, 272))
+    result = pipeline.run(mine, store)
+    before = pipeline.train(mine.upstream, store)
+    assert before.reused
+    assert result["recommender_seconds"] == before.counts["seconds"] > 0
 
 
 def test_one_user_and_one_item_end_in_a_sentence(ray_cluster: None, tmp_path: Path) -> None:
