@@ -1,8 +1,11 @@
 """A trained model behind Ray Serve, asked over HTTP."""
 
+import json
 import re
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -96,6 +99,19 @@ def test_a_bundle_that_fails_in_the_replica_says_why(ray_cluster, tmp_path):
         pytest.fail("must not start")
     assert ray.is_initialized()
     assert nobody_listens(f"http://127.0.0.1:{port}")
+
+
+def test_a_request_is_one_json_line_and_no_log_names_a_user(client, ray_cluster):
+    user = "ada.lovelace.1815"
+    client.delete(f"/v1/users/{user}")
+    client.get("/v1/model", headers={"X-Request-ID": "looked-for"})
+    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+    deadline, lines = time.monotonic() + 20, []
+    while not lines and time.monotonic() < deadline:
+        texts = {p: p.read_text("utf-8", "replace") for p in logs.rglob("*") if p.is_file()}
+        lines = [x for text in texts.values() for x in text.splitlines() if "looked-for" in x]
+    assert [json.loads(line)["path"] for line in lines] == ["/v1/model"]
+    assert not [path.name for path, text in texts.items() if user in text]
 
 
 def test_the_answer_over_http_is_the_engine_s(client, bundle):

@@ -31,6 +31,9 @@ READY_SECONDS = 120.0
 REQUEST_SECONDS = 30.0
 """After so long Serve gives a request up with 408."""
 
+_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+"""Of Serve, whose addresses hold user ids; requests are told of by `journal`."""
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -194,7 +197,7 @@ def _listen(host: str, port: int) -> tuple[int, bool]:
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": host, "port": port, "request_timeout_s": REQUEST_SECONDS},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
+            logging_config=_LOGGING,
         )
     except (TimeoutError, ray.exceptions.RayError) as error:
         serve.shutdown()
@@ -229,7 +232,9 @@ def _start(target: serve.Application) -> None:
         ArtifactError: A replica could not load the bundle.
         ConfigError: The cluster has no room for the replicas.
     """
-    run = serve.RunTarget(target=target, name=APPLICATION, route_prefix="/")
+    run = serve.RunTarget(
+        target=target, name=APPLICATION, route_prefix="/", logging_config=_LOGGING
+    )
     serve.run_many([run], wait_for_applications_running=False)
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
