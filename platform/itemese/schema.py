@@ -42,8 +42,7 @@ HISTORIES = pa.schema(
 
 
 CLICKED = pa.field("clicked", pa.list_(pa.bool_()), nullable=False)
-"""Whether each event was a click (``sequences.clicked_at``). Histories without it have no labels:
-every event counts as a click."""
+"""Whether each event was a click; without labels (``sequences.clicked_at``) every one counts."""
 
 
 class Split(IntEnum):
@@ -54,7 +53,7 @@ class Split(IntEnum):
     TEST = 2
 
 
-_LISTS = pa.schema([*list(HISTORIES)[1:], CLICKED])
+_LISTS = {"item_index": np.int32, "timestamp": np.int64, "split": np.int8, "clicked": np.bool_}
 """The columns that hold one value for each event."""
 
 
@@ -110,9 +109,8 @@ class Example:
         timestamp [T] int64: seconds, UTC.
         user_id: Whose history it is; empty where nobody says, as over HTTP.
         clicked [T] bool: whether each event was a click; None where events have no labels.
-        target: item_index of the item whose click is asked for after this history; None where the
-            catalogue is to be ranked.
-        target_clicked: Whether the target was clicked; means nothing without one.
+        target: item_index whose click is asked for; None where the catalogue is to be ranked.
+        target_clicked: Whether it was clicked.
     """
 
     history: np.ndarray
@@ -131,13 +129,11 @@ class Targets:
         row [N] int64: the user's row in the Histories it was made from.
         place [N] int64: place of the target inside that user's history.
         target [N] int64: item_index to predict.
-        clicked [N] bool: whether that event was a click.
     """
 
     row: np.ndarray
     place: np.ndarray
     target: np.ndarray
-    clicked: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -147,8 +143,7 @@ class Histories:
     Attributes:
         user_id: U strings.
         offsets [U + 1] int64: user u owns the events ``offsets[u]:offsets[u + 1]``.
-        item_index [E] int32, timestamp [E] int64, split [E] int8.
-        clicked [E] bool: whether each event was a click; None where events have no labels.
+        item_index [E] int32, timestamp [E] int64, split [E] int8, clicked [E] bool or None.
     """
 
     user_id: list[str]
@@ -171,21 +166,18 @@ class Histories:
     def from_table(cls, table: pa.Table) -> "Histories":
         """Make it from rows of the HISTORIES schema."""
         require_columns(table.column_names, HISTORIES.names, "histories")
-        names = [n for n in _LISTS.names if n in table.column_names]
-        lists = {n: table[n].combine_chunks() for n in names}
+        lists = {n: table[n].combine_chunks() for n in _LISTS if n in table.column_names}
         if isinstance(lists["item_index"], pa.ChunkedArray):  # zero chunks stay chunked
-            lists = {n: pa.array([], _LISTS.field(n).type) for n in lists}
+            lists = {n: pa.array([], column.type) for n, column in lists.items()}
         sizes = lists["item_index"].value_lengths().to_numpy(zero_copy_only=False)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         flat = {n: column.flatten().to_numpy(zero_copy_only=False) for n, column in lists.items()}
-        return cls(
-            table["user_id"].to_pylist(),
-            offsets,
-            flat["item_index"].astype(np.int32),
-            flat["timestamp"].astype(np.int64),
-            flat["split"].astype(np.int8),
-            flat["clicked"].astype(bool) if "clicked" in flat else None,
-        )
+        flat = {n: values.astype(_LISTS[n]) for n, values in flat.items()}
+        return cls(table["user_id"].to_pylist(), offsets, **flat)
+
+    def events(self) -> dict[str, np.ndarray]:
+        """Return what is known of each event, by column: `clicked` only where there are labels."""
+        return {n: getattr(self, n) for n in _LISTS if getattr(self, n) is not None}
 
     def to_table(self) -> pa.Table:
         """Return rows of the HISTORIES schema."""
@@ -193,9 +185,7 @@ class Histories:
             message = f"a shard must hold < 2^31 events; got {self.offsets[-1]}. Use more shards."
             raise DataError(message)
         offsets = pa.array(self.offsets.astype(np.int32))
-        flat = [self.item_index, self.timestamp, self.split]
-        flat += [] if self.clicked is None else [self.clicked]
-        lists = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in flat]
+        lists = [pa.ListArray.from_arrays(offsets, pa.array(v)) for v in self.events().values()]
         schema = HISTORIES if self.clicked is None else HISTORIES.append(CLICKED)
         columns = [pa.array(self.user_id, pa.string()), *lists]
         return pa.Table.from_arrays(columns, names=schema.names).cast(schema)
@@ -210,27 +200,13 @@ class Histories:
         """Read shards of the sequences artifact in `folder`; all of them by default."""
         names = cls.shard_names(folder) if shards is None else shards
         tables = [folder.child("histories").read_table(name) for name in names]
-        if not tables:
-            return cls.from_table(HISTORIES.empty_table())
-        return cls.from_table(pa.concat_tables(tables))
+        return cls.from_table(pa.concat_tables(tables) if tables else HISTORIES.empty_table())
 
     @classmethod
     def stream(cls, folder: Folder) -> Iterator["Histories"]:
         """Yield one shard at a time: memory is bounded by the largest shard."""
         for name in cls.shard_names(folder):
             yield cls.read(folder, [name])
-
-    def validate(self, num_items: int) -> None:
-        """Raise DataError unless indices, offsets and lengths fit together."""
-        if self.offsets[0] != 0 or self.offsets[-1] != len(self.item_index):
-            message = "`histories.offsets` must span all events; rebuild the sequences stage."
-            raise DataError(message)
-        if ((self.item_index < 0) | (self.item_index >= num_items)).any():
-            message = (
-                f"`histories.item_index` must be in 0..{num_items - 1}; got "
-                f"{self.item_index.min()}..{self.item_index.max()}. Rebuild the sequences stage."
-            )
-            raise DataError(message)
 
     def only(self, split: Split) -> "Histories":
         """Return the same users with only the events of one split (some may be empty)."""
@@ -249,20 +225,15 @@ class Histories:
 
     def at(self, user_id: list[str], offsets: np.ndarray, events: np.ndarray) -> "Histories":
         """Return a block of these users that holds the events at ``events [M] int64``."""
-        lists = (self.item_index[events], self.timestamp[events], self.split[events])
-        clicked = None if self.clicked is None else self.clicked[events]
-        return Histories(user_id, offsets, *lists, clicked)
+        return Histories(user_id, offsets, **{n: v[events] for n, v in self.events().items()})
 
     def example(self, user: int, place: int | None = None, longest: int | None = None) -> Example:
         """Return the newest `longest` events of a user before `place` (all by default)."""
         start, stop = int(self.offsets[user]), int(self.offsets[user + 1])
-        if place is not None:
-            stop = start + place
-        if longest is not None:
-            start = max(start, stop - longest)
-        events = slice(start, stop)
-        clicked = None if self.clicked is None else self.clicked[events]
-        return Example(self.item_index[events], self.timestamp[events], self.user_id[user], clicked)
+        stop = stop if place is None else start + place
+        start = start if longest is None else max(start, stop - longest)
+        row = {name: values[start:stop] for name, values in self.events().items()}
+        return Example(row["item_index"], row["timestamp"], self.user_id[user], row.get("clicked"))
 
     def targets(self, split: Split) -> Targets:
         """Return the first event of `split` of each user who has one with a history before it.
@@ -275,9 +246,7 @@ class Histories:
         hits = np.flatnonzero((self.split == split) & (places > 0))
         users, first = np.unique(owner[hits], return_index=True)
         events = hits[first]
-        items = self.item_index[events].astype(np.int64)
-        clicked = np.ones(len(items), bool) if self.clicked is None else self.clicked[events]
-        return Targets(users, places[events], items, clicked)
+        return Targets(users, places[events], self.item_index[events].astype(np.int64))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ def make(name: str, block: Histories) -> tuple[Method, torch.nn.Module]:
 def asked(block: Histories) -> list[Example]:
     """Ask each user whether the test item is clicked."""
     found = block.targets(Split.TEST)
-    pairs = zip(found.row, found.place, found.target, found.clicked, strict=True)
+    events = block.offsets[found.row] + found.place
+    labels = np.ones(len(events), bool) if block.clicked is None else block.clicked[events]
+    pairs = zip(found.row, found.place, found.target, labels, strict=True)
     return [
         replace(block.example(int(row), int(place)), target=int(item), target_clicked=bool(label))
         for row, place, item, label in pairs

@@ -76,8 +76,11 @@ class ClickRows:
         candidate = np.full((rows.num_users, width), -1, dtype=np.int64)
         candidate[:, 0] = rows.target
         clicked = np.zeros(candidate.shape, dtype=bool)
-        clicked[:, 0] = block.targets(split).clicked
-        if block.clicked is None:
+        clicked[:, 0] = True
+        if block.clicked is not None:
+            targets = block.targets(split)
+            clicked[:, 0] = block.clicked[block.offsets[targets.row] + targets.place]
+        else:
             for row, user in enumerate(rows.user_id):
                 generator = numpy_generator(seed, f"evaluation/clicks/{split.name.lower()}/{user}")
                 taken = np.append(rows.seen[row], rows.target[row])

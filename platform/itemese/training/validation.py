@@ -228,11 +228,9 @@ def _draw(sequences: Folder, max_users: int, seed: int) -> Histories:
 
 def _join(first: Histories, second: Histories) -> Histories:
     """Return the users of both blocks."""
-    names = ["item_index", "timestamp", "split"]
-    names += [] if first.clicked is None else ["clicked"]
-    lists = [np.concatenate([getattr(first, n), getattr(second, n)]) for n in names]
+    lists = {n: np.concatenate([v, second.events()[n]]) for n, v in first.events().items()}
     offsets = np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]])
-    return Histories(first.user_id + second.user_id, offsets, *lists)
+    return Histories(first.user_id + second.user_id, offsets, **lists)
 
 
 def _hashes(user_ids: list[str], key: bytes) -> np.ndarray:

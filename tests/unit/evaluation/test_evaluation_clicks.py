@@ -75,7 +75,8 @@ def test_labels_are_the_targets_and_nothing_is_drawn_beside_them():
     rows = asked(block)
     targets = block.targets(Split.TEST)
     assert rows.candidate[:, 0].tolist() == targets.target.tolist()
-    assert rows.clicked[:, 0].tolist() == targets.clicked.tolist()
+    events = block.offsets[targets.row] + targets.place
+    assert rows.clicked[:, 0].tolist() == block.clicked[events].tolist()
     assert rows.candidate.shape[1] == 1
 
 

@@ -49,9 +49,6 @@ def test_a_rating_at_the_border_is_a_click_wherever_its_user_lies(ray_cluster, w
     np.testing.assert_array_equal(back.clicked, block.clicked)
     kept = block.up_to(Split.VALIDATION)
     np.testing.assert_array_equal(kept.clicked, block.clicked[block.split <= Split.VALIDATION])
-    targets = block.targets(Split.TEST)
-    events = block.offsets[targets.row] + targets.place
-    np.testing.assert_array_equal(targets.clicked, block.clicked[events])
 
 
 def test_ratings_are_compared_as_exactly_as_they_are_stored(ray_cluster, write_log, tmp_path):
@@ -80,7 +77,6 @@ def test_without_labels_nothing_changes(ray_cluster, write_log, tmp_path):
     table = plain.child("histories").read_table("shard-00000.parquet")
     assert table.column_names == ["user_id", "item_index", "timestamp", "split"]
     assert Histories.read(plain).clicked is None
-    assert Histories.read(plain).targets(Split.TEST).clicked.all()
     assert counts["split_hash"] == others["split_hash"]
     rest = rated.child("histories").read_table("shard-00000.parquet").drop_columns("clicked")
     assert rest == table
