@@ -4,7 +4,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +28,7 @@ from itemese.methods.base import Method, Task, count_parameters, method_of
 from itemese.models.id_vectors import trained_vectors
 from itemese.randomness import numpy_generator
 from itemese.ranking import Candidates
-from itemese.schema import Catalog, Histories, Split
+from itemese.schema import Catalog, Example, Histories, Split
 from itemese.simulation.ceiling import oracle_ranker
 from itemese.simulation.world import World
 from itemese.training.stage import load_module
@@ -62,7 +63,7 @@ def assemble_result(
     device = _device()
     folders = artifacts_of(artifacts)
     module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
-    ranker = method_ranker(method, module.to(device), device)
+    module.to(device)
     selected = load_module(method, trained.folder, folders, seed=experiment.seed).to(device)
     judge = _judge_clicks if method.task is Task.CLICK else _judge_rankings
     modules = {Split.TEST: module, Split.VALIDATION: selected}
@@ -90,7 +91,7 @@ def assemble_result(
         ),
         "recommender_seconds": upstream.counts["seconds"] if upstream else 0.0,
         "users_per_second": summary["users_per_second"],
-        "latency_ms": _latency(ranker, sequences.folder, experiment),
+        "latency_ms": _latency(_one_answer(method, module), sequences.folder, experiment),
         "seeds": [experiment.seed],
         "oracle": oracle,
         "environment": environment(),
@@ -285,21 +286,32 @@ def measure_costs(
         validation user at a time in this process: after as many unmeasured ones the lowest of
         `LATENCY_ROUNDS`, since other work on the machine only ever adds to a time.
     """
-    device = _device()
     folders = artifacts_of(artifacts)
     module = load_module(method, artifacts["training"].folder, folders, seed=experiment.seed)
-    ranker = method_ranker(method, module.to(device), device)
+    answer = _one_answer(method, module.to(_device()))
     sequences = artifacts["sequences"].folder
-    _latency(ranker, sequences, experiment, Split.VALIDATION)  # first calls compile and allocate
+    _latency(answer, sequences, experiment, Split.VALIDATION)  # first calls compile and allocate
     rounds = [
-        _latency(ranker, sequences, experiment, Split.VALIDATION) for _ in range(LATENCY_ROUNDS)
+        _latency(answer, sequences, experiment, Split.VALIDATION) for _ in range(LATENCY_ROUNDS)
     ]
     times = {f"latency_{q}_ms": min(found[q] for found in rounds) for q in rounds[0]}
     return {"parameters": float(count_parameters(module)), **times}
 
 
+def _one_answer(method: Method, module: nn.Module) -> Callable[[Example], object]:
+    """Return what is timed: ten items for one history, or the probability of one click."""
+    if method.task is Task.CLICK:
+        scorer = method_scorer(method, module, _device())
+        return lambda example: scorer([replace(example, target=int(example.history[-1]))])
+    ranker = method_ranker(method, module, _device())
+    return lambda example: ranker([example.user_id], [example], 10, Candidates())
+
+
 def _latency(
-    ranker: Ranker, sequences: Folder, experiment: Experiment, split: Split = Split.TEST
+    answer: Callable[[Example], object],
+    sequences: Folder,
+    experiment: Experiment,
+    split: Split = Split.TEST,
 ) -> dict[str, float]:
     """Time single-user predictions in this process, milliseconds."""
     block: Histories = next(iter(_non_empty(Histories.stream(sequences), split)))
@@ -309,7 +321,7 @@ def _latency(
         user, place = int(targets.row[row]), int(targets.place[row])
         example = block.example(user, place, experiment.method.max_history)
         started = time.perf_counter()
-        ranker([block.user_id[user]], [example], 10, Candidates())
+        answer(example)
         seconds.append(time.perf_counter() - started)
     p50, p95 = np.percentile(seconds, [50, 95]) * 1000
     return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}

@@ -244,6 +244,8 @@ def click_intervals(
         size, counts = alike(values)
         generator = numpy_generator(seed, f"evaluation/bootstrap/{metric}/{purpose}")
         low, high = bootstrap(size[:, None], counts, config=config, generator=generator)
+        # First-order shares of few users may pass the metric's own ends.
+        low, high = np.clip([low, high], 0, 1 if metric == "auc" else None)
         found[metric] = {
             "value": float(values.mean()),
             "low": float(low[0]),

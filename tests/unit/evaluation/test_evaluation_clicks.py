@@ -186,6 +186,15 @@ def test_intervals_are_those_of_resampled_users():
         assert interval["high"] == pytest.approx(high, abs=0.1 * width)
 
 
+def test_intervals_of_few_users_stay_where_the_metric_is():
+    for seed in range(20):
+        found = judged(6, width=1, seed=seed)
+        for interval in click_intervals(found, EvaluationConfig(), purpose="x", seed=0).values():
+            assert 0 <= interval["low"] <= interval["value"] <= interval["high"]
+        auc_of = click_intervals(found, EvaluationConfig(), purpose="x", seed=0).get("auc")
+        assert auc_of is None or auc_of["high"] <= 1
+
+
 def test_one_class_has_a_loss_and_no_auc():
     found = judged()
     sure = replace(found, clicked=np.ones_like(found.clicked))

@@ -13,7 +13,7 @@ from itemese.experiment import Experiment
 from itemese.methods.base import Inputs, method_of, parse_method_config
 from itemese.models import target_attention
 from itemese.models.target_attention import Dice, TargetAttention
-from itemese.schema import Catalog, Histories
+from itemese.schema import Catalog, Example, Histories
 
 
 def network(activation: str = "prelu", dropout: float = 0.0) -> TargetAttention:
@@ -126,3 +126,25 @@ def test_it_hands_on_its_table_and_no_states() -> None:
 def test_bad_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="`method"):
         parse_method_config({"name": "din", **values})
+
+
+def test_only_labels_count_and_what_a_user_had_is_no_non_click() -> None:
+    def nothing() -> Iterator[Histories]:
+        yield from ()
+
+    values = {"name": "din", "task": "click", "dim": 8, "targets_per_history": 0, "dropout": 0.0}
+    method = method_of(parse_method_config({**values, "activation": "prelu", "num_negatives": 50}))
+    module = method.build(Inputs(catalog(), nothing))
+    history = np.arange(9, dtype=np.int32)  # all there is
+    labels = history % 2 == 0
+    rows = [Example(history, history.astype(np.int64), "u", c) for c in (None, labels)]
+    windows = torch.full((8, 8), -1)
+    for place in range(1, 9):
+        windows[place - 1, :place] = torch.arange(place)
+    with torch.no_grad():
+        logits = module(windows, torch.arange(1, 9), 0)[:, 0]
+        drawn, labelled = (method.losses(module, method.collate([row])) for row in rows)
+    wanted = torch.tensor(labels[1:]).float()
+    found = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+    torch.testing.assert_close(labelled["click"], found)
+    torch.testing.assert_close(drawn["click"], torch.nn.functional.softplus(-logits).mean())
