@@ -54,6 +54,11 @@ class ServingConfig(Config):
         precision: ``bf16`` keeps the model's weights, and what it computes, in half the memory on a
             CUDA device and changes the order of near ties; sums of scores stay in fp32. Refused
             elsewhere, and for methods that only count. ``fp32`` answers as the evaluation did.
+        compile: Mode of `torch.compile` for methods that answer by one call of their module, such
+            as SASRec; refused for those that search. ``default`` fuses kernels (it needs a C++
+            compiler where there is no CUDA device), ``reduce-overhead`` records CUDA graphs as
+            well, once for each shape. A replica is ready when it has compiled: up to a minute
+            more, and as much for each model that is promoted.
         prompt_cache_mb: Memory of a replica for what its model computed from earlier histories,
             MiB; a user who comes back with one more item costs that item only. 0 keeps nothing.
         history_step: Of a history longer than the model reads, the oldest events leave so many at
@@ -78,6 +83,7 @@ class ServingConfig(Config):
     max_history: int = Field(default=10_000, ge=1)
     num_threads: int = Field(default=1, ge=1, le=1024)
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: Literal["none", "default", "reduce-overhead"] = "none"
     prompt_cache_mb: int = Field(default=256, ge=0)
     history_step: int = Field(default=1, ge=1)
     registry_seconds: float = Field(default=1.0, gt=0, le=3600)

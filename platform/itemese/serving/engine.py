@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 
 from itemese.bundle import Bundle, find_bundle, read_bundle
-from itemese.errors import ArtifactError, ConfigError
+from itemese.errors import ArtifactError
 from itemese.methods.base import Task, to_device
 from itemese.models.free_beams import Waste
 from itemese.models.prompt_cache import PromptCache
@@ -34,7 +34,7 @@ from itemese.serving.query import (
     Recommendation,
     split_events,
 )
-from itemese.serving.restore import Precision, restore
+from itemese.serving.restore import Compile, Precision, compile_module, require_device, restore
 
 
 class Recommender:
@@ -52,12 +52,14 @@ class Recommender:
         prompt_cache_bytes: int = 0,
         history_step: int = 1,
         precision: Precision = "fp32",
+        compile: Compile = "none",  # noqa: A002  (torch's word)
     ) -> None:
         self.bundle = bundle
         self.catalog = bundle.catalog
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.method, self.module = restore(bundle, precision)
         self.module.to(self.device).eval()
+        compile_module(self.method, self.module, compile)
         self.seconds: dict[str, float] = {}
         self._told_prompts, self._told_invalid = (0, 0), 0
         self._prompt_cache_bytes = prompt_cache_bytes
@@ -82,6 +84,7 @@ class Recommender:
         prompt_cache_bytes: int = 0,
         history_step: int = 1,
         precision: Precision = "fp32",
+        compile: Compile = "none",  # noqa: A002  (torch's word)
     ) -> "Recommender":
         """Read a bundle, rebuild its method and prove it on one question.
 
@@ -90,24 +93,20 @@ class Recommender:
             prompt_cache_bytes: Memory for what the model computed from earlier histories.
             history_step: See `ServingConfig`.
             precision: Likewise.
+            compile: Likewise.
 
         Raises:
             ArtifactError: The bundle is torn, does not fit its method, or answers nonsense.
-            ConfigError: This version does not know the bundle's method, or the precision is not for
-                it or not for this machine.
+            ConfigError: This version does not know the bundle's method, or precision or compile
+                are not for it or not for this machine.
         """
-        if precision == "bf16" and not torch.cuda.is_available():
-            message = (
-                "`precision` must be fp32 where there is no CUDA device; got bf16. Leave it out, "
-                "or serve on a machine that has one."
-            )
-            raise ConfigError(message)
-        bundle = read_bundle(find_bundle(uri))
+        require_device(precision)
         engine = cls(
-            bundle,
+            read_bundle(find_bundle(uri)),
             prompt_cache_bytes=prompt_cache_bytes,
             history_step=history_step,
             precision=precision,
+            compile=compile,
         )
         engine.self_test()
         engine.forget()  # the proof is no user's question, and is not counted

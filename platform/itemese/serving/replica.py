@@ -189,6 +189,7 @@ class Replica:
             prompt_cache_bytes=cache,
             history_step=args.history_step,
             precision=args.precision,
+            compile=args.compile,
         )
         engine.warm_up(args.max_batch_size)
         return engine

@@ -6,10 +6,54 @@ import torch
 
 from itemese.bundle import Bundle
 from itemese.errors import ArtifactError, ConfigError
-from itemese.methods.base import Inputs, Method, method_of, parse_method_config
+from itemese.methods.base import (
+    Inputs,
+    Method,
+    NextItemEncoder,
+    method_of,
+    parse_method_config,
+)
 
 Precision = Literal["fp32", "bf16"]
 """See `ServingConfig`."""
+
+Compile = Literal["none", "default", "reduce-overhead"]
+"""Likewise; the names are those of `torch.compile`'s modes."""
+
+
+def require_device(precision: Precision) -> None:
+    """Raise `ConfigError` if the precision is not for this machine."""
+    if precision == "bf16" and not torch.cuda.is_available():
+        message = (
+            "`precision` must be fp32 where there is no CUDA device; got bf16. Leave it out, "
+            "or serve on a machine that has one."
+        )
+        raise ConfigError(message)
+
+
+def compile_module(method: Method, module: torch.nn.Module, mode: Compile) -> None:
+    """Let torch compile the module when it is first called, for every number of rows and events.
+
+    Raises:
+        ConfigError: The method's search runs beside its module's own call, or the mode records
+            CUDA graphs and there is no CUDA device.
+    """
+    if mode == "none":
+        return
+    name = method.config.name
+    if not isinstance(method, NextItemEncoder):
+        message = (
+            f"`compile` must be none for {name!r}, which does not answer by one call of its "
+            f"module; got {mode}. Leave it out."
+        )
+        raise ConfigError(message)
+    if mode == "reduce-overhead" and not torch.cuda.is_available():
+        message = (
+            "`compile` must be none or default where there is no CUDA device; got reduce-overhead, "
+            "which records CUDA graphs. Choose one of these."
+        )
+        raise ConfigError(message)
+    module.compile(mode=mode, dynamic=True)
 
 
 def restore(bundle: Bundle, precision: Precision) -> tuple[Method, torch.nn.Module]:

@@ -193,6 +193,11 @@ def test_weights_that_do_not_fit_are_refused(bundle_of):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="bf16 is for CUDA devices")
+def test_only_what_can_be_compiled_here_is(bundle_of):
+    with pytest.raises(ConfigError, match=r"`compile` must be none for 'popularity'"):
+        Recommender.load(bundle_of(), compile="default")
+
+
 def test_half_precision_without_a_cuda_device_is_refused(bundle_of):
     with pytest.raises(ConfigError, match="`precision` must be fp32 where there is no CUDA device"):
         Recommender.load(bundle_of(), precision="bf16")

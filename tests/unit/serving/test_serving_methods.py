@@ -162,6 +162,30 @@ def test_same_answers_from_the_bundle(name, tmp_path):
     assert {item.item_id for item in only} <= {"i00", "i11"}, "i07 was seen"
 
 
+def test_a_compiled_model_ranks_as_the_plain_one(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    write("sasrec", tmp_path, num_items=120)
+    bundle = read_bundle(Folder.at(tmp_path))
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="`compile` must be none or default"):
+            Recommender(bundle, compile="reduce-overhead")
+    plain, fast = Recommender(bundle), Recommender(bundle, compile="default")
+    calls = []
+    compiled = fast.module._compiled_call_impl
+    monkeypatch.setattr(
+        fast.module, "_compiled_call_impl", lambda *args: calls.append(1) or compiled(*args)
+    )
+    draw = np.random.default_rng(0)
+    for rows in (1, 7, 3):
+        histories = [[f"i{n:02}" for n in draw.integers(0, 120, 5 + rows)] for _ in range(rows)]
+        pairs = zip(plain.recommend_batch(histories), fast.recommend_batch(histories), strict=True)
+        for ours, theirs in pairs:
+            assert [i.item_id for i in ours] == [i.item_id for i in theirs]
+            want = [i.score for i in ours]
+            np.testing.assert_allclose([i.score for i in theirs], want, rtol=1e-3, atol=1e-5)
+    assert len(calls) == 3
+
+
 @pytest.mark.parametrize("name", RANKING)
 def test_half_precision_moves_near_ties_only(name, tmp_path):
     torch.manual_seed(0)
