@@ -29,6 +29,7 @@ _FIXED = {
     "sequences": "trials on different splits cannot be compared",
     "evaluation": "it is the yardstick",
     "method.name": "each method has parameters of its own; write one study a method",
+    "method.task": "it decides the yardstick",
     "training.metric": "it is the yardstick",
     "training.validation_users": "it is the yardstick",
     "training.offered": "it is the yardstick",

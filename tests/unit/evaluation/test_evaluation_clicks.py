@@ -96,6 +96,12 @@ def test_non_clicks_are_unseen_and_the_same_however_users_are_dealt_out():
     assert len(counts) == NUM_ITEMS, "they are drawn from the whole catalogue"
 
 
+def test_users_with_one_history_get_draws_of_their_own():
+    block = take(histories(), np.zeros(12, np.int64))
+    twins = replace(block, user_id=[f"twin{user}" for user in range(12)])
+    assert len({tuple(items) for items, *_ in by_user(asked(twins)).values()}) > 6
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_what_comes_after_a_target_changes_no_row(labelled):
     block = histories(labelled=labelled)

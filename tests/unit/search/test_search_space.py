@@ -101,6 +101,11 @@ def test_defaults_and_enqueued_points_name_every_parameter() -> None:
         ),
         ({"seed": {"kind": "int", "low": 0, "high": 9}}, {}, ["must not vary", "choosing luck"]),
         (
+            {"method.task": {"kind": "choice", "choices": ["click", "next_item"]}},
+            {},
+            ["`parameters.method.task` must not vary", "yardstick"],
+        ),
+        (
             {"evaluation.cutoffs": {"kind": "choice", "choices": [1, 2]}},
             {},
             ["must not vary", "yardstick"],
@@ -323,3 +328,10 @@ def test_conditions_and_samplers_that_cannot_be(
         check_space(config(parameters, **more), {}, parse=Recipe.parse)
     for sentence in sentences:
         assert sentence in str(caught.value)
+
+
+def test_an_auc_has_no_cutoff() -> None:
+    study = config({"training.learning_rate": RATE}, metric="val/auc")
+    assert check_space(study, {"training": {"metric": "auc"}}, parse=Recipe.parse)
+    with pytest.raises(ConfigError, match=r"must be the recipe's training\.metric"):
+        check_space(study, {}, parse=Recipe.parse)
