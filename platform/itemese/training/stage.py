@@ -18,7 +18,7 @@ from itemese.training.inputs import TrainedModel, build_module, load_inputs
 from itemese.training.loop import Hooks, fit
 from itemese.training.validation import Validator
 
-VERSION = 2
+VERSION = 3
 """Raise it when this room's code changes what it writes."""
 
 _LOG = logging.getLogger(__name__)
