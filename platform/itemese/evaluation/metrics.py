@@ -157,11 +157,35 @@ def click_values(
         whole = auc(clicked, prob)
         if np.isnan(whole):
             return np.full(num_users, np.nan)
-        order = np.sort(prob[clicked]), np.sort(prob[~clicked])
-        # The share of the other class that stands on the right side; ties count one half.
-        other = np.where(clicked, _below(order[1], prob), 1 - _below(order[0], prob))
-        share = (other - whole) / np.where(clicked, len(order[0]), len(order[1]))
+        share = (_placement(clicked, prob) - whole) / _class_size(clicked)
     return whole + num_users * np.bincount(owner, weights=share, minlength=num_users)
+
+
+def click_merits(
+    metric: str, owner: np.ndarray, clicked: np.ndarray, prob: np.ndarray, num_users: int
+) -> np.ndarray:
+    """Return what each user has of a model, ``[N]``: more is better, equal rows give equal numbers.
+
+    `click_values` are not fit for it: an auc's hold the metric itself, which is the same for all.
+    Arguments as there.
+    """
+    if metric == "log_loss":
+        rows = -log_losses(clicked, prob)
+    else:
+        rows = _placement(clicked, prob) / _class_size(clicked)
+    return np.bincount(owner, weights=rows, minlength=num_users)
+
+
+def _placement(clicked: np.ndarray, prob: np.ndarray) -> np.ndarray:
+    """Return of each row the share of the other class on its right side; ties count one half."""
+    order = np.sort(prob[clicked]), np.sort(prob[~clicked])
+    shares: np.ndarray = np.where(clicked, _below(order[1], prob), 1 - _below(order[0], prob))
+    return shares
+
+
+def _class_size(clicked: np.ndarray) -> np.ndarray:
+    sizes: np.ndarray = np.where(clicked, clicked.sum(), (~clicked).sum())
+    return sizes
 
 
 def _below(sorted_values: np.ndarray, values: np.ndarray) -> np.ndarray:

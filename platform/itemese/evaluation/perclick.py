@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from itemese.artifacts import Folder
-from itemese.evaluation.metrics import click_values
+from itemese.evaluation.metrics import click_merits, click_values
 from itemese.evaluation.peruser import PerUser
 
 _TYPES = {
@@ -64,6 +64,12 @@ class PerUserClicks:
         owner, place = np.nonzero(self.candidate >= 0)
         labels, prob = self.clicked[owner, place], self.prob[owner, place]
         return click_values(metric, owner, labels, prob, self.num_users)
+
+    def merits(self, metric: str) -> np.ndarray:
+        """Return what each user has of the model, ``[N]``, more is better."""
+        owner, place = np.nonzero(self.candidate >= 0)
+        labels, prob = self.clicked[owner, place], self.prob[owner, place]
+        return click_merits(metric, owner, labels, prob, self.num_users)
 
     def take(self, rows: np.ndarray) -> "PerUserClicks":
         """Return these users, in this order; `rows` holds places ``[M] int`` or a mask."""

@@ -79,6 +79,10 @@ class PerUser:
         """Return the metric named ``recall@10`` and the like for each user, ``[N] float64``."""
         return per_user(metric, self.rank)
 
+    def merits(self, metric: str) -> np.ndarray:
+        """Return what each user has of the ranking, more is better: the same as `values`."""
+        return self.values(metric)
+
     def take(self, rows: np.ndarray) -> "PerUser":
         """Return these rows, in this order; `rows` holds places ``[M] int``."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}

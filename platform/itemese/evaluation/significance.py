@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from itemese.errors import DataError
-from itemese.evaluation.metrics import FALLING
 from itemese.evaluation.perclick import PerUserClicks
 from itemese.evaluation.peruser import PerUser
 from itemese.randomness import numpy_generator
@@ -68,8 +67,9 @@ def paired_test(
         DataError: No user is in both, or their targets differ.
     """
     rows_a, rows_b = _joined(a, b)
-    first, second = a.take(rows_a).values(metric), b.take(rows_b).values(metric)
-    better = np.sign(second - first if metric in FALLING else first - second)
+    ours, theirs = a.take(rows_a), b.take(rows_b)
+    first, second = ours.values(metric), theirs.values(metric)
+    better = np.round(ours.merits(metric) - theirs.merits(metric), 12)
     difference, counts = alike(first - second)
     total = int(counts.sum())
     mean = float(counts @ difference / total)
