@@ -14,28 +14,38 @@ Differs: readings where the notes are silent. "PCA" before k-means keeps the fir
     log-probabilities, normalised after the tree's filter (RecBench adds probabilities, normalised
     before it). The task is said by a learned token instead of a template, whose words are not
     known; each position's softmax runs over its own level's codes. Texts of the two alignment tasks
-    are drawn evenly from the catalogue. The scoring use (a yes or no with AUC) is left out: its
-    template is not known. New items of the catalogue keep the codebooks' codes; what the model
-    would call them is reported, and `codes_of` says it.
+    are drawn evenly from the catalogue. The template of the scoring use (a yes or no with AUC) is
+    not known; ``task: click`` reads the probability of the item's codes instead. New items of the
+    catalogue keep the codebooks' codes; what the model would call them is reported, and `codes_of`
+    says it.
 Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, I items.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from itemese.codebooks.trie import PrefixTrie
 from itemese.errors import ConfigError
 from itemese.losses.code_tokens import next_code
-from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
+from itemese.methods.base import (
+    Batch,
+    Inputs,
+    LossWeights,
+    Method,
+    MethodConfig,
+    Need,
+    Task,
+    pad_clicks,
+)
 from itemese.models.adapters import save_adapters_only
-from itemese.models.decoding import beam_search
+from itemese.models.decoding import beam_search, target_scores
 from itemese.models.free_beams import free_beam_search
-from itemese.models.histories import pad_histories
 from itemese.models.prompt_cache import PromptCache
 from itemese.models.text_backbone import (
     TextBackboneConfig,
@@ -49,11 +59,8 @@ from itemese.models.token_vectors import start_as_vectors
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
-from itemese.ranking import Candidates, Ranking
+from itemese.ranking import Candidates, ClickScores, Ranking
 from itemese.schema import Example, SemanticIds
-
-NAMED = 512
-"""Items whose texts a report asks the codes of, drawn evenly over the catalogue."""
 
 
 class StoreLossWeights(LossWeights):
@@ -68,6 +75,10 @@ class StoreConfig(MethodConfig):
     """Settings.
 
     Attributes:
+        task: ``next_item``; or ``click``, for which nothing is trained otherwise: an item that the
+            model gives p is a click with p / (p + 1/I), which is so where one item drawn evenly
+            stands beside each click (``evaluation.click_negatives: 1``). Where events have labels
+            the order is the model's, and the height of the probabilities means little.
         start: ``tokenizer`` goes on from the weights, words and texts of the `recommender`, a
             `dense_tokenizer` with the same backbone; ``fresh`` builds the backbone anew.
         columns: Of the items' texts; absent ones are passed over. Read by ``start: fresh``.
@@ -80,10 +91,12 @@ class StoreConfig(MethodConfig):
             dropped when a beam has ended.
         beam_width: Prefixes kept while decoding.
         backbone: The language model; ``adapter: lora`` leaves a pretrained one as it is.
-        loss_weights: Multipliers of the loss terms.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"task"})
+
     name: Literal["store"] = "store"
+    task: Literal[Task.NEXT_ITEM, Task.CLICK] = Task.NEXT_ITEM
     start: Literal["tokenizer", "fresh"] = "tokenizer"
     columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=("title", "brand", "categories", "genres"), min_length=1
@@ -96,6 +109,12 @@ class StoreConfig(MethodConfig):
     beam_width: int = Field(default=20, ge=1)
     backbone: TextBackboneConfig = TextBackboneConfig()
     loss_weights: StoreLossWeights = StoreLossWeights()
+
+    @model_validator(mode="after")
+    def _clicks_are_of_items(self) -> Self:
+        if self.constrained or self.task is Task.NEXT_ITEM:
+            return self
+        raise ValueError("`constrained` true where `task` is click")  # noqa: EM101
 
 
 class Store(Method):
@@ -182,8 +201,8 @@ class Store(Method):
         return module
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(examples)
+        """Return ``item_index [B, T]``, right-padded with -1, and what is known of clicks."""
+        return pad_clicks(examples)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy of each task whose weight is not 0, a code or a word."""
@@ -198,26 +217,32 @@ class Store(Method):
                 terms[task] = next_code(logits, labels)
         return terms
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by beam search."""
+    def predict(
+        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
+    ) -> Ranking | ClickScores:
+        """Rank by beam search; or tell how probable the click is that the batch asks for."""
         assert isinstance(module, TextItemLanguageModel)
-        width = self.config.beam_width
+        if self.task is Task.NEXT_ITEM:
+            return self._search(module, batch, k, candidates)
+        against_chance = math.log(len(module.item_tokens))
+        if "target" in batch:
+            found = target_scores(module, batch["item_index"], batch["target"])
+            return ClickScores(torch.sigmoid(found + against_chance), batch["target_clicked"])
+        ranking = self._search(module, batch, k, candidates)
+        prob = torch.sigmoid(ranking.score + against_chance)
+        return Ranking(ranking.item_index, prob.where(ranking.item_index >= 0, ranking.score))
+
+    def _search(
+        self, module: TextItemLanguageModel, batch: Batch, k: int, candidates: Candidates
+    ) -> Ranking:
+        items, width = batch["item_index"], self.config.beam_width
         if not self.config.constrained:
             return free_beam_search(
-                module,
-                batch["item_index"],
-                k,
-                beam_width=width,
-                candidates=candidates,
-                waste=module.waste,
+                module, items, k, beam_width=width, candidates=candidates, waste=module.waste
             )
+        cache = module.prompt_cache
         return beam_search(
-            module,
-            batch["item_index"],
-            k,
-            beam_width=width,
-            candidates=candidates,
-            prompt_cache=module.prompt_cache,
+            module, items, k, beam_width=width, candidates=candidates, prompt_cache=cache
         )
 
     def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:
@@ -241,19 +266,19 @@ class Store(Method):
         """Return the beams' width, items that the model names as the codebooks did, and waste.
 
         A share of named items near chance means that the text-to-token task was off or forgotten,
-        and that new items should not be tokenised by this model. Items without a training event
-        are asked by themselves too: their texts took part in the task, their codes in no history.
+        and that new items should not be tokenised by this model. Items without a training event are
+        asked by themselves too: texts of the task, though no history (a refit's perhaps) has them.
         """
         assert isinstance(module, TextItemLanguageModel)
         found = {
             "beam_width": self.config.beam_width,
             "code_length": module.code_length,
             "constrained": self.config.constrained,
-            **_named(module, torch.arange(len(module.texts))),
+            **module.shares_named(torch.arange(len(module.texts))),
         }
         unseen = module.get_buffer("unseen").nonzero().flatten()
         if len(unseen):
-            shares = _named(module, unseen)
+            shares = module.shares_named(unseen)
             found |= {f"{name}_unseen": share for name, share in shares.items()}
             found["unseen_items"] = len(unseen)
         if not self.config.constrained:
@@ -266,14 +291,3 @@ def _with_unseen(module: TextItemLanguageModel, inputs: Inputs) -> TextItemLangu
     unseen = torch.from_numpy(inputs.catalog.train_count == 0)
     module.register_buffer("unseen", unseen, persistent=False)
     return module
-
-
-def _named(module: TextItemLanguageModel, items: Tensor) -> dict[str, float]:
-    """Return the shares of ``items [n]`` that the model gives all and the first of their codes."""
-    asked = items[:: max(1, len(items) // NAMED)].to(module.item_tokens.device)
-    own = module.item_tokens[asked] - module.item_tokens.new_tensor(module.starts)
-    same = module.name(module.texts[asked]) == own
-    return {
-        "named_by_text": round(float(same.all(dim=1).float().mean()), 4),
-        "first_code_by_text": round(float(same[:, 0].float().mean()), 4),
-    }

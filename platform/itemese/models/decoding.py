@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from itemese.errors import ConfigError
 from itemese.models.beams import Beams, search
 from itemese.models.cached_prompt import CachedPrompt, require_shareable
-from itemese.models.exact import Runs, score_catalogue
+from itemese.models.exact import Runs, score_catalogue, score_items
 from itemese.models.fast_decoder import FastDecoder, fast_decoder
 from itemese.models.fast_prompt import FastPrompt
 from itemese.models.item_language import ItemLanguageModel
@@ -100,6 +100,20 @@ def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:
         tree = _tree(model, item_index)
         prompt = read_prompt(model, item_index, 0, None)
         scores = score_catalogue(prompt, model, tree)
+    return scores.clone()
+
+
+def target_scores(model: ItemLanguageModel, item_index: Tensor, target: Tensor) -> Tensor:
+    """Return the log-probability of ``target [B] int64`` after each history, ``[B] float32``.
+
+    It is what `exact_scores` says of that item, for the price of its own codes.
+    """
+    with as_stored(item_index.device):
+        tree = _tree(model, item_index)
+        prompt = read_prompt(model, item_index, tree.num_predicted - 1, None)
+        starts = torch.tensor(model.starts, device=item_index.device)
+        codes = (model.item_tokens[target] - starts)[:, : tree.num_predicted]
+        scores = score_items(prompt, model, tree, codes)
     return scores.clone()
 
 

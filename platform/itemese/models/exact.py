@@ -63,6 +63,37 @@ def score_catalogue(
     return scores
 
 
+@torch.no_grad()
+def score_items(beams: Beams, tokens: CodeTokens, tree: Runs, codes: Tensor) -> Tensor:
+    """Return the log-probability of one item a prompt, as `score_catalogue` gives it.
+
+    Args:
+        beams: The prompts; each has one beam afterwards.
+        tokens: The model's codes.
+        tree: The catalogue.
+        codes: ``[B, P]`` int64, the predicted codes of each row's item.
+
+    Returns:
+        ``[B]`` float32.
+    """
+    states = beams.state[:, None]
+    tree = tree.to(states.device)
+    node = codes.new_zeros(len(codes), 1)
+    score = states.new_zeros(len(codes), dtype=torch.float32)
+    for level in range(tree.num_predicted):
+        logits = tokens.code_logits(states, level).float()
+        child, code = tree.children(node, level)
+        own = codes[:, level, None]
+        legal = logits.gather(2, code).masked_fill_(child < 0, float("-inf"))
+        score = score + logits[:, 0].gather(1, own)[:, 0] - legal.logsumexp(dim=2)[:, 0]
+        place = ((code == own[:, None]) & (child >= 0)).int().argmax(dim=2)
+        node = child.gather(2, place[:, None])[:, 0]
+        if level + 1 < tree.num_predicted:
+            ancestors = codes.new_zeros(len(codes), 1, level)
+            states = beams.grow(tokens.code_vectors(own, level), ancestors)
+    return score
+
+
 def _score_run(beams: Beams, tokens: CodeTokens, tree: Runs, first: int, last: int) -> Tensor:
     """Return ``[B, last - first]``: scores of a run of leaves."""
     batch = len(beams.state)

@@ -81,7 +81,10 @@ class ItemLanguageModel(nn.Module):
         return F.embedding(tokens, self.token_table).to(words.dtype)
 
     def code_logits(self, states: Tensor, level: int) -> Tensor:
-        """Return ``[..., K_l] float32``: the codes of one level, from ``states [..., D]``."""
+        """Return ``[..., K_l]`` of one level's codes, from ``states [..., D]``.
+
+        They are float32 outside of autocast.
+        """
         start = self.starts[level]
         rows = self.token_table[start : start + self.code_sizes[level]]
         logits: Tensor = states.float() @ rows.float().T

@@ -27,6 +27,9 @@ TASK_TOKENS = 2
 
 PADDING = -1
 
+NAMED = 512
+"""Items whose texts a report asks the codes of."""
+
 _ITEMS_AT_ONCE = 256
 
 
@@ -120,6 +123,19 @@ class TextItemLanguageModel(ItemLanguageModel):
                 chosen = torch.cat([chosen, code[:, None] + self.starts[level]], dim=1)
             named.append(chosen - chosen.new_tensor(self.starts))
         return torch.cat(named)
+
+    def shares_named(self, items: Tensor) -> dict[str, float]:
+        """Return how often the texts of ``items [n]`` ask for all and the first of their codes.
+
+        At most `NAMED` of them are asked, evenly spread.
+        """
+        asked = items[:: -(-len(items) // NAMED)].to(self.item_tokens.device)
+        own = self.item_tokens[asked] - self.item_tokens.new_tensor(self.starts)
+        same = self.name(self.texts[asked]) == own
+        return {
+            "named_by_text": round(float(same.all(dim=1).float().mean()), 4),
+            "first_code_by_text": round(float(same[:, 0].float().mean()), 4),
+        }
 
     def _name(self, items: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the logits of the items' codes after their words, and the codes."""

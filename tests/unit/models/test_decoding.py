@@ -11,7 +11,7 @@ from torch import Tensor
 
 from itemese.errors import ConfigError
 from itemese.models.decoder_weights import read_weights
-from itemese.models.decoding import beam_search, exact_scores, exact_search
+from itemese.models.decoding import beam_search, exact_scores, exact_search, target_scores
 from itemese.models.decoding_baseline import causal_model, generate, prefix_table
 from itemese.models.fast_decoder import fast_decoder
 from itemese.models.item_language import ItemLanguageModel
@@ -67,6 +67,10 @@ def test_wide_beams_and_exact_scores_equal_brute_force(architecture: str, make_m
         best = expected.sort(descending=True).values
         torch.testing.assert_close(ranking.score[row], best, atol=1e-4, rtol=0)
         torch.testing.assert_close(exact[row], expected, atol=1e-4, rtol=0)
+    for step in range(3):  # a different item of each row every time
+        target = torch.arange(len(HISTORIES)) * 5 + step
+        one = target_scores(model, padded(HISTORIES), target)
+        torch.testing.assert_close(one, exact.gather(1, target[:, None])[:, 0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt2"])
