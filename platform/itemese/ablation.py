@@ -26,11 +26,12 @@ from itemese.config import (
 )
 from itemese.errors import ConfigError
 from itemese.evaluation.comparable import check_comparable
-from itemese.evaluation.metrics import per_user
+from itemese.evaluation.metrics import CLICK_METRICS
 from itemese.evaluation.offers import OffersConfig
-from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.perclick import read_judged
 from itemese.evaluation.significance import holm, mean_over_users, paired_difference
 from itemese.experiment import Experiment
+from itemese.methods.base import Task, method_of
 
 Row = dict[str, Any]
 
@@ -124,6 +125,7 @@ class Ablation:
             hint = nearest(config.baseline, list(experiments))
             message = f"`baseline` must be a variant or rival; got {config.baseline!r}. {hint}"
             raise ConfigError(message)
+        _require_metrics(config, experiments)
         return cls(config, experiments)
 
     def with_seeds(self, seeds: Sequence[int]) -> Self:
@@ -211,6 +213,20 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def _require_metrics(config: AblationConfig, experiments: Mapping[str, Experiment]) -> None:
+    """Raise `ConfigError` if some run's task has not the metrics, before anything is trained."""
+    for name, experiment in experiments.items():
+        clicks = method_of(experiment.method).task is Task.CLICK
+        fitting = [metric for metric in config.metrics if (metric in CLICK_METRICS) == clicks]
+        if config.offers is None and len(fitting) < len(config.metrics):
+            message = (
+                f"`metrics` must be of the task of every run; got {', '.join(config.metrics)} and "
+                f"{name!r}, which {'predicts clicks' if clicks else 'ranks items'}. Set them to "
+                f"{', '.join(CLICK_METRICS) if clicks else 'recall@10, ndcg@10'}."
+            )
+            raise ConfigError(message)
+
+
 def _on_other_data(config: AblationConfig, recipe: Path) -> AblationConfig:
     """Return the file with another recipe, ``<method>_<data>.yaml``, and the rivals on that data.
 
@@ -244,9 +260,9 @@ def _ranked(
     """Return each metric of each test user, in the order of their ids; note the result."""
     folder = pipeline.evaluate(run, store).folder
     results.append(folder.read_json("result.json"))
-    rows = PerUser.read(folder, "per_user.parquet")
+    rows = read_judged(folder)
     order = np.argsort(np.array(rows.user_id))
-    return {metric: per_user(metric, rows.rank)[order] for metric in metrics}
+    return {metric: rows.values(metric)[order] for metric in metrics}
 
 
 def _chosen(

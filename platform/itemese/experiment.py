@@ -16,6 +16,7 @@ from itemese.methods.base import (
     Method,
     MethodConfig,
     Need,
+    Task,
     method_class,
     method_names,
     method_of,
@@ -135,6 +136,27 @@ class Experiment(Config):
                 "an experiment whose `recommender.method.max_history` is at least "
                 f"`method.max_history`; {self.upstream.method.max_history} is below "
                 f"{self.method.max_history}"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _clicks_are_comparable(self) -> Self:
+        if method_of(self.method).task is not Task.CLICK:
+            return self
+        drawn, judged = getattr(self.method, "num_negatives", 1), self.evaluation.click_negatives
+        if self.sequences.clicked_at is None and drawn != judged:
+            message = (
+                "an experiment whose `evaluation.click_negatives` is the number of non-clicks a "
+                f"click that method {self.method.name!r} expects, or its probabilities are off; "
+                f"{judged} is not {drawn}"
+            )
+            raise ValueError(message)
+        needs = method_of(self.method).reads()
+        if Need.SEMANTIC_IDS in needs and self.codebooks.disambiguation == "none":
+            message = (
+                "an experiment whose `codebooks.disambiguation` tells all items apart, because "
+                "clicks are of single items; take suffix or reassign"
             )
             raise ValueError(message)
         return self

@@ -19,12 +19,13 @@ from pydantic import Field
 from itemese import pipeline
 from itemese.artifacts import Artifact, Folder, Store
 from itemese.config import Config
-from itemese.errors import DataError
+from itemese.errors import ConfigError, DataError
 from itemese.evaluation.metrics import per_user
 from itemese.evaluation.peruser import PerUser
 from itemese.evaluation.significance import paired_difference
 from itemese.experiment import Experiment
 from itemese.logs.config import LogsConfig
+from itemese.methods.base import Task, method_of
 from itemese.randomness import numpy_generator
 from itemese.schema import INTERACTIONS, Catalog
 
@@ -79,8 +80,15 @@ def measure(experiment: Experiment, store: Store, config: PoisonConfig) -> dict[
         interval, poisoned less clean, over honest users.
 
     Raises:
+        ConfigError: The experiment shows nobody a list.
         DataError: The log has too few rare items.
     """
+    if method_of(experiment.method).task is Task.CLICK:
+        message = (
+            "`method.task` must be next_item, for it is lists that are attacked; got click. Leave "
+            "it out."
+        )
+        raise ConfigError(message)
     logs = pipeline.read_logs(experiment, store)
     folder = store.root.child(f"poisoned/{logs.key}-{config.digest()}")
     attack = poison(logs, folder, config, seed=experiment.data_seed)

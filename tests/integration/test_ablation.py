@@ -77,6 +77,20 @@ def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+def test_a_table_of_clicks(ray_cluster: None, tmp_path: Path) -> None:
+    recipe = {**RECIPE, "method": {"name": "popularity", "task": "click"}}
+    of_clicks = {"values": {}, "variants": {"a": {}}, "baseline": "a", "rivals": []}
+    path = written(tmp_path, **of_clicks)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(ConfigError, match="`metrics` must be of the task of every run; got recall"):
+        Ablation.read(path)
+    path.write_text(yaml.safe_dump({**FILE, **of_clicks, "metrics": ["auc", "log_loss"]}))
+    rows, _ = ablate(Ablation.read(path), Store(tmp_path / "runs"))
+    assert [row["figure"] for row in rows] == ["auc", "log_loss"]
+    assert 0.5 < rows[0]["mean"] < 1
+
+
+@pytest.mark.ray
 def test_runs_that_were_offered_other_items_are_refused(ray_cluster: None, tmp_path: Path) -> None:
     path = written(tmp_path, offers={"size": 5}, variants={"plain": {}, "other": {"data_seed": 1}})
     with pytest.raises(ConfigError, match="must be offered the same items; got others for 'other'"):

@@ -6,7 +6,7 @@ import pytest
 
 from itemese import pipeline
 from itemese.artifacts import Folder, Store
-from itemese.errors import DataError
+from itemese.errors import ConfigError, DataError
 from itemese.experiment import Experiment
 from itemese.poisoning import PoisonConfig, measure, poison
 
@@ -20,6 +20,12 @@ VALUES = {
     },
     "method": {"name": "item_knn"},
 }
+
+
+def test_a_click_is_no_list(tmp_path: Path) -> None:
+    clicks = Experiment.parse({**VALUES, "method": {"name": "popularity", "task": "click"}})
+    with pytest.raises(ConfigError, match=r"`method\.task` must be next_item"):
+        measure(clicks, Store(tmp_path / "runs"), PoisonConfig())
 
 
 def test_the_poisoned_log_is_the_clean_one_and_the_fakes(ray_cluster: None, tmp_path: Path) -> None:

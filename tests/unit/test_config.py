@@ -41,6 +41,20 @@ def test_out_of_bounds_names_path_value_and_bound() -> None:
     assert "`training.learning_rate` must be greater than 0; got -1" in message
 
 
+def test_clicks_are_judged_against_what_their_method_expects() -> None:
+    drawn = {"name": "din", "task": "click", "num_negatives": 60}
+    message = refused(method=drawn)
+    assert "`evaluation.click_negatives` is the number of non-clicks" in message
+    assert "1 is not 60" in message
+    for fits in ({"evaluation": {"click_negatives": 60}}, {"sequences": {"clicked_at": 4}}):
+        Experiment.parse({**VALUES, "method": drawn, **fits})
+    store = {"name": "store", "task": "click", "start": "fresh"}
+    Experiment.parse({**VALUES, "method": store})
+    assert "`constrained` true" in refused(method={**store, "constrained": False})
+    shared = {"kind": "residual_kmeans", "disambiguation": "none"}
+    assert "tells all items apart" in refused(method=store, codebooks=shared)
+
+
 def test_overrides_reach_nested_values_and_keep_the_original() -> None:
     raw = with_overrides(VALUES, ["method.loss_weights.next_item=0.5", "training.max_epochs=3"])
     experiment = Experiment.parse(raw)
