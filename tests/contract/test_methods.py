@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from itemese.config import read_yaml
 from itemese.methods.base import (
     Batch,
     Inputs,
@@ -23,104 +25,7 @@ from itemese.ranking import Candidates, Ranking
 from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds, Split
 
 NUM_ITEMS = 30
-SMALL = {
-    "sasrec": {"dim": 16, "dropout": 0.0},
-    "gru4rec": {"dim": 16, "hidden_dim": 32, "dropout": 0.0},
-    "caser": {"dim": 16, "num_horizontal": 8, "dropout": 0.0},
-    "din": {"dim": 16, "dropout": 0.0, "num_negatives": 20, "targets_per_history": 0},
-    "semantic_id_lm": {
-        "dropout": 0.0,
-        "beam_width": 30,
-        "backbone": {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64},
-    },
-    "rsllm": {
-        "prompt_items": 4,
-        "num_candidates": 5,
-        "text_share": 0.0,
-        "projector_dim": 32,
-        "max_tokens": 160,
-        "temperature": 0.1,
-        "loss_weights": {"history_alignment": 1.0, "target_alignment": 1.0, "history_words": 1.0},
-        "backbone": {
-            "dim": 32,
-            "num_layers": 2,
-            "num_heads": 2,
-            "hidden_dim": 64,
-            "vocabulary": 512,
-        },
-    },
-    "dense_tokenizer": {
-        "num_slots": 2,
-        "max_text_tokens": 8,
-        "texts_per_step": 30,
-        "backbone": {
-            "dim": 32,
-            "num_layers": 2,
-            "num_heads": 2,
-            "hidden_dim": 64,
-            "vocabulary": 512,
-        },
-    },
-    "store": {
-        "start": "fresh",
-        "columns": ["title"],
-        "max_text_tokens": 8,
-        "texts_per_step": 30,
-        "dropout": 0.0,
-        "beam_width": 30,
-        "backbone": {
-            "dim": 32,
-            "num_layers": 2,
-            "num_heads": 2,
-            "hidden_dim": 64,
-            "vocabulary": 512,
-        },
-    },
-    "eager_llm": {
-        "columns": ["title"],
-        "facets": ["title"],
-        "max_text_tokens": 8,
-        "prompt_items": 4,
-        "samples_per_task": 4,
-        "num_negatives": 40,
-        "dropout": 0.0,
-        "anneal_dropout": 0.0,
-        "beam_width": 30,
-        "backbone": {
-            "dim": 32,
-            "num_layers": 2,
-            "num_heads": 2,
-            "hidden_dim": 64,
-            "vocabulary": 512,
-        },
-    },
-    "aligned_sasrec": {"dim": 16, "dropout": 0.0},
-    "prorec": {
-        "beam_width": 30,
-        "num_negatives": 20,
-        "network": {
-            "dim": 32,
-            "num_layers": 2,
-            "num_heads": 2,
-            "head_dim": 16,
-            "hidden_dim": 64,
-            "dropout": 0.0,
-        },
-    },
-    "tiger": {
-        "beam_width": 30,
-        "num_user_tokens": 50,
-        "network": {
-            "dim": 32,
-            "num_layers": 2,
-            "num_heads": 2,
-            "head_dim": 16,
-            "hidden_dim": 64,
-            "dropout": 0.0,
-        },
-    },
-}
-"""Small sizes for methods whose defaults are larger than a test wants."""
+SMALL = read_yaml(Path(__file__).with_name("small_methods.yaml"))
 
 NAMES = method_names()
 TRAINED = [n for n in NAMES if method_of(method_class(n).Config()).stages()]
