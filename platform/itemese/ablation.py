@@ -20,6 +20,7 @@ from itemese.config import (
     digest_of,
     flat_paths,
     nearest,
+    read_recipe,
     read_yaml,
     with_overrides,
     with_values,
@@ -47,7 +48,8 @@ class AblationConfig(Config):
         baseline: The variant or rival that all others are tested against.
         offers: The task is to choose among offered items; None ranks the catalogue.
         metrics: Of the ranking; not read with `offers`, whose figure is hit@1.
-        rivals: Paths of other recipes on the same data, seen from the file.
+        rivals: Paths of other recipes on the same data, seen from the file; they are run under the
+            variants' `evaluation`, so that one table has one protocol.
         judges_recommender: The recommender that the variants read is one more rival, "recommender".
     """
 
@@ -94,7 +96,7 @@ class Ablation:
 
         Args:
             path: Of the file.
-            overrides: ``path=value`` for every variant; rivals stay as they are.
+            overrides: ``path=value`` for every variant; of a rival only `evaluation` changes.
             recipe: Another recipe of the method, ``<method>_<data>.yaml``; the rivals are then
                 those of its data, in its folder.
 
@@ -105,12 +107,16 @@ class Ablation:
         beside = Path(path).parent
         if recipe is not None:
             config = _on_other_data(config, Path(os.path.relpath(recipe, beside)))
-        shared = with_values(read_yaml(beside / config.recipe), config.values)
+        shared = with_values(read_recipe(beside / config.recipe), config.values)
         experiments: dict[str, Experiment] = {}
         for name, changes in config.variants.items():
             values = with_values(shared, {**flat_paths(changes), "name": name})
             experiments[name] = Experiment.parse(with_overrides(values, overrides or []))
-        rivals = [Experiment.from_yaml(beside / rival) for rival in config.rivals]
+        protocol = next(iter(experiments.values())).evaluation
+        rivals = [
+            Experiment.from_yaml(beside / rival).model_copy(update={"evaluation": protocol})
+            for rival in config.rivals
+        ]
         if config.judges_recommender:
             rivals.append(_recommender_of(list(experiments.values())))
         for experiment in rivals:

@@ -139,6 +139,47 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Read a recipe; one with ``extends: FILE`` holds only what differs from that recipe.
+
+    The file is seen from the recipe's own folder. Its sections are merged key by key; a list, or a
+    section of another kind (with another ``name``), takes the place of the old one.
+
+    Raises:
+        ConfigError: As `read_yaml`; or recipes extend each other in a circle.
+    """
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    file = Path(path)
+    while True:
+        if any(file.resolve() == seen.resolve() for seen, _ in chain):
+            message = f"`extends` must lead to another recipe; got {file.name!r} twice. Remove one."
+            raise ConfigError(message)
+        values = read_yaml(file)
+        chain.append((file, values))
+        below = values.pop("extends", None)
+        if below is None:
+            break
+        if not isinstance(below, str):
+            message = f"`extends` must be the path of a recipe; got {below!r}. Name one file."
+            raise ConfigError(message)
+        file = file.parent / below
+    merged: dict[str, Any] = {}
+    for _, values in reversed(chain):
+        merged = _merged(merged, values)
+    return merged
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with the keys of `above` laid over it, section by section."""
+    found = dict(below)
+    for key, value in above.items():
+        old = found.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        same = both and value.get("name", old.get("name")) == old.get("name")
+        found[key] = _merged(old, value) if same else value
+    return found
+
+
 def write_yaml(config: Config) -> str:
     """Return the config as YAML that reads back to an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from itemese.codebooks.config import CodebooksConfig
-from itemese.config import Config, flat_paths, read_yaml, with_overrides, with_values
+from itemese.config import Config, flat_paths, read_recipe, with_overrides, with_values
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.evaluation.config import EvaluationConfig
 from itemese.knowledge.config import KnowledgeConfig
@@ -213,7 +213,7 @@ class Experiment(Config):
         Raises:
             ConfigError: The file cannot be read, or a value is refused.
         """
-        return cls.parse(with_overrides(read_yaml(path), overrides))
+        return cls.parse(with_overrides(read_recipe(path), overrides))
 
     def with_seed(self, seed: int) -> Self:
         """Return the same experiment with another seed (the data stay)."""

@@ -44,6 +44,13 @@ def written(folder: Path, **changes: object) -> Path:
     return folder / "ablation.yaml"
 
 
+def test_rivals_are_run_under_the_protocol_of_the_variants(tmp_path: Path) -> None:
+    file = written(tmp_path, values={"evaluation.refit": True})
+    assert Ablation.read(file).experiments["popular"].evaluation.refit
+    undone = Ablation.read(file, ["evaluation.refit=false"]).experiments
+    assert not any(experiment.evaluation.refit for experiment in undone.values())
+
+
 @pytest.mark.ray
 def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
     store, found = Store(tmp_path / "runs"), Ablation.read(written(tmp_path))

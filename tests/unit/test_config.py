@@ -7,7 +7,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itemese.config import Config, flat_paths, read_yaml, with_overrides, with_values, write_yaml
+from itemese.config import (
+    Config,
+    flat_paths,
+    read_recipe,
+    read_yaml,
+    with_overrides,
+    with_values,
+    write_yaml,
+)
 from itemese.errors import ConfigError
 from itemese.experiment import Experiment
 
@@ -78,6 +86,31 @@ def test_unreadable_recipes_are_one_sentence(tmp_path: Path) -> None:
         read_yaml(tmp_path / "sasrec.yaml")
     with pytest.raises(ConfigError, match="mapping of sections"):
         read_yaml(tmp_path / "list.yaml")
+
+
+def test_a_recipe_extends_another_section_by_section(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "base.yaml").write_text(
+        "{name: base, a: {x: 1, y: [1, 2]}, method: {name: sasrec, dim: 8}, codes: {k: 3}}"
+    )
+    (tmp_path / "middle.yaml").write_text("{extends: base.yaml, a: {y: [3]}, codes: null}")
+    top = tmp_path / "folder" / "top.yaml"
+    top.write_text("{extends: ../middle.yaml, name: top, a: {z: 4}, method: {name: tiger}}")
+    assert read_recipe(top) == {
+        "name": "top",
+        "a": {"x": 1, "y": [3], "z": 4},
+        "method": {"name": "tiger"},  # another method takes none of the old one's settings
+        "codes": None,
+    }
+    assert read_recipe(tmp_path / "base.yaml") == read_yaml(tmp_path / "base.yaml")
+
+
+@pytest.mark.parametrize("below", ["b.yaml", "a.yaml", "absent.yaml", "[a.yaml]"])
+def test_a_recipe_that_extends_nothing_readable_is_one_sentence(tmp_path: Path, below: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"extends: {below}")
+    (tmp_path / "b.yaml").write_text("extends: ./a.yaml")
+    with pytest.raises(ConfigError, match="must"):
+        read_recipe(tmp_path / "a.yaml")
 
 
 def test_yaml_holds_no_code(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from itemese.config import (
     digest_of,
     flat_paths,
     nearest,
+    read_recipe,
     read_yaml,
     with_overrides,
     with_values,
@@ -97,7 +98,7 @@ def load_space(
     file = Path(path)
     config = SearchConfig.parse(read_yaml(file))
     recipe_file = _find_recipe(config.recipe, beside=file)
-    recipe = with_overrides(read_yaml(recipe_file), [*config.overrides, *overrides])
+    recipe = with_overrides(read_recipe(recipe_file), [*config.overrides, *overrides])
     return check_space(config, recipe, parse=parse)
 
 
