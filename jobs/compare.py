@@ -9,6 +9,7 @@ import typer
 
 from itemese import console, pipeline
 from itemese.artifacts import Store
+from itemese.evaluation import recipes as recipes_table
 from itemese.evaluation.compare import leaderboard
 from itemese.experiment import Experiment
 
@@ -17,17 +18,24 @@ def main(
     recipes: list[str],
     set_: Annotated[list[str] | None, typer.Option("--set", help="path=value, for all")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of each recipe, comma-separated")] = "0",
+    tie_twin: Annotated[
+        bool, typer.Option("--tie-twin", help="Beside each, a run with tied events shuffled")
+    ] = False,
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
 ) -> None:
     """Evaluate RECIPES (training those that nobody has) and compare them."""
     base = [Experiment.from_yaml(recipe, set_ or []) for recipe in recipes]
     runs = [one.with_seed(seed) for one in base for seed in console.integers(seeds, "--seeds")]
-    compared = pipeline.compare(runs, Store(storage))
+    compared = pipeline.compare(runs, Store(storage), tie_twin=tie_twin)
     print(leaderboard(compared.results))
     for sentence in compared.comparison["verdicts"]:
         print(sentence)
-    for test in compared.comparison["tests"]:
-        print(console.test_line(test, compared.comparison["baseline"]))
+    over_seeds = compared.comparison["recipes"]
+    if over_seeds is not None:
+        print(f"\n{recipes_table.as_text(over_seeds)}\n{recipes_table.about(over_seeds)}")
+    else:
+        for test in compared.comparison["tests"]:
+            print(console.test_line(test, compared.comparison["baseline"]))
     print(f"report: {compared.folder.uri}/report.html")
     print(f"result: {compared.folder.uri}/comparison.json")
 

@@ -31,6 +31,7 @@ from itemese.evaluation.metrics import CLICK_METRICS
 from itemese.evaluation.offers import OffersConfig
 from itemese.evaluation.perclick import read_judged
 from itemese.evaluation.significance import holm, mean_over_users, paired_difference
+from itemese.evaluation.summary import slices
 from itemese.experiment import Experiment
 from itemese.methods.base import Task, method_of
 
@@ -48,6 +49,8 @@ class AblationConfig(Config):
         baseline: The variant or rival that all others are tested against.
         offers: The task is to choose among offered items; None ranks the catalogue.
         metrics: Of the ranking; not read with `offers`, whose figure is hit@1.
+        slices: Of the test users (`evaluation.summary.slices`), for which the last metric is told
+            and tested too.
         rivals: Paths of other recipes on the same data, seen from the file; they are run under the
             variants' `evaluation`, so that one table has one protocol.
         judges_recommender: The recommender that the variants read is one more rival, "recommender".
@@ -60,6 +63,7 @@ class AblationConfig(Config):
     baseline: str
     offers: OffersConfig | None = None
     metrics: tuple[str, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
+    slices: tuple[str, ...] = ()
     rivals: tuple[str, ...] = ()
     judges_recommender: bool = False
 
@@ -170,7 +174,7 @@ def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
         for name, experiment in ablation.experiments.items():
             run = experiment.with_seed(seed)
             if config.offers is None:
-                values = _ranked(run, store, config.metrics, results)
+                values = _ranked(run, store, config, results)
             else:
                 values = _chosen(run, store, config.offers, asked)
             for figure, of_users in values.items():
@@ -202,7 +206,7 @@ def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
 def table(rows: list[Row]) -> str:
     """Return the rows as lines of text."""
     lines = [
-        f"{'run':28s} {'figure':12s} {'mean [95 % over users]':26s} {'seeds':24s} less baseline"
+        f"{'run':28s} {'figure':16s} {'mean [95 % over users]':26s} {'seeds':24s} less baseline"
     ]
     for row in rows:
         mean = f"{row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
@@ -214,7 +218,7 @@ def table(rows: list[Row]) -> str:
                 f"{row['difference_high']:+.4f}], p (Holm) {row['p_holm']:.3g}"
             )
         lines.append(
-            f"{row['name']:28s} {row['figure']:12s} {mean:26s} {seeds:24s} {less}".rstrip()
+            f"{row['name']:28s} {row['figure']:16s} {mean:26s} {seeds:24s} {less}".rstrip()
         )
     return "\n".join(lines)
 
@@ -261,14 +265,26 @@ def _recommender_of(variants: Sequence[Experiment]) -> Experiment:
 
 
 def _ranked(
-    run: Experiment, store: Store, metrics: tuple[str, ...], results: list[dict[str, Any]]
+    run: Experiment, store: Store, config: AblationConfig, results: list[dict[str, Any]]
 ) -> dict[str, np.ndarray]:
-    """Return each metric of each test user, in the order of their ids; note the result."""
+    """Return each figure of each test user, in the order of their ids; note the result.
+
+    Raises:
+        ConfigError: There is no such slice.
+    """
     folder = pipeline.evaluate(run, store).folder
     results.append(folder.read_json("result.json"))
     rows = read_judged(folder)
     order = np.argsort(np.array(rows.user_id))
-    return {metric: rows.values(metric)[order] for metric in metrics}
+    found = {metric: rows.values(metric)[order] for metric in config.metrics}
+    masks = {name: mask[order] for name, _, mask in slices(rows, run.evaluation)}
+    for name in config.slices:
+        if name not in masks:
+            message = f"`slices` must name slices; got {name!r}. {nearest(name, masks)}"
+            raise ConfigError(message)
+        if masks[name].any():
+            found[f"{config.metrics[-1]} {name}"] = found[config.metrics[-1]][masks[name]]
+    return found
 
 
 def _chosen(

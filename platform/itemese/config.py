@@ -174,9 +174,10 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     found = dict(below)
     for key, value in above.items():
         old = found.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        same = both and value.get("name", old.get("name")) == old.get("name")
-        found[key] = _merged(old, value) if same else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same = value.get("name", old.get("name")) == old.get("name")
+            value = _merged(old, value) if same else value
+        found[key] = value
     return found
 
 

@@ -325,13 +325,21 @@ class Comparison:
     folder: Folder
 
 
-def compare(experiments: Sequence[Experiment], store: Store) -> Comparison:
+def compare(
+    experiments: Sequence[Experiment], store: Store, *, tie_twin: bool = False
+) -> Comparison:
     """Evaluate every experiment and compare them user by user.
 
+    Args:
+        experiments: One a recipe and seed.
+        store: Where artifacts live.
+        tie_twin: Whether each stands beside its run with tied events shuffled.
+
     Raises:
-        ConfigError: They differ in data, split or protocol.
+        ConfigError: They differ in data, split, protocol or seeds.
     """
-    evaluated = [evaluate(experiment, store) for experiment in experiments]
+    judge = with_tie_twin if tie_twin else evaluate
+    evaluated = [judge(experiment, store) for experiment in experiments]
     results = [artifact.folder.read_json("result.json") for artifact in evaluated]
     rows = [read_judged(artifact.folder) for artifact in evaluated]
     comparison = compare_results(results, rows)

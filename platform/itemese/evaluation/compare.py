@@ -23,6 +23,7 @@ from itemese.evaluation.comparable import (
     with_interval,
 )
 from itemese.evaluation.metrics import FALLING
+from itemese.evaluation.recipes import by_recipe
 from itemese.evaluation.significance import Judged, paired_tests
 from itemese.evaluation.summary import over_seeds
 
@@ -161,7 +162,8 @@ def compare(
 
     Returns:
         ``{"baseline", "metrics", "tests": [...], "seeds": {name: {metric: {"mean", "std",
-        ...}}}, "verdicts": [...], "protocol": line}``.
+        ...}}}, "recipes": what `by_recipe` returns, None unless each was run with the same, several
+        seeds, "verdicts": [...], "protocol": line}``.
 
     Raises:
         ConfigError: The results are not comparable, or there is no such baseline.
@@ -188,6 +190,18 @@ def compare(
         "metrics": metrics,
         "tests": paired_tests(rows[baseline], others, metrics, seed=seed),
         "seeds": {name: over_seeds(runs) for name, runs in groups.items() if len(runs) > 1},
+        "recipes": by_recipe(results, [rows[name] for name in names], seed=seed)
+        if _same_seeds(groups)
+        else None,
         "verdicts": verdicts(results),
         "protocol": protocol_line(results[0]),
     }
+
+
+def _same_seeds(groups: Mapping[str, Sequence[Result]]) -> bool:
+    """Return whether every recipe was run with the same seeds, and with several."""
+    seeds = {
+        tuple(sorted(seed for run in runs for seed in run.get("seeds") or []))
+        for runs in groups.values()
+    }
+    return len(seeds) == 1 and len(next(iter(seeds))) > 1

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from itemese.artifacts import Folder
-from itemese.evaluation import details, page, plots
+from itemese.evaluation import details, page, plots, recipes
 from itemese.evaluation.comparable import (
     TWINS,
     Result,
@@ -55,6 +55,7 @@ def render(results: Sequence[Result], comparison: Mapping[str, Any] | None = Non
     sections = [
         _head(title, ranked),
         _leaderboard(ranked, names),
+        _recipes(comparison),
         _tests(comparison),
         details.slices(ranked, names),
         details.curves(ranked, names),
@@ -115,6 +116,18 @@ def _seeds_note(ranked: Sequence[Result]) -> str:
         "not of the spread over seeds."
     )
     return page.paragraph(text, "faint")
+
+
+def _recipes(comparison: Mapping[str, Any] | None) -> str:
+    """Return one row a recipe, where each was run with several seeds."""
+    summary = (comparison or {}).get("recipes")
+    if not summary:
+        return ""
+    return page.section(
+        "Over seeds",
+        page.table(*recipes.table(summary)),
+        page.paragraph(recipes.about(summary), "faint"),
+    )
 
 
 def _tests(comparison: Mapping[str, Any] | None) -> str:
