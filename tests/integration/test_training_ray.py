@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from itemese.artifacts import Folder
+from itemese.config import read_yaml
 from itemese.errors import ConfigError, TrainingError
 from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.base import parse_method_config
-from itemese.schema import Histories
+from itemese.schema import Embeddings, Histories, SemanticIds
 from itemese.training.config import TrainingConfig
 from itemese.training.stage import TrainingSpec, train_model
 
@@ -119,6 +120,36 @@ LANGUAGE_MODEL = {
     "dropout": None,
     "backbone": {"dim": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "vocabulary": 300},
 }
+
+
+ALIGNED = read_yaml(Path(__file__).parents[1] / "contract" / "small_methods.yaml")
+
+
+@pytest.mark.parametrize("name", ["eager_llm", "store", "prorec"])
+def test_methods_of_several_terms_and_stages_train_alike_on_workers(
+    ray_cluster, world, tmp_path, name
+) -> None:
+    vectors, codes = Folder.at(tmp_path / "vectors"), Folder.at(tmp_path / "codes")
+    drawn = np.random.default_rng(3).normal(size=(NUM_ITEMS, 14)).astype(np.float32)
+    parts = (("text", 8), ("recommender", 6))
+    Embeddings("item", drawn, "drawn", parts=parts).write(vectors.create())
+    pairs = np.stack([np.arange(NUM_ITEMS) // 8, np.arange(NUM_ITEMS) % 8], axis=1)
+    SemanticIds(pairs.astype(np.int32), (5, 8)).write(codes.create())
+    method = {"name": name, "max_history": 12, "dim": None, **ALIGNED[name]}
+    if "dropout" not in ALIGNED[name]:
+        method["dropout"] = None
+    training = {"max_epochs": 1, "validation_users": 20, "batch_size": 8}
+
+    def trained(place: str, **settings):
+        spec = spec_of(world, tmp_path / place, method=method, **training, **settings)
+        return train(replace(spec, embeddings=vectors, codebooks=codes), tmp_path / place)
+
+    alone, two = trained("a", accumulation=2), trained("b", num_workers=2)
+    assert alone[0]["steps"] == two[0]["steps"] > 5
+    for tensor, expected in alone[2].items():
+        np.testing.assert_allclose(two[2][tensor], expected, rtol=2e-2, atol=2e-4, err_msg=tensor)
+    for mine, theirs in zip(timeless(two[1]), timeless(alone[1]), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-2, abs=1e-3)
 
 
 @pytest.mark.parametrize("method", [{}, LANGUAGE_MODEL], ids=["one part", "blocks"])
