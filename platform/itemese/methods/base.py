@@ -94,6 +94,11 @@ class Inputs:
     recommender: nn.Module | None = None
     start: nn.Module | None = None
 
+    def part(self, source: str) -> Tensor:
+        """Return the vectors ``[I, d]`` of one source of the embeddings; see `schema.part_of`."""
+        assert self.embeddings is not None, "training reads what the codes were made of"
+        return torch.from_numpy(self.embeddings.part(source)).contiguous()
+
     @property
     def coded_vectors(self) -> Tensor | None:
         """The columns ``[I, d]`` of the embeddings that the semantic IDs were made of.

@@ -95,7 +95,7 @@ class DenseTokenizer(Method):
         lm = build_text_backbone(config.backbone, tokenizer.size, longest)
         kept = tokenizer.to_tensor()
         module = TextSlots(lm, texts, kept, num_slots=config.num_slots, mask=config.mask)
-        if config.backbone.adapter == "lora" and not config.backbone.save_base:
+        if config.backbone.adapters_only:
             save_adapters_only(module, "lm")
         return module
 

@@ -40,13 +40,13 @@ from itemese.models.decoding import beam_search
 from itemese.models.histories import pad_histories
 from itemese.models.prompt_cache import PromptCache
 from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone, locate
-from itemese.models.token_vectors import start_as_vectors
-from itemese.prompts.facets import item_facets, templated_intentions
+from itemese.prompts import instructions
+from itemese.prompts.facets import intention_lines, preference_facets
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_titles, item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
 from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Example, SemanticIds
+from itemese.schema import Example, SemanticIds
 
 ANNEALING = "annealing"
 """The last stage, and its adapter."""
@@ -79,6 +79,9 @@ class EagerLlmConfig(MethodConfig):
         facets: Columns that intentions and preferences are made of by a template.
         intentions: Column with intentions, of the items or of the `knowledge` section; None uses
             a template. An item without one is asked for by its title.
+        preferences: Column with what an item is liked for, phrases with commas between, likewise
+            (``taste`` of the knowledge section); None takes the facets.
+        instructions: How a task is said: by learned ``tokens``, or in ``words`` of templates.
         max_text_tokens: Longer texts and titles are cut there.
         prompt_items: H, newest items of a history that a task's prompt holds.
         samples_per_task: Items, or rows of the batch, that each task but `next_item` draws a step.
@@ -98,6 +101,8 @@ class EagerLlmConfig(MethodConfig):
         loss_weights: Multipliers of the loss terms.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"preferences", "instructions"})
+
     name: Literal["eager_llm"] = "eager_llm"
     max_history: int = Field(default=20, ge=1, le=100_000)
     semantic_source: str = Field(default="text", min_length=1)
@@ -107,6 +112,8 @@ class EagerLlmConfig(MethodConfig):
         default=("categories", "genres", "brand"), min_length=1
     )
     intentions: str | None = None
+    preferences: str | None = None
+    instructions: Literal["tokens", "words"] = "tokens"
     max_text_tokens: int = Field(default=24, ge=2)
     prompt_items: int = Field(default=8, ge=1)
     samples_per_task: int = Field(default=16, ge=1)
@@ -133,7 +140,12 @@ class EagerLlm(Method):
 
     def reads(self) -> frozenset[Need]:
         """Return the needs, without knowledge where a template writes."""
-        return self.needs if self.config.intentions else self.needs - {Need.KNOWLEDGE}
+        written = self.config.intentions or self.config.preferences
+        return self.needs if written else self.needs - {Need.KNOWLEDGE}
+
+    def file_digests(self) -> dict[str, str]:
+        """Return the hashes of the sentences, where there are any."""
+        return instructions.digests() if self.config.instructions == "words" else {}
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with tokens for this catalogue's semantic IDs.
@@ -144,47 +156,30 @@ class EagerLlm(Method):
         """
         config, ids = self.config, inputs.semantic_ids
         assert ids is not None, "eager_llm needs semantic IDs"
-        words = item_words(inputs.catalog, config.columns)
-        facets, facets_of, asked = self._described(inputs.catalog)
+        catalog, weights = inputs.catalog, config.loss_weights
+        words, asked, facets = item_words(catalog, config.columns), list[str](), list[str]()
+        facets_of = torch.zeros(0, 1, dtype=torch.long)
+        if weights.intention:
+            asked = intention_lines(catalog, config.facets, config.intentions)
+        if weights.preference:
+            facets, facets_of = preference_facets(catalog, config.facets, config.preferences)
         name, size = config.backbone.pretrained, config.backbone.vocabulary
-        tokenizer = TextTokenizer.of(name and locate(name), [*words, *asked], size)
-        lines = (words, item_titles(inputs.catalog, words), asked, facets)
+        sentences = instructions.texts() if config.instructions == "words" else []
+        tokenizer = TextTokenizer.of(name and locate(name), [*words, *asked, *sentences], size)
+        lines = (words, item_titles(catalog, words), asked, facets)
         texts, titles, intentions, short = (
             tokenised(each, tokenizer, config.max_text_tokens)[0] for each in lines
         )
-        sources = self._sources(inputs)
-        knowledge = Knowledge(texts, titles, intentions, short, facets_of, sources)
-        module = self._assemble(ids, tokenizer.to_tensor(), knowledge)
-        vectors = inputs.coded_vectors
-        if config.token_init == "vectors" and vectors is not None:
-            codes, sizes = torch.from_numpy(ids.predicted).long(), module.code_sizes
-            table = module.code_table.weight
-            start_as_vectors(table, module.starts, sizes, vectors=vectors, codes=codes)
-        return module
-
-    def _described(self, catalog: Catalog) -> tuple[list[str], Tensor, list[str]]:
-        """Return facets, whose they are, and intentions, as far as a term that is on reads them."""
-        weights, column = self.config.loss_weights, self.config.intentions
-        templated = weights.intention and column is None
-        facets, facets_of, asked = list[str](), torch.zeros(0, 1, dtype=torch.long), list[str]()
-        if weights.preference or templated:
-            facets, facets_of = item_facets(catalog, self.config.facets)
-        if templated:
-            asked = templated_intentions(facets, facets_of)
-        elif weights.intention and column is not None:
-            asked = item_words(catalog, [column])
-        return facets, facets_of, asked
-
-    def _sources(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Return the vectors of each contrastive term that is on, by its name."""
-        config, found = self.config, {}
         named = {"semantic": config.semantic_source, "behaviour": config.behaviour_source}
-        for kind, source in named.items():
-            if getattr(config.loss_weights, f"{kind}_contrast"):
-                assert inputs.embeddings is not None, "training reads what the codes were made of"
-                part = inputs.embeddings.part(source)
-                found[f"{kind}_contrast"] = torch.from_numpy(part).contiguous()
-        return found
+        contrasts = {f"{kind}_contrast": source for kind, source in named.items()}
+        on = weights.model_dump()
+        sources = {term: inputs.part(source) for term, source in contrasts.items() if on[term]}
+        told = instructions.tokens(tokenizer) if sentences else {}
+        knowledge = Knowledge(texts, titles, intentions, short, facets_of, sources, told)
+        module = self._assemble(ids, tokenizer.to_tensor(), knowledge)
+        if config.token_init == "vectors":
+            module.start_codes(ids.predicted, inputs.coded_vectors)
+        return module
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild it with the tokenizer that was saved; without texts it cannot be trained on."""
@@ -201,6 +196,7 @@ class EagerLlm(Method):
         config, layout = self.config, TokenLayout.of(ids)
         codes, text = len(layout.code_sizes), config.max_text_tokens
         told = config.prompt_items * max(text, codes)
+        told += instructions.LONGEST if config.instructions == "words" else 0
         longest = 2 + max((config.max_history + 2) * codes, told + text + max(codes, 3 * text))
         words = TextTokenizer.from_tensor(tokenizer).size
         module = AlignedItemLanguageModel(
@@ -220,7 +216,7 @@ class EagerLlm(Method):
             module.backbone = add_adapter(
                 module.backbone, ANNEALING, rank=rank, alpha=alpha, dropout=dropout
             )
-        if config.backbone.adapter == "lora" and not config.backbone.save_base:
+        if config.backbone.adapters_only:
             save_adapters_only(module, "backbone")
             save_adapters_only(module, "head")
         return module
@@ -292,9 +288,13 @@ class EagerLlm(Method):
         module.prompt_cache = PromptCache(max_bytes)
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
-        """Return the beams' width and what the texts of the tasks were made by."""
+        """Return the beams' width, and what the texts of the tasks were made by."""
         assert isinstance(module, AlignedItemLanguageModel)
-        column = self.config.intentions
-        found = {"beam_width": self.config.beam_width, "code_length": module.code_length}
-        asked = f"column {column}" if column else "template"
-        return {**found, "intentions": asked, "preferences": "template"}
+        config = self.config
+        return {
+            "beam_width": config.beam_width,
+            "code_length": module.code_length,
+            "intentions": f"column {config.intentions}" if config.intentions else "template",
+            "preferences": f"column {config.preferences}" if config.preferences else "template",
+            "instructions": config.instructions,
+        }

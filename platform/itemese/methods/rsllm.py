@@ -214,7 +214,7 @@ class Rsllm(Method):
             )
             match_scale(projector, vectors, words)
         network = HybridLanguageModel(lm, projector, vectors)
-        if config.backbone.adapter == "lora" and not config.backbone.save_base:
+        if config.backbone.adapters_only:
             save_adapters_only(network, "lm")
         weights = config.loss_weights
         module = TwoTowers(

@@ -55,7 +55,6 @@ from itemese.models.text_backbone import (
 )
 from itemese.models.text_item_lm import TextItemLanguageModel
 from itemese.models.text_slots import TextSlots
-from itemese.models.token_vectors import start_as_vectors
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
@@ -155,11 +154,8 @@ class Store(Method):
                 tokenizer = TextTokenizer.trained(words, self.config.backbone.vocabulary)
             texts, _ = tokenised(words, tokenizer, self.config.max_text_tokens)
             module = self._assemble(ids, texts, tokenizer.to_tensor(), None)
-        vectors = inputs.coded_vectors
-        if self.config.token_init == "vectors" and vectors is not None:
-            codes, sizes = torch.from_numpy(ids.predicted).long(), module.code_sizes
-            table = module.code_table.weight
-            start_as_vectors(table, module.starts, sizes, vectors=vectors, codes=codes)
+        if self.config.token_init == "vectors":
+            module.start_codes(ids.predicted, inputs.coded_vectors)
         return _with_unseen(module, inputs)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
@@ -195,7 +191,7 @@ class Store(Method):
             tree=PrefixTrie.of(ids),
             dropout=config.dropout,
         )
-        if config.backbone.adapter == "lora" and not config.backbone.save_base:
+        if config.backbone.adapters_only:
             save_adapters_only(module, "backbone")
             save_adapters_only(module, "head")
         return module

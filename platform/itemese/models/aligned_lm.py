@@ -3,16 +3,16 @@
 Beside what `text_item_lm` reads and writes, it continues histories told in titles, tells the next
 title after codes, finds what an intention asks for, and sums a history up in a few words; and at
 the end of a history its state is compared with the vectors that the codes were made of. Each task
-is said by a learned token behind its prompt.
+is said by a learned token behind its prompt, or by sentences around its pieces.
 
 In a mixed row of tokens words are at least 0, -1 is padding, and ``-2 - r`` is row r of the codes'
 and then of the tasks' vectors. Shapes: B batch, T history length, L code length, A samples of a
 task, H newest items of a history, P and R tokens, N tokens of a text, D hidden size, V words, I
-items, J facets, d size of a source's vectors, Q negatives.
+items, J facets, X paraphrases, d size of a source's vectors, Q negatives.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -41,6 +41,8 @@ class Knowledge:
         facets [J, N] int64: Words that several items are described by.
         facets_of [I, K] int64: Rows of `facets` of each item, -1 for none.
         sources: Vectors ``[I, d]`` by the name of the contrastive term that reads them.
+        instructions: By task the sentences before each of its pieces and before its answer,
+            ``[X, N]`` int64 each, X paraphrases; empty where learned tokens say what is asked.
     """
 
     texts: Tensor
@@ -49,6 +51,7 @@ class Knowledge:
     facets: Tensor
     facets_of: Tensor
     sources: Mapping[str, Tensor]
+    instructions: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
     @classmethod
     def forgotten(cls, state: Mapping[str, Tensor]) -> Self:
@@ -125,6 +128,10 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         for name, vectors in knowledge.sources.items():
             self.register_buffer(f"vectors_of_{name}", vectors, persistent=False)
             self.register_buffer(f"first_of_{name}", first_equal(vectors), persistent=False)
+        self.sentences = {task: len(given) for task, given in knowledge.instructions.items()}
+        for task, given in knowledge.instructions.items():
+            for place, words in enumerate(given):
+                self.register_buffer(f"said_{task}_{place}", words, persistent=False)
 
     def forward(self, item_index: Tensor, drawn: int = 0, *, tasks: Sequence[str] = ()) -> Any:
         """Read a training batch.
@@ -147,9 +154,9 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
             found |= {name: self._contrast(name, ends, item_index) for name in contrasts}
         items = torch.randint(len(self.item_tokens), (drawn,), device=item_index.device)
         if "text_to_codes" in tasks:
-            found["text_to_codes"] = self._name(items)
+            found["text_to_codes"] = self._named(items)
         if "codes_to_text" in tasks:
-            found["codes_to_text"] = self._tell(items)
+            found["codes_to_text"] = self._described(items)
         rows = torch.randperm(len(item_index), device=item_index.device)[:drawn]
         history, target = self._drawn(item_index[rows])
         for name in TASK_ROWS[1:]:  # in one order, since each draws dropout
@@ -187,6 +194,18 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         places = target_places(item_index, drawn=self.training)
         target = item_index.gather(1, places[:, None])[:, 0]
         return newest_before(item_index, places, self.prompt_items), target
+
+    def _named(self, items: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Find the codes of an item by its words."""
+        if not self.sentences:
+            return self._name(items)
+        return self._coded([self.texts[items]], "text_to_codes", items)
+
+    def _described(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Say an item's words after its codes."""
+        if not self.sentences:
+            return self._tell(items)
+        return self._worded([self._told(items[:, None])], "codes_to_text", self.texts[items])
 
     def _titles_to_codes(self, history: Tensor, target: Tensor) -> tuple[list[Tensor], Tensor]:
         """Continue a history that is told in titles."""
@@ -229,7 +248,22 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         return self.item_tokens[items] - self.item_tokens.new_tensor(self.starts)
 
     def _said(self, prompt: Sequence[Tensor], task: str) -> Tensor:
-        """Lay the pieces of a prompt ``[A, *]`` and the task's token end to end."""
+        """Lay the pieces of a prompt ``[A, *]`` end to end, and say what is asked.
+
+        It is said by the task's token behind them, or by sentences around them, of which each row
+        draws a paraphrase in training; else the first.
+        """
+        if self.sentences:
+            buffers = [self.get_buffer(f"said_{task}_{n}") for n in range(self.sentences[task])]
+            drawn = torch.zeros(len(prompt[0]), dtype=torch.long, device=prompt[0].device)
+            if self.training:
+                drawn = torch.randint_like(drawn, len(buffers[0]))
+            first, *others = (sentences[drawn] for sentences in buffers)
+            pieces = [first]
+            for piece, sentence in zip(prompt, others, strict=True):
+                pieces += [piece, sentence]
+            whole = torch.cat(pieces, dim=1)
+            return compact(whole, whole)
         row = -2 - len(self.code_table.weight) - TASK_ROWS.index(task)
         asked = prompt[0].new_full((len(prompt[0]), 1), row)
         whole = torch.cat([*prompt, asked], dim=1)

@@ -45,6 +45,11 @@ class TextBackboneConfig(BackboneConfig):
     save_base: bool = False
     gradient_checkpointing: bool = False
 
+    @property
+    def adapters_only(self) -> bool:
+        """Whether saved models leave the pretrained weights out."""
+        return self.adapter == "lora" and not self.save_base
+
     @model_validator(mode="after")
     def _adapter_has_something_to_adapt(self) -> Self:
         if self.adapter == "lora" and self.pretrained is None:

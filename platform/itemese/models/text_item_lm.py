@@ -14,6 +14,7 @@ size, V words, I items, A items drawn.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from itemese.models.exact import Runs
 from itemese.models.free_beams import Waste
 from itemese.models.item_language import ItemLanguageModel
+from itemese.models.token_vectors import start_as_vectors
 
 TASK_TOKENS = 2
 """Behind the codes: the one before a name, the one before a telling."""
@@ -83,6 +85,12 @@ class TextItemLanguageModel(ItemLanguageModel):
     def token_table(self) -> Tensor:
         """Vectors of codes, read at the input and at the output."""
         return self.code_table.weight
+
+    def start_codes(self, codes: np.ndarray, vectors: Tensor | None) -> None:
+        """Let ``codes [I, L]`` begin as what each adds to ``vectors [I, d]``; None leaves them."""
+        if vectors is not None:
+            table, given = self.code_table.weight, torch.from_numpy(codes).long()
+            start_as_vectors(table, self.starts, self.code_sizes, vectors=vectors, codes=given)
 
     def forward(self, item_index: Tensor, drawn: int = 0, *, tasks: Sequence[str] = ()) -> Any:
         """Read a training batch.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from itemese.prompts.item_words import cells_of
+from itemese.prompts.item_words import cells_of, item_words
 from itemese.prompts.titles import clean_title
 from itemese.schema import Catalog
 
@@ -20,12 +20,19 @@ MOST = 3
 """Facets read of an item, K."""
 
 
-def item_facets(catalog: Catalog, columns: Sequence[str]) -> tuple[list[str], Tensor]:
+def item_facets(
+    catalog: Catalog, columns: Sequence[str], *, phrases: bool = False
+) -> tuple[list[str], Tensor]:
     """Return the facets of a catalogue and which each item has.
 
     A facet is an element of a list or a whole cell; of a path such as ``Beauty > Make-up > Face``
     it is the last step. Columns that the items do not have are passed over. An item without any
     has its title for a facet, so no item is without.
+
+    Args:
+        catalog: I items.
+        columns: Read in this order.
+        phrases: Whether commas part the facets of a cell, as where a language model wrote it.
 
     Returns:
         J names, and their numbers ``[I, K] int64``, -1 for none.
@@ -38,7 +45,8 @@ def item_facets(catalog: Catalog, columns: Sequence[str]) -> tuple[list[str], Te
     rows = torch.full((catalog.num_items, MOST), -1)
     pairs = zip(cells, catalog.titles, catalog.item_ids, strict=True)
     for item, (row, title, item_id) in enumerate(pairs):
-        words = [word for cell in row for word in _words(cell)]
+        cells_of_item = [str(cell).split(",") if phrases and cell else cell for cell in row]
+        words = [word for cell in cells_of_item for word in _words(cell)]
         words = list(dict.fromkeys(words)) or [clean_title(title, item_id)]
         for place, word in enumerate(words[:MOST]):
             rows[item, place] = number.setdefault(word, len(number))
@@ -53,6 +61,30 @@ def templated_intentions(facets: Sequence[str], facets_of: Tensor) -> list[str]:
     """
     rows = facets_of.tolist()
     return [f"looking for {', '.join(facets[n] for n in row if n >= 0)}" for row in rows]
+
+
+def intention_lines(catalog: Catalog, facets: Sequence[str], column: str | None) -> list[str]:
+    """Return what somebody who wants each item asks for: of a column, or a template over facets.
+
+    Raises:
+        ConfigError: The items have not the column, or none of `facets`.
+    """
+    if column is not None:
+        return item_words(catalog, [column])
+    return templated_intentions(*item_facets(catalog, facets))
+
+
+def preference_facets(
+    catalog: Catalog, facets: Sequence[str], column: str | None
+) -> tuple[list[str], Tensor]:
+    """Return what items are liked for, as `item_facets` does: phrases of a column, or facets.
+
+    Raises:
+        ConfigError: The items have not the column, or none of `facets`.
+    """
+    if column is not None:
+        return item_facets(catalog, [column], phrases=True)
+    return item_facets(catalog, facets)
 
 
 def _words(cell: Any) -> list[str]:

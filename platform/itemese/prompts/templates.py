@@ -1,7 +1,7 @@
-"""Prompt templates: versioned jinja files, three paraphrases a data set.
+"""Prompt templates: versioned jinja files, three paraphrases a data set or a task.
 
-A template is rendered once, into the three texts around its history, its candidates and its
-answer; they are tokenised once, so no prompt is ever tokenised to find out how long it is.
+A template is rendered once, into the texts before each of its places, of which its answer is the
+last; they are tokenised once, so no prompt is ever tokenised to find out how long it is.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,21 @@ from itemese.errors import ConfigError
 FOLDER = Path(__file__).parent / "templates"
 """``<name>_<version>_<paraphrase>.jinja``."""
 
-_PLACES = ("history", "candidates", "answer")
+CHOICE = ("history", "candidates", "answer")
+"""The places of a template that asks for one of several candidates."""
+
+INSTRUCTIONS = FOLDER / "instructions"
+"""Of the tasks that bring words and codes together, ``<task>_<version>_<paraphrase>.jinja``."""
+
+TASKS = {
+    "text_to_codes": ("text", "answer"),
+    "codes_to_text": ("codes", "answer"),
+    "titles_to_codes": ("titles", "answer"),
+    "codes_to_title": ("codes", "answer"),
+    "intention": ("codes", "intention", "answer"),
+    "preference": ("codes", "answer"),
+}
+"""The places of each task's template."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +39,11 @@ class Templates:
 
     Attributes:
         name: For example ``movies_v1``.
-        texts: For each paraphrase what stands before the history, between the history and the
-            candidates, and between the candidates and the answer.
+        texts: For each paraphrase what stands before each of its places, in their order.
     """
 
     name: str
-    texts: tuple[tuple[str, str, str], ...]
+    texts: tuple[tuple[str, ...], ...]
 
     @property
     def digest(self) -> str:
@@ -39,12 +52,13 @@ class Templates:
 
 
 @lru_cache(maxsize=32)
-def load_templates(name: str, folder: Path = FOLDER) -> Templates:
+def load_templates(name: str, folder: Path = FOLDER, places: tuple[str, ...] = CHOICE) -> Templates:
     """Read and render all paraphrases of a template.
 
     Args:
         name: Name and version, ``movies_v1``.
         folder: Where the files are.
+        places: What every paraphrase holds once, in this order, its end the last of them.
 
     Raises:
         ConfigError: There is no such template, or a file of it lacks a place, holds them in
@@ -57,12 +71,12 @@ def load_templates(name: str, folder: Path = FOLDER) -> Templates:
             f"`method.template` must be a known template; got {name!r}. {nearest(name, known)}"
         )
         raise ConfigError(message)
-    return Templates(name, tuple(_parts(file) for file in files))
+    return Templates(name, tuple(_parts(file, places) for file in files))
 
 
-def _parts(file: Path) -> tuple[str, str, str]:
+def _parts(file: Path, places: tuple[str, ...]) -> tuple[str, ...]:
     """Render one file with marks in its places, and cut it there."""
-    marks = {place: f"\ue000{place}\ue001" for place in _PLACES}
+    marks = {place: f"\ue000{place}\ue001" for place in places}
     environment = Environment(
         loader=FileSystemLoader(file.parent),
         undefined=StrictUndefined,
@@ -73,7 +87,7 @@ def _parts(file: Path) -> tuple[str, str, str]:
         rest = environment.get_template(file.name).render(marks)
     except TemplateError as error:
         message = (
-            f"`{file.name}` must be a template with {', '.join(_PLACES)}; got {error}. Mend it."
+            f"`{file.name}` must be a template with {', '.join(places)}; got {error}. Mend it."
         )
         raise ConfigError(message) from None
     texts = []
@@ -81,9 +95,10 @@ def _parts(file: Path) -> tuple[str, str, str]:
         text, found, rest = rest.partition(mark)
         texts.append(text)
         if not found:
+            listed = ", ".join(f"{{{{ {place} }}}}" for place in places)
             message = (
-                f"`{file.name}` must hold {{{{ history }}}}, {{{{ candidates }}}} and "
-                f"{{{{ answer }}}} once each, in this order; got none of one. Mend it."
+                f"`{file.name}` must hold {listed} once each, in this order; got none of one. "
+                "Mend it."
             )
             raise ConfigError(message)
     if rest.strip() or "\ue000" in "".join(texts) or not texts[0].strip():
@@ -92,4 +107,4 @@ def _parts(file: Path) -> tuple[str, str, str]:
             f"{rest.strip()[:40]!r} after it. Mend it."
         )
         raise ConfigError(message)
-    return texts[0], texts[1], texts[2]
+    return tuple(texts)

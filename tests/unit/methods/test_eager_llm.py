@@ -48,7 +48,10 @@ def catalog() -> Catalog:
     kinds = [["Beauty > Lips", "gift"] if n % 2 else ["Beauty > Eyes"] for n in range(NUM_ITEMS)]
     kinds[5], kinds[7] = None, []  # type: ignore[call-overload]
     wishes = [f"a wish for {n}" if n else None for n in range(NUM_ITEMS)]
+    liked = ["a gift, shine" if n % 2 else "shine, soft" for n in range(NUM_ITEMS)]
+    liked[4] = None  # type: ignore[call-overload]
     columns = {"item_id": ids, "title": titles, "categories": kinds, "wish": wishes}
+    columns["taste"] = liked
     return Catalog(ids, titles, np.ones(NUM_ITEMS, np.int64), pa.table(columns))
 
 
@@ -310,6 +313,63 @@ def test_prompts_hold_their_pieces_in_order() -> None:
     torch.testing.assert_close(vectors[0, 0], module.code_table.weight[-2 - first[0]])
     torch.testing.assert_close(vectors[0, first.index(task)], module.task_table.weight[3])
     assert compact(torch.full((2, 3), -1), torch.ones(2, 3)).shape == (2, 0)
+
+
+def test_tasks_may_be_said_in_sentences_of_which_each_row_draws_one() -> None:
+    method, module = made(instructions="words", backbone={**SMALL["backbone"], "vocabulary": 600})
+    decode = TextTokenizer.from_tensor(module.tokenizer).decode
+    history, wish = module._told(torch.tensor([[2, 3]] * 64)), module.intentions[[4] * 64]
+    row = module.eval()._said([history, wish], "intention")[0].tolist()
+    codes = [-2 - t for item in (2, 3) for t in module.item_tokens[item].tolist()]
+    start = row.index(codes[0])
+    assert row[start : start + len(codes)] == codes
+    assert decode(row[:start]) == "Somebody who had the items "
+    asked = row[start + len(codes) :]
+    assert decode(asked) == "\nnow says: looking for Eyes", "the request ends by its end token"
+    assert decode(asked[asked.index(tokenizer_end(module)) + 1 :]) == "\nThe item to show is: "
+    assert all(t >= 0 for t in asked), "no learned token says it too"
+    drawn = module.train()._said([history, wish], "intention")
+    lengths = {int((row != -1).sum()) for row in drawn}
+    assert len(lengths) == 3, "one of three paraphrases a row"
+    terms = method.losses(module, batch(method, ROWS))
+    assert set(terms) == set(TERMS)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert not [name for name in state if name.startswith("said_")]
+    method.restore(inputs(embeddings=None), state)
+    assert method.facts(module)["instructions"] == "words"
+    assert set(method.file_digests()) == set(TASK_ROWS[1:]) | {"text_to_codes", "codes_to_text"}
+    assert made()[0].file_digests() == {}, "sentences that nobody reads decide nothing"
+
+
+def tokenizer_end(module: AlignedItemLanguageModel) -> int:
+    return TextTokenizer.from_tensor(module.tokenizer).end
+
+
+@pytest.mark.parametrize("term", TERMS[1:7])
+def test_a_task_in_sentences_moves_words_and_no_task_token(term: str) -> None:
+    method, module = made(instructions="words", loss_weights=only(term))
+    method.losses(module, batch(method, ROWS))[term].backward()
+    moved = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().any()}
+    assert {WORDS, CODES} <= moved
+    assert TASKS not in moved
+
+
+def test_sentences_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itemese.prompts.instructions.LONGEST", 8)
+    with pytest.raises(ConfigError, match=r"`method.instructions` must be tokens where a sentence"):
+        made(instructions="words")
+
+
+def test_written_preferences_are_the_phrases_that_most_items_share() -> None:
+    method, module = made(preferences="taste")
+    decode = TextTokenizer.from_tensor(module.tokenizer).decode
+    _, words = module._preference(torch.tensor([[1, 2, 3]]), torch.tensor([0]))
+    parts = [decode(part) for part in _split(words.tolist(), tokenizer_end(module))]
+    assert parts == ["shine", "a gift"]
+    assert method.facts(module)["preferences"] == "column taste"
+    assert Need.KNOWLEDGE in method.reads()
+    with pytest.raises(ConfigError, match=r"must name a column of the items; got \['tastes'\]"):
+        made(preferences="tastes")
 
 
 def test_a_preference_names_the_most_frequent_facets_of_a_history() -> None:

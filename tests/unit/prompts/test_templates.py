@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from itemese.errors import ConfigError
-from itemese.prompts.templates import FOLDER, load_templates
+from itemese.prompts.templates import FOLDER, INSTRUCTIONS, TASKS, load_templates
 
 NAMES = sorted({file.stem.rpartition("_")[0] for file in FOLDER.glob("*.jinja")})
 
@@ -21,6 +21,14 @@ def test_a_template_has_three_different_paraphrases(name: str) -> None:
     assert all(text.endswith("\n") for texts in found.texts for text in texts)
     others = {load_templates(other).digest for other in NAMES if other != name}
     assert found.digest not in others
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_has_three_ways_of_saying_it(task: str) -> None:
+    found = load_templates(f"{task}_v1", INSTRUCTIONS, TASKS[task])
+    assert len(set(found.texts)) == 3
+    assert all(len(texts) == len(TASKS[task]) for texts in found.texts)
+    assert all(text.strip() for texts in found.texts for text in texts)
 
 
 def test_golden_text_of_a_template() -> None:
