@@ -196,16 +196,18 @@ class BalancedTree(Quantizer):
     ) -> list[Tensor] | None:
         """Return what each node's items are numbered by, ``[n] int64`` each, all different.
 
-        None where the section wants the catalogue's order.
+        None where the section wants the catalogue's order, which is that of item ids.
 
         Args:
             points: ``[N, D]``.
             groups: Rows of each last inner node, at most K.
             centres: ``[nodes, D]``, what these nodes stand for.
-            generator: Draws the first centres of the clusters.
+            generator: Draws numbers, or the first centres of the clusters.
         """
-        if self.config.balanced_tree.last_code == "numbered":
+        if self.config.balanced_tree.last_code == "by_id":
             return None
+        if self.config.balanced_tree.last_code == "numbered":
+            return [torch.randperm(len(rows), generator=generator) for rows in groups]
         left = [points[rows] - centre for rows, centre in zip(groups, centres, strict=True)]
         size, rounds = self.config.codebook_size, self.config.max_iterations
         clusters = kmeans(torch.cat(left), size, generator=generator, rounds=rounds)

@@ -59,13 +59,14 @@ class BalancedTreeConfig(Config):
 
     Attributes:
         last_code: What an item's last code says. ``numbered``: nothing, the items of a node are
-            numbered in the catalogue's order. ``clustered``: where the item lies in its node, and
-            the same place has the same code in every node: what is left of the vectors is
-            clustered over the whole catalogue, and the items of a node share the clusters out, one
-            each, at the least total distance.
+            numbered in a drawn order. ``by_id``: its place among them in the order of item ids,
+            which in some logs tells when an item was added, or by whom. ``clustered``: where the
+            item lies in its node, and the same place has the same code in every node: what is left
+            of the vectors is clustered over the whole catalogue, and the items of a node share the
+            clusters out, one each, at the least total distance.
     """
 
-    last_code: Literal["numbered", "clustered"] = "numbered"
+    last_code: Literal["numbered", "by_id", "clustered"] = "numbered"
 
 
 class CodebooksConfig(Config):

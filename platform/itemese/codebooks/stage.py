@@ -22,7 +22,7 @@ from itemese.errors import DataError
 from itemese.randomness import torch_generator
 from itemese.schema import Catalog, Codes, SemanticIds, part_of
 
-VERSION = 4
+VERSION = 5
 
 LARGE = 1_000_000
 """Vectors above which Ray Data encodes; below that a cluster takes longer to start."""

@@ -149,6 +149,23 @@ def test_a_clustered_last_code_says_the_same_in_every_node() -> None:
     assert agree["numbered"] < 0.7
 
 
+def test_a_numbered_last_code_says_nothing_of_the_catalogues_order() -> None:
+    """Item ids rise with time in some logs: a number by place in the catalogue would tell it."""
+    vectors = torch.randn(144, 4, generator=torch.Generator().manual_seed(5))
+    ranks = {}
+    for way in ("numbered", "by_id"):
+        settings = {"num_codebooks": 2, "codebook_size": 12, "balanced_tree": {"last_code": way}}
+        tree = BalancedTree(CodebooksConfig(kind="balanced_tree", **settings))
+        tree.fit(vectors, seed=1)
+        codes = tree.codes(vectors).codes
+        again = BalancedTree(CodebooksConfig(kind="balanced_tree", **settings))
+        again.fit(vectors, seed=1)
+        assert (again.codes(vectors).codes == codes).all(), "one seed, one numbering"
+        ranks[way] = float(np.corrcoef(np.arange(144), codes[:, 1])[0, 1])
+    assert ranks["by_id"] > 0.7
+    assert abs(ranks["numbered"]) < 0.3
+
+
 def test_a_clustered_last_code_may_leave_gaps() -> None:
     vectors = torch.randn(20, 4, generator=torch.Generator().manual_seed(3))
     config = CodebooksConfig(
