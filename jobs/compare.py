@@ -27,12 +27,11 @@ def main(
     base = [Experiment.from_yaml(recipe, set_ or []) for recipe in recipes]
     runs = [one.with_seed(seed) for one in base for seed in console.integers(seeds, "--seeds")]
     compared = pipeline.compare(runs, Store(storage), tie_twin=tie_twin)
-    print(leaderboard(compared.results))
-    for sentence in compared.comparison["verdicts"]:
-        print(sentence)
     over_seeds = compared.comparison["recipes"]
+    print(leaderboard(compared.results, judge=over_seeds is None))
     if over_seeds is not None:
         print(f"\n{recipes_table.as_text(over_seeds)}\n{recipes_table.about(over_seeds)}")
+        print("\n".join(recipes_table.verdicts(over_seeds)))
     else:
         for test in compared.comparison["tests"]:
             print(console.test_line(test, compared.comparison["baseline"]))

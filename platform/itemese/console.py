@@ -40,13 +40,16 @@ def integers(text: str, option: str) -> list[int]:
     """Read ``"0,1,2"``.
 
     Raises:
-        ConfigError: It is not a list of whole numbers.
+        ConfigError: It is not a list of whole numbers that differ.
     """
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        message = f"`{option}` must be whole numbers with commas; got {text!r}. Write 0,1,2."
-        raise ConfigError(message) from None
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers):
+        message = f"`{option}` must be different whole numbers; got {text!r}. Write 0,1,2."
+        raise ConfigError(message)
+    return numbers
 
 
 def test_line(test: Mapping[str, Any], baseline: str) -> str:

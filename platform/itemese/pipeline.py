@@ -336,7 +336,7 @@ def compare(
         tie_twin: Whether each stands beside its run with tied events shuffled.
 
     Raises:
-        ConfigError: They differ in data, split, protocol or seeds.
+        ConfigError: They differ in data, split or protocol.
     """
     judge = with_tie_twin if tie_twin else evaluate
     evaluated = [judge(experiment, store) for experiment in experiments]

@@ -204,9 +204,9 @@ class BalancedTree(Quantizer):
             centres: ``[nodes, D]``, what these nodes stand for.
             generator: Draws numbers, or the first centres of the clusters.
         """
-        if self.config.balanced_tree.last_code == "by_id":
-            return None
         if self.config.balanced_tree.last_code == "numbered":
+            if self.config.numbering == "by_id":
+                return None
             return [torch.randperm(len(rows), generator=generator) for rows in groups]
         left = [points[rows] - centre for rows, centre in zip(groups, centres, strict=True)]
         size, rounds = self.config.codebook_size, self.config.max_iterations

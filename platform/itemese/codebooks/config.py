@@ -1,6 +1,6 @@
 """The `codebooks` section of a recipe: how item vectors become semantic IDs."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -59,14 +59,13 @@ class BalancedTreeConfig(Config):
 
     Attributes:
         last_code: What an item's last code says. ``numbered``: nothing, the items of a node are
-            numbered in a drawn order. ``by_id``: its place among them in the order of item ids,
-            which in some logs tells when an item was added, or by whom. ``clustered``: where the
-            item lies in its node, and the same place has the same code in every node: what is left
-            of the vectors is clustered over the whole catalogue, and the items of a node share the
-            clusters out, one each, at the least total distance.
+            numbered as `numbering` says. ``clustered``: where the item lies in its node, and the
+            same place has the same code in every node: what is left of the vectors is clustered
+            over the whole catalogue, and the items of a node share the clusters out, one each, at
+            the least total distance.
     """
 
-    last_code: Literal["numbered", "by_id", "clustered"] = "numbered"
+    last_code: Literal["numbered", "clustered"] = "numbered"
 
 
 class CodebooksConfig(Config):
@@ -95,13 +94,17 @@ class CodebooksConfig(Config):
         principal: Principal components that vectors keep, the rest is cut off; None keeps all.
             Read by ``parallel_kmeans`` and ``product_quantizer``.
         disambiguation: ``suffix`` appends one more code that numbers the items of a shared tuple
-            in the catalogue's order, always, so that the code length does not depend on the data;
-            its size is the number of items in the largest such group. ``reassign`` keeps the
-            length: the item nearest to its codes keeps them, each other one takes the nearest free
-            last code, and where a prefix is full the nearest free place under another code one
-            level up. ``none`` lets items share their codes as far as a model is concerned: it is
-            not to predict the last code, which only numbers them by training popularity, most
-            popular first, then in the catalogue's order; that is also how their ties are broken.
+            (`numbering`), always, so that the code length does not depend on the data; its size is
+            the number of items in the largest such group. ``reassign`` keeps the length: the item
+            nearest to its codes keeps them, each other one takes the nearest free last code, and
+            where a prefix is full the nearest free place under another code one level up. ``none``
+            lets items share their codes as far as a model is concerned: it is not to predict the
+            last code, which only numbers them by training popularity, most popular first, then in
+            the catalogue's order; that is also how their ties are broken.
+        numbering: The order of items that a code only numbers: those of a shared tuple under
+            ``suffix``, those of a tree's last node. ``drawn``: by chance, so that the number says
+            nothing. ``by_id``: of their ids, which in some logs tells when an item was added; a
+            model then learns from it, and so does the control.
         gate: What happens if a codebook is in bad health (see `health.GATE`): ``fail`` stops the
             run with advice, ``warn`` logs the advice and reports it, ``off`` only reports.
         normalize: Whether each vector is scaled to length 1 first.
@@ -113,6 +116,8 @@ class CodebooksConfig(Config):
         balanced_tree: Read by that kind only.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"numbering"})
+
     kind: QuantizerKind = "residual_kmeans"
     sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     drawn: bool = False
@@ -120,6 +125,7 @@ class CodebooksConfig(Config):
     codebook_size: int = Field(default=256, ge=2, le=65_536)
     principal: int | None = Field(default=None, ge=1)
     disambiguation: Literal["suffix", "reassign", "none"] = "suffix"
+    numbering: Literal["drawn", "by_id"] = "drawn"
     gate: Literal["fail", "warn", "off"] = "warn"
     normalize: bool = False
     max_iterations: int = Field(default=25, ge=1, le=1000)

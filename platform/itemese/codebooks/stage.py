@@ -19,7 +19,7 @@ from itemese.codebooks.health import advice, health_report
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.rows import Rows, VectorFile
 from itemese.errors import DataError
-from itemese.randomness import torch_generator
+from itemese.randomness import numpy_generator, torch_generator
 from itemese.schema import Catalog, Codes, SemanticIds, part_of
 
 VERSION = 5
@@ -80,7 +80,7 @@ def build_codebooks(
     quantizer.fit(vectors, seed=seed)
     on_ray = len(vectors) > LARGE and not config.drawn
     codes = quantizer.codes(vectors, EncodeByRay(embeddings) if on_ray else None)
-    semantic_ids = _told_apart(codes, quantizer, vectors, sequences)
+    semantic_ids = _told_apart(codes, quantizer, vectors, sequences, seed)
     semantic_ids = replace(semantic_ids, columns=_coded(config, quantizer))
     semantic_ids.validate(num_items)
     health = health_report(quantizer, vectors, codes, semantic_ids)
@@ -124,7 +124,7 @@ def _domination(
 
 
 def _told_apart(
-    codes: Codes, quantizer: Quantizer, vectors: Rows, sequences: Folder
+    codes: Codes, quantizer: Quantizer, vectors: Rows, sequences: Folder, seed: int
 ) -> SemanticIds:
     """Return semantic IDs by the section's way of disambiguation."""
     way = quantizer.config.disambiguation
@@ -132,7 +132,10 @@ def _told_apart(
         return reassigned(codes, quantizer, vectors)
     if way == "none":
         return left_shared(codes, Catalog.read(sequences).train_count)
-    return with_suffix(codes)
+    if quantizer.config.numbering == "by_id":
+        return with_suffix(codes)
+    generator = numpy_generator(seed, "codebooks/numbering")
+    return with_suffix(codes, rank=generator.permutation(len(codes.codes)))
 
 
 def _mind_the_gate(config: CodebooksConfig, found: str | None) -> None:

@@ -43,11 +43,12 @@ class Table:
     best: set[tuple[int, int]]
 
 
-def leaderboard(results: Sequence[Result]) -> str:
+def leaderboard(results: Sequence[Result], *, judge: bool = True) -> str:
     """Return the table of the runs as text, best first, the best figure of a column starred.
 
     Args:
         results: What each run's ``result.json`` holds.
+        judge: Whether the `verdicts` on the runs follow it.
 
     Raises:
         ConfigError: The results differ in data, split or protocol.
@@ -71,7 +72,7 @@ def leaderboard(results: Sequence[Result]) -> str:
     ]
     lines.insert(1, "-" * max(map(len, lines)))
     notes = [protocol_line(results[0]), "* best of its column; [low-high] is over users."]
-    return "\n".join([*lines, "", *verdicts(results), *notes])
+    return "\n".join([*lines, "", *(verdicts(results) if judge else []), *notes])
 
 
 def leaderboard_table(results: Sequence[Result]) -> Table:
@@ -199,9 +200,12 @@ def compare(
 
 
 def _same_seeds(groups: Mapping[str, Sequence[Result]]) -> bool:
-    """Return whether every recipe was run with the same seeds, and with several."""
-    seeds = {
-        tuple(sorted(seed for run in runs for seed in run.get("seeds") or []))
-        for runs in groups.values()
-    }
-    return len(seeds) == 1 and len(next(iter(seeds))) > 1
+    """Return whether runs of one name are one recipe, and all recipes have the same seeds.
+
+    One seed is not enough: then the runs themselves are the table.
+    """
+    seeds = [[seed for run in runs for seed in run.get("seeds") or []] for runs in groups.values()]
+    if any(sorted(found) != sorted(set(seeds[0])) or len(found) < 2 for found in seeds):
+        return False
+    recipes = [[{**run["recipe"], "seed": None} for run in runs] for runs in groups.values()]
+    return all(recipe == found[0] for found in recipes for recipe in found)

@@ -1,7 +1,7 @@
-"""Recipes that were run with several seeds, one row each: what the seeds agree on.
+"""Recipes that were run with several seeds, one row each.
 
-Each user's figure is first averaged over the seeds of a recipe, so intervals and tests are over
-users, and a lucky seed is no better recipe.
+Each user's figure is first averaged over the seeds of a recipe; intervals and tests are over users,
+for the seeds that were run. How far the seeds lie apart stands beside them.
 
 Shapes: N users.
 """
@@ -44,9 +44,10 @@ def by_recipe(
         seed: Of the resamples.
 
     Returns:
-        ``{"baseline", "rows": [...]}``, best first. A row has ``name``, ``seeds``, ``metrics``
-        and ``slices`` (main metric) as ``{name: {"mean", "low", "high"}}``, ``twins`` (main metric
-        by protocol), ``collision_rate`` before disambiguation, ``parameters``, ``train_seconds``,
+        ``{"baseline", "main", "rows": [...]}``, best first. A row has ``name``, ``seeds``,
+        ``by_seed`` (main metric), ``semantic_ids`` (whether it generates them), ``metrics`` and
+        ``slices`` (main metric) as ``{name: {"mean", "low", "high"}}``, ``twins`` (main metric by
+        protocol), ``collision_rate`` before disambiguation, ``parameters``, ``train_seconds``,
         ``recommender_seconds``, ``latency_ms`` (p50), each the mean over seeds or None; and, but
         for the baseline (the best without semantic IDs), ``tests``: by headline metric the
         ``difference`` with ``difference_low``, ``difference_high``, ``p_value``, ``p_holm``.
@@ -59,24 +60,25 @@ def by_recipe(
     for place, result in enumerate(results):
         groups.setdefault(str(result["name"]), []).append(place)
     metrics, main, headline = _metrics(results), main_metric(results), headline_metrics(results)
-    users = {name: _values(judged, places, metrics) for name, places in groups.items()}
-    _require_same_users([judged[places[0]] for places in groups.values()])
+    runs = {name: [_by_user(judged[p]) for p in places] for name, places in groups.items()}
+    _require_same_users([run for found in runs.values() for run in found])
+    # One definition of each slice for all rows: targets are the same.
+    first = next(iter(runs.values()))[0]
+    config = EvaluationConfig.parse(results[0]["recipe"].get("evaluation") or {})
+    masks = {label: mask for label, _, mask in slices(first, config) if label in SHOWN_SLICES}
+    shown = {label: np.flatnonzero(mask) for label, mask in masks.items() if mask.any()}
+    users = {name: {m: _mean_values(found, m) for m in metrics} for name, found in runs.items()}
     rows = []
     for name, places in groups.items():
         row = _facts([results[place] for place in places], main)
-        row |= {"name": name, "metrics": {}, "slices": {}}
-        for metric in metrics:
-            row["metrics"][metric] = mean_over_users(users[name][metric], seed=seed)
-        first = judged[places[0]]
-        config = EvaluationConfig.parse(results[places[0]]["recipe"].get("evaluation") or {})
-        order = np.argsort(np.array(first.user_id))
-        for label, _, mask in slices(first, config):
-            if label in SHOWN_SLICES and mask.any():
-                part = users[name][main][mask[order]]
-                row["slices"][label] = {**mean_over_users(part, seed=seed), "users": len(part)}
+        row |= {"name": name, "slices": {}}
+        row["metrics"] = {m: mean_over_users(users[name][m], seed=seed) for m in metrics}
+        for label, who in shown.items():
+            values = _mean_values([run.take(who) for run in runs[name]], main)
+            row["slices"][label] = {**mean_over_users(values, seed=seed), "users": len(who)}
         rows.append(row)
     rows.sort(key=lambda row: row["metrics"][main]["mean"] * (1 if main in FALLING else -1))
-    plain = [row for row in rows if not uses_semantic_ids(results[groups[row["name"]][0]])]
+    plain = [row for row in rows if not row["semantic_ids"]]
     baseline = str((plain or rows)[0]["name"])
     tested = [(row, metric) for row in rows if row["name"] != baseline for metric in headline]
     for row, metric in tested:
@@ -85,7 +87,7 @@ def by_recipe(
     p_values = [row["tests"][metric]["p_value"] for row, metric in tested]
     for (row, metric), adjusted in zip(tested, holm(p_values), strict=True):
         row["tests"][metric]["p_holm"] = adjusted
-    return {"baseline": baseline, "rows": rows}
+    return {"baseline": baseline, "main": main, "rows": rows}
 
 
 def table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -93,7 +95,11 @@ def table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = summary["rows"]
     columns: list[tuple[str, list[str]]] = [("recipe", [row["name"] for row in rows])]
     columns += [(m, [_interval(row["metrics"][m]) for row in rows]) for m in rows[0]["metrics"]]
-    columns += [(s, [_interval(row["slices"].get(s)) for row in rows]) for s in SHOWN_SLICES]
+    spread = [" ".join(f"{value:.4f}" for value in row["by_seed"]) for row in rows]
+    columns.append((f"{summary['main']} by seed", spread))
+    for label, found in rows[0]["slices"].items():
+        cells = [_interval(row["slices"][label]) for row in rows]
+        columns.append((f"{label} ({found['users']:,})", cells))
     columns += [
         (told, [_or_dash(row["twins"].get(twin), ".4f") for row in rows])
         for twin, told in TWINS.items()
@@ -131,9 +137,26 @@ def about(summary: Mapping[str, Any]) -> str:
     """Say what the table's numbers are."""
     seeds = ", ".join(map(str, summary["rows"][0]["seeds"]))
     return (
-        f"Each user's figure is the mean over seeds {seeds}; intervals (95 %) and tests (random "
-        "signs; p by Holm over all of them) are over users. Slices and twins: the main metric."
+        f"Each user's figure is the mean over seeds {seeds}, which are not resampled; intervals "
+        "(95 %) and tests (random signs; p by Holm over all of them) are over users. Slices, with "
+        f"their users, and twins: {summary['main']}."
     )
+
+
+def verdicts(summary: Mapping[str, Any]) -> list[str]:
+    """Say of each recipe that generates semantic IDs whether it beats the best without them."""
+    main, found = summary["main"], {row["name"]: row for row in summary["rows"]}
+    best = found[summary["baseline"]]
+    theirs, sentences = best["metrics"][main]["mean"], []
+    for row in summary["rows"]:
+        if row["semantic_ids"] and not best["semantic_ids"]:
+            ours = row["metrics"][main]["mean"]
+            beats = ours < theirs if main in FALLING else ours > theirs
+            sentences.append(
+                f"{row['name']} (semantic IDs) {'beats' if beats else 'does not beat'} "
+                f"{best['name']}, the best without: {main} {ours:.4f} against {theirs:.4f}."
+            )
+    return sentences
 
 
 def _metrics(results: Sequence[Result]) -> list[str]:
@@ -149,19 +172,15 @@ def _metrics(results: Sequence[Result]) -> list[str]:
     return [name for _, name in ordered] or headline_metrics(results)
 
 
-def _values(
-    judged: Sequence[Judged], places: Sequence[int], metrics: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Return each metric of each user ``[N]``, by user_id, averaged over the runs at `places`."""
-    runs = [judged[place] for place in places]
-    _require_same_users(runs)
-    orders = [np.argsort(np.array(run.user_id)) for run in runs]
-    return {
-        metric: np.mean(
-            [run.values(metric)[order] for run, order in zip(runs, orders, strict=True)], axis=0
-        )
-        for metric in metrics
-    }
+def _by_user(run: Judged) -> Judged:
+    """Return the rows in the order of the users' ids."""
+    return run.take(np.argsort(np.array(run.user_id), kind="stable"))
+
+
+def _mean_values(runs: Sequence[Judged], metric: str) -> np.ndarray:
+    """Return each user's value ``[N]``, averaged over runs that hold the same users in order."""
+    mean: np.ndarray = np.mean([run.values(metric) for run in runs], axis=0)
+    return mean
 
 
 def _facts(runs: Sequence[Result], main: str) -> dict[str, Any]:
@@ -170,6 +189,8 @@ def _facts(runs: Sequence[Result], main: str) -> dict[str, Any]:
     health = [run.get("codebooks") or {} for run in runs]
     return {
         "seeds": [seed for run in runs for seed in run.get("seeds") or []],
+        "by_seed": [run["metrics"][f"test/{main}"]["value"] for run in runs],
+        "semantic_ids": uses_semantic_ids(runs[0]),
         "twins": {
             twin: _mean([None if v is None else v["value"] for v in found])
             for twin, found in twins.items()
@@ -189,9 +210,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _require_same_users(runs: Sequence[Judged]) -> None:
-    """Raise `DataError` unless all runs judged the same users."""
-    first = sorted(runs[0].user_id)
-    if any(sorted(run.user_id) != first for run in runs[1:]):
+    """Raise `DataError` unless all runs hold the same users in the same order."""
+    if any(run.user_id != runs[0].user_id for run in runs[1:]):
         message = "`compare` must get runs that judged the same users; got others. Use one split."
         raise DataError(message)
 

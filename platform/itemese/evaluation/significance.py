@@ -100,7 +100,7 @@ def mean_over_users(
     values: np.ndarray, *, samples: int = 10_000, seed: int = 0
 ) -> dict[str, float]:
     """Return ``mean`` of ``values [N]`` with its 95 % bootstrap interval, ``low`` and ``high``."""
-    size, counts = np.unique(np.round(values, 12), return_counts=True)
+    size, counts = alike(np.round(values, 12))
     generator = numpy_generator(seed, "evaluation/mean")
     drawn = generator.multinomial(len(values), counts / len(values), size=samples) @ size
     low, high = np.quantile(drawn / len(values), [0.025, 0.975])
@@ -117,7 +117,7 @@ def paired_difference(
         ``p_value`` under random signs.
     """
     found = mean_over_users(difference, samples=samples, seed=seed)
-    size, counts = np.unique(np.round(difference, 12), return_counts=True)
+    size, counts = alike(np.round(difference, 12))
     generator = numpy_generator(seed, "evaluation/difference")
     return {
         "difference": found["mean"],

@@ -147,13 +147,23 @@ def slices(
     share = f"{config.head_share:.0%}"
     yield "head", f"target among the {share} most trained-on items", per_user.target_head
     yield "tail", f"target outside the {share} most trained-on items", ~per_user.target_head
-    borders = [1, *config.history_bins, None]
-    for start, stop in itertools.pairwise(borders):
-        assert start is not None
+    for name, start, stop in _lengths(config):
         longer = per_user.history_length >= start
-        name = f"history {start}+" if stop is None else f"history {start}-{stop - 1}"
         shorter = np.ones_like(longer) if stop is None else per_user.history_length < stop
         yield name, "events before the target", longer & shorter
+
+
+def slice_names(config: EvaluationConfig) -> tuple[str, ...]:
+    """Return the names of the default slices."""
+    lengths = [name for name, _, _ in _lengths(config)]
+    return ("unseen", "cold", "warm", "head", "tail", *lengths)
+
+
+def _lengths(config: EvaluationConfig) -> Iterator[tuple[str, int, int | None]]:
+    """Yield name, shortest history and the first one too long for each slice by length."""
+    for start, stop in itertools.pairwise([1, *config.history_bins, None]):
+        assert start is not None
+        yield f"history {start}+" if stop is None else f"history {start}-{stop - 1}", start, stop
 
 
 def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

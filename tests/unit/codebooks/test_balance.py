@@ -153,8 +153,8 @@ def test_a_numbered_last_code_says_nothing_of_the_catalogues_order() -> None:
     """Item ids rise with time in some logs: a number by place in the catalogue would tell it."""
     vectors = torch.randn(144, 4, generator=torch.Generator().manual_seed(5))
     ranks = {}
-    for way in ("numbered", "by_id"):
-        settings = {"num_codebooks": 2, "codebook_size": 12, "balanced_tree": {"last_code": way}}
+    for way in ("drawn", "by_id"):
+        settings = {"num_codebooks": 2, "codebook_size": 12, "numbering": way}
         tree = BalancedTree(CodebooksConfig(kind="balanced_tree", **settings))
         tree.fit(vectors, seed=1)
         codes = tree.codes(vectors).codes
@@ -163,7 +163,7 @@ def test_a_numbered_last_code_says_nothing_of_the_catalogues_order() -> None:
         assert (again.codes(vectors).codes == codes).all(), "one seed, one numbering"
         ranks[way] = float(np.corrcoef(np.arange(144), codes[:, 1])[0, 1])
     assert ranks["by_id"] > 0.7
-    assert abs(ranks["numbered"]) < 0.3
+    assert abs(ranks["drawn"]) < 0.3
 
 
 def test_a_clustered_last_code_may_leave_gaps() -> None:
