@@ -27,11 +27,12 @@ from itemese.config import (
 )
 from itemese.errors import ConfigError
 from itemese.evaluation.comparable import check_comparable
+from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.metrics import CLICK_METRICS
 from itemese.evaluation.offers import OffersConfig
 from itemese.evaluation.perclick import read_judged
 from itemese.evaluation.significance import holm, mean_over_users, paired_difference
-from itemese.evaluation.summary import slices
+from itemese.evaluation.summary import slice_names, slices
 from itemese.experiment import Experiment
 from itemese.methods.base import Task, method_of
 
@@ -116,9 +117,9 @@ class Ablation:
         for name, changes in config.variants.items():
             values = with_values(shared, {**flat_paths(changes), "name": name})
             experiments[name] = Experiment.parse(with_overrides(values, overrides or []))
-        protocol = next(iter(experiments.values())).evaluation
+        protocol = _protocol_of(experiments)
         rivals = [
-            Experiment.from_yaml(beside / rival).model_copy(update={"evaluation": protocol})
+            Experiment.parse({**read_recipe(beside / rival), "evaluation": protocol})
             for rival in config.rivals
         ]
         if config.judges_recommender:
@@ -136,6 +137,7 @@ class Ablation:
             message = f"`baseline` must be a variant or rival; got {config.baseline!r}. {hint}"
             raise ConfigError(message)
         _require_metrics(config, experiments)
+        _require_slices(config, protocol)
         return cls(config, experiments)
 
     def with_seeds(self, seeds: Sequence[int]) -> Self:
@@ -237,6 +239,36 @@ def _require_metrics(config: AblationConfig, experiments: Mapping[str, Experimen
             raise ConfigError(message)
 
 
+def _protocol_of(variants: Mapping[str, Experiment]) -> dict[str, Any]:
+    """Return the `evaluation` section of all variants.
+
+    Raises:
+        ConfigError: They have different ones.
+    """
+    sections = {name: e.evaluation.model_dump(mode="json") for name, e in variants.items()}
+    first = next(iter(sections))
+    other = next((name for name in sections if sections[name] != sections[first]), None)
+    if other is not None:
+        message = (
+            f"`variants` must have one `evaluation` section; got another one in {other!r} than in "
+            f"{first!r}. Set it in `values`, for all of them."
+        )
+        raise ConfigError(message)
+    return sections[first]
+
+
+def _require_slices(config: AblationConfig, protocol: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if there is no such slice, or nothing that could be told of it."""
+    known = slice_names(EvaluationConfig.parse(protocol))
+    for name in config.slices:
+        if name not in known:
+            message = f"`slices` must be names of slices; got {name!r}. {nearest(name, known)}"
+            raise ConfigError(message)
+    if config.slices and config.offers is not None:
+        message = f"`slices` must be empty with `offers`; got {list(config.slices)}. Leave it out."
+        raise ConfigError(message)
+
+
 def _on_other_data(config: AblationConfig, recipe: Path) -> AblationConfig:
     """Return the file with another recipe, ``<method>_<data>.yaml``, and the rivals on that data.
 
@@ -267,23 +299,16 @@ def _recommender_of(variants: Sequence[Experiment]) -> Experiment:
 def _ranked(
     run: Experiment, store: Store, config: AblationConfig, results: list[dict[str, Any]]
 ) -> dict[str, np.ndarray]:
-    """Return each figure of each test user, in the order of their ids; note the result.
-
-    Raises:
-        ConfigError: There is no such slice.
-    """
+    """Return each figure of each test user, in the order of their ids; note the result."""
     folder = pipeline.evaluate(run, store).folder
     results.append(folder.read_json("result.json"))
     rows = read_judged(folder)
-    order = np.argsort(np.array(rows.user_id))
-    found = {metric: rows.values(metric)[order] for metric in config.metrics}
-    masks = {name: mask[order] for name, _, mask in slices(rows, run.evaluation)}
-    for name in config.slices:
-        if name not in masks:
-            message = f"`slices` must name slices; got {name!r}. {nearest(name, masks)}"
-            raise ConfigError(message)
-        if masks[name].any():
-            found[f"{config.metrics[-1]} {name}"] = found[config.metrics[-1]][masks[name]]
+    ordered = rows.take(np.argsort(np.array(rows.user_id), kind="stable"))
+    found = {metric: ordered.values(metric) for metric in config.metrics}
+    for name, _, mask in slices(ordered, run.evaluation):
+        if name in config.slices and mask.any():
+            part = ordered.take(np.flatnonzero(mask))
+            found[f"{config.metrics[-1]} {name}"] = part.values(config.metrics[-1])
     return found
 
 

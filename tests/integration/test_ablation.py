@@ -49,18 +49,29 @@ def test_rivals_are_run_under_the_protocol_of_the_variants(tmp_path: Path) -> No
     assert Ablation.read(file).experiments["popular"].evaluation.refit
     undone = Ablation.read(file, ["evaluation.refit=false"]).experiments
     assert not any(experiment.evaluation.refit for experiment in undone.values())
+    clicks = {"name": "popularity", "task": "click", "num_negatives": 4}
+    (tmp_path / "rival.yaml").write_text(
+        yaml.safe_dump({**POPULAR, "method": clicks, "evaluation": {"click_negatives": 4}})
+    )
+    with pytest.raises(ConfigError, match="click_negatives"):
+        Ablation.read(file)  # under the variants' single non-click it would be refused alone too
 
 
 @pytest.mark.ray
 def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
-    store, found = Store(tmp_path / "runs"), Ablation.read(written(tmp_path))
+    store, found = Store(tmp_path / "runs"), Ablation.read(written(tmp_path, slices=["head"]))
     rows, folder = ablate(found, store)
+    head = [row for row in rows if row["figure"] == "ndcg@10 head"]
+    rows = [row for row in rows if row not in head]
+    result = evaluate(found.experiments["popular"], store).folder.read_json("result.json")
+    assert head[-1]["mean"] == pytest.approx(result["slices"]["head"]["ndcg@10"]["value"])
+    assert "p_holm" in head[0]
     assert [(row["name"], row["figure"]) for row in rows] == [
         (name, figure)
         for name in ("wide", "plain", "popular")
         for figure in ("recall@10", "ndcg@10")
     ]
-    assert folder.read_json("ablation.json")["rows"] == rows
+    assert len(folder.read_json("ablation.json")["rows"]) == len(rows) + len(head)
     runs = {
         (name, seed): PerUser.read(
             evaluate(experiment.with_seed(seed), store).folder, "per_user.parquet"
@@ -79,7 +90,7 @@ def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
     assert len(lines) == 7
     assert "p (Holm)" in lines[1]
     again, _ = ablate(found, store)
-    assert again == rows
+    assert [row for row in again if row["figure"] != "ndcg@10 head"] == rows
     assert ablate(found.with_seeds([1]), store)[0][0]["seeds"].keys() == {"1"}
 
 
@@ -95,6 +106,16 @@ def test_a_table_of_clicks(ray_cluster: None, tmp_path: Path) -> None:
     rows, _ = ablate(Ablation.read(path), Store(tmp_path / "runs"))
     assert [row["figure"] for row in rows] == ["auc", "log_loss"]
     assert 0.5 < rows[0]["mean"] < 1
+    sliced = {**FILE, **of_clicks, "metrics": ["log_loss", "auc"], "slices": ["warm"]}
+    path.write_text(yaml.safe_dump(sliced))
+    rows, _ = ablate(Ablation.read(path), Store(tmp_path / "runs"))
+    results = [
+        evaluate(Ablation.read(path).experiments["a"].with_seed(seed), Store(tmp_path / "runs"))
+        for seed in (0, 1)
+    ]
+    own = [r.folder.read_json("result.json")["slices"]["warm"]["auc"]["value"] for r in results]
+    assert rows[2]["figure"] == "auc warm"
+    assert rows[2]["mean"] == pytest.approx(np.mean(own)), "the auc of the slice by itself"
 
 
 @pytest.mark.ray
@@ -127,6 +148,12 @@ def test_who_may_choose_nothing_is_asked_how_often(
         ({"variants": {"a": {"method.dims": 3}}}, "method.dims"),
         ({"variants": {"popular": {}}}, "names of their own; got 'popular' twice"),
         ({"seeds": [1, 1]}, "differ"),
+        ({"slices": ["colds"]}, "`slices` must be names of slices; got 'colds'. Did you mean 'col"),
+        ({"slices": ["cold"], "offers": {"size": 5}}, "`slices` must be empty with `offers`"),
+        (
+            {"variants": {"a": {}, "b": {"evaluation.refit": True}}},
+            "`variants` must have one `evaluation` section; got another one in 'b' than in 'a'",
+        ),
         ({"recipe": "recipes.yaml"}, "readable file"),
     ],
 )

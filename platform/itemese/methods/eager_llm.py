@@ -12,12 +12,13 @@ Follows: codes of a balanced tree over text vectors, then of one over DIN's item
     and the codes' vectors on the next item only.
 Differs: DIN is trained on training events only (the released code leaks the validation item). The
     positive is no negative of itself; targets of the batch's other rows are negatives too; only
-    histories have contrastive terms. A task is said by a learned token instead of LC-Rec's
-    sentences, and has a weight of its own instead of a share of the samples (ours, not searched).
-    Every item of a history is a target in one pass. Intentions and preferences are made of item
-    columns by a template, not by a language model; `intentions` names better ones. Each code's
-    softmax runs over its own level, and beams stay inside the catalogue's tree, where the released
-    code allows any token of the level.
+    histories have contrastive terms. A task is said by a learned token, or by sentences
+    (``instructions: words``; ours, not LC-Rec's; the next item keeps its token, codes are opened by
+    one), and has a weight of its own, not a share of the samples (ours, not searched). Every item
+    of a history is a target in one pass. Intentions and preferences are made of item columns by a
+    template, unless `intentions` and `preferences` name what a model wrote; a preference is what
+    most items of a history are liked for. Each code's softmax runs over its own level, and beams
+    stay inside the catalogue's tree, where the released code allows any token of the level.
 Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, H items
     in a task's prompt, I items, d size of a source's vectors.
 """
@@ -50,8 +51,6 @@ from itemese.schema import Example, SemanticIds
 
 ANNEALING = "annealing"
 """The last stage, and its adapter."""
-
-_TEXT_COLUMNS = ("title", "brand", "categories", "genres")
 
 
 class EagerLlmLossWeights(LossWeights):
@@ -107,7 +106,9 @@ class EagerLlmConfig(MethodConfig):
     max_history: int = Field(default=20, ge=1, le=100_000)
     semantic_source: str = Field(default="text", min_length=1)
     behaviour_source: str = Field(default="recommender", min_length=1)
-    columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(_TEXT_COLUMNS, min_length=1)
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=("title", "brand", "categories", "genres"), min_length=1
+    )
     facets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=("categories", "genres", "brand"), min_length=1
     )
@@ -172,8 +173,7 @@ class EagerLlm(Method):
         )
         named = {"semantic": config.semantic_source, "behaviour": config.behaviour_source}
         contrasts = {f"{kind}_contrast": source for kind, source in named.items()}
-        on = weights.model_dump()
-        sources = {term: inputs.part(source) for term, source in contrasts.items() if on[term]}
+        sources = {t: inputs.part(s) for t, s in contrasts.items() if getattr(weights, t)}
         told = instructions.tokens(tokenizer) if sentences else {}
         knowledge = Knowledge(texts, titles, intentions, short, facets_of, sources, told)
         module = self._assemble(ids, tokenizer.to_tensor(), knowledge)

@@ -251,7 +251,7 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         """Lay the pieces of a prompt ``[A, *]`` end to end, and say what is asked.
 
         It is said by the task's token behind them, or by sentences around them, of which each row
-        draws a paraphrase in training; else the first.
+        draws a paraphrase in training; else the first. (A learned token opens codes either way.)
         """
         if self.sentences:
             buffers = [self.get_buffer(f"said_{task}_{n}") for n in range(self.sentences[task])]

@@ -21,7 +21,11 @@ MOST = 3
 
 
 def item_facets(
-    catalog: Catalog, columns: Sequence[str], *, phrases: bool = False
+    catalog: Catalog,
+    columns: Sequence[str],
+    *,
+    phrases: bool = False,
+    setting: str = "method.facets",
 ) -> tuple[list[str], Tensor]:
     """Return the facets of a catalogue and which each item has.
 
@@ -32,7 +36,8 @@ def item_facets(
     Args:
         catalog: I items.
         columns: Read in this order.
-        phrases: Whether commas part the facets of a cell, as where a language model wrote it.
+        phrases: Whether a text is parted at its commas, as where a language model wrote it.
+        setting: The recipe's path that names the columns, for the error.
 
     Returns:
         J names, and their numbers ``[I, K] int64``, -1 for none.
@@ -40,13 +45,13 @@ def item_facets(
     Raises:
         ConfigError: The items have none of the columns.
     """
-    cells = cells_of(catalog, columns, "method.facets")
+    cells = cells_of(catalog, columns, setting)
     number: dict[str, int] = {}
     rows = torch.full((catalog.num_items, MOST), -1)
     pairs = zip(cells, catalog.titles, catalog.item_ids, strict=True)
     for item, (row, title, item_id) in enumerate(pairs):
-        cells_of_item = [str(cell).split(",") if phrases and cell else cell for cell in row]
-        words = [word for cell in cells_of_item for word in _words(cell)]
+        parted = [_phrases(cell) if phrases and isinstance(cell, str) else cell for cell in row]
+        words = [word for cell in parted for word in _words(cell)]
         words = list(dict.fromkeys(words)) or [clean_title(title, item_id)]
         for place, word in enumerate(words[:MOST]):
             rows[item, place] = number.setdefault(word, len(number))
@@ -70,7 +75,7 @@ def intention_lines(catalog: Catalog, facets: Sequence[str], column: str | None)
         ConfigError: The items have not the column, or none of `facets`.
     """
     if column is not None:
-        return item_words(catalog, [column])
+        return item_words(catalog, [column], "method.intentions")
     return templated_intentions(*item_facets(catalog, facets))
 
 
@@ -83,8 +88,13 @@ def preference_facets(
         ConfigError: The items have not the column, or none of `facets`.
     """
     if column is not None:
-        return item_facets(catalog, [column], phrases=True)
+        return item_facets(catalog, [column], phrases=True, setting="method.preferences")
     return item_facets(catalog, facets)
+
+
+def _phrases(text: str) -> list[str]:
+    """Return the phrases of what a model wrote, without the full stops it may end them with."""
+    return [phrase.strip(" .") for phrase in text.split(",")]
 
 
 def _words(cell: Any) -> list[str]:

@@ -18,8 +18,10 @@ from itemese.schema import Catalog
 PADDING = -1
 
 
-def item_words(catalog: Catalog, columns: Sequence[str]) -> list[str]:
-    """Return one line of text for each item.
+def item_words(
+    catalog: Catalog, columns: Sequence[str], setting: str = "method.columns"
+) -> list[str]:
+    """Return one line of text for each item; `setting` names the columns in an error.
 
     Columns are joined by ``". "`` in the order given, elements of a list by ``", "``; columns that
     the items do not have are passed over. An item without a word in any of them is called by its
@@ -28,7 +30,7 @@ def item_words(catalog: Catalog, columns: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: The items have none of the columns.
     """
-    cells = cells_of(catalog, columns, "method.columns")
+    cells = cells_of(catalog, columns, setting)
     lines = []
     for row, title, item_id in zip(cells, catalog.titles, catalog.item_ids, strict=True):
         parts = (clean_title(_as_text(cell), "") for cell in row)

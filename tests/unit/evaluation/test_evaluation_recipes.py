@@ -7,8 +7,10 @@ import pytest
 
 from itemese.errors import DataError
 from itemese.evaluation.compare import compare
+from itemese.evaluation.metrics import auc
+from itemese.evaluation.perclick import PerUserClicks
 from itemese.evaluation.peruser import PerUser
-from itemese.evaluation.recipes import about, as_text, by_recipe, table
+from itemese.evaluation.recipes import about, as_text, by_recipe, table, verdicts
 from itemese.evaluation.report import render
 
 NUM_USERS = 40
@@ -88,14 +90,57 @@ def test_users_may_stand_in_another_order(runs):
 def test_the_table_has_no_column_that_nobody_fills(runs):
     headings, rows = table(by_recipe(*runs))
     assert headings[:2] == ["recipe", "recall@5"]
-    assert {"cold", "share codes", "seen items allowed", "ndcg@10 less graph"} <= set(headings)
-    assert "unseen" not in headings
+    assert {"cold (10)", "share codes", "ndcg@10 by seed", "ndcg@10 less graph"} <= set(headings)
+    assert rows[1][headings.index("ndcg@10 by seed")] == "0.2000 0.3000"
+    assert not [heading for heading in headings if heading.startswith("unseen")]
     assert "ties shuffled" not in headings
     assert rows[1][headings.index("share codes")] == "25.0%"
     assert rows[0][headings.index("ndcg@10 less graph")] == "-"
     text = as_text(by_recipe(*runs))
     assert len(text.splitlines()) == 4
-    assert "mean over seeds 0, 1" in about(by_recipe(*runs))
+    assert "mean over seeds 0, 1, which are not resampled" in about(by_recipe(*runs))
+    assert verdicts(by_recipe(*runs)) == [
+        "codes (semantic IDs) does not beat graph, the best without: ndcg@10 0.2500 against 0.5000."
+    ]
+
+
+def test_a_twin_is_the_mean_over_seeds(runs):
+    results, judged = runs
+    for result, value in zip(results, (0.1, 0.2, 0.3, 0.4), strict=True):
+        result["metrics"]["test_ties_shuffled/ndcg@10"] = {"value": value, "low": 0.0, "high": 1.0}
+    headings, rows = table(by_recipe(results, judged))
+    assert [row[headings.index("ties shuffled")] for row in rows] == ["0.2000", "0.3000"]
+
+
+def test_a_slice_means_the_same_in_every_row(runs):
+    results, judged = runs
+    results[1]["recipe"]["evaluation"] = {"cold_max_train_count": 50}  # all users, by itself
+    found = by_recipe(results, judged)
+    assert [row["slices"]["cold"]["users"] for row in found["rows"]] == [10, 10]
+
+
+def test_clicks_of_a_slice_are_judged_by_themselves(make_result):
+    draw = np.random.default_rng(0)
+    size = 60
+    counts = np.where(np.arange(size) < 20, 1, 9)
+    clicked = np.stack([np.ones(size, bool), np.zeros(size, bool)], axis=1)
+    easy = clicked + 0.1 * draw.random((size, 2))
+    hard = draw.random((size, 2))
+    prob = np.where((counts == 1)[:, None], hard, easy).astype(np.float32) / 2
+    users = [f"u{n:02d}" for n in range(size)]
+    clicks = PerUserClicks(
+        users, np.arange(2 * size).reshape(size, 2), clicked, prob, counts, counts, counts > 5, 1.0
+    )
+    figures = {"test/auc": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    results = [
+        make_result("din", 0.1, 0.1, seeds=[seed], metrics=figures, protocol={"task": "click"})
+        for seed in (0, 1)
+    ]
+    row = by_recipe(results, [clicks, clicks])["rows"][0]
+    cold = clicks.take(np.arange(20))
+    expected = auc(cold.clicked.ravel(), cold.prob.ravel())
+    assert row["slices"]["cold"]["mean"] == pytest.approx(expected)
+    assert row["slices"]["cold"]["mean"] < row["metrics"]["auc"]["mean"] - 0.1
 
 
 def test_a_comparison_has_it_where_seeds_are_several_and_equal(runs):
@@ -105,3 +150,7 @@ def test_a_comparison_has_it_where_seeds_are_several_and_equal(runs):
     assert "Over seeds" in render(results, found)
     assert compare(results[:2], judged[:2])["recipes"] is None
     assert compare(results[:3], judged[:3])["recipes"] is None, "of unlike seeds there is no table"
+    results[2]["recipe"]["method"]["max_history"] = 9
+    assert compare(results, judged)["recipes"] is None, "one name, two recipes: no mean of both"
+    twice = [*results[:2], *results[:2]]
+    assert compare(twice, [*judged[:2], *judged[:2]])["recipes"] is None, "a seed counts once"

@@ -48,7 +48,7 @@ def catalog() -> Catalog:
     kinds = [["Beauty > Lips", "gift"] if n % 2 else ["Beauty > Eyes"] for n in range(NUM_ITEMS)]
     kinds[5], kinds[7] = None, []  # type: ignore[call-overload]
     wishes = [f"a wish for {n}" if n else None for n in range(NUM_ITEMS)]
-    liked = ["a gift, shine" if n % 2 else "shine, soft" for n in range(NUM_ITEMS)]
+    liked = ["a gift, shine" if n % 2 else "shine, soft." for n in range(NUM_ITEMS)]
     liked[4] = None  # type: ignore[call-overload]
     columns = {"item_id": ids, "title": titles, "categories": kinds, "wish": wishes}
     columns["taste"] = liked
@@ -327,7 +327,7 @@ def test_tasks_may_be_said_in_sentences_of_which_each_row_draws_one() -> None:
     asked = row[start + len(codes) :]
     assert decode(asked) == "\nnow says: looking for Eyes", "the request ends by its end token"
     assert decode(asked[asked.index(tokenizer_end(module)) + 1 :]) == "\nThe item to show is: "
-    assert all(t >= 0 for t in asked), "no learned token says it too"
+    assert all(t >= 0 for t in asked), "no token of the task says it too"
     drawn = module.train()._said([history, wish], "intention")
     lengths = {int((row != -1).sum()) for row in drawn}
     assert len(lengths) == 3, "one of three paraphrases a row"
@@ -368,8 +368,15 @@ def test_written_preferences_are_the_phrases_that_most_items_share() -> None:
     assert parts == ["shine", "a gift"]
     assert method.facts(module)["preferences"] == "column taste"
     assert Need.KNOWLEDGE in method.reads()
-    with pytest.raises(ConfigError, match=r"must name a column of the items; got \['tastes'\]"):
+    with pytest.raises(ConfigError, match=r"`method.preferences` must name a column .*'tastes'"):
         made(preferences="tastes")
+    with pytest.raises(ConfigError, match=r"`method.intentions` must name a column of the items"):
+        made(intentions="wishes")
+    _, module = made(preferences="categories")
+    kinds = {decode(row) for row in module.facets.tolist()}
+    assert kinds == {"Lips", "gift", "Eyes", "thing 5 of blue", "thing 7 of blue"}, (
+        "a list is one already"
+    )
 
 
 def test_a_preference_names_the_most_frequent_facets_of_a_history() -> None:
