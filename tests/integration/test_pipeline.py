@@ -14,6 +14,7 @@ import yaml
 
 from itemese import pipeline
 from itemese.artifacts import Store
+from itemese.config import with_values
 from itemese.errors import ConfigError, DataError, TrainingError
 from itemese.experiment import Experiment
 from itemese.schema import Embeddings, SemanticIds
@@ -87,6 +88,25 @@ def test_a_refit_trains_on_validation_events_and_is_named_in_the_protocol(
     )
     with pytest.raises(ConfigError):
         pipeline.compare([plain, refit], store)
+
+
+def test_runs_stand_beside_their_twins_with_ties_shuffled(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    runs = [
+        experiment(name=name, training=QUICK, method={"name": name})
+        for name in ("popularity", "transition_graph")
+    ]
+    plain, twins = (pipeline.compare(runs, store, tie_twin=twin) for twin in (False, True))
+    for one, result in zip(runs, twins.results, strict=True):
+        shuffled = Experiment.parse(with_values(one.values(), {"sequences.ties": "shuffle"}))
+        alone = pipeline.evaluate(shuffled, store).folder.read_json("result.json")["metrics"]
+        metrics = result["metrics"]
+        assert metrics["test_ties_shuffled/ndcg@10"] == alone["test/ndcg@10"]
+    assert plain.comparison["tests"] == twins.comparison["tests"]
+    assert not [m for r in plain.results for m in r["metrics"] if "shuffled" in m]
+    assert plain.folder.uri != twins.folder.uri
 
 
 def test_a_refit_stops_where_validation_stopped(ray_cluster: None, tmp_path: Path) -> None:
