@@ -48,7 +48,7 @@ def leaderboard(results: Sequence[Result], *, judge: bool = True) -> str:
 
     Args:
         results: What each run's ``result.json`` holds.
-        judge: Whether the `verdicts` on the runs follow it.
+        judge: Whether the `verdicts` on the runs follow it; `warnings` do in any case.
 
     Raises:
         ConfigError: The results differ in data, split or protocol.
@@ -72,7 +72,7 @@ def leaderboard(results: Sequence[Result], *, judge: bool = True) -> str:
     ]
     lines.insert(1, "-" * max(map(len, lines)))
     notes = [protocol_line(results[0]), "* best of its column; [low-high] is over users."]
-    return "\n".join([*lines, "", *(verdicts(results) if judge else []), *notes])
+    return "\n".join([*lines, "", *(verdicts if judge else warnings)(results), *notes])
 
 
 def leaderboard_table(results: Sequence[Result]) -> Table:
@@ -134,6 +134,13 @@ def verdicts(results: Sequence[Result]) -> list[str]:
                 f"{names[id(result)]} (semantic IDs) {relation} {names[id(plain[0])]}, the best "
                 f"without: {metric} {ours:.4f} against {best:.4f}."
             )
+    return sentences + warnings(results)
+
+
+def warnings(results: Sequence[Result]) -> list[str]:
+    """Say which runs put out what must not be."""
+    sentences, ranked = [], ordered(results)
+    names = dict(zip(map(id, ranked), labels(ranked), strict=True))
     for result in ranked:
         checks = result.get("checks") or {}
         kinds = ("illegal", "duplicates", "seen_recommended")

@@ -15,7 +15,7 @@ from itemese.evaluation.comparable import (
     ordered,
     protocol_line,
 )
-from itemese.evaluation.compare import leaderboard_table, verdicts
+from itemese.evaluation.compare import leaderboard_table, verdicts, warnings
 from itemese.evaluation.leakage import protocol_note
 
 FILE = "report.html"
@@ -53,9 +53,9 @@ def render(results: Sequence[Result], comparison: Mapping[str, Any] | None = Non
     names = labels(ranked)
     title = names[0] if len(ranked) == 1 else f"{len(ranked)} runs compared"
     sections = [
-        _head(title, ranked),
-        _leaderboard(ranked, names),
+        _head(title, ranked, comparison),
         _recipes(comparison),
+        _leaderboard(ranked, names),
         _tests(comparison),
         details.slices(ranked, names),
         details.curves(ranked, names),
@@ -67,11 +67,13 @@ def render(results: Sequence[Result], comparison: Mapping[str, Any] | None = Non
     return page.document(f"{title} - itemese", sections)
 
 
-def _head(title: str, ranked: Sequence[Result]) -> str:
+def _head(title: str, ranked: Sequence[Result], comparison: Mapping[str, Any] | None) -> str:
+    summary = (comparison or {}).get("recipes")
+    told = [*recipes.verdicts(summary), *warnings(ranked)] if summary else verdicts(ranked)
     created = max(str(result.get("created", "")) for result in ranked)
     lines = [
         page.paragraph(line, "warning" if line.startswith("WARNING") else "verdict")
-        for line in verdicts(ranked)
+        for line in told
     ]
     leakage = ranked[0].get("leakage")
     return "\n".join(

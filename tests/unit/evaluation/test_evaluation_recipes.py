@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from itemese.errors import DataError
-from itemese.evaluation.compare import compare
+from itemese.evaluation.compare import compare, leaderboard
 from itemese.evaluation.metrics import auc
 from itemese.evaluation.perclick import PerUserClicks
 from itemese.evaluation.peruser import PerUser
@@ -147,7 +147,14 @@ def test_a_comparison_has_it_where_seeds_are_several_and_equal(runs):
     results, judged = runs
     found = compare(results, judged)
     assert found["recipes"] == by_recipe(results, judged)
-    assert "Over seeds" in render(results, found)
+    page = render(results, found)
+    assert page.index("Over seeds") < page.index("Leaderboard")
+    assert verdicts(found["recipes"])[0] in page
+    assert "codes (seed 0) (semantic IDs)" not in page
+    results[1]["checks"]["illegal"] = 3
+    warning = "WARNING: codes (seed 0) put out items (3 illegal)"
+    assert warning in render(results, found)
+    assert warning in leaderboard(results, judge=False)
     assert compare(results[:2], judged[:2])["recipes"] is None
     assert compare(results[:3], judged[:3])["recipes"] is None, "of unlike seeds there is no table"
     results[2]["recipe"]["method"]["max_history"] = 9
