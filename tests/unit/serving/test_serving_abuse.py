@@ -99,7 +99,7 @@ def test_a_body_of_nothing_but_faults_costs_what_its_first_one_does(service):
             used = sum(process.cpu_times()[:2]) - used
             assert answer.status_code == 422, name
             assert answer.json()["error"]["field"].startswith(field), name
-            assert used < 0.3, f"{name}: {used:.2f} s"
+            assert used < 0.6, f"{name}: {used:.2f} s"  # processor time; seconds, fault by fault
     grown = process.memory_info().rss - before
     assert grown < 50e6, f"{grown / 1e6:.0f} MB more"
 
