@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from itemese import ablation, console
-from itemese.artifacts import Store
+from itemese.cli import console
+from itemese.core.artifacts import Store
+from itemese.pipeline.run import ablation
 
 
 def main(

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from itemese import benchmarks, console
+from itemese.benchmarks import names as benchmarks
+from itemese.cli import console
 
 
 def main(

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from itemese import console, selection
-from itemese.artifacts import Store
+from itemese.cli import console
+from itemese.core.artifacts import Store
 from itemese.evaluation.offers import OffersConfig
-from itemese.experiment import Experiment
+from itemese.pipeline import choice as selection
+from itemese.pipeline.experiment import Experiment
 
 
 def main(

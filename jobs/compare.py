@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from itemese import console, pipeline
-from itemese.artifacts import Store
-from itemese.evaluation import recipes as recipes_table
+from itemese.cli import console
+from itemese.core.artifacts import Store
 from itemese.evaluation.compare import leaderboard
-from itemese.experiment import Experiment
+from itemese.evaluation.report.write import seed_table as recipes_table
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 
 
 def main(

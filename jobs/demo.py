@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from itemese import cluster, console, demo
+from itemese.cli import console, demo
+from itemese.core import cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from itemese import console
+from itemese.cli import console
 from itemese.serving.config import ServingConfig
 from itemese.serving.deploy import deploy
 from itemese.serving.token import read_or_make_token

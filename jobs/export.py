@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from itemese import console
-from itemese.export import export_bundle
+from itemese.cli import console
+from itemese.cli.export import export_bundle
 
 
 def main(

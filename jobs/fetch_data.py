@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from itemese import console
+from itemese.cli import console
 from itemese.logs.fetch import fetch
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from itemese import console
+from itemese.cli import console
 from itemese.serving.kubernetes import ray_service
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from itemese import console, poisoning
-from itemese.artifacts import Store
-from itemese.experiment import Experiment
+from itemese.cli import console
+from itemese.core.artifacts import Store
+from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import poisoning
 
 
 def main(

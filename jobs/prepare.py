@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from itemese import console, pipeline
-from itemese.artifacts import Store
-from itemese.experiment import Experiment
+from itemese.cli import console
+from itemese.core.artifacts import Store
 from itemese.logs.inspect import describe, inspect_logs
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 
 
 def main(

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from itemese import console
-from itemese.artifacts import Folder
-from itemese.errors import ConfigError
+from itemese.cli import console
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError
 from itemese.serving import registry
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from itemese import console
-from itemese.artifacts import Store
+from itemese.cli import console
+from itemese.core.artifacts import Store
 from itemese.search.outcome import gain_line
 from itemese.search.preview import preview
 from itemese.search.space import load_space

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from itemese import benchmarks, console
-from itemese.config import nearest
-from itemese.errors import ConfigError
-from itemese.serving.soak import TESTS
+from itemese.benchmarks import names as benchmarks
+from itemese.benchmarks.soak import TESTS
+from itemese.cli import console
+from itemese.core.config import nearest
+from itemese.core.errors import ConfigError
 
 
 def main(

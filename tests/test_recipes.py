@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from itemese.ablation import Ablation
-from itemese.experiment import Experiment
+from itemese.pipeline.ablation import Ablation
+from itemese.pipeline.experiment import Experiment
 from itemese.search.space import load_space
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 __all__ = ["Client", "Experiment", "Recommender", "__version__"]
 
 if TYPE_CHECKING:
-    from itemese.experiment import Experiment
+    from itemese.pipeline.experiment import Experiment
     from itemese.serving.client import Client
     from itemese.serving.engine import Recommender
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Load the public classes when first asked for, so that importing the package stays cheap."""
     if name == "Experiment":
-        from itemese.experiment import Experiment
+        from itemese.pipeline.experiment import Experiment
 
         return Experiment
     if name == "Client":

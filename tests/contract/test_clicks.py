@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from itemese.core.ranking import Candidates, ClickScores, Ranking
+from itemese.core.schema import Catalog, Example, Histories, SemanticIds, Split
 from itemese.evaluation.metrics import auc
-from itemese.methods.base import Inputs, Method, Task, method_class, method_names, method_of
-from itemese.ranking import Candidates, ClickScores, Ranking
-from itemese.schema import Catalog, Example, Histories, SemanticIds, Split
+from itemese.methods.base import Inputs, Method, Task
+from itemese.methods.lookup import method_class, method_names, method_of
 
 NUM_ITEMS, NUM_USERS, LENGTH = 24, 200, 12
 SMALL = {

@@ -14,11 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itemese.artifacts import Folder
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.config import CodebooksConfig, QuantizerKind
 from itemese.codebooks.kinds import QUANTIZERS
-from itemese.errors import ArtifactError, DataError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, DataError
 
 KINDS = get_args(QuantizerKind)
 SMALL_VAE = {"steps": 120, "hidden_dim": 32, "latent_dim": 6}

@@ -9,12 +9,12 @@ from typing import Any, get_args
 import polars as pl
 import pytest
 
-from itemese.artifacts import Counts, Folder
-from itemese.errors import DataError
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.errors import DataError
+from itemese.core.schema import INTERACTIONS
 from itemese.logs.config import LogsConfig, SourceKind
 from itemese.logs.duplicates import REASON
 from itemese.logs.stage import build_logs, fingerprint
-from itemese.schema import INTERACTIONS
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

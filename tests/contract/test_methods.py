@@ -9,20 +9,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.config import read_yaml
-from itemese.methods.base import (
-    Batch,
-    Inputs,
-    Method,
-    MethodConfig,
-    Need,
-    Stage,
-    method_class,
-    method_names,
-    method_of,
-)
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds, Split
+from itemese.core.config import read_yaml
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds, Split
+from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Need, Stage
+from itemese.methods.lookup import method_class, method_names, method_of
 
 NUM_ITEMS = 30
 SMALL = read_yaml(Path(__file__).with_name("small_methods.yaml"))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from itemese.artifacts import Folder
-from itemese.errors import DataError
-from itemese.schema import INTERACTIONS, Catalog, Histories, Split
+from itemese.core.artifacts import Folder
+from itemese.core.errors import DataError
+from itemese.core.schema import INTERACTIONS, Catalog, Histories, Split
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.stage import build_sequences
 

@@ -6,12 +6,12 @@ import itertools
 import pytest
 import torch
 
-from itemese.codebooks.trie import PrefixTrie
-from itemese.models.backbone import BackboneConfig, build_backbone
-from itemese.models.decoding import beam_search, exact_scores
-from itemese.models.item_language import ItemLanguageModel
-from itemese.models.prompt_cache import PromptCache
-from itemese.ranking import Candidates
+from itemese.backbones.backbone import BackboneConfig, build_backbone
+from itemese.core.ranking import Candidates
+from itemese.decoding.decoding import beam_search, exact_scores
+from itemese.decoding.fast.prompt_cache import PromptCache
+from itemese.decoding.item_language import ItemLanguageModel
+from itemese.decoding.trie import PrefixTrie
 
 pytestmark = [
     pytest.mark.gpu,

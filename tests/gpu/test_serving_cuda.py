@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from itemese.serving.benchmark import LANGUAGE_MODEL, NUM_ITEMS, SASREC, write_untrained
+from itemese.benchmarks.serve import LANGUAGE_MODEL, NUM_ITEMS, SASREC, write_untrained
 from itemese.serving.engine import Recommender
 
 pytestmark = [

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.methods.eager_llm import EagerLlm
-from itemese.models.aligned_lm import AlignedItemLanguageModel
-from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.methods.base import Inputs
+from itemese.methods.eager_llm.method import EagerLlm
+from itemese.methods.eager_llm.network import AlignedItemLanguageModel
+from itemese.methods.lookup import method_of, parse_method_config
 
 NUM_ITEMS = 12
 TERMS = (

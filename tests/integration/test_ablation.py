@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import yaml
 
-from itemese import selection
-from itemese.ablation import Ablation, ablate, table
-from itemese.artifacts import Store
-from itemese.errors import ConfigError
+from itemese.core.artifacts import Store
+from itemese.core.errors import ConfigError
 from itemese.evaluation.metrics import per_user
-from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.per_user import PerUser
 from itemese.evaluation.significance import mean_over_users, paired_difference
-from itemese.pipeline import evaluate
+from itemese.pipeline import choice as selection
+from itemese.pipeline.ablation import Ablation, ablate, table
+from itemese.pipeline.run import evaluate
 
 RECIPE = {
     "name": "small",

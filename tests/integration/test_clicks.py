@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from itemese import pipeline
-from itemese.artifacts import Store
-from itemese.errors import ConfigError, DataError
-from itemese.evaluation.perclick import read_judged
-from itemese.experiment import Experiment
+from itemese.core.artifacts import Store
+from itemese.core.errors import ConfigError, DataError
+from itemese.evaluation.per_user_clicks import read_judged
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 from itemese.serving.engine import Recommender
 
 pytestmark = pytest.mark.ray

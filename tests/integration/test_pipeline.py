@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 
-from itemese import pipeline
-from itemese.artifacts import Store
-from itemese.config import with_values
-from itemese.errors import ConfigError, DataError, TrainingError
-from itemese.experiment import Experiment
-from itemese.schema import Embeddings, SemanticIds
+from itemese.core.artifacts import Store
+from itemese.core.config import with_values
+from itemese.core.errors import ConfigError, DataError, TrainingError
+from itemese.core.schema import Embeddings, SemanticIds
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 from itemese.serving.engine import Recommender
 
 ROOT = Path(__file__).parents[2]

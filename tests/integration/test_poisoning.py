@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from itemese import pipeline
-from itemese.artifacts import Folder, Store
-from itemese.errors import ConfigError, DataError
-from itemese.experiment import Experiment
-from itemese.poisoning import PoisonConfig, measure, poison
+from itemese.core.artifacts import Folder, Store
+from itemese.core.errors import ConfigError, DataError
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.poisoning import PoisonConfig, measure, poison
 
 pytestmark = pytest.mark.ray
 

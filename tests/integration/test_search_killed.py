@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
 from itemese.search.records import Records
 
 PATIENCE = 300
@@ -26,7 +26,7 @@ TRIALS = 6
 DRIVER = """
 import logging, sys
 import ray
-from itemese import console
+from itemese.cli import console
 from itemese.search.config import SearchConfig
 from itemese.search.space import check_space
 from itemese.search.study import run_study

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from itemese import pipeline
-from itemese.artifacts import Folder, Store
-from itemese.errors import ArtifactError, ConfigError, TrainingError
-from itemese.experiment import Experiment
+from itemese.core.artifacts import Folder, Store
+from itemese.core.errors import ArtifactError, ConfigError, TrainingError
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import gain_line, ranked
 from itemese.search.planning import Plan

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from itemese import selection
-from itemese.artifacts import Store
-from itemese.errors import ConfigError
+from itemese.core.artifacts import Store
+from itemese.core.errors import ConfigError
 from itemese.evaluation.offers import Offers, OffersConfig
-from itemese.experiment import Experiment
+from itemese.pipeline import choice as selection
+from itemese.pipeline.experiment import Experiment
 
 pytestmark = pytest.mark.ray
 
@@ -110,7 +110,7 @@ def test_runs_are_tested_against_the_first_in_the_same_way(
 
 
 def test_the_recommender_is_the_artifact_of_a_plain_run(ray_cluster: None, tmp_path: Path) -> None:
-    from itemese import pipeline
+    from itemese.pipeline import run as pipeline
 
     store = Store(tmp_path)
     prepared = pipeline.prepare(Experiment.parse(VALUES), store)

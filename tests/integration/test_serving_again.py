@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.bundle import write_bundle
-from itemese.schema import Catalog
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import write_bundle
+from itemese.core.schema import Catalog
 
 pytestmark = pytest.mark.ray
 PATIENCE = 600

@@ -14,15 +14,16 @@ import pytest
 import ray
 import torch
 
-from itemese.artifacts import Folder
-from itemese.bundle import write_bundle
-from itemese.errors import ArtifactError, ConfigError
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.schema import Catalog
+from itemese.benchmarks.load import measure
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import write_bundle
+from itemese.core.errors import ArtifactError, ConfigError
+from itemese.core.schema import Catalog
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.config import ServingConfig
 from itemese.serving.deploy import deploy, free_port
 from itemese.serving.engine import Recommender
-from itemese.serving.load import measure
 
 pytestmark = pytest.mark.ray
 NUM_ITEMS = 200

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.bundle import write_bundle
-from itemese.schema import Catalog
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import write_bundle
+from itemese.core.schema import Catalog
 from itemese.serving.config import ServingConfig
 from itemese.serving.deploy import deploy
 from itemese.serving.registry import promote, rollback

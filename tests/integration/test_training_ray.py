@@ -14,14 +14,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.config import read_yaml
-from itemese.errors import ConfigError, TrainingError
+from itemese.core.artifacts import Folder
+from itemese.core.config import read_yaml
+from itemese.core.errors import ConfigError, TrainingError
+from itemese.core.schema import Embeddings, Histories, SemanticIds
 from itemese.evaluation.config import EvaluationConfig
-from itemese.methods.base import parse_method_config
-from itemese.schema import Embeddings, Histories, SemanticIds
+from itemese.methods.lookup import parse_method_config
 from itemese.training.config import TrainingConfig
-from itemese.training.stage import TrainingSpec, train_model
+from itemese.training.fit import TrainingSpec
+from itemese.training.stage import train_model
 
 pytestmark = pytest.mark.ray
 

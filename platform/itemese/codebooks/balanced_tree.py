@@ -23,9 +23,9 @@ from itemese.codebooks.base import EncodeAll, Quantizer, require_usable
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.kmeans import assign, kmeans
 from itemese.codebooks.rows import Rows
-from itemese.errors import DataError
-from itemese.randomness import torch_generator
-from itemese.schema import Codes
+from itemese.core.errors import DataError
+from itemese.core.randomness import torch_generator
+from itemese.core.schema import Codes
 
 _BALANCED_ROUNDS = 3
 """Rounds of assigning under equal sizes and averaging, after ordinary k-means."""

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itemese.artifacts import Folder
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.rows import Rows, blocks
-from itemese.errors import ArtifactError, DataError
-from itemese.randomness import numpy_generator
-from itemese.schema import Codes
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, DataError
+from itemese.core.randomness import numpy_generator
+from itemese.core.schema import Codes
 
 CODEBOOK_FILE = "codebook.safetensors"
 

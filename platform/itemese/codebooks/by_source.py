@@ -12,14 +12,14 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from itemese.artifacts import Folder
 from itemese.codebooks.base import EncodeAll, Quantizer
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.rows import Rows, blocks
-from itemese.errors import DataError
-from itemese.randomness import derive_seed
-from itemese.schema import Codes, part_of
+from itemese.core.artifacts import Folder
+from itemese.core.errors import DataError
+from itemese.core.randomness import derive_seed
+from itemese.core.schema import Codes, part_of
 
 
 class BySource(Quantizer):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from itemese.codebooks.base import Quantizer, group_sizes
 from itemese.codebooks.rows import Rows
-from itemese.errors import DataError
-from itemese.schema import Codes, SemanticIds
+from itemese.core.errors import DataError
+from itemese.core.schema import Codes, SemanticIds
 
 _Row = tuple[int, ...]
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from itemese.config import Config
+from itemese.core.config import Config
 
 QuantizerKind = Literal[
     "residual_kmeans", "rq_vae", "balanced_tree", "parallel_kmeans", "product_quantizer"

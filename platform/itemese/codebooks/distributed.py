@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import ray
 
-from itemese.artifacts import Folder
-from itemese.cluster import connect
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.rows import ROWS_AT_ONCE, Rows, VectorFile
+from itemese.core.artifacts import Folder
+from itemese.core.cluster import connect
 
 
 class EncodeByRay:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itemese.codebooks.slots import SlotQuantizer
-from itemese.randomness import derive_seed
+from itemese.core.randomness import derive_seed
 
 _MOST_BITS = 8
 """faiss fits the rotation with codebooks of a power of two, here at most 256 codes."""

@@ -14,7 +14,7 @@ from itemese.codebooks.base import Quantizer, fitting_sample, require_usable
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.kmeans import assign, kmeans, residual_codes
 from itemese.codebooks.rows import Rows
-from itemese.randomness import torch_generator
+from itemese.core.randomness import torch_generator
 
 
 class ResidualKMeans(Quantizer):

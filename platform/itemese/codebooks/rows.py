@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, DataError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, DataError
 
 ROWS_AT_ONCE = 65_536
 """Rows of a block: 96 MiB at 384 numbers a row."""

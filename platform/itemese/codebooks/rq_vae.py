@@ -19,8 +19,8 @@ from itemese.codebooks.config import CodebooksConfig, RqVaeConfig
 from itemese.codebooks.kmeans import residual_codes
 from itemese.codebooks.rows import Rows
 from itemese.codebooks.sinkhorn import spread_last_codes
-from itemese.randomness import derive_seed, torch_generator
-from itemese.schema import Codes
+from itemese.core.randomness import derive_seed, torch_generator
+from itemese.core.schema import Codes
 
 _INIT_ROUNDS = 10
 """Rounds of the k-means that the codebooks start from."""

@@ -15,8 +15,8 @@ from itemese.codebooks.base import Quantizer, fitting_sample, require_usable
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.kmeans import assign, kmeans
 from itemese.codebooks.rows import Rows
-from itemese.errors import DataError
-from itemese.randomness import torch_generator
+from itemese.core.errors import DataError
+from itemese.core.randomness import torch_generator
 
 
 class SlotQuantizer(Quantizer):

@@ -6,21 +6,21 @@ from typing import Any
 
 import torch
 
-from itemese.artifacts import Counts, Folder
-from itemese.codebooks.agreement import prefix_agreement
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.by_source import BySource
 from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig
-from itemese.codebooks.dependence import dependence
 from itemese.codebooks.distributed import EncodeByRay
-from itemese.codebooks.domination import domination
-from itemese.codebooks.health import advice, health_report
+from itemese.codebooks.health.agreement import prefix_agreement
+from itemese.codebooks.health.dependence import dependence
+from itemese.codebooks.health.domination import domination
+from itemese.codebooks.health.report import advice, health_report
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.rows import Rows, VectorFile
-from itemese.errors import DataError
-from itemese.randomness import numpy_generator, torch_generator
-from itemese.schema import Catalog, Codes, SemanticIds, part_of
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.errors import DataError
+from itemese.core.randomness import numpy_generator, torch_generator
+from itemese.core.schema import Catalog, Codes, SemanticIds, part_of
 
 VERSION = 5
 

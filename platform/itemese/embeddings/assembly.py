@@ -5,7 +5,7 @@ Shapes: I items, D vector size, N rows of a block.
 
 import numpy as np
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 
 
 class Assembly:

@@ -13,9 +13,9 @@ import ray
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
+from itemese.core.schema import Histories, Split
 from itemese.embeddings.config import CollaborativeConfig
-from itemese.schema import Histories, Split
 
 _DENSE_ITEMS = 500
 """Catalogues up to this size are decomposed in full: the iterative solver needs room."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from itemese.config import Config
+from itemese.core.config import Config
 
 PACKAGED_MODEL = "all-minilm-l6-v2"
 HASHING_MODEL = "hashing"

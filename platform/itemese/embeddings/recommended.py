@@ -5,10 +5,10 @@ Shapes: I items, D size of the vectors before, d of the recommender's.
 
 import numpy as np
 
-from itemese.artifacts import Counts, Folder
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.errors import DataError
+from itemese.core.schema import Embeddings
 from itemese.embeddings.config import RecommenderVectorsConfig
-from itemese.errors import DataError
-from itemese.schema import Embeddings
 
 VERSION = 1
 

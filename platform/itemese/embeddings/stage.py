@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from itemese.artifacts import Counts, Folder
-from itemese.cluster import connect
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.cluster import connect
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.schema import Embeddings
 from itemese.embeddings.assembly import Assembly
 from itemese.embeddings.collaborative import collaborative_vectors
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.embeddings.models import TextModel, load_model, locate
 from itemese.embeddings.text import item_texts, text_columns
-from itemese.errors import ConfigError, DataError
-from itemese.schema import Embeddings
 
 VERSION = 2
 

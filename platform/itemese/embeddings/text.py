@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SPACE = re.compile(r"\s+")

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from itemese.core.ranking import Answers
+from itemese.core.schema import Example
 from itemese.evaluation.offers import Offers
 from itemese.evaluation.ranking import judging
 from itemese.evaluation.rows import Rows
-from itemese.ranking import Answers
-from itemese.schema import Example
 
 BATCH_SIZE = 32
 """Users asked at once: the longest prompts of all decide the memory."""

@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from itemese.errors import DataError, TrainingError
+from itemese.core.errors import DataError, TrainingError
+from itemese.core.randomness import numpy_generator
+from itemese.core.ranking import Candidates, ClickScores
+from itemese.core.schema import Catalog, Example, Histories, Split
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.metrics import CLICK_METRICS
 from itemese.evaluation.offers import draw_unseen
-from itemese.evaluation.perclick import PerUserClicks
+from itemese.evaluation.per_user_clicks import PerUserClicks
 from itemese.evaluation.ranking import Items, Predictor, judging
 from itemese.evaluation.rows import Rows, rows_of
 from itemese.evaluation.significance import alike
 from itemese.evaluation.summary import Interval, bootstrap, slices
-from itemese.randomness import numpy_generator
-from itemese.ranking import Candidates, ClickScores
-from itemese.schema import Catalog, Example, Histories, Split
 
 Scorer = Callable[[list[Example]], ClickScores]
 """``examples -> ClickScores`` of B rows; every example names its target."""

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itemese.errors import ConfigError
-from itemese.evaluation.comparable import (
+from itemese.core.errors import ConfigError
+from itemese.evaluation.metrics import FALLING
+from itemese.evaluation.report.seed_table import by_recipe
+from itemese.evaluation.result_file import (
     TWINS,
     Result,
     check_comparable,
@@ -22,8 +24,6 @@ from itemese.evaluation.comparable import (
     value_of,
     with_interval,
 )
-from itemese.evaluation.metrics import FALLING
-from itemese.evaluation.recipes import by_recipe
 from itemese.evaluation.significance import Judged, paired_tests
 from itemese.evaluation.summary import over_seeds
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from itemese.config import Config
+from itemese.core.config import Config
 
 Positive = Annotated[int, Field(ge=1)]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from itemese.errors import DataError
-from itemese.schema import Histories, Split
+from itemese.core.errors import DataError
+from itemese.core.schema import Histories, Split
 
 
 def check_train_block(histories: Histories) -> Histories:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 
 NAMES = ("recall", "ndcg", "mrr")
 

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from itemese.artifacts import Folder
-from itemese.config import Config
-from itemese.errors import DataError
+from itemese.core.artifacts import Folder
+from itemese.core.config import Config
+from itemese.core.errors import DataError
+from itemese.core.randomness import numpy_generator
 from itemese.evaluation.rows import Rows
 from itemese.evaluation.significance import holm, sign_flip
-from itemese.randomness import numpy_generator
 
 FILE = "offers.parquet"
 

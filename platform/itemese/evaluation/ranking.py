@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from itemese.errors import TrainingError
+from itemese.core.errors import TrainingError
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Catalog, Example, Histories, Split
 from itemese.evaluation.config import EvaluationConfig
-from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.per_user import PerUser
 from itemese.evaluation.rows import Rows, rows_of, sample
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Example, Histories, Split
 
 __all__ = ["PerUser", "Ranker", "method_ranker", "rank_users"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from itemese.randomness import derive_seed
-from itemese.schema import Example, Histories, Split
+from itemese.core.randomness import derive_seed
+from itemese.core.schema import Example, Histories, Split
 
 
 @dataclass(frozen=True)

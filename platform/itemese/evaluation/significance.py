@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from itemese.errors import DataError
-from itemese.evaluation.perclick import PerUserClicks
-from itemese.evaluation.peruser import PerUser
-from itemese.randomness import numpy_generator
+from itemese.core.errors import DataError
+from itemese.core.randomness import numpy_generator
+from itemese.evaluation.per_user import PerUser
+from itemese.evaluation.per_user_clicks import PerUserClicks
 
 Judged = PerUser | PerUserClicks
 """Rows of one method; `values` gives each user a number whose mean is the metric."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
+from itemese.core.randomness import numpy_generator
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.metrics import metric_names, per_user
-from itemese.evaluation.perclick import PerUserClicks
-from itemese.evaluation.peruser import PerUser
-from itemese.randomness import numpy_generator
+from itemese.evaluation.per_user import PerUser
+from itemese.evaluation.per_user_clicks import PerUserClicks
 
 Interval = dict[str, float]
 """``{"value": ..., "low": ..., "high": ...}``"""

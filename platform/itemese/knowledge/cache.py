@@ -7,8 +7,8 @@ import hashlib
 
 import pyarrow as pa
 
-from itemese.artifacts import Folder
-from itemese.config import digest_of
+from itemese.core.artifacts import Folder
+from itemese.core.config import digest_of
 
 _PART = "part-{:05d}-{}.parquet"
 

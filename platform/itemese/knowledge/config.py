@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from itemese.config import Config
+from itemese.core.config import Config
 
 
 class KnowledgeConfig(Config):

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from itemese.config import digest_of, nearest
-from itemese.errors import ConfigError
+from itemese.core.config import digest_of, nearest
+from itemese.core.errors import ConfigError
 from itemese.knowledge.config import KnowledgeConfig
 
 FOLDER = Path(__file__).parent / "templates"

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from itemese.artifacts import Counts, Folder
-from itemese.cluster import connect
-from itemese.errors import ConfigError
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.cluster import connect
+from itemese.core.errors import ConfigError
 from itemese.knowledge.cache import TextCache, prompt_key
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.prompts import item_prompts, shown_columns, template_digest, template_name

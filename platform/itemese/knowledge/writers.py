@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.knowledge.config import KnowledgeConfig
 
 OUTPUT_RULE = 2

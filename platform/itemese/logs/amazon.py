@@ -13,8 +13,8 @@ from functools import partial
 
 import polars as pl
 
-from itemese.artifacts import Folder
-from itemese.errors import DataError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import DataError
 from itemese.logs import files
 from itemese.logs.chunks import plan_text, read_keys
 from itemese.logs.config import LogsConfig

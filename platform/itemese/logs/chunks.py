@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pyarrow.parquet as pq
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 from itemese.logs.files import Source
 
 FILE_BITS = 40

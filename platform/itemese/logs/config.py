@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from itemese.config import Config
-from itemese.errors import ConfigError
+from itemese.core.config import Config
+from itemese.core.errors import ConfigError
 from itemese.simulation.config import SimulationConfig
 
 SourceKind = Literal["parquet", "csv", "jsonl", "movielens_1m", "amazon_2014", "simulated"]

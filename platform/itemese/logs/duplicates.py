@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
+from itemese.core.schema import INTERACTIONS
 from itemese.logs.chunks import Chunk
 from itemese.logs.shards import PART
-from itemese.schema import INTERACTIONS
 
 BUCKET_ROWS = 1 << 24
 """Fingerprints that are compared at once: 32 bytes a row, so 512 MiB."""

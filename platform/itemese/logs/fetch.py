@@ -12,9 +12,9 @@ import httpx
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from itemese.artifacts import Folder
-from itemese.config import nearest
-from itemese.errors import ConfigError, DataError
+from itemese.core.artifacts import Folder
+from itemese.core.config import nearest
+from itemese.core.errors import ConfigError, DataError
 
 _LOG = logging.getLogger(__name__)
 

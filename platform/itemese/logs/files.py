@@ -9,9 +9,9 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from itemese.artifacts import Folder
-from itemese.config import nearest
-from itemese.errors import DataError
+from itemese.core.artifacts import Folder
+from itemese.core.config import nearest
+from itemese.core.errors import DataError
 
 FORMS = {"parquet": (".parquet",), "csv": (".csv", ".csv.gz"), "jsonl": (".jsonl", ".jsonl.gz")}
 """File name endings of each form."""

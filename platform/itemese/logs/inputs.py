@@ -6,9 +6,9 @@ from functools import partial
 
 import polars as pl
 
-from itemese.artifacts import Folder
-from itemese.config import nearest
-from itemese.errors import DataError
+from itemese.core.artifacts import Folder
+from itemese.core.config import nearest
+from itemese.core.errors import DataError
 from itemese.logs import chunks, files
 from itemese.logs.chunks import Chunk
 from itemese.logs.config import ColumnMap, LogsConfig, expand

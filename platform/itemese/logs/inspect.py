@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
 from itemese.logs.leakage import suspicions
 
 MAX_EVENTS = 20_000_000

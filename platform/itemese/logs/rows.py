@@ -5,7 +5,7 @@ Everything works on whole columns; a good row is never touched by Python.
 
 import polars as pl
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 from itemese.logs.config import TimestampUnit
 
 _PER_SECOND = {

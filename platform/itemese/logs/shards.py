@@ -14,9 +14,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from itemese import errors
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, ItemeseError
+from itemese.core import errors
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, ItemeseError
+from itemese.core.schema import INTERACTIONS
 from itemese.logs.chunks import Chunk
 from itemese.logs.config import LogsConfig
 from itemese.logs.parquet import parquet_pieces
@@ -24,7 +25,6 @@ from itemese.logs.pieces import Piece
 from itemese.logs.rows import OUTPUT, normalise
 from itemese.logs.simulated import simulated_pieces
 from itemese.logs.text import text_pieces
-from itemese.schema import INTERACTIONS
 
 QUARANTINE = pa.schema(
     [

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from itemese.artifacts import Counts, Folder
+from itemese.core.artifacts import Counts, Folder
 from itemese.logs.chunks import Chunk
 from itemese.logs.config import ColumnMap, LogsConfig
 from itemese.logs.pieces import Piece

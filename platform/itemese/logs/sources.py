@@ -1,6 +1,6 @@
 """Which reader a recipe's source names."""
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
 from itemese.logs import amazon, files, movielens, simulated
 from itemese.logs.config import LogsConfig
 from itemese.logs.inputs import Plan, own_form

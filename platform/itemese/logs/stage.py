@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from itemese import cluster
-from itemese.artifacts import Counts, Folder
-from itemese.errors import DataError
+from itemese.core import cluster
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.errors import DataError
 from itemese.logs import duplicates, simulated, sources, tables
 from itemese.logs.chunks import Chunk
 from itemese.logs.config import LogsConfig

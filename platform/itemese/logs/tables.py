@@ -7,9 +7,9 @@ import polars as pl
 import polars.exceptions as plx
 import pyarrow as pa
 
-from itemese.artifacts import Counts, Folder
-from itemese.config import nearest
-from itemese.errors import DataError
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.config import nearest
+from itemese.core.errors import DataError
 from itemese.logs.config import ColumnMap
 from itemese.logs.files import Source
 from itemese.logs.rows import as_text, is_blank

@@ -16,7 +16,7 @@ import polars.exceptions as plx
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 from itemese.logs.chunks import FILE_BITS, Chunk
 from itemese.logs.pieces import Piece
 

@@ -4,9 +4,6 @@ A method is one file, ``methods/<name>.py``, holding exactly one subclass of `Me
 name is its name in YAML. There is no registry and no second list.
 """
 
-import importlib
-import inspect
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.config import Config, nearest
-from itemese.errors import ConfigError
+from itemese.core.config import Config
+from itemese.core.ranking import Answers, Candidates, ClickScores, Ranking
+from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.layers.histories import last_states, next_item_pairs, pad_histories
 from itemese.losses.next_item import next_item_loss
-from itemese.models.histories import last_states, next_item_pairs, pad_histories
-from itemese.ranking import Answers, Candidates, ClickScores, Ranking
-from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
 
 Batch = dict[str, Tensor]
 """Named tensors; ignored labels are -100. Every tensor's first dimension is the row."""
@@ -343,52 +339,6 @@ def pad_clicks(examples: Sequence[Example]) -> Batch:
 def count_parameters(module: nn.Module) -> int:
     """Return the number of trained values (parameters; buffers are counted by nobody)."""
     return sum(p.numel() for p in module.parameters())
-
-
-def method_names() -> list[str]:
-    """Return the names of all methods: the modules of this package but for this one."""
-    package = importlib.import_module("itemese.methods")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base")
-
-
-def method_class(name: str) -> type[Method]:
-    """Return the method of that name.
-
-    Raises:
-        ConfigError: There is none; the nearest name is suggested.
-    """
-    if name not in method_names():
-        message = f"`method.name` must be a known method; got {name!r}. "
-        raise ConfigError(message + nearest(name, method_names()))
-    module = importlib.import_module(f"itemese.methods.{name}")
-    found = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, Method)
-        and value.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"methods/{name}.py must define exactly one Method, found {found}"
-    return found[0]
-
-
-def parse_method_config(values: Any) -> MethodConfig:
-    """Validate the ``method`` section with the class that its name selects.
-
-    Raises:
-        ConfigError: No name, an unknown name, or values that the method refuses.
-    """
-    if isinstance(values, MethodConfig):
-        return values
-    if not isinstance(values, dict) or not isinstance(values.get("name"), str):
-        message = f"`method.name` must be given; got {values!r}. {nearest('', method_names())}"
-        raise ConfigError(message)
-    return method_class(values["name"]).Config.parse(values, where="method")
-
-
-def method_of(config: MethodConfig) -> Method:
-    """Return the method that a parsed section describes."""
-    return method_class(config.name)(config)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -15,9 +15,9 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from itemese.layers.convolutions import ConvolutionalEncoder
 from itemese.losses.next_item import NextItemLoss
 from itemese.methods.base import Inputs, LossWeights, MethodConfig, NextItemEncoder
-from itemese.models.convolutions import ConvolutionalEncoder
 
 
 class CaserLossWeights(LossWeights):

@@ -24,15 +24,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from itemese.backbones.adapters import save_adapters_only
+from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, locate
+from itemese.backbones.text_slots import SlotMask, TextSlots
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Example
+from itemese.layers.histories import last_states, pad_histories
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
-from itemese.models.adapters import save_adapters_only
-from itemese.models.histories import last_states, pad_histories
-from itemese.models.text_backbone import TextBackboneConfig, build_text_backbone, locate
-from itemese.models.text_slots import SlotMask, TextSlots
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Example
 
 
 class DenseTokenizerLossWeights(LossWeights):

@@ -24,6 +24,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from itemese.core.ranking import Candidates, ClickScores, Ranking
+from itemese.core.schema import Example
+from itemese.layers.histories import next_item_tasks
+from itemese.layers.target_attention import Activation, TargetAttention
 from itemese.losses.click import click_loss
 from itemese.methods.base import (
     Batch,
@@ -35,10 +39,6 @@ from itemese.methods.base import (
     Task,
     pad_clicks,
 )
-from itemese.models.code_seq2seq import next_item_tasks
-from itemese.models.target_attention import Activation, TargetAttention
-from itemese.ranking import Candidates, ClickScores, Ranking
-from itemese.schema import Example
 
 
 class DinLossWeights(LossWeights):

@@ -15,9 +15,9 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from itemese.layers.recurrent import RecurrentEncoder
 from itemese.losses.next_item import NextItemLoss
 from itemese.methods.base import Inputs, LossWeights, MethodConfig, NextItemEncoder
-from itemese.models.recurrent import RecurrentEncoder
 
 
 class Gru4recLossWeights(LossWeights):

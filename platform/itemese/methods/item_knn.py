@@ -19,11 +19,11 @@ from pydantic import Field
 from scipy import sparse
 from torch import Tensor, nn
 
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Example, Histories
+from itemese.layers.histories import ages, pad_histories
+from itemese.layers.item_graph import ItemGraph
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
-from itemese.models.histories import ages, pad_histories
-from itemese.models.item_graph import ItemGraph
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Example, Histories
 
 
 class ItemKnnConfig(MethodConfig):

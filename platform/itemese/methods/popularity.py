@@ -17,10 +17,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage, Task, pad_clicks
-from itemese.models.popularity import ItemCounts
-from itemese.ranking import Candidates, ClickScores, Ranking
-from itemese.schema import Example, Histories
+from itemese.core.ranking import Candidates, ClickScores, Ranking
+from itemese.core.schema import Example, Histories
+from itemese.layers.item_counts import ItemCounts
+from itemese.methods.base import (
+    Batch,
+    Inputs,
+    Method,
+    MethodConfig,
+    Stage,
+    Task,
+    pad_clicks,
+)
 
 
 class ClickRates(nn.Module):

@@ -16,11 +16,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Example
+from itemese.layers.histories import pad_histories
+from itemese.layers.item_counts import ItemCounts
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
-from itemese.models.histories import pad_histories
-from itemese.models.popularity import ItemCounts
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Example
 
 
 class RecentPopularityConfig(MethodConfig):

@@ -15,9 +15,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from itemese.layers.transformer import SequenceEncoder
 from itemese.losses.next_item import NextItemLoss
 from itemese.methods.base import Inputs, LossWeights, MethodConfig, NextItemEncoder
-from itemese.models.transformer import SequenceEncoder
 
 
 class SasrecLossWeights(LossWeights):

@@ -21,18 +21,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.codebooks.trie import PrefixTrie
+from itemese.backbones.backbone import BackboneConfig, build_backbone
+from itemese.backbones.token_vectors import code_vectors, start_tokens
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Example
+from itemese.decoding.decoding import beam_search
+from itemese.decoding.fast.prompt_cache import PromptCache
+from itemese.decoding.item_language import ItemLanguageModel
+from itemese.decoding.trie import PrefixTrie
+from itemese.layers.histories import pad_histories
 from itemese.losses.code_tokens import next_code
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
-from itemese.models.backbone import BackboneConfig, build_backbone
-from itemese.models.decoding import beam_search
-from itemese.models.histories import pad_histories
-from itemese.models.item_language import ItemLanguageModel
-from itemese.models.prompt_cache import PromptCache
-from itemese.models.token_vectors import code_vectors, start_tokens
 from itemese.prompts.item_tokens import TokenLayout
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Example
 
 
 class SemanticIdLmLossWeights(LossWeights):

@@ -30,8 +30,22 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from itemese.codebooks.trie import PrefixTrie
-from itemese.errors import ConfigError
+from itemese.backbones.adapters import save_adapters_only
+from itemese.backbones.text_backbone import (
+    TextBackboneConfig,
+    build_text_backbone,
+    locate,
+    take_weights,
+)
+from itemese.backbones.text_slots import TextSlots
+from itemese.core.errors import ConfigError
+from itemese.core.ranking import Candidates, ClickScores, Ranking
+from itemese.core.schema import Example, SemanticIds
+from itemese.decoding.decoding import beam_search, target_scores
+from itemese.decoding.fast.prompt_cache import PromptCache
+from itemese.decoding.free_beams import free_beam_search
+from itemese.decoding.text_item_lm import TextItemLanguageModel
+from itemese.decoding.trie import PrefixTrie
 from itemese.losses.code_tokens import next_code
 from itemese.methods.base import (
     Batch,
@@ -43,23 +57,9 @@ from itemese.methods.base import (
     Task,
     pad_clicks,
 )
-from itemese.models.adapters import save_adapters_only
-from itemese.models.decoding import beam_search, target_scores
-from itemese.models.free_beams import free_beam_search
-from itemese.models.prompt_cache import PromptCache
-from itemese.models.text_backbone import (
-    TextBackboneConfig,
-    build_text_backbone,
-    locate,
-    take_weights,
-)
-from itemese.models.text_item_lm import TextItemLanguageModel
-from itemese.models.text_slots import TextSlots
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
-from itemese.ranking import Candidates, ClickScores, Ranking
-from itemese.schema import Example, SemanticIds
 
 
 class StoreLossWeights(LossWeights):

@@ -21,16 +21,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.codebooks.trie import PrefixTrie
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Example
+from itemese.decoding.beams import search
+from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
+from itemese.decoding.encoder_decoder import SharedMemory
+from itemese.decoding.trie import PrefixTrie
+from itemese.layers.histories import next_item_tasks, pad_histories
 from itemese.losses.code_tokens import next_code
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
-from itemese.models.beams import search
-from itemese.models.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, next_item_tasks
-from itemese.models.encoder_decoder import SharedMemory
-from itemese.models.histories import pad_histories
 from itemese.prompts.item_tokens import TokenLayout
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Example
 
 
 class TigerLossWeights(LossWeights):

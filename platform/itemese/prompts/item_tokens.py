@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from itemese.schema import SemanticIds
+from itemese.core.schema import SemanticIds
 
 
 @dataclass(frozen=True)

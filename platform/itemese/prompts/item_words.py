@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from itemese.config import nearest
-from itemese.errors import ConfigError
+from itemese.core.config import nearest
+from itemese.core.errors import ConfigError
+from itemese.core.schema import Catalog
 from itemese.prompts.titles import clean_title
 from itemese.prompts.tokenizer import TextTokenizer
-from itemese.schema import Catalog
 
 PADDING = -1
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from itemese.config import digest_of, nearest
-from itemese.errors import ConfigError
+from itemese.core.config import digest_of, nearest
+from itemese.core.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "templates"
 """``<name>_<version>_<paraphrase>.jinja``."""

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from itemese.errors import ArtifactError, ConfigError
+from itemese.core.errors import ArtifactError, ConfigError
 
 END = "<end>"
 """Ends an answer, in a vocabulary of our own."""

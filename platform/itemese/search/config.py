@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from itemese.config import Config, nearest
-from itemese.errors import ConfigError
+from itemese.core.config import Config, nearest
+from itemese.core.errors import ConfigError
 from itemese.search.parameters import Choice, Parameter, Scalar, parse_parameter, same
 
 Cost = Literal["latency_p95_ms", "parameters"]

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from itemese.config import Config, nearest
-from itemese.errors import ConfigError
+from itemese.core.config import Config, nearest
+from itemese.core.errors import ConfigError
 
 Scalar = bool | int | float | str | None
 """What a parameter may be; a list such as "3 codebooks of 256" is two parameters."""

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from itemese import __version__, pipeline
-from itemese.artifacts import Artifact, Counts, Folder, Manifest, Store
-from itemese.config import Config
-from itemese.errors import ConfigError
-from itemese.experiment import Experiment
+from itemese import __version__
+from itemese.core.artifacts import Artifact, Counts, Folder, Manifest, Store
+from itemese.core.config import Config
+from itemese.core.errors import ConfigError
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 from itemese.search.sharing import stage_key
 from itemese.search.space import Space
 

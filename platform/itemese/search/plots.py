@@ -13,7 +13,7 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from itemese.artifacts import Store
+from itemese.core.artifacts import Store
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import StudyResult, ranked
 from itemese.search.records import Trial

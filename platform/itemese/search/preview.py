@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from itemese import pipeline
-from itemese.artifacts import Folder, Store
-from itemese.experiment import Experiment
+from itemese.core.artifacts import Folder, Store
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 from itemese.search.outcome import rule
 from itemese.search.planning import Walk
 from itemese.search.records import short

@@ -12,8 +12,8 @@ import secrets
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, ItemeseError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, ItemeseError
 
 Status = Literal["completed", "stopped", "failed", "interrupted"]
 

@@ -6,7 +6,7 @@ from html import escape
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from itemese.artifacts import Store
+from itemese.core.artifacts import Store
 from itemese.search.outcome import StudyResult, gain_line, rule
 from itemese.search.plots import Figures, all_figures, health_rows
 from itemese.search.records import Trial, short

@@ -23,12 +23,12 @@ from optuna.trial import TrialState
 from ray.tune import Callback
 from ray.tune.search.optuna import OptunaSearch
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, ConfigError
-from itemese.randomness import derive_seed
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, ConfigError
+from itemese.core.randomness import derive_seed
 from itemese.search.config import SearchConfig
+from itemese.search.messages import NUMBER, OBJECTIVE, STAGE
 from itemese.search.records import Ending, Records, Trial, one_sentence, short
-from itemese.search.reports import NUMBER, OBJECTIVE, STAGE
 from itemese.search.space import Space, Values, draw
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.fs as pafs
 import ray
 
-from itemese import cluster
-from itemese.artifacts import Artifact, Counts, Folder, Store
-from itemese.config import Config, digest_of
-from itemese.errors import ArtifactError
+from itemese.core import cluster
+from itemese.core.artifacts import Artifact, Counts, Folder, Store
+from itemese.core.config import Config, digest_of
+from itemese.core.errors import ArtifactError
 
 POLL_SECONDS = 0.1
 """Between two looks at a claim that another trial holds."""

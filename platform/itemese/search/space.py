@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from itemese.config import (
+from itemese.core.config import (
     Config,
     digest_of,
     flat_paths,
@@ -15,7 +15,7 @@ from itemese.config import (
     with_overrides,
     with_values,
 )
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.search.config import SearchConfig
 from itemese.search.parameters import Choice, Int, Parameter, Scalar, Uniform
 
@@ -198,7 +198,7 @@ def _existing(config: SearchConfig, known: Mapping[str, Any]) -> Values:
 
 def _experiment_parser() -> Callable[[Mapping[str, Any]], Config]:
     # Deferred: the whole house is loaded only when a real recipe is read.
-    from itemese.experiment import Experiment
+    from itemese.pipeline.experiment import Experiment
 
     parse: Callable[[Mapping[str, Any]], Config] = Experiment.parse
     return parse

@@ -14,8 +14,8 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from itemese.search.config import AshaConfig
+from itemese.search.messages import FOUND, NUMBER, OBJECTIVE, STAGE
 from itemese.search.records import Trial
-from itemese.search.reports import FOUND, NUMBER, OBJECTIVE, STAGE
 
 
 class Rungs:

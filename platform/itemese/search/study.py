@@ -15,16 +15,17 @@ from typing import Any
 import ray
 from ray import tune
 
-from itemese import cluster, pipeline
-from itemese.artifacts import Folder, Store
-from itemese.config import flat_paths
-from itemese.errors import ConfigError, TrainingError
-from itemese.experiment import Experiment
+from itemese.core import cluster
+from itemese.core.artifacts import Folder, Store
+from itemese.core.config import flat_paths
+from itemese.core.errors import ConfigError, TrainingError
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
+from itemese.search.messages import NUMBER, OBJECTIVE
 from itemese.search.outcome import Saved, StudyResult, finalists, ranked, tell
 from itemese.search.planning import Plan, check_effect, plan_resources
 from itemese.search.records import Records, Trial
 from itemese.search.report import write_report
-from itemese.search.reports import NUMBER, OBJECTIVE
 from itemese.search.sampling import Recorder, StudySearch, database_url, open_study, shown
 from itemese.search.sharing import SharedStore, locks_of
 from itemese.search.space import Space

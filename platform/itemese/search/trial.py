@@ -8,12 +8,12 @@ from typing import Any
 
 from ray import tune
 
-from itemese import pipeline
-from itemese.artifacts import Store
-from itemese.errors import ConfigError, TrainingError
-from itemese.experiment import Experiment
+from itemese.core.artifacts import Store
+from itemese.core.errors import ConfigError, TrainingError
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
+from itemese.search.messages import FOUND, NUMBER, OBJECTIVE, STAGE
 from itemese.search.records import Ending, Records, Status, one_sentence
-from itemese.search.reports import FOUND, NUMBER, OBJECTIVE, STAGE
 from itemese.search.sharing import SharedStore
 from itemese.search.space import Space
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import ray
 
-from itemese import pipeline
-from itemese.artifacts import Folder, Store
-from itemese.config import with_values
-from itemese.errors import ArtifactError, ItemeseError, TrainingError
-from itemese.experiment import Experiment
+from itemese.core.artifacts import Folder, Store
+from itemese.core.config import with_values
+from itemese.core.errors import ArtifactError, ItemeseError, TrainingError
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 from itemese.search.planning import Plan
 from itemese.search.records import Trial, one_sentence
 from itemese.search.sharing import SharedStore

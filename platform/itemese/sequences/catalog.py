@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from itemese.artifacts import Folder
-from itemese.errors import DataError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import DataError
 
 _FILE = "items.parquet"
 

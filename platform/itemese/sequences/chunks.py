@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, DataError
-from itemese.schema import INTERACTIONS
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, DataError
+from itemese.core.schema import INTERACTIONS
 from itemese.sequences.facts import LogFacts
 from itemese.sequences.hashing import hash_strings
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from itemese.artifacts import Folder
-from itemese.schema import CLICKED, HISTORIES, Split
+from itemese.core.artifacts import Folder
+from itemese.core.schema import CLICKED, HISTORIES, Split
 from itemese.sequences.facts import Lengths, ShardFacts
 from itemese.sequences.hashing import combine, hash_strings
 from itemese.sequences.partitions import Partition

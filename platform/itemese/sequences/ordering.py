@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.facts import LogFacts
 

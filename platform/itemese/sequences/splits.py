@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from itemese.schema import Split
+from itemese.core.schema import Split
 
 _BINS = 65_536
 
@@ -40,7 +40,7 @@ def split_by_time(timestamp: np.ndarray, validation_cut: int, test_cut: int) -> 
 def first_targets(offsets: np.ndarray, split: np.ndarray, part: Split) -> np.ndarray:
     """Return the events that a ranking predicts: the first of `part` that has a history.
 
-    The same choice as `itemese.schema.Histories.targets`, at most one for each user.
+    The same choice as `itemese.core.schema.Histories.targets`, at most one for each user.
 
     Returns:
         [N] int64, rising places in the concatenated events.

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from itemese.artifacts import Counts, Folder
-from itemese.cluster import connect
-from itemese.errors import DataError
-from itemese.randomness import derive_seed
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.cluster import connect
+from itemese.core.errors import DataError
+from itemese.core.randomness import derive_seed
 from itemese.sequences.catalog import build_catalog
 from itemese.sequences.chunks import Chunk, plan_chunks, scan_chunk, split_chunk
 from itemese.sequences.config import SequencesConfig

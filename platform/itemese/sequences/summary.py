@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from itemese.config import digest_of
+from itemese.core.config import digest_of
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.facts import Lengths, LogFacts, ShardFacts
 

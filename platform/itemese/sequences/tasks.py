@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayTaskError
 
-from itemese.errors import ItemeseError
+from itemese.core.errors import ItemeseError
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.serving.config import MAX_BATCH
 from itemese.serving.query import (
     Event,

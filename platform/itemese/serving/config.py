@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from itemese.config import Config
+from itemese.core.config import Config
 
 MAX_K = 1000
 """Most items that one request may ask for, or ask the scores of."""

@@ -14,12 +14,12 @@ import httpx
 import ray
 from ray import serve
 
-from itemese import cluster
-from itemese.artifacts import Folder
-from itemese.bundle import find_bundle, verify_bundle
-from itemese.errors import ArtifactError, ConfigError
+from itemese.core import cluster
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import find_bundle, verify_bundle
+from itemese.core.errors import ArtifactError, ConfigError
 from itemese.serving.config import ServeArgs, ServingConfig
-from itemese.serving.guard import is_loopback
+from itemese.serving.http.guard import is_loopback
 from itemese.serving.registry import is_registry, read_registry
 from itemese.serving.replica import application
 from itemese.serving.token import TOKEN_VARIABLE, require_token

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from itemese.bundle import Bundle, find_bundle, read_bundle
-from itemese.errors import ArtifactError
+from itemese.core.bundle import Bundle, find_bundle, read_bundle
+from itemese.core.errors import ArtifactError
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Example
+from itemese.decoding.fast.prompt_cache import PromptCache
+from itemese.decoding.free_beams import Waste
 from itemese.methods.base import Task, to_device
-from itemese.models.free_beams import Waste
-from itemese.models.prompt_cache import PromptCache
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Example
 from itemese.serving.config import MAX_K
 from itemese.serving.explanation import Explainer
 from itemese.serving.filters import ItemFilters

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from itemese.schema import Catalog, SemanticIds
+from itemese.core.schema import Catalog, SemanticIds
 from itemese.serving.query import Explanation, Related
 
 NUM_SIBLINGS = 3

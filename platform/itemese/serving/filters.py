@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from itemese.config import nearest
-from itemese.schema import Catalog
+from itemese.core.config import nearest
+from itemese.core.schema import Catalog
 from itemese.serving.query import Filter, FilterValue, QueryError
 
 CACHED_MASKS = 64

@@ -12,7 +12,7 @@ import ray
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.serving.token import TOKEN_VARIABLE
 
 Manifest = dict[str, Any]

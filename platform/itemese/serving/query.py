@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 
 FilterValue = str | int | float | bool
 Filter = Mapping[str, FilterValue | Sequence[FilterValue]]

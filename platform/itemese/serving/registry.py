@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from itemese.artifacts import Folder
-from itemese.bundle import copy_bundle, find_bundle, verify_bundle
-from itemese.errors import ArtifactError, ConfigError
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import copy_bundle, find_bundle, verify_bundle
+from itemese.core.errors import ArtifactError, ConfigError
 from itemese.serving.engine import Recommender
 
 FILE = "registry.json"

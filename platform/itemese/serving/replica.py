@@ -15,16 +15,16 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from itemese.serving.app import create_app
 from itemese.serving.batcher import Batcher
 from itemese.serving.config import ServeArgs
 from itemese.serving.engine import Recommender
+from itemese.serving.http.app import create_app
 from itemese.serving.journal import open_journal
 from itemese.serving.metrics import Metrics
 from itemese.serving.query import Answer, Query
-from itemese.serving.redis_users import RedisUsers
 from itemese.serving.token import TOKEN_VARIABLE, require_token
-from itemese.serving.users import SqliteUsers, UserStore
+from itemese.serving.users.redis import RedisUsers
+from itemese.serving.users.sqlite import SqliteUsers, UserStore
 from itemese.serving.versions import Versions
 
 LOG_KEY_VARIABLE = "ITEMESE_LOG_KEY"

@@ -4,15 +4,10 @@ from typing import Literal
 
 import torch
 
-from itemese.bundle import Bundle
-from itemese.errors import ArtifactError, ConfigError
-from itemese.methods.base import (
-    Inputs,
-    Method,
-    NextItemEncoder,
-    method_of,
-    parse_method_config,
-)
+from itemese.core.bundle import Bundle
+from itemese.core.errors import ArtifactError, ConfigError
+from itemese.methods.base import Inputs, Method, NextItemEncoder
+from itemese.methods.lookup import method_of, parse_method_config
 
 Precision = Literal["fp32", "bf16"]
 """See `ServingConfig`."""

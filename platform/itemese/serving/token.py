@@ -5,8 +5,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from itemese.errors import ConfigError
-from itemese.serving.guard import is_loopback
+from itemese.core.errors import ConfigError
+from itemese.serving.http.guard import is_loopback
 
 TOKEN_VARIABLE = "ITEMESE_TOKEN"
 

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError
 from itemese.serving.engine import Recommender
 from itemese.serving.query import QueryError
 from itemese.serving.registry import Registry, is_registry, read_registry

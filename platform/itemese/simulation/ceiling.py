@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 
-from itemese.errors import DataError
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Example, Histories, Split
+from itemese.core.errors import DataError
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Catalog, Example, Histories, Split
 from itemese.simulation.world import World
 
 Ranker = Callable[[list[str], list[Example], int, Candidates], Ranking]

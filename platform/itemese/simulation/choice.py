@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 from itemese.simulation.laws import pick
 from itemese.simulation.streams import Forked
 

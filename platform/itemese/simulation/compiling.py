@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from itemese.config import nearest
-from itemese.errors import ConfigError
+from itemese.core.config import nearest
+from itemese.core.errors import ConfigError
 from itemese.simulation.declarations import (
     CategoricalDeclaration,
     Declaration,

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from itemese.config import Config, digest_of
+from itemese.core.config import Config, digest_of
 from itemese.simulation.declarations import check_shape, load_network
 
 

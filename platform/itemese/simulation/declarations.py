@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field
 
-from itemese.artifacts import Folder
-from itemese.config import Config, nearest, read_yaml
-from itemese.errors import ConfigError
+from itemese.core.artifacts import Folder
+from itemese.core.config import Config, nearest, read_yaml
+from itemese.core.errors import ConfigError
 
 
 def _no_truth(value: Any) -> Any:

@@ -11,8 +11,8 @@ from graphlib import CycleError, TopologicalSorter
 from string import Formatter
 from typing import Any
 
-from itemese.config import nearest
-from itemese.errors import ConfigError
+from itemese.core.config import nearest
+from itemese.core.errors import ConfigError
 from itemese.simulation.compiling import Domain, compile_law
 from itemese.simulation.declarations import (
     DISTRIBUTIONS,

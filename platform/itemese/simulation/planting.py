@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.simulation.choice import Choice
 from itemese.simulation.config import SimulationConfig
 from itemese.simulation.declarations import ChoiceDeclaration

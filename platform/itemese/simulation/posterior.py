@@ -12,8 +12,8 @@ Shape letters: B users, I items, G genres, M drawn tastes, T events of a history
 import numpy as np
 import torch
 
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Example
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Catalog, Example
 from itemese.simulation.ceiling import Ranker, world_index
 from itemese.simulation.world import World
 

@@ -6,7 +6,7 @@ number is a hash of its counters, so that any range of users can be drawn on any
 
 import numpy as np
 
-from itemese.randomness import derive_seed
+from itemese.core.randomness import derive_seed
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pyarrow as pa
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 from itemese.simulation.choice import Choice, Walk
 from itemese.simulation.config import SimulationConfig
 from itemese.simulation.laws import Parents

@@ -14,8 +14,8 @@ import pyarrow.fs as pafs
 import torch
 from torch import Tensor, nn
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError
 from itemese.training.progress import Progress
 from itemese.training.sharding import dealt_like, gathered
 

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from itemese.config import Config
+from itemese.core.config import Config
 
 
 class TrainingConfig(Config):

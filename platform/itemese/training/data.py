@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from itemese.artifacts import Folder
-from itemese.errors import DataError
-from itemese.randomness import numpy_generator
-from itemese.schema import Example, Histories, Split
+from itemese.core.artifacts import Folder
+from itemese.core.errors import DataError
+from itemese.core.randomness import numpy_generator
+from itemese.core.schema import Example, Histories, Split
 from itemese.training.config import TrainingConfig
 
 SHORTEST = 2

@@ -20,13 +20,13 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util.queue import Queue
 
-from itemese import cluster
-from itemese.artifacts import Counts, Folder
-from itemese.errors import ConfigError, DataError, ItemeseError, TrainingError
+from itemese.core import cluster
+from itemese.core.artifacts import Counts, Folder
+from itemese.core.errors import ConfigError, DataError, ItemeseError, TrainingError
 from itemese.training.checkpoints import KEPT
 from itemese.training.config import TrainingConfig
+from itemese.training.fit import TrainingSpec, fit_spec
 from itemese.training.loop import Hooks
-from itemese.training.stage import TrainingSpec, fit_spec
 
 _LOG = logging.getLogger(__name__)
 

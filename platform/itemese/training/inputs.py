@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from itemese.artifacts import Folder
-from itemese.errors import ConfigError, DataError
-from itemese.methods.base import Inputs, Method, MethodConfig, Need, method_of
-from itemese.randomness import derive_seed
-from itemese.schema import Catalog, Embeddings, Histories, SemanticIds, Split
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.randomness import derive_seed
+from itemese.core.schema import Catalog, Embeddings, Histories, SemanticIds, Split
+from itemese.methods.base import Inputs, Method, MethodConfig, Need
+from itemese.methods.lookup import method_of
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError
 from itemese.methods.base import Method, Stage
 from itemese.training.checkpoints import (
     KEPT,
@@ -31,7 +31,7 @@ from itemese.training.checkpoints import (
 from itemese.training.config import TrainingConfig
 from itemese.training.data import Share, TrainingData
 from itemese.training.progress import Console, Progress
-from itemese.training.stepping import Stepper, learning_rate, make_accelerator
+from itemese.training.step import Stepper, learning_rate, make_accelerator
 
 _LOG = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from itemese.evaluation.metrics import FALLING
 from itemese.training.config import TrainingConfig
-from itemese.training.stepping import StepFacts
+from itemese.training.step import StepFacts
 
 LOG_SECONDS = 10.0
 """Seconds between two lines of progress."""

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from itemese.artifacts import Folder
-from itemese.errors import ConfigError, DataError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.randomness import derive_seed
+from itemese.core.schema import Catalog, Histories, Split
 from itemese.evaluation.choosing import ask
 from itemese.evaluation.clicks import ClickRows, method_scorer, score_clicks
 from itemese.evaluation.config import EvaluationConfig
@@ -21,8 +23,6 @@ from itemese.evaluation.offers import Offers
 from itemese.evaluation.ranking import method_ranker, rank_users
 from itemese.evaluation.rows import rows_of
 from itemese.methods.base import Method, Task
-from itemese.randomness import derive_seed
-from itemese.schema import Catalog, Histories, Split
 from itemese.training.config import TrainingConfig
 
 

@@ -11,7 +11,7 @@ from itemese.codebooks import balance
 from itemese.codebooks.balance import balanced, quotas
 from itemese.codebooks.balanced_tree import BalancedTree
 from itemese.codebooks.config import CodebooksConfig
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 
 
 def problem(num_vectors: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

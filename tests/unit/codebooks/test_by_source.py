@@ -7,15 +7,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
 from itemese.codebooks.base import Quantizer, encode_here
 from itemese.codebooks.by_source import BySource
 from itemese.codebooks.config import CodebooksConfig
-from itemese.codebooks.health import advice
+from itemese.codebooks.health.report import advice
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.stage import build_codebooks
-from itemese.errors import ConfigError, DataError
-from itemese.schema import Embeddings, SemanticIds
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.schema import Embeddings, SemanticIds
 
 NUM_ITEMS = 60
 TREE = CodebooksConfig(

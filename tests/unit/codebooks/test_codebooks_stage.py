@@ -7,19 +7,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
 from itemese.codebooks import stage
-from itemese.codebooks.agreement import prefix_agreement
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.collisions import with_suffix
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.distributed import EncodeByRay
-from itemese.codebooks.health import advice, health_report
+from itemese.codebooks.health.agreement import prefix_agreement
+from itemese.codebooks.health.report import advice, health_report
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.residual_kmeans import ResidualKMeans
 from itemese.codebooks.stage import build_codebooks
-from itemese.errors import ConfigError, DataError
-from itemese.schema import Codes, Embeddings, Histories, SemanticIds, Split
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.schema import Codes, Embeddings, Histories, SemanticIds, Split
 
 SMALL = CodebooksConfig(num_codebooks=2, codebook_size=4)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from itemese.codebooks.base import Quantizer, collision_rate
 from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig
-from itemese.errors import DataError
-from itemese.schema import Codes
+from itemese.core.errors import DataError
+from itemese.core.schema import Codes
 
 
 def make(rows: np.ndarray, size: int) -> Codes:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from itemese.codebooks.dependence import dependence
+from itemese.codebooks.health.dependence import dependence
 
 
 def test_bits_are_what_one_code_says_of_the_other() -> None:

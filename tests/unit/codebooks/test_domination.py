@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
 from itemese.codebooks.config import CodebooksConfig
-from itemese.codebooks.domination import NEIGHBOURS, domination
+from itemese.codebooks.health.domination import NEIGHBOURS, domination
 from itemese.codebooks.stage import build_codebooks
-from itemese.schema import Embeddings
+from itemese.core.artifacts import Folder
+from itemese.core.schema import Embeddings
 
 ITEMS = 300
 PARTS = (("text", 6), ("behaviour", 4))

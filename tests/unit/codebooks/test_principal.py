@@ -6,7 +6,7 @@ import torch
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.slots import SlotQuantizer
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 
 VARIANCES = torch.tensor([9.0, 0.04, 4.0, 1.0, 0.01, 0.02])
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itemese.artifacts import Folder
 from itemese.codebooks import rows as rows_module
 from itemese.codebooks.rows import VectorFile, blocks
-from itemese.errors import ArtifactError, DataError
-from itemese.schema import Embeddings
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, DataError
+from itemese.core.schema import Embeddings
 
 
 def write(root: Path, vectors: np.ndarray) -> Folder:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from itemese.artifacts import Folder
 from itemese.codebooks.base import collision_rate
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.rq_vae import RqVae
 from itemese.codebooks.sinkhorn import even_plan, spread_last_codes
+from itemese.core.artifacts import Folder
 
 
 def groups(num_items: int = 600, seed: int = 0) -> torch.Tensor:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from itemese.core.errors import DataError
 from itemese.embeddings.assembly import Assembly
-from itemese.errors import DataError
 
 
 def test_any_order_of_rows_and_blocks() -> None:

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
+from itemese.core.schema import Embeddings, Histories, Split
 from itemese.embeddings.collaborative import (
     collaborative_vectors,
     count_pairs,
@@ -16,7 +17,6 @@ from itemese.embeddings.collaborative import (
 )
 from itemese.embeddings.config import CollaborativeConfig, EmbeddingsConfig
 from itemese.embeddings.stage import build_embeddings
-from itemese.schema import Embeddings, Histories, Split
 
 
 def histories(*rows: list[int]) -> Histories:

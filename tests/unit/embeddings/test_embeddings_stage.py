@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.schema import Embeddings
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.embeddings.models import HashingModel
 from itemese.embeddings.stage import _blocks, build_embeddings
-from itemese.errors import ConfigError, DataError
-from itemese.schema import Embeddings
 
 HASHING = EmbeddingsConfig(model="hashing", max_actors=2)
 

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
+from itemese.core.errors import ConfigError
 from itemese.embeddings.text import item_texts, text_columns
-from itemese.errors import ConfigError
 
 COLUMNS = ["title", "tags", "year"]
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.schema import Embeddings
 from itemese.embeddings.config import RecommenderVectorsConfig
 from itemese.embeddings.recommended import append_recommender
-from itemese.errors import ConfigError, DataError
-from itemese.experiment import Experiment
-from itemese.models.id_vectors import trained_vectors
-from itemese.schema import Embeddings
+from itemese.layers.id_vectors import trained_vectors
+from itemese.pipeline.experiment import Experiment
 
 TEXT = np.arange(12, dtype=np.float32).reshape(4, 3)
 

@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from itemese.core.errors import ConfigError
 from itemese.embeddings import models as module
 from itemese.embeddings.config import PACKAGED_MODEL, EmbeddingsConfig
 from itemese.embeddings.models import HashingModel, SentenceModel, load_model, locate
-from itemese.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

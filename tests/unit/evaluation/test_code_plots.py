@@ -2,7 +2,8 @@
 
 import pytest
 
-from itemese.evaluation import code_plots, details
+from itemese.evaluation.report.write import code_plots
+from itemese.evaluation.report.write import sections as details
 
 LEVELS = [
     {"size": 4, "used": 4, "items_per_code": [9, 5, 3, 1], "mean_fan_out": 4.0, "max_fan_out": 4},

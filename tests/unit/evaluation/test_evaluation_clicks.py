@@ -7,20 +7,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.config import digest_of
-from itemese.errors import ArtifactError, ConfigError, DataError, TrainingError
+from itemese.core.artifacts import Folder
+from itemese.core.config import digest_of
+from itemese.core.errors import ArtifactError, ConfigError, DataError, TrainingError
+from itemese.core.ranking import ClickScores
+from itemese.core.schema import Catalog, Histories, Split
 from itemese.evaluation.clicks import ClickRows, click_intervals, score_clicks, summarise_clicks
-from itemese.evaluation.comparable import check_comparable, headline_metrics, main_metric, ordered
 from itemese.evaluation.compare import compare, leaderboard, leaderboard_table
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.metrics import auc, click_values, log_loss
-from itemese.evaluation.perclick import PerUserClicks, read_judged
-from itemese.evaluation.peruser import PerUser
-from itemese.evaluation.report import render
+from itemese.evaluation.per_user import PerUser
+from itemese.evaluation.per_user_clicks import PerUserClicks, read_judged
+from itemese.evaluation.report.write import render
+from itemese.evaluation.result_file import check_comparable, headline_metrics, main_metric, ordered
 from itemese.evaluation.significance import MOST_KINDS, alike, paired_test
-from itemese.ranking import ClickScores
-from itemese.schema import Catalog, Histories, Split
 from itemese.training.validation import take
 
 NUM_ITEMS = 20

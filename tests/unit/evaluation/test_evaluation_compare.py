@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from itemese.errors import ConfigError
-from itemese.evaluation.comparable import check_comparable, headline_metrics, labels
+from itemese.core.errors import ConfigError
 from itemese.evaluation.compare import compare, leaderboard, leaderboard_table, verdicts
-from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.per_user import PerUser
+from itemese.evaluation.result_file import check_comparable, headline_metrics, labels
 
 
 def rows_of(rank):

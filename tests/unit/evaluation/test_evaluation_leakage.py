@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
+from itemese.core.schema import Histories, Split
 from itemese.evaluation.leakage import (
     audit,
     check_order,
@@ -14,7 +15,6 @@ from itemese.evaluation.leakage import (
     protocol_note,
     train_blocks,
 )
-from itemese.schema import Histories, Split
 
 
 def block_of(rows):

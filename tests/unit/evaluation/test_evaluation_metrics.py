@@ -7,7 +7,7 @@ import pytest
 from ir_measures import RR, R, ScoredDoc, iter_calc, nDCG
 from ir_measures import Qrel as Relevance
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.evaluation.metrics import auc, log_loss, mrr, ndcg, per_user, recall
 
 

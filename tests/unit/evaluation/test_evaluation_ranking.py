@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, TrainingError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, TrainingError
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Catalog, Histories, Split
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.ranking import PerUser, method_ranker, rank_users
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Histories, Split
 
 CONFIG = EvaluationConfig(cutoffs=(2, 4), batch_size=2)
 

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, ConfigError
-from itemese.evaluation import plots
-from itemese.evaluation.report import render, write_report
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, ConfigError
+from itemese.evaluation.report import plots
+from itemese.evaluation.report.write import render, write_report
 
 VOID = {"meta", "img", "br"}
 

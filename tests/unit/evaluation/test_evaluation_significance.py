@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from itemese.errors import DataError
-from itemese.evaluation.peruser import PerUser
+from itemese.core.errors import DataError
+from itemese.evaluation.per_user import PerUser
 from itemese.evaluation.significance import holm, paired_test, paired_tests, sign_flip
 
 

@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from itemese.errors import ConfigError, DataError
+from itemese.core.errors import ConfigError, DataError
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.metrics import per_user as metric_of
-from itemese.evaluation.peruser import PerUser
+from itemese.evaluation.per_user import PerUser
 from itemese.evaluation.summary import intervals, over_seeds, summarise
 
 CONFIG = EvaluationConfig(cutoffs=(5, 10))

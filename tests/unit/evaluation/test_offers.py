@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from itemese.artifacts import Folder
-from itemese.errors import DataError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import DataError
+from itemese.core.schema import Example
 from itemese.evaluation.offers import Offers, choice_figures, paired_choices
 from itemese.evaluation.rows import Rows
-from itemese.schema import Example
 
 
 def rows(users: int = 50, num_items: int = 40, history: int = 6) -> Rows:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from itemese.artifacts import Folder
-from itemese.errors import ConfigError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.stage import TABLE, build_knowledge
 from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter, first_line

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
 from itemese.logs import duplicates, sources
 from itemese.logs.config import LogsConfig
 from itemese.logs.shards import Job, write_shard

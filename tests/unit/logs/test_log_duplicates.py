@@ -5,8 +5,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError
 from itemese.logs import duplicates, sources
 from itemese.logs.config import LogsConfig
 from itemese.logs.shards import Job, attempt, raise_told

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from itemese.errors import ConfigError, DataError
+from itemese.core.errors import ConfigError, DataError
 from itemese.logs.fetch import DATA_SETS, RECORD, Remote, fetch
 
 

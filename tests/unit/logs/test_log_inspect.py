@@ -10,7 +10,7 @@ DAY = 86_400
 
 
 def ordered(rows: list[tuple[str, str, int]], tmp_path: Any) -> pl.DataFrame:
-    from itemese.artifacts import Folder
+    from itemese.core.artifacts import Folder
 
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     frame = frame.with_columns(
@@ -58,7 +58,7 @@ def test_resolution_of_times(tmp_path: Any, times: list[int], expected: str) -> 
 
 
 def test_pos_orders_before_time(tmp_path: Any) -> None:
-    from itemese.artifacts import Folder
+    from itemese.core.artifacts import Folder
 
     frame = pl.DataFrame(
         {

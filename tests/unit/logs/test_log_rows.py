@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pytest
 
-from itemese.errors import DataError
+from itemese.core.errors import DataError
 from itemese.logs.rows import LAST_SECOND, OUTPUT, normalise
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from itemese.artifacts import Folder
-from itemese.errors import ConfigError, DataError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError, DataError
 from itemese.logs import sources
 from itemese.logs.config import LogsConfig, expand
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
 from itemese.logs.chunks import plan_text, read_header
 from itemese.logs.files import sources_in
 from itemese.logs.text import blocks, text_pieces

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from itemese.methods.base import Inputs, method_class, method_of
-from itemese.methods.rsllm import Rsllm, RsllmConfig
-from itemese.models.two_towers import TwoTowers
+from itemese.core.schema import Catalog, Example, Histories
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_class, method_of
+from itemese.methods.rsllm.method import Rsllm, RsllmConfig
+from itemese.methods.rsllm.network import TwoTowers
 from itemese.prompts.tokenizer import END, TextTokenizer
-from itemese.schema import Catalog, Example, Histories
 
 NUM_ITEMS = 24
 BACKBONE = {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64, "vocabulary": 400}

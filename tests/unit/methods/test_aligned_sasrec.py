@@ -8,13 +8,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.errors import ConfigError
-from itemese.experiment import Experiment
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.models.fused_items import AdaptiveLayerNorm
-from itemese.results import vectors_of
-from itemese.schema import Catalog, Embeddings, Example
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError
+from itemese.core.schema import Catalog, Embeddings, Example
+from itemese.methods.aligned_sasrec.network import AdaptiveLayerNorm
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_of, parse_method_config
+from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.result import vectors_of
 
 ITEMS, DIM, TEXT_DIM = 12, 8, 5
 TEXT = np.random.default_rng(0).normal(size=(ITEMS, TEXT_DIM)).astype(np.float32)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from itemese.methods.base import Inputs, Method, method_of, parse_method_config
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Embeddings, SemanticIds
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Embeddings, SemanticIds
+from itemese.methods.base import Inputs, Method
+from itemese.methods.lookup import method_of, parse_method_config
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "semantic_id_lm": {},
@@ -100,6 +101,6 @@ def test_both_ways_of_decoding_agree(
 ) -> None:
     method, module = made(name, small, in_bf16)
     fast = ranked(method, module, small)
-    monkeypatch.setattr("itemese.models.decoding.fast_decoder", lambda _: None)
+    monkeypatch.setattr("itemese.decoding.decoding.fast_decoder", lambda _: None)
     general = ranked(method, module, small)
     torch.testing.assert_close(fast.score, general.score, atol=0.1, rtol=0.02)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.schema import Catalog, Embeddings, Histories, SemanticIds
+from itemese.core.schema import Catalog, Embeddings, Histories, SemanticIds
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_of, parse_method_config
 
 NUM_ITEMS = 12
 BACKBONE = {"dim": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32}

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from itemese.errors import ConfigError
-from itemese.experiment import Experiment
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.models import target_attention
-from itemese.models.target_attention import Dice, TargetAttention
-from itemese.schema import Catalog, Example, Histories
+from itemese.core.errors import ConfigError
+from itemese.core.schema import Catalog, Example, Histories
+from itemese.layers import target_attention
+from itemese.layers.target_attention import Dice, TargetAttention
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_of, parse_method_config
+from itemese.pipeline.experiment import Experiment
 
 
 def network(activation: str = "prelu", dropout: float = 0.0) -> TargetAttention:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from itemese.errors import ConfigError, DataError
-from itemese.methods.base import method_of, parse_method_config
-from itemese.methods.eager_llm import ANNEALING
-from itemese.models.adapters import FIRST
-from itemese.models.aligned_lm import TASK_ROWS, AlignedItemLanguageModel
-from itemese.models.item_language import ItemLanguageModel
-from itemese.schema import Embeddings
+from itemese.backbones.adapters import FIRST
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.schema import Embeddings
+from itemese.decoding.item_language import ItemLanguageModel
+from itemese.methods.eager_llm.method import ANNEALING
+from itemese.methods.eager_llm.network import TASK_ROWS, AlignedItemLanguageModel
+from itemese.methods.lookup import method_of, parse_method_config
 from small_eager_llm import (
     CODES,
     NUM_ITEMS,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.methods.base import Need
-from itemese.models.aligned_lm import TASK_ROWS, AlignedItemLanguageModel, compact
+from itemese.methods.eager_llm.network import TASK_ROWS, AlignedItemLanguageModel, compact
 from itemese.prompts.tokenizer import TextTokenizer
 from small_eager_llm import CODES, ROWS, SMALL, TASKS, TERMS, WORDS, batch, inputs, made, only
 
@@ -70,7 +70,7 @@ def test_a_task_in_sentences_moves_words_and_no_task_token(term: str) -> None:
 
 
 def test_sentences_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("itemese.prompts.instructions.LONGEST", 8)
+    monkeypatch.setattr("itemese.methods.eager_llm.instructions.LONGEST", 8)
     with pytest.raises(ConfigError, match=r"`method.instructions` must be tokens where a sentence"):
         made(instructions="words")
 

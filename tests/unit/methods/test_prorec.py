@@ -7,12 +7,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.errors import ConfigError, DataError
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.models.code_seq2seq import CodeSeq2Seq
-from itemese.models.summary_seq2seq import SummarySeq2Seq
-from itemese.ranking import Candidates
-from itemese.schema import Catalog, Embeddings, Example, SemanticIds
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.ranking import Candidates
+from itemese.core.schema import Catalog, Embeddings, Example, SemanticIds
+from itemese.decoding.code_seq2seq import CodeSeq2Seq
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_of, parse_method_config
+from itemese.methods.prorec.network import SummarySeq2Seq
 
 ITEMS = 8
 CODES = np.stack([np.arange(ITEMS) // 3, np.arange(ITEMS) % 3], axis=1).astype(np.int32)

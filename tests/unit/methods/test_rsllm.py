@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from itemese.errors import ConfigError
-from itemese.methods.rsllm import Rsllm, RsllmConfig
-from itemese.models.prompt_draws import draw_candidates
-from itemese.models.two_towers import TwoTowers
+from itemese.core.errors import ConfigError
+from itemese.core.ranking import Candidates
+from itemese.core.schema import Example
+from itemese.layers.prompt_draws import draw_candidates
+from itemese.methods.rsllm.method import Rsllm, RsllmConfig
+from itemese.methods.rsllm.network import TwoTowers
 from itemese.prompts.tokenizer import TextTokenizer
-from itemese.ranking import Candidates
-from itemese.schema import Example
-from itemese.training.stepping import active_weights
+from itemese.training.step import active_weights
 
 
 def enter(method: Rsllm, module: TwoTowers, stage: int) -> list[str]:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from itemese.core.schema import Example
 from itemese.losses.contrastive import info_nce
-from itemese.models.two_towers import TwoTowers
-from itemese.schema import Example
-from itemese.training.stepping import active_weights
+from itemese.methods.rsllm.network import TwoTowers
+from itemese.training.step import active_weights
 
 
 @pytest.mark.parametrize("alignment", ["history_target", "modality"])

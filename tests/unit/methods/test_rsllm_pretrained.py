@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from itemese.errors import ConfigError
-from itemese.models.adapters import export_language_model
-from itemese.ranking import Candidates
+from itemese.backbones.adapters import export_language_model
+from itemese.core.errors import ConfigError
+from itemese.core.ranking import Candidates
 
 
 @pytest.mark.parametrize("form", ["text", "id", "text_id"])

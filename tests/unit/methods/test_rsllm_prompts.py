@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from itemese.errors import ConfigError
-from itemese.methods.rsllm import Rsllm, RsllmConfig
-from itemese.selection import answers_within
+from itemese.core.errors import ConfigError
+from itemese.methods.rsllm.method import Rsllm, RsllmConfig
+from itemese.pipeline.choice import answers_within
 
 
 def test_training_reads_as_much_history_as_evaluation(small: Any) -> None:

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.errors import ConfigError, DataError
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.ranking import Candidates
-from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.ranking import Candidates
+from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_of, parse_method_config
 
 TITLES = ["red lip stick", "pink lip stick", "hair oil", "hair gel", "nail file", None]
 CODES = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]], np.int32)

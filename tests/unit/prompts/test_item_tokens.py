@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from itemese.core.schema import SemanticIds
 from itemese.prompts.item_tokens import TokenLayout
-from itemese.schema import SemanticIds
 
 CODES = np.array([[0, 2], [1, 0]], dtype=np.int32)
 

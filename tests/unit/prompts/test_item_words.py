@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from itemese.errors import ConfigError
-from itemese.prompts.facets import item_facets, templated_intentions
+from itemese.core.errors import ConfigError
+from itemese.core.schema import Catalog
+from itemese.methods.eager_llm.facets import item_facets, templated_intentions
 from itemese.prompts.item_words import item_titles, item_words
-from itemese.schema import Catalog
 
 
 def catalog() -> Catalog:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.prompts.templates import FOLDER, INSTRUCTIONS, TASKS, load_templates
 
 NAMES = sorted({file.stem.rpartition("_")[0] for file in FOLDER.glob("*.jinja")})

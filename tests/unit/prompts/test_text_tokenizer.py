@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from itemese.errors import ArtifactError, ConfigError
+from itemese.core.errors import ArtifactError, ConfigError
 from itemese.prompts.tokenizer import END, MARKER, TextTokenizer
 
 TITLES = ["Toy Story (1995)", "Toy Story 2 (1999)", "Amélie", "千と千尋", "a\tb"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.search.config import SearchConfig, check_metric
 
 GOOD: dict[str, Any] = {"kind": "uniform", "low": 0.1, "high": 0.5}

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from itemese import pipeline
-from itemese.errors import ConfigError
-from itemese.experiment import Experiment
+from itemese.core.errors import ConfigError
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 from itemese.search.config import SearchConfig
 from itemese.search.planning import Plan, Walk, check_effect, plan_resources
 from itemese.search.space import Space, check_space

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from itemese import pipeline
-from itemese.artifacts import Store
-from itemese.experiment import Experiment
+from itemese.core.artifacts import Store
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
 from itemese.search.config import SearchConfig
 from itemese.search.preview import estimate, first_points, preview
 from itemese.search.space import Space, check_space

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from itemese.artifacts import Artifact, Folder, Store
-from itemese.errors import ArtifactError, TrainingError
+from itemese.core.artifacts import Artifact, Folder, Store
+from itemese.core.errors import ArtifactError, TrainingError
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import finalists, pareto_front, ranked, rule
 from itemese.search.records import Ending, Records, Trial, one_sentence

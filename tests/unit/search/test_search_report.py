@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from itemese.artifacts import Folder, Store
+from itemese.core.artifacts import Folder, Store
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import StudyResult
 from itemese.search.plots import level

@@ -10,11 +10,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, ConfigError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, ConfigError
 from itemese.search.config import SearchConfig
+from itemese.search.messages import NUMBER, OBJECTIVE, STAGE
 from itemese.search.records import Ending, Records
-from itemese.search.reports import NUMBER, OBJECTIVE, STAGE
 from itemese.search.sampling import Recorder, StudySearch, database_url, open_study, propose
 from itemese.search.space import Space
 

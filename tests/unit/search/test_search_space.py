@@ -11,8 +11,8 @@ import yaml
 from pydantic import Field
 from ray.tune.search.optuna import OptunaSearch
 
-from itemese.config import Config
-from itemese.errors import ConfigError
+from itemese.core.config import Config
+from itemese.core.errors import ConfigError
 from itemese.search.config import SearchConfig
 from itemese.search.space import check_space, draw, load_space
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from itemese.search.config import AshaConfig
+from itemese.search.messages import FOUND, NUMBER, OBJECTIVE, STAGE
 from itemese.search.records import Ending, Trial
-from itemese.search.reports import FOUND, NUMBER, OBJECTIVE, STAGE
 from itemese.search.stopping import Rungs, StagedAsha
 
 Rows = list[tuple[str, float]]

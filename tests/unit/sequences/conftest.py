@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from itemese.artifacts import Folder
-from itemese.schema import INTERACTIONS
+from itemese.core.artifacts import Folder
+from itemese.core.schema import INTERACTIONS
 
 WriteLog = Callable[..., Folder]
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from itemese.artifacts import Folder
-from itemese.config import digest_of
-from itemese.errors import DataError
-from itemese.schema import Histories, Split
+from itemese.core.artifacts import Folder
+from itemese.core.config import digest_of
+from itemese.core.errors import DataError
+from itemese.core.schema import Histories, Split
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.stage import build_sequences
 

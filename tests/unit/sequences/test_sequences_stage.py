@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, DataError
-from itemese.schema import Catalog, Histories, Split
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, DataError
+from itemese.core.schema import Catalog, Histories, Split
 from itemese.sequences import stage
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.stage import build_sequences

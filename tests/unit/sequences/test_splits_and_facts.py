@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itemese.errors import ConfigError, DataError
+from itemese.core.errors import ConfigError, DataError
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.facts import Lengths
 from itemese.sequences.splits import find_cut, split_by_time, split_last_two, tie_runs, time_counts
@@ -73,7 +73,7 @@ def test_tasks_keep_few_in_flight_and_tell_errors_plainly(ray_cluster):
     import ray
 
     def work(value):
-        from itemese.errors import DataError
+        from itemese.core.errors import DataError
 
         if value == 13:
             message = "`value` must not be 13; got 13. Take another."

@@ -16,15 +16,16 @@ import torch
 import uvicorn
 from starlette.testclient import TestClient
 
-from itemese.artifacts import Folder
-from itemese.bundle import write_bundle
-from itemese.methods.base import Inputs, method_of, parse_method_config
-from itemese.schema import Catalog, SemanticIds
-from itemese.serving.app import create_app
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import write_bundle
+from itemese.core.schema import Catalog, SemanticIds
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.engine import Recommender
+from itemese.serving.http.app import create_app
 from itemese.serving.replica import Replica
-from itemese.serving.users import SqliteUsers
+from itemese.serving.users.sqlite import SqliteUsers
 
 URL = "http://127.0.0.1:8000"
 TOKEN = "a-long-secret-token"

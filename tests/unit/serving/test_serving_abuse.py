@@ -17,14 +17,14 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from itemese.artifacts import Folder
-from itemese.bundle import write_bundle
-from itemese.config import digest_of
-from itemese.errors import ArtifactError
-from itemese.schema import Catalog
-from itemese.serving.app import create_app
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import write_bundle
+from itemese.core.config import digest_of
+from itemese.core.errors import ArtifactError
+from itemese.core.schema import Catalog
 from itemese.serving.config import ServingConfig
 from itemese.serving.engine import Recommender
+from itemese.serving.http.app import create_app
 from itemese.serving.registry import is_registry, promote
 
 TOKEN = "a-long-secret-token"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from itemese.serving.guard import is_loopback
+from itemese.serving.http.guard import is_loopback
 from itemese.serving.query import Busy, Late
 
 TOKEN = "a-long-secret-t\u00f6ken"

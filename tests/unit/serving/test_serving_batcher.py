@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
 from itemese.serving.batcher import Batcher
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.metrics import Metrics

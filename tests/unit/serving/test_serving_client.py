@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from itemese.errors import ConfigError
-from itemese.schema import SemanticIds
-from itemese.serving.app import create_app
+from itemese.core.errors import ConfigError
+from itemese.core.schema import SemanticIds
 from itemese.serving.client import Client
 from itemese.serving.config import ServingConfig
 from itemese.serving.engine import Recommender
 from itemese.serving.explanation import Explainer
+from itemese.serving.http.app import create_app
 from itemese.serving.query import QueryError, Unavailable
-from itemese.serving.users import SqliteUsers
+from itemese.serving.users.sqlite import SqliteUsers
 
 
 @pytest.fixture

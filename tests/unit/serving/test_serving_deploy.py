@@ -11,11 +11,11 @@ import ray
 import yaml
 from pydantic import ValidationError
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, ConfigError
+from itemese.benchmarks.load import measure
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, ConfigError
 from itemese.serving import deploy as deploying
 from itemese.serving.config import ServeArgs, ServingConfig
-from itemese.serving.load import measure
 from itemese.serving.replica import build
 
 ROOT = Path(__file__).parents[3]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, ConfigError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, ConfigError
+from itemese.core.ranking import Ranking
+from itemese.layers.histories import pad_histories
 from itemese.methods import base
-from itemese.models.histories import pad_histories
-from itemese.ranking import Ranking
 from itemese.serving.engine import Recommender
 from itemese.serving.query import Query, QueryError
 
@@ -237,6 +237,6 @@ def test_description(engine):
 
 
 def _catalog_of(uri):
-    from itemese.schema import Catalog
+    from itemese.core.schema import Catalog
 
     return Catalog.read(Folder.at(uri))

@@ -11,7 +11,7 @@ from itemese.serving import replica as replica_module
 from itemese.serving.config import ServeArgs
 from itemese.serving.query import Query
 from itemese.serving.replica import Replica
-from itemese.serving.users import UserEvent
+from itemese.serving.users.sqlite import UserEvent
 
 
 @pytest.fixture

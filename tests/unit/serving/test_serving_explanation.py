@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from itemese.schema import Catalog, SemanticIds
+from itemese.core.schema import Catalog, SemanticIds
 from itemese.serving.engine import Recommender
 from itemese.serving.explanation import NUM_SIBLINGS, Explainer
 from itemese.serving.query import Query, Related

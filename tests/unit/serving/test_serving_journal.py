@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.serving.config import ServeArgs
 from itemese.serving.journal import JsonLines, open_journal, pseudonym, write_request
 from itemese.serving.replica import application

@@ -8,7 +8,7 @@ import ray
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.serving.config import ServeArgs
 from itemese.serving.kubernetes import ray_service
 

@@ -7,18 +7,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.bundle import read_bundle, write_bundle
-from itemese.errors import ConfigError
-from itemese.methods.base import (
-    Inputs,
-    Need,
-    method_names,
-    method_of,
-    parse_method_config,
-)
-from itemese.ranking import Candidates
-from itemese.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import read_bundle, write_bundle
+from itemese.core.errors import ConfigError
+from itemese.core.ranking import Candidates
+from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.methods.base import Inputs, Need
+from itemese.methods.lookup import method_names, method_of, parse_method_config
 from itemese.serving.engine import Recommender
 from itemese.serving.query import Query
 

@@ -7,9 +7,9 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.bundle import verify_bundle
-from itemese.errors import ArtifactError, ConfigError
+from itemese.core.artifacts import Folder
+from itemese.core.bundle import verify_bundle
+from itemese.core.errors import ArtifactError, ConfigError
 from itemese.serving.engine import Recommender
 from itemese.serving.registry import Registry, promote, read_registry, rollback, try_out
 from itemese.serving.versions import Versions

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from itemese.serving.fuzz import ask_everything
+from itemese.benchmarks.fuzz import ask_everything
 
 
 def test_the_interface_keeps_its_word(served):

@@ -11,9 +11,9 @@ import fakeredis
 import pytest
 import redis
 
-from itemese.errors import ConfigError
-from itemese.serving.redis_users import RedisUsers
-from itemese.serving.users import SqliteUsers, StoreUnavailable, UserEvent
+from itemese.core.errors import ConfigError
+from itemese.serving.users.redis import RedisUsers
+from itemese.serving.users.sqlite import SqliteUsers, StoreUnavailable, UserEvent
 
 
 class Server:
@@ -131,7 +131,7 @@ def test_replicas_write_to_one_store(in_file, tmp_path, kind):
 
 WRITER = """
 import sys
-from itemese.serving.users import SqliteUsers, UserEvent
+from itemese.serving.users.sqlite import SqliteUsers, UserEvent
 store = SqliteUsers(sys.argv[1])
 for n in range(100_000):
     store.append("u", [UserEvent(f"{n}-a", n), UserEvent(f"{n}-b", n)])

@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError, ConfigError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError, ConfigError
 from itemese.serving.engine import Recommender
 from itemese.serving.query import QueryError
 from itemese.serving.registry import Registry, promote, prune, read_registry, rollback, try_out

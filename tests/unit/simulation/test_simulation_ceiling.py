@@ -3,9 +3,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.errors import DataError
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Example, Histories, Split
+from itemese.core.errors import DataError
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Catalog, Example, Histories, Split
 from itemese.simulation.ceiling import (
     expected_best,
     expected_best_ndcg,

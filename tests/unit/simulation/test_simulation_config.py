@@ -1,7 +1,7 @@
 import pytest
 
-from itemese.config import write_yaml
-from itemese.errors import ConfigError
+from itemese.core.config import write_yaml
+from itemese.core.errors import ConfigError
 from itemese.simulation.config import SimulationConfig
 from itemese.simulation.world import World
 

@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from itemese.errors import ConfigError
+from itemese.core.errors import ConfigError
 from itemese.simulation.declarations import packaged_networks
 from itemese.simulation.network import Network
 from itemese.simulation.streams import Stream

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pytest
 from scipy.stats import chi2
 
-from itemese.errors import ConfigError, DataError
+from itemese.core.errors import ConfigError, DataError
 from itemese.simulation import choice as choice_module
 from itemese.simulation.config import SimulationConfig
 from itemese.simulation.world import World

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Catalog, Example, Histories, Split
+from itemese.layers.histories import next_item_pairs, pad_histories
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
-from itemese.models.histories import next_item_pairs, pad_histories
-from itemese.ranking import Candidates, Ranking
-from itemese.schema import Catalog, Example, Histories, Split
 
 NUM_ITEMS = 30
 

@@ -8,16 +8,18 @@ import sys
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.errors import ArtifactError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ArtifactError
 from itemese.evaluation.config import EvaluationConfig
-from itemese.methods.base import Stage, parse_method_config
+from itemese.methods.base import Stage
+from itemese.methods.lookup import parse_method_config
 from itemese.training.checkpoints import checkpoint_folders, latest_checkpoint
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
+from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.loop import Hooks, fit
-from itemese.training.stage import TrainingSpec, train_model
+from itemese.training.stage import train_model
 from itemese.training.validation import Validator
 
 
@@ -121,9 +123,9 @@ def test_a_full_disk_leaves_no_half_checkpoint(toy, world, tmp_path, monkeypatch
 SCRIPT = """
 import os, pickle, signal, sys
 import torch
-from itemese.artifacts import Folder
+from itemese.core.artifacts import Folder
 from itemese.training.loop import Hooks
-from itemese.training.stage import fit_spec
+from itemese.training.fit import fit_spec
 
 reports = []
 def report(metrics, checkpoint):

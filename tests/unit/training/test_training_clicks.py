@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from itemese.errors import ConfigError, DataError
+from itemese.core.errors import ConfigError, DataError
+from itemese.core.schema import Histories
 from itemese.evaluation.config import EvaluationConfig
-from itemese.methods.base import method_of, parse_method_config
-from itemese.schema import Histories
+from itemese.methods.lookup import method_of, parse_method_config
 from itemese.training.config import TrainingConfig
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.progress import Progress

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from itemese.errors import DataError
-from itemese.schema import Histories, Split
+from itemese.core.errors import DataError
+from itemese.core.schema import Histories, Split
 from itemese.training.config import TrainingConfig
 from itemese.training.data import Share, TrainingData
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from itemese.errors import ConfigError, DataError, TrainingError
+from itemese.core.errors import ConfigError, DataError, TrainingError
+from itemese.core.schema import Histories, Split
 from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.base import Stage
-from itemese.schema import Histories, Split
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
 from itemese.training.inputs import build_module, load_inputs

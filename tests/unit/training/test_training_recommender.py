@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from itemese.artifacts import Folder
-from itemese.errors import ConfigError
+from itemese.core.artifacts import Folder
+from itemese.core.errors import ConfigError
 from itemese.evaluation.config import EvaluationConfig
-from itemese.experiment import Experiment
-from itemese.methods.base import method_of, parse_method_config
-from itemese.methods.rsllm import Rsllm
+from itemese.methods.lookup import method_of, parse_method_config
+from itemese.methods.rsllm.method import Rsllm
+from itemese.pipeline.experiment import Experiment
 from itemese.training.config import TrainingConfig
+from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import TrainedModel, build_module, load_inputs
-from itemese.training.stage import TrainingSpec, load_module, train_model
+from itemese.training.stage import load_module, train_model
 
 MODEL = "model.safetensors"
 SASREC = {"name": "sasrec", "dim": 8, "num_layers": 1, "max_history": 20}

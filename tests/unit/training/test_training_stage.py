@@ -8,17 +8,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.artifacts import Folder, Store
-from itemese.errors import ArtifactError, ConfigError, DataError
+from itemese.core.artifacts import Folder, Store
+from itemese.core.errors import ArtifactError, ConfigError, DataError
+from itemese.core.schema import Catalog, Split
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.offers import Offers
 from itemese.evaluation.rows import rows_of
-from itemese.methods.base import Need, method_of, parse_method_config
-from itemese.schema import Catalog, Split
+from itemese.methods.base import Need
+from itemese.methods.lookup import method_of, parse_method_config
 from itemese.training.config import TrainingConfig
+from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.progress import duration
-from itemese.training.stage import TrainingSpec, load_module, train_model
+from itemese.training.stage import load_module, train_model
 from itemese.training.validation import Validator
 
 

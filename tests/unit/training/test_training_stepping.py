@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from itemese.errors import ConfigError, TrainingError
+from itemese.core.errors import ConfigError, TrainingError
 from itemese.methods.base import Stage
 from itemese.training.config import TrainingConfig
 from itemese.training.data import Share, TrainingData
 from itemese.training.inputs import build_module, load_inputs
-from itemese.training.stepping import (
+from itemese.training.step import (
     Stepper,
     active_weights,
     learning_rate,
@@ -151,7 +151,7 @@ def test_a_sharded_step_trains_a_dealt_out_twin_and_leaves_the_whole_alone(
 ) -> None:
     dealt: list[nn.Module] = []
     note = lambda module, device, workers: dealt.append(module)  # noqa: E731
-    monkeypatch.setattr("itemese.training.stepping.shard", note)
+    monkeypatch.setattr("itemese.training.step.shard", note)
     stepper = stepper_of(toy(), world, sharded=True, num_workers=2)
     before = {name: tensor.clone() for name, tensor in stepper.whole.state_dict().items()}
     stepper.step(first_batches(world, 1), epoch=0, step=0, rate=0.1)

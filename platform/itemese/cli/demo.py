@@ -1,0 +1,145 @@
+"""The main job: from raw logs to an honest leaderboard and a served winner, on one machine."""
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from itemese.benchmarks.load import measure
+from itemese.core.artifacts import Store
+from itemese.core.config import with_values
+from itemese.core.errors import DataError
+from itemese.core.schema import Catalog, Histories, Split
+from itemese.evaluation.compare import leaderboard
+from itemese.evaluation.report.write import write_report
+from itemese.logs.fetch import fetch
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
+from itemese.search.space import load_space
+from itemese.search.study import run_study
+from itemese.search.winner import Winner
+from itemese.serving.deploy import deploy
+
+_LOG = logging.getLogger(__name__)
+
+SIMPLE = ("popularity", "recent_popularity", "item_knn", "transition_graph")
+NUM_REQUESTS = 200
+NUM_USERS = 50
+"""Different users among the requests."""
+
+LAST_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the served winner said.
+
+    Attributes:
+        user_id: One real user of the test split.
+        history: Titles of the user's newest items, oldest first.
+        recommended: ``(title, score)``, best first.
+        http: ``p50_ms``, ``p95_ms``, ``requests`` and ``errors`` of the timed requests.
+    """
+
+    user_id: str
+    history: list[str]
+    recommended: list[tuple[str, float]]
+    http: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the demo prints: the table, the study's choice, an answer over HTTP, the page."""
+
+    leaderboard: str
+    chosen: dict[str, Any]
+    answer: Answer
+    report: str
+
+
+def choose_data(data_folder: str) -> list[str]:
+    """Return overrides that select MovieLens-1M, downloaded if need be, else simulated logs."""
+    home = Path(data_folder) / "movielens_1m"
+    if not home.is_dir():
+        try:
+            fetch("movielens_1m", data_folder)
+        except DataError as error:
+            _LOG.warning("%s", error)
+            _LOG.warning("MovieLens-1M cannot be had, so the demo takes simulated logs.")
+            return ["logs={source: simulated}"]
+    return [f"logs.path={home}"]
+
+
+def run(recipes: Path, space: Path, storage: str, data_folder: str) -> Shown:
+    """Compare six methods, search, serve the winner and ask it.
+
+    Args:
+        recipes: Folder with ``sasrec_demo.yaml`` and ``semantic_id_lm_demo.yaml``.
+        space: The small study.
+        storage: Where artifacts go; what is there already is not made again.
+        data_folder: Where data sets live.
+    """
+    overrides = choose_data(data_folder)
+    store = Store(storage)
+    sasrec = Experiment.from_yaml(recipes / "sasrec_demo.yaml", overrides)
+    language = Experiment.from_yaml(recipes / "semantic_id_lm_demo.yaml", overrides)
+    values = sasrec.values()
+    simple = [with_values(values, {"name": name, "method": {"name": name}}) for name in SIMPLE]
+    compared = pipeline.compare([*map(Experiment.parse, simple), sasrec, language], store)
+
+    name = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    study = run_study(load_space(space, overrides=overrides), storage=storage, name=name)
+    assert study.winner is not None, "the demo's space must name a seed for its winner"
+    winner = _result_of(study.winner, language, store)
+    answer = serve_and_ask(study.winner.bundle, language, store)
+    winner["latency_http_ms"] = {"p50": answer.http["p50_ms"], "p95": answer.http["p95_ms"]}
+    results = [*compared.results, winner]
+    report = write_report(results, store.root.child(f"demos/{name}"))
+    return Shown(leaderboard(results), study.winner.values, answer, report)
+
+
+def _result_of(winner: Winner, recipe: Experiment, store: Store) -> dict[str, Any]:
+    """Return the result of the bundled rerun, named for what it is."""
+    settings = {**winner.values, "seed": winner.bundled_seed}
+    experiment = Experiment.parse(with_values(recipe.values(), settings))
+    result: dict[str, Any] = pipeline.evaluate(experiment, store).folder.read_json("result.json")
+    return {**result, "name": "study_winner"}
+
+
+def serve_and_ask(bundle: str, experiment: Experiment, store: Store) -> Answer:
+    """Serve the bundle on a free port, ask for real users, and shut it down.
+
+    Args:
+        bundle: What the study wrote.
+        experiment: Names the data that the users come from.
+        store: Where its artifacts are.
+    """
+    sequences = pipeline.prepare(experiment, store).sequences.folder
+    catalog = Catalog.read(sequences)
+    block = Histories.read(sequences, Histories.shard_names(sequences)[:1])
+    targets = block.targets(Split.TEST)
+    users = range(min(NUM_USERS, len(targets.row)))
+    histories = [
+        [
+            catalog.item_ids[item]
+            for item in block.example(
+                int(targets.row[user]), int(targets.place[user]), experiment.method.max_history
+            ).history
+        ]
+        for user in users
+    ]
+    bodies = [{"history": histories[n % len(histories)], "k": 10} for n in range(NUM_REQUESTS)]
+    with deploy(bundle, port=0) as service:
+        http = measure(service.url, bodies, service.token)
+        reply = httpx.post(
+            f"{service.url}/v1/recommend", headers=service.headers, json=bodies[0], timeout=30
+        )
+        reply.raise_for_status()
+    titles = [catalog.titles[catalog.index_of[item]] for item in histories[0][-LAST_SHOWN:]]
+    items = json.loads(reply.text)["items"]
+    answered = [(item["title"], item["score"]) for item in items]
+    return Answer(block.user_id[int(targets.row[0])], titles, answered, http)

@@ -1,0 +1,1 @@
+"""Types, hashing, file layout and errors that every package may import."""

@@ -1,0 +1,250 @@
+"""Typed configuration: frozen pydantic in, YAML out, one flat dotted path per value.
+
+The same dotted path (``method.loss_weights.alignment``) names a value in ``--set``, in a search
+space, in an error and in ``result.json``. YAML holds values and never code.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
+
+from itemese.core.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every section: frozen, unknown keys refused, NaN and infinity refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the values leave out while they hold their default, so that artifacts which are
+    older than the field keep their keys."""
+
+    @model_serializer(mode="wrap")
+    def _without_added(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        for name in self.added_later & set(values):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del values[name]
+        return values
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Validate `values`, reporting every fault by its dotted path.
+
+        Args:
+            values: Nested mapping, as read from YAML.
+            where: Dotted path of this section in the whole config, for error messages.
+
+        Raises:
+            ConfigError: One sentence per fault, with the nearest key for an unknown one.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(describe(error, cls, where)) from None
+
+    def digest(self) -> str:
+        """Return the hash of the section's values: equal values, equal digest."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+C = TypeVar("C", bound=Config)
+
+
+def digest_of(values: Any) -> str:
+    """Return a 16-digit hexadecimal hash of a JSON-able value."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """Return ``"Did you mean 'x'? Known: ..."`` for a name that is not among `options`."""
+    known = sorted(options)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    listed = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
+    return f"{hint}Known: {listed}."
+
+
+def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    """Turn pydantic's faults into the house's sentence, one a fault."""
+    sentences = []
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"]]
+        path = ".".join([*([where] if where else []), *location])
+        if fault["type"] == "extra_forbidden":
+            owner = _model_at(model, location[:-1])
+            known = owner.model_fields if owner else {}
+            sentences.append(f"`{path}` must be a known key. {nearest(location[-1], known)}")
+        elif fault["type"] == "missing":
+            sentences.append(f"`{path}` must be given; it has no default. Add it to the recipe.")
+        else:
+            message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            shown = repr(fault["input"])
+            shown = shown if len(shown) <= 80 else shown[:77] + "..."
+            sentences.append(f"`{path}` must be {message}; got {shown}. Change it in the recipe.")
+    return " ".join(sentences)
+
+
+def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    """Return the section class that a dotted path leads to, or None if it is not a section."""
+    current: type[BaseModel] = model
+    for part in path:
+        field = current.model_fields.get(part)
+        annotation = field.annotation if field else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return None
+        current = models[0]
+    return current
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or does not hold a mapping.
+    """
+    file = Path(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        beside = [p.name for p in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
+        hint = nearest(file.name, beside) if beside else "Check the path."
+        message = f"`recipe` must be a readable file; got {str(path)!r} ({error.strerror}). {hint}"
+        raise ConfigError(message) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        message = f"`{file.name}` must be valid YAML; got: {detail}. Mend that line."
+        raise ConfigError(message) from None
+    if not isinstance(values, dict):
+        message = f"`{file.name}` must be a mapping of sections; got {type(values).__name__}."
+        raise ConfigError(message)
+    return values
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Read a recipe; one with ``extends: FILE`` holds only what differs from that recipe.
+
+    The file is seen from the recipe's own folder. Its sections are merged key by key; a list, or a
+    section of another kind (with another ``name``), takes the place of the old one.
+
+    Raises:
+        ConfigError: As `read_yaml`; or recipes extend each other in a circle.
+    """
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    file = Path(path)
+    while True:
+        if any(file.resolve() == seen.resolve() for seen, _ in chain):
+            message = f"`extends` must lead to another recipe; got {file.name!r} twice. Remove one."
+            raise ConfigError(message)
+        values = read_yaml(file)
+        chain.append((file, values))
+        below = values.pop("extends", None)
+        if below is None:
+            break
+        if not isinstance(below, str):
+            message = f"`extends` must be the path of a recipe; got {below!r}. Name one file."
+            raise ConfigError(message)
+        file = file.parent / below
+    merged: dict[str, Any] = {}
+    for _, values in reversed(chain):
+        merged = _merged(merged, values)
+    return merged
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with the keys of `above` laid over it, section by section."""
+    found = dict(below)
+    for key, value in above.items():
+        old = found.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same = value.get("name", old.get("name")) == old.get("name")
+            value = _merged(old, value) if same else value
+        found[key] = value
+    return found
+
+
+def write_yaml(config: Config) -> str:
+    """Return the config as YAML that reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Apply ``--set path=value`` strings; the value is read as YAML.
+
+    Args:
+        values: Nested mapping, left unchanged.
+        overrides: For example ``["training.learning_rate=0.001", "method.dropout=0"]``.
+
+    Raises:
+        ConfigError: A string without ``=``, or a path that runs through a plain value.
+    """
+    pairs: dict[str, Any] = {}
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            message = f"`--set` must be path=value; got {text!r}. Write it as one argument."
+            raise ConfigError(message)
+        try:
+            pairs[path.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            message = f"`--set {path}` must be a YAML value; got {value!r}. Quote it."
+            raise ConfigError(message) from None
+    return with_values(values, pairs)
+
+
+def with_values(values: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of `values` in which each flat dotted path holds its new value.
+
+    Raises:
+        ConfigError: A path runs through a plain value, or replaces a section after a path into it.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(values))
+    given: list[str] = []
+    for path, value in pairs.items():
+        undone = next((other for other in given if other.startswith(f"{path}.")), None)
+        if undone is not None:
+            message = f"`{path}` must stand before paths into it; got `{undone}` first. Swap them."
+            raise ConfigError(message)
+        given.append(path)
+        *parents, leaf = path.split(".")
+        section = result
+        for depth, key in enumerate(parents):
+            if section.get(key) is None:
+                section[key] = {}
+            section = section[key]
+            if not isinstance(section, dict):
+                passed = ".".join(parents[: depth + 1])
+                message = f"`{path}` must lead through sections; got a plain value at `{passed}`."
+                raise ConfigError(message)
+        section[leaf] = value
+    return result
+
+
+def flat_paths(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return every leaf of a nested mapping by its dotted path."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            leaves |= flat_paths(value, path)
+        else:
+            leaves[path] = value
+    return leaves

@@ -1,0 +1,1 @@
+"""Constrained decoding over the prefix trie of semantic IDs."""

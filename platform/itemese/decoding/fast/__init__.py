@@ -1,0 +1,1 @@
+"""The decoder without autograd: packed weights, shared prefill, prompt cache."""

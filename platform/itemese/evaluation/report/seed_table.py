@@ -1,0 +1,233 @@
+"""Recipes that were run with several seeds, one row each.
+
+Each user's figure is first averaged over the seeds of a recipe; intervals and tests are over users,
+for the seeds that were run. How far the seeds lie apart stands beside them.
+
+Shapes: N users.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from itemese.core.errors import DataError
+from itemese.evaluation.config import EvaluationConfig
+from itemese.evaluation.metrics import FALLING
+from itemese.evaluation.result_file import (
+    TWINS,
+    Result,
+    headline_metrics,
+    main_metric,
+    task_of,
+    uses_semantic_ids,
+    value_of,
+)
+from itemese.evaluation.significance import Judged, holm, mean_over_users, paired_difference
+from itemese.evaluation.summary import slices
+
+SHORT_CUTOFF = 10
+"""Figures of longer lists are left out of the table; they stand in each result."""
+
+SHOWN_SLICES = ("unseen", "cold", "tail")
+"""Slices in which items with few events show."""
+
+
+def by_recipe(
+    results: Sequence[Result], judged: Sequence[Judged], *, seed: int = 0
+) -> dict[str, Any]:
+    """Sum up runs that differ by their seed only, and test the recipes against each other.
+
+    Args:
+        results: One a run; runs of one name are of one recipe, each run with the same seeds.
+        judged: Their rows.
+        seed: Of the resamples.
+
+    Returns:
+        ``{"baseline", "main", "rows": [...]}``, best first. A row has ``name``, ``seeds``,
+        ``by_seed`` (main metric), ``semantic_ids`` (whether it generates them), ``metrics`` and
+        ``slices`` (main metric) as ``{name: {"mean", "low", "high"}}``, ``twins`` (main metric by
+        protocol), ``collision_rate`` before disambiguation, ``parameters``, ``train_seconds``,
+        ``recommender_seconds``, ``latency_ms`` (p50), each the mean over seeds or None; and, but
+        for the baseline (the best without semantic IDs), ``tests``: by headline metric the
+        ``difference`` with ``difference_low``, ``difference_high``, ``p_value``, ``p_holm``.
+
+    Raises:
+        ConfigError: The results share no metric.
+        DataError: Runs judged different users.
+    """
+    groups: dict[str, list[int]] = {}
+    for place, result in enumerate(results):
+        groups.setdefault(str(result["name"]), []).append(place)
+    metrics, main, headline = _metrics(results), main_metric(results), headline_metrics(results)
+    runs = {name: [_by_user(judged[p]) for p in places] for name, places in groups.items()}
+    _require_same_users([run for found in runs.values() for run in found])
+    # One definition of each slice for all rows: targets are the same.
+    first = next(iter(runs.values()))[0]
+    config = EvaluationConfig.parse(results[0]["recipe"].get("evaluation") or {})
+    masks = {label: mask for label, _, mask in slices(first, config) if label in SHOWN_SLICES}
+    shown = {label: np.flatnonzero(mask) for label, mask in masks.items() if mask.any()}
+    users = {name: {m: _mean_values(found, m) for m in metrics} for name, found in runs.items()}
+    rows = []
+    for name, places in groups.items():
+        row = _facts([results[place] for place in places], main)
+        row |= {"name": name, "slices": {}}
+        row["metrics"] = {m: mean_over_users(users[name][m], seed=seed) for m in metrics}
+        for label, who in shown.items():
+            values = _mean_values([run.take(who) for run in runs[name]], main)
+            row["slices"][label] = {**mean_over_users(values, seed=seed), "users": len(who)}
+        rows.append(row)
+    rows.sort(key=lambda row: row["metrics"][main]["mean"] * (1 if main in FALLING else -1))
+    plain = [row for row in rows if not row["semantic_ids"]]
+    baseline = str((plain or rows)[0]["name"])
+    tested = [(row, metric) for row in rows if row["name"] != baseline for metric in headline]
+    for row, metric in tested:
+        difference = users[row["name"]][metric] - users[baseline][metric]
+        row.setdefault("tests", {})[metric] = paired_difference(difference, seed=seed)
+    p_values = [row["tests"][metric]["p_value"] for row, metric in tested]
+    for (row, metric), adjusted in zip(tested, holm(p_values), strict=True):
+        row["tests"][metric]["p_holm"] = adjusted
+    return {"baseline": baseline, "main": main, "rows": rows}
+
+
+def table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and cells of what `by_recipe` returned; columns of nothing are left out."""
+    rows = summary["rows"]
+    columns: list[tuple[str, list[str]]] = [("recipe", [row["name"] for row in rows])]
+    columns += [(m, [_interval(row["metrics"][m]) for row in rows]) for m in rows[0]["metrics"]]
+    spread = [" ".join(f"{value:.4f}" for value in row["by_seed"]) for row in rows]
+    columns.append((f"{summary['main']} by seed", spread))
+    for label, found in rows[0]["slices"].items():
+        cells = [_interval(row["slices"][label]) for row in rows]
+        columns.append((f"{label} ({found['users']:,})", cells))
+    columns += [
+        (told, [_or_dash(row["twins"].get(twin), ".4f") for row in rows])
+        for twin, told in TWINS.items()
+    ]
+    for heading, key, form in (
+        ("share codes", "collision_rate", ".1%"),
+        ("parameters", "parameters", ",.0f"),
+        ("train s", "train_seconds", ",.0f"),
+        ("recommender s", "recommender_seconds", ",.0f"),
+        ("p50 ms", "latency_ms", ",.1f"),
+    ):
+        columns.append((heading, [_or_dash(row[key], form) for row in rows]))
+    for metric in next((row["tests"] for row in rows if "tests" in row), {}):
+        heading = f"{metric} less {summary['baseline']}"
+        columns.append((heading, [_test(row.get("tests", {}).get(metric)) for row in rows]))
+    known = [column for column in columns if any(cell != "-" for cell in column[1])]
+    return [heading for heading, _ in known], [
+        [cells[place] for _, cells in known] for place in range(len(rows))
+    ]
+
+
+def as_text(summary: Mapping[str, Any]) -> str:
+    """Return the table as lines of text."""
+    headings, rows = table(summary)
+    widths = [max(len(cell) for cell in column) for column in zip(headings, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [headings, *rows]
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
+
+
+def about(summary: Mapping[str, Any]) -> str:
+    """Say what the table's numbers are."""
+    seeds = ", ".join(map(str, summary["rows"][0]["seeds"]))
+    return (
+        f"Each user's figure is the mean over seeds {seeds}, which are not resampled; intervals "
+        "(95 %) and tests (random signs; p by Holm over all of them) are over users. Slices, with "
+        f"their users, and twins: {summary['main']}."
+    )
+
+
+def verdicts(summary: Mapping[str, Any]) -> list[str]:
+    """Say of each recipe that generates semantic IDs whether it beats the best without them."""
+    main, found = summary["main"], {row["name"]: row for row in summary["rows"]}
+    best = found[summary["baseline"]]
+    theirs, sentences = best["metrics"][main]["mean"], []
+    for row in summary["rows"]:
+        if row["semantic_ids"] and not best["semantic_ids"]:
+            ours = row["metrics"][main]["mean"]
+            beats = ours < theirs if main in FALLING else ours > theirs
+            sentences.append(
+                f"{row['name']} (semantic IDs) {'beats' if beats else 'does not beat'} "
+                f"{best['name']}, the best without: {main} {ours:.4f} against {theirs:.4f}."
+            )
+    return sentences
+
+
+def _metrics(results: Sequence[Result]) -> list[str]:
+    """Return recall and ndcg of the short lists that all results hold; of clicks the headline."""
+    if task_of(results[0]) == "click":
+        return headline_metrics(results)
+    shared = set.intersection(*[set(result["metrics"]) for result in results])
+    names = {name.partition("/")[2] for name in shared if name.startswith("test/")}
+    pairs = [(int(n.partition("@")[2]), n) for n in names if n.startswith(("recall@", "ndcg@"))]
+    short = {name for cutoff, name in pairs if cutoff <= SHORT_CUTOFF}
+    chosen = [(cutoff, name) for cutoff, name in pairs if name in short]
+    ordered = sorted(chosen, key=lambda pair: (pair[0], pair[1].startswith("ndcg")))
+    return [name for _, name in ordered] or headline_metrics(results)
+
+
+def _by_user(run: Judged) -> Judged:
+    """Return the rows in the order of the users' ids."""
+    return run.take(np.argsort(np.array(run.user_id), kind="stable"))
+
+
+def _mean_values(runs: Sequence[Judged], metric: str) -> np.ndarray:
+    """Return each user's value ``[N]``, averaged over runs that hold the same users in order."""
+    mean: np.ndarray = np.mean([run.values(metric) for run in runs], axis=0)
+    return mean
+
+
+def _facts(runs: Sequence[Result], main: str) -> dict[str, Any]:
+    """Return what runs of one recipe have in common, as means over them."""
+    twins = {twin: [value_of(run["metrics"], f"{twin}/{main}") for run in runs] for twin in TWINS}
+    health = [run.get("codebooks") or {} for run in runs]
+    return {
+        "seeds": [seed for run in runs for seed in run.get("seeds") or []],
+        "by_seed": [run["metrics"][f"test/{main}"]["value"] for run in runs],
+        "semantic_ids": uses_semantic_ids(runs[0]),
+        "twins": {
+            twin: _mean([None if v is None else v["value"] for v in found])
+            for twin, found in twins.items()
+        },
+        "collision_rate": _mean([found.get("collision_rate_before") for found in health]),
+        "parameters": _mean([run.get("parameters") for run in runs]),
+        "train_seconds": _mean([run.get("train_seconds") for run in runs]),
+        "recommender_seconds": _mean([run.get("recommender_seconds") or None for run in runs]),
+        "latency_ms": _mean([(run.get("latency_ms") or {}).get("p50") for run in runs]),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of what there is; None if some run has none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _require_same_users(runs: Sequence[Judged]) -> None:
+    """Raise `DataError` unless all runs hold the same users in the same order."""
+    if any(run.user_id != runs[0].user_id for run in runs[1:]):
+        message = "`compare` must get runs that judged the same users; got others. Use one split."
+        raise DataError(message)
+
+
+def _interval(found: Mapping[str, float] | None) -> str:
+    return (
+        "-" if found is None else f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+    )
+
+
+def _test(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return "-"
+    low, high = found["difference_low"], found["difference_high"]
+    return f"{found['difference']:+.4f} [{low:+.4f}, {high:+.4f}], p {found['p_holm']:.2g}"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,174 @@
+"""Read result dicts, and refuse to set two side by side that answered different questions.
+
+Two figures may stand in one table only if data, split and protocol agree.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from itemese.core.errors import ConfigError
+from itemese.evaluation.metrics import CLICK_METRICS, FALLING, metric_names
+
+Result = Mapping[str, Any]
+"""What ``result.json`` holds."""
+
+TWINS = {
+    "test_seen_allowed": "seen items allowed",
+    "test_seen_excluded": "seen items excluded",
+    "test_ties_shuffled": "ties shuffled",
+}
+"""Splits of `metrics` that hold the same run under another protocol, and how to call them."""
+
+
+def check_comparable(results: Sequence[Result]) -> None:
+    """Check that all results are of the same data, split and protocol.
+
+    Raises:
+        ConfigError: There is no result, one is incomplete, or two differ; names what differs.
+    """
+    if not results:
+        message = "`compare` must get at least one result; got none. Name result.json files."
+        raise ConfigError(message)
+    for result in results:
+        for key in ("name", "split_hash", "protocol", "metrics"):
+            if key not in result:
+                message = (
+                    f"`result` must hold {key!r}; got only {sorted(result)}. Give a result.json "
+                    "that `evaluate` wrote."
+                )
+                raise ConfigError(message)
+    first = results[0]
+    for other in results[1:]:
+        pair = f"{first['name']!r} and {other['name']!r}"
+        if task_of(first) != task_of(other):
+            message = (
+                f"`compare` must get results of one task; got {task_of(first)} and "
+                f"{task_of(other)} from {pair}, whose figures mean different things. Compare "
+                "methods with the same `method.task`."
+            )
+            raise ConfigError(message)
+        if first["split_hash"] != other["split_hash"]:
+            message = (
+                f"`compare` must get results of one split; got {first['split_hash']} and "
+                f"{other['split_hash']} from {pair}. Evaluate both on the same logs and "
+                "`sequences` section."
+            )
+            raise ConfigError(message)
+        keys = sorted(set(first["protocol"]) | set(other["protocol"]))
+        for key in keys:
+            ours, theirs = first["protocol"].get(key), other["protocol"].get(key)
+            if ours != theirs:
+                message = (
+                    f"`compare` must get results of one protocol; got `{key}` {ours!r} and "
+                    f"{theirs!r} from {pair}. Evaluate both in the same way."
+                )
+                raise ConfigError(message)
+
+
+def task_of(result: Result) -> str:
+    """Return what was predicted: ``next_item`` or ``click``."""
+    return str(result["protocol"].get("task", "next_item"))
+
+
+def main_metric(results: Sequence[Result]) -> str:
+    """Return the metric that orders runs: the headline ndcg, or the auc if there is one.
+
+    Raises:
+        ConfigError: As `headline_metrics`.
+    """
+    found = headline_metrics(results)
+    return found[0] if found[0] in CLICK_METRICS else found[1]
+
+
+def headline_metrics(results: Sequence[Result]) -> list[str]:
+    """Return the recall and ndcg that all results hold, at 10 if possible, else the largest.
+
+    Of clicks it is the auc, if there is one (there were clicks and non-clicks), and the log_loss.
+
+    Raises:
+        ConfigError: They share no cutoff.
+    """
+    shared = set.intersection(*[set(result["metrics"]) for result in results])
+    if task_of(results[0]) == "click":
+        return [metric for metric in CLICK_METRICS if f"test/{metric}" in shared]
+    cutoffs = {
+        int(name.rpartition("@")[2])
+        for name in shared
+        if name.startswith("test/recall@") and name.replace("recall", "ndcg") in shared
+    }
+    if not cutoffs:
+        message = (
+            "`compare` must get results with a shared cutoff; got none. Evaluate with the same "
+            "`evaluation.cutoffs`."
+        )
+        raise ConfigError(message)
+    cutoff = 10 if 10 in cutoffs else max(cutoffs)
+    return metric_names([cutoff])[:2]
+
+
+def value_of(values: Mapping[str, Any] | None, metric: str) -> dict[str, float] | None:
+    """Return ``{"value", "low", "high"}`` (a bare number has no interval), or None."""
+    found = (values or {}).get(metric)
+    if isinstance(found, Mapping):
+        return {key: float(found[key]) for key in ("value", "low", "high") if key in found}
+    return None if found is None else {"value": float(found)}
+
+
+def with_interval(found: Mapping[str, float] | None) -> str:
+    """Return ``0.0868 [0.0828-0.0908]`` for what `value_of` found, ``-`` for None."""
+    if found is None:
+        return "-"
+    value = f"{found['value']:.4f}"
+    return f"{value} [{found['low']:.4f}-{found['high']:.4f}]" if "low" in found else value
+
+
+def labels(results: Sequence[Result]) -> list[str]:
+    """Return a name for each result, with its seed, then a number, where names repeat."""
+    names = [str(result["name"]) for result in results]
+    seeded = [
+        f"{name} (seed {', '.join(map(str, result.get('seeds') or ['?']))})"
+        if names.count(name) > 1
+        else name
+        for name, result in zip(names, results, strict=True)
+    ]
+    return [
+        f"{name} #{seeded[:place].count(name) + 1}" if seeded.count(name) > 1 else name
+        for place, name in enumerate(seeded)
+    ]
+
+
+def ordered(results: Sequence[Result]) -> list[Result]:
+    """Return the results best first, by the main metric."""
+    metric = main_metric(results)
+
+    def worth(result: Result) -> float:
+        value: float = value_of(result["metrics"], f"test/{metric}")["value"]  # type: ignore[index]
+        return value if metric in FALLING else -value
+
+    return sorted(results, key=worth)
+
+
+def uses_semantic_ids(result: Result) -> bool:
+    """Return whether the run generated semantic IDs (its codebooks are in the result)."""
+    return bool(result.get("codebooks"))
+
+
+def protocol_line(result: Result) -> str:
+    """Return data, split, protocol and split hash in one line."""
+    data = result.get("data") or {}
+    facts = [
+        *[str(data[key]) for key in ("source", "name") if data.get(key)],
+        *[
+            f"{data[key]:,} {key.removeprefix('num_')}"
+            for key in ("num_users", "num_items", "num_events")
+            if isinstance(data.get(key), int)
+        ],
+        *[f"{key} {_shown(value)}" for key, value in sorted(result["protocol"].items())],
+        f"split hash {result['split_hash']}",
+    ]
+    return "; ".join(facts)
+
+
+def _shown(value: Any) -> str:
+    """Return a setting as a word."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

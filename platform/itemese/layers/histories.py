@@ -1,0 +1,95 @@
+"""Histories as padded tensors.
+
+Shapes: B batch, T longest history of the batch, D model size.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from itemese.core.schema import Example
+
+PADDING = -1
+"""What stands in ``item_index`` after a history's newest item."""
+
+
+def pad_histories(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Return ``item_index [B, T] int64``: oldest first, right-padded with -1."""
+    longest = max(len(example.history) for example in examples)
+    item_index = np.full((len(examples), longest), PADDING, dtype=np.int64)
+    for row, example in enumerate(examples):
+        item_index[row, : len(example.history)] = example.history
+    return {"item_index": torch.from_numpy(item_index)}
+
+
+def next_item_pairs(item_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split padded histories into inputs and their successors.
+
+    Args:
+        item_index: ``[B, T]`` int64, right-padded with -1.
+
+    Returns:
+        ``inputs [B, T - 1]``, ``targets [B, T - 1]`` and ``real [B, T - 1] bool``, true where the
+        target is an item.
+    """
+    targets = item_index[:, 1:]
+    return item_index[:, :-1], targets, targets >= 0
+
+
+def last_states(states: Tensor, item_index: Tensor) -> Tensor:
+    """Return the state at each row's newest item, ``[B, D]``, from ``states [B, T, D]``."""
+    newest = (item_index >= 0).sum(dim=1) - 1
+    return states[torch.arange(len(states), device=states.device), newest]
+
+
+def ages(item_index: Tensor) -> Tensor:
+    """Return how many items came after each one, ``[B, T] int64``; 0 is the newest item.
+
+    Padding gets negative ages.
+    """
+    lengths = (item_index >= 0).sum(dim=1, keepdim=True)
+    places = torch.arange(item_index.shape[1], device=item_index.device)
+    return lengths - 1 - places
+
+
+def next_item_tasks(item_index: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Make a task of an item and what stands before it.
+
+    Args:
+        item_index: ``[B, T]`` int64, right-padded with -1.
+        most: Tasks a history: items drawn at random without replacement, its oldest left out;
+            0 takes all of them.
+
+    Returns:
+        ``window [M, W]`` int64 (right-padded with -1), the target ``[M] int64`` and the row of
+        its history ``[M] int64``, in the order of rows and places.
+    """
+    real = item_index >= 0
+    real[:, 0] = False  # nothing stands before the oldest
+    if most:
+        places = 1 + _drawn(real.sum(dim=1), most)
+        chosen = torch.zeros_like(real).scatter_(1, places, value=True)
+        real = real & chosen
+    row, place = real.nonzero(as_tuple=True)
+    width = int(place.max()) if len(place) else 1
+    slots = torch.arange(width, device=item_index.device)
+    window = item_index[row][:, :width].masked_fill(slots[None, :] >= place[:, None], -1)
+    return window, item_index[row, place], row
+
+
+def _drawn(sizes: Tensor, most: int) -> Tensor:
+    """Return distinct numbers below each of ``sizes [B]``, ``[B, most]``; -1 where there are none.
+
+    By Floyd's algorithm: what a row draws does not depend on how far the batch is padded.
+    """
+    draw = torch.rand(len(sizes), most, device=sizes.device)
+    wanted = sizes.clamp(max=most)
+    found = sizes.new_full(draw.shape, -1)
+    for n in range(most):
+        last = sizes - wanted + n
+        picked = (draw[:, n] * (last + 1)).long().minimum(last)
+        again = (found[:, :n] == picked[:, None]).any(dim=1)
+        found[:, n] = picked.where(~again, last).where(n < wanted, -1)
+    return found

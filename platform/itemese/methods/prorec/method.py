@@ -1,0 +1,172 @@
+"""PRORec: an encoder-decoder over one code for text and behaviour, taught what the code lost.
+
+Source: L. Xiao et al., "Progressive Collaborative and Semantic Knowledge Fusion for Generative
+    Recommendation" (PRORec), arXiv 2502.06269v1, stage II; v3 is renamed UNGER. Read through
+    abstracts, notes and a re-implementation of others.
+Code: none released; the distillation follows the form of EAGER's (arXiv 2406.14017v1), the same
+    group's, whose code is public.
+Follows: item codes made of the integrated embedding (`aligned_sasrec` as `recommender`, a source
+    of the embeddings); cross-entropy of each code of the target; the state at a summary token
+    behind the codes is pulled to the frozen integrated embedding of the target.
+Differs: readings where the sources are silent. The loss is InfoNCE at EAGER's temperature against
+    as many items drawn evenly (``distillation: cosine`` is the other reading), and other targets of
+    the batch are negatives too. The encoder reads codes, EAGER's item vectors. The quantizer is
+    whatever `codebooks` says. Each code's softmax runs over its own level; beams are constrained to
+    the catalogue. An item without events is coded by its text half in both places.
+Shapes: B batch, T history length, M prediction tasks, L code length, K_l codes of level l, I items.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.core.errors import ConfigError
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.schema import Example, SemanticIds
+from itemese.decoding.beams import search
+from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
+from itemese.decoding.encoder_decoder import SharedMemory
+from itemese.decoding.trie import PrefixTrie
+from itemese.layers.histories import next_item_tasks, pad_histories
+from itemese.losses.code_tokens import next_code
+from itemese.losses.contrastive import info_nce
+from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
+from itemese.methods.prorec.network import Lesson, SummarySeq2Seq
+from itemese.prompts.item_tokens import TokenLayout
+
+
+class ProrecLossWeights(LossWeights):
+    """The paper's weight of the distillation is not known; EAGER's is 1 for a behaviour teacher."""
+
+    next_code: float = Field(default=1.0, ge=0)
+    distillation: float = Field(default=1.0, ge=0)
+
+
+class ProrecConfig(MethodConfig):
+    """Settings.
+
+    Attributes:
+        network: Sizes of the T5.
+        targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
+        distillation: ``info_nce``, or ``cosine``: 1 less the cosine of summary and teacher.
+        teacher: The source of the embeddings that teaches, ``recommender`` or a part of it.
+        temperature: Divides the cosines of ``info_nce``.
+        num_negatives: Items drawn for ``info_nce``.
+        label_smoothing: Share of each target code that is spread evenly over its level.
+        beam_width: Prefixes kept while decoding.
+        loss_weights: Multipliers of the loss terms; without distillation there is no summary token.
+    """
+
+    name: Literal["prorec"] = "prorec"
+    max_history: int = Field(default=20, ge=1, le=100_000)
+    network: Seq2SeqConfig = Seq2SeqConfig()
+    targets_per_history: int = Field(default=0, ge=0)
+    distillation: Literal["info_nce", "cosine"] = "info_nce"
+    teacher: str = Field(default="recommender", min_length=1)
+    temperature: float = Field(default=0.3, gt=0)
+    num_negatives: int = Field(default=2048, ge=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    beam_width: int = Field(default=20, ge=1)
+    loss_weights: ProrecLossWeights = ProrecLossWeights()
+
+
+class Prorec(Method):
+    """See the module docstring."""
+
+    Config = ProrecConfig
+    config: ProrecConfig
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS})
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return the T5 with item tokens for this catalogue's semantic IDs, and its teacher.
+
+        Raises:
+            ConfigError: There are no vectors to distil.
+            DataError: The embeddings lack the source that is to teach.
+        """
+        ids = inputs.semantic_ids
+        assert ids is not None, "prorec needs semantic IDs"
+        if not self.config.loss_weights.distillation:
+            return self._assemble(ids, None)
+        if inputs.embeddings is None:
+            message = (
+                "`embeddings` must be given where method 'prorec' distils them; got none. Add "
+                "`embeddings.recommender`, or set `method.loss_weights.distillation` to 0."
+            )
+            raise ConfigError(message)
+        teacher = torch.from_numpy(inputs.embeddings.part(self.config.teacher))
+        return self._assemble(ids, teacher.float())
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild it from its tensors; the teacher is no longer there."""
+        ids = inputs.semantic_ids
+        assert ids is not None, "prorec needs semantic IDs"
+        width = len(state["project.weight"]) if "project.weight" in state else 0
+        module = self._assemble(ids, torch.zeros(0, width) if width else None)
+        module.load_state_dict(state)
+        return module
+
+    def _assemble(self, ids: SemanticIds, teacher: Tensor | None) -> CodeSeq2Seq:
+        """Put the parts together."""
+        layout = TokenLayout.of(ids)
+        tokens, tree = layout.item_tokens(ids), PrefixTrie.of(ids)
+        sizes = {"starts": layout.starts, "code_sizes": layout.code_sizes}
+        network = self.config.network
+        if teacher is None:
+            return CodeSeq2Seq(network, tokens, **sizes, tree=tree, num_user_tokens=0)
+        return SummarySeq2Seq(network, tokens, teacher, **sizes, tree=tree)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(examples)
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return ``next_code`` of the drawn targets, and ``distillation`` if it is on."""
+        window, target, _ = next_item_tasks(batch["item_index"], self.config.targets_per_history)
+        smoothing = self.config.label_smoothing
+        if not self.config.loss_weights.distillation:
+            logits, codes = module(window, target)
+            return {"next_code": next_code(logits, codes, label_smoothing=smoothing)}
+        logits, codes, lesson = module(window, target, num_negatives=self.config.num_negatives)
+        return {
+            "next_code": next_code(logits, codes, label_smoothing=smoothing),
+            "distillation": self._distilled(lesson),
+        }
+
+    def _distilled(self, lesson: Lesson) -> Tensor:
+        """Return how far the summaries are from the teacher's vectors of the targets."""
+        if not len(lesson.items):
+            return lesson.summary.sum()
+        if self.config.distillation == "cosine":
+            return 1 - F.cosine_similarity(lesson.summary, lesson.wanted, dim=-1).mean()
+        return info_nce(
+            lesson.summary,
+            lesson.wanted,
+            lesson.items,
+            self.config.temperature,
+            negatives=lesson.others,
+            negative_items=lesson.other_items,
+        )
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank by constrained beam search."""
+        assert isinstance(module, CodeSeq2Seq)
+        vectors, lengths = module.prompt(batch["item_index"], None)
+        memory = SharedMemory(module.t5, vectors, lengths, module.token_table[module.opening])
+        width = self.config.beam_width
+        return search(memory, module, module.tree, k=k, beam_width=width, candidates=candidates)
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return the beam width, the length of an item in tokens, and who teaches."""
+        assert isinstance(module, CodeSeq2Seq)
+        taught = isinstance(module, SummarySeq2Seq)
+        return {
+            "beam_width": self.config.beam_width,
+            "code_length": module.code_length,
+            "distillation": self.config.distillation if taught else "none",
+            "teacher": self.config.teacher if taught else "none",
+        }

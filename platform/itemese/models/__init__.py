@@ -1,1 +1,0 @@
-"""Network parts and decoding: torch and transformers, no losses, no training, no Ray."""

@@ -1,0 +1,1 @@
+"""The story: a typed experiment, its stages, its run, its result."""

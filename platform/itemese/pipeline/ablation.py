@@ -1,0 +1,355 @@
+"""Variants of one recipe beside each other, over several seeds.
+
+Every run is judged user by user; the seeds of a variant are averaged for each user before anything
+is tested, so that a difference is one of users, not of lucky seeds.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from itemese.core.artifacts import Folder, Store
+from itemese.core.config import (
+    Config,
+    digest_of,
+    flat_paths,
+    nearest,
+    read_recipe,
+    read_yaml,
+    with_overrides,
+    with_values,
+)
+from itemese.core.errors import ConfigError
+from itemese.evaluation.config import EvaluationConfig
+from itemese.evaluation.metrics import CLICK_METRICS
+from itemese.evaluation.offers import OffersConfig
+from itemese.evaluation.per_user_clicks import read_judged
+from itemese.evaluation.result_file import check_comparable
+from itemese.evaluation.significance import holm, mean_over_users, paired_difference
+from itemese.evaluation.summary import slice_names, slices
+from itemese.methods.base import Task
+from itemese.methods.lookup import method_of
+from itemese.pipeline import choice as selection
+from itemese.pipeline import run as pipeline
+from itemese.pipeline.experiment import Experiment
+
+Row = dict[str, Any]
+
+
+class AblationConfig(Config):
+    """One ablation file.
+
+    Attributes:
+        recipe: Path of the recipe, seen from the file.
+        seeds: Of each variant.
+        values: Dotted paths of the recipe that all variants share, with their values.
+        variants: Names, each with the dotted paths that it changes.
+        baseline: The variant or rival that all others are tested against.
+        offers: The task is to choose among offered items; None ranks the catalogue.
+        metrics: Of the ranking; not read with `offers`, whose figure is hit@1.
+        slices: Of the test users (`evaluation.summary.slices`), for which the last metric is told
+            and tested too.
+        rivals: Paths of other recipes on the same data, seen from the file; they are run under the
+            variants' `evaluation`, so that one table has one protocol.
+        judges_recommender: The recommender that the variants read is one more rival, "recommender".
+    """
+
+    recipe: str
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    values: Mapping[str, Any] = Field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = Field(min_length=1)
+    baseline: str
+    offers: OffersConfig | None = None
+    metrics: tuple[str, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
+    slices: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
+    judges_recommender: bool = False
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _flat(cls, values: Any) -> Any:
+        return flat_paths(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            message = "`seeds` that differ from each other"
+            raise ValueError(message)
+        return self
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A checked ablation file.
+
+    Attributes:
+        config: What the file holds.
+        experiments: Of each variant and rival by name, without their seeds.
+    """
+
+    config: AblationConfig
+    experiments: Mapping[str, Experiment]
+
+    @classmethod
+    def read(
+        cls, path: str | Path, overrides: list[str] | None = None, recipe: str | Path | None = None
+    ) -> "Ablation":
+        """Read a file and parse every variant before anything runs.
+
+        Args:
+            path: Of the file.
+            overrides: ``path=value`` for every variant; of a rival only `evaluation` changes.
+            recipe: Another recipe of the method, ``<method>_<data>.yaml``; the rivals are then
+                those of its data, in its folder.
+
+        Raises:
+            ConfigError: A file cannot be read, a value is refused, or the baseline is unknown.
+        """
+        config = AblationConfig.parse(read_yaml(path), where="ablation")
+        beside = Path(path).parent
+        if recipe is not None:
+            config = _on_other_data(config, Path(os.path.relpath(recipe, beside)))
+        shared = with_values(read_recipe(beside / config.recipe), config.values)
+        experiments: dict[str, Experiment] = {}
+        for name, changes in config.variants.items():
+            values = with_values(shared, {**flat_paths(changes), "name": name})
+            experiments[name] = Experiment.parse(with_overrides(values, overrides or []))
+        protocol = _protocol_of(experiments)
+        rivals = [
+            Experiment.parse({**read_recipe(beside / rival), "evaluation": protocol})
+            for rival in config.rivals
+        ]
+        if config.judges_recommender:
+            rivals.append(_recommender_of(list(experiments.values())))
+        for experiment in rivals:
+            if experiment.name in experiments:
+                message = (
+                    f"`rivals` must have names of their own; got {experiment.name!r} twice. "
+                    "Rename the variant."
+                )
+                raise ConfigError(message)
+            experiments[experiment.name] = experiment
+        if config.baseline not in experiments:
+            hint = nearest(config.baseline, list(experiments))
+            message = f"`baseline` must be a variant or rival; got {config.baseline!r}. {hint}"
+            raise ConfigError(message)
+        _require_metrics(config, experiments)
+        _require_slices(config, protocol)
+        return cls(config, experiments)
+
+    def with_seeds(self, seeds: Sequence[int]) -> Self:
+        """Return the same with other seeds."""
+        values = {**self.config.model_dump(mode="json"), "seeds": list(seeds)}
+        return replace(self, config=AblationConfig.parse(values, where="ablation"))
+
+
+_VALID = " valid"
+"""Ends the name of the share of users who were given one of their candidates."""
+
+
+def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
+    """Run what has not run, seed by seed, and judge all of it.
+
+    Args:
+        ablation: What is compared.
+        store: Holds every run; a second call, or one that was stopped, goes on from there.
+
+    Returns:
+        For each variant, rival and figure ``{"name", "figure", "mean", "low", "high", "seeds":
+        {seed: value}, "baseline", "difference", "difference_low", "difference_high", "p_value",
+        "p_holm"}``; intervals over users, 95 %. The baseline's own rows have no difference. Of
+        several ways of choosing each is a figure, tested against the baseline's same way, or its
+        first one; of those that do not always choose, also how often they do. And the folder that
+        holds them in ``ablation.json``.
+
+    Raises:
+        ConfigError: Runs differ in data, split or protocol.
+    """
+    config = ablation.config
+    found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    results: list[dict[str, Any]] = []
+    asked: set[str] = set()
+    for seed in config.seeds:
+        for name, experiment in ablation.experiments.items():
+            run = experiment.with_seed(seed)
+            if config.offers is None:
+                values = _ranked(run, store, config, results)
+            else:
+                values = _chosen(run, store, config.offers, asked)
+            for figure, of_users in values.items():
+                found.setdefault(name, {}).setdefault(figure, {})[seed] = of_users
+    if results:
+        check_comparable(results)
+    base = found[config.baseline]
+    always = {figure for figure in base if figure.endswith(_VALID) and _all_ones(found, figure)}
+    rows = []
+    for name, figures in found.items():
+        for figure, seeds in figures.items():
+            if figure in always:
+                continue
+            row = {"name": name, "figure": figure, **_summed(seeds)}
+            against = base.get(figure) or base[next(iter(base))]
+            if name != config.baseline:
+                difference = _over_seeds(seeds) - _over_seeds(against)
+                row |= {"baseline": config.baseline, **paired_difference(difference)}
+            rows.append(row)
+    tested = [row for row in rows if "p_value" in row]
+    for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+        row["p_holm"] = adjusted
+    facts = {"ablation": config.model_dump(mode="json"), "rows": rows}
+    folder = store.root.child(f"ablations/{digest_of(facts)}")
+    folder.write_json("ablation.json", facts)
+    return rows, folder
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as lines of text."""
+    lines = [
+        f"{'run':28s} {'figure':16s} {'mean [95 % over users]':26s} {'seeds':24s} less baseline"
+    ]
+    for row in rows:
+        mean = f"{row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+        seeds = " ".join(f"{value:.4f}" for value in row["seeds"].values())
+        less = ""
+        if "difference" in row:
+            less = (
+                f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, "
+                f"{row['difference_high']:+.4f}], p (Holm) {row['p_holm']:.3g}"
+            )
+        lines.append(
+            f"{row['name']:28s} {row['figure']:16s} {mean:26s} {seeds:24s} {less}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _require_metrics(config: AblationConfig, experiments: Mapping[str, Experiment]) -> None:
+    """Raise `ConfigError` if some run's task has not the metrics, before anything is trained."""
+    for name, experiment in experiments.items():
+        clicks = method_of(experiment.method).task is Task.CLICK
+        fitting = [metric for metric in config.metrics if (metric in CLICK_METRICS) == clicks]
+        if config.offers is None and len(fitting) < len(config.metrics):
+            message = (
+                f"`metrics` must be of the task of every run; got {', '.join(config.metrics)} and "
+                f"{name!r}, which {'predicts clicks' if clicks else 'ranks items'}. Set them to "
+                f"{', '.join(CLICK_METRICS) if clicks else 'recall@10, ndcg@10'}."
+            )
+            raise ConfigError(message)
+
+
+def _protocol_of(variants: Mapping[str, Experiment]) -> dict[str, Any]:
+    """Return the `evaluation` section of all variants.
+
+    Raises:
+        ConfigError: They have different ones.
+    """
+    sections = {name: e.evaluation.model_dump(mode="json") for name, e in variants.items()}
+    first = next(iter(sections))
+    other = next((name for name in sections if sections[name] != sections[first]), None)
+    if other is not None:
+        message = (
+            f"`variants` must have one `evaluation` section; got another one in {other!r} than in "
+            f"{first!r}. Set it in `values`, for all of them."
+        )
+        raise ConfigError(message)
+    return sections[first]
+
+
+def _require_slices(config: AblationConfig, protocol: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if there is no such slice, or nothing that could be told of it."""
+    known = slice_names(EvaluationConfig.parse(protocol))
+    for name in config.slices:
+        if name not in known:
+            message = f"`slices` must be names of slices; got {name!r}. {nearest(name, known)}"
+            raise ConfigError(message)
+    if config.slices and config.offers is not None:
+        message = f"`slices` must be empty with `offers`; got {list(config.slices)}. Leave it out."
+        raise ConfigError(message)
+
+
+def _on_other_data(config: AblationConfig, recipe: Path) -> AblationConfig:
+    """Return the file with another recipe, ``<method>_<data>.yaml``, and the rivals on that data.
+
+    The path is seen from the file, as those in it are.
+    """
+    rivals = [Path(name).stem.rpartition("_")[0] for name in config.rivals]
+    data = recipe.stem.rpartition("_")[2]
+    there = [str(recipe.with_name(f"{rival}_{data}.yaml")) for rival in rivals]
+    return config.model_copy(update={"recipe": str(recipe), "rivals": tuple(there)})
+
+
+def _recommender_of(variants: Sequence[Experiment]) -> Experiment:
+    """Return the recommender that every variant with one reads, as an experiment of its own.
+
+    Raises:
+        ConfigError: Variants read different ones, or none does.
+    """
+    read = {v.recommender.model_dump_json(): v for v in variants if v.recommender is not None}
+    if len(read) != 1:
+        message = (
+            "`judges_recommender` must find one `recommender` section in all variants; got "
+            f"{len(read)}. Give the recipe one, or leave this out."
+        )
+        raise ConfigError(message)
+    return next(iter(read.values())).upstream.model_copy(update={"name": "recommender"})
+
+
+def _ranked(
+    run: Experiment, store: Store, config: AblationConfig, results: list[dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Return each figure of each test user, in the order of their ids; note the result."""
+    folder = pipeline.evaluate(run, store).folder
+    results.append(folder.read_json("result.json"))
+    rows = read_judged(folder)
+    ordered = rows.take(np.argsort(np.array(rows.user_id), kind="stable"))
+    found = {metric: ordered.values(metric) for metric in config.metrics}
+    for name, _, mask in slices(ordered, run.evaluation):
+        if name in config.slices and mask.any():
+            part = ordered.take(np.flatnonzero(mask))
+            found[f"{config.metrics[-1]} {name}"] = part.values(config.metrics[-1])
+    return found
+
+
+def _chosen(
+    run: Experiment, store: Store, offers: OffersConfig, asked: set[str]
+) -> dict[str, np.ndarray]:
+    """Return whether each asked user's target was chosen, by way of choosing; note what was asked.
+
+    Beside each way stands whether it chose any of the candidates, ``<way> valid``.
+
+    Raises:
+        ConfigError: An earlier run was asked something else.
+    """
+    chosen = selection.choose(run, store, offers)
+    asked.add(selection.draw_offers(run, store, offers).key)
+    if len(asked) > 1:
+        message = (
+            f"`rivals` and variants must be offered the same items; got others for {run.name!r}. "
+            "Give them one data set, split and data_seed."
+        )
+        raise ConfigError(message)
+    ways = chosen.folder.read_json("selection.json")["figures"]
+    hits = {way: selection.hits(chosen, way).astype(float) for way in ways}
+    return hits | {way + _VALID: selection.named(chosen, way).astype(float) for way in ways}
+
+
+def _all_ones(found: Mapping[str, Mapping[str, Mapping[int, np.ndarray]]], figure: str) -> bool:
+    """Return whether a figure is 1 for every user in every run."""
+    runs = [values for figures in found.values() for values in figures.get(figure, {}).values()]
+    return all(bool(values.all()) for values in runs)
+
+
+def _over_seeds(seeds: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return each user's mean, ``[N]``."""
+    mean: np.ndarray = np.mean(list(seeds.values()), axis=0)
+    return mean
+
+
+def _summed(seeds: Mapping[int, np.ndarray]) -> Row:
+    """Return mean, interval over users, and each seed's value."""
+    own = {str(seed): float(values.mean()) for seed, values in seeds.items()}
+    return {**mean_over_users(_over_seeds(seeds)), "seeds": own}

@@ -1,0 +1,224 @@
+"""The whole typed configuration of one experiment."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from itemese.codebooks.config import CodebooksConfig
+from itemese.core.config import Config, flat_paths, read_recipe, with_overrides, with_values
+from itemese.embeddings.config import EmbeddingsConfig
+from itemese.evaluation.config import EvaluationConfig
+from itemese.knowledge.config import KnowledgeConfig
+from itemese.logs.config import LogsConfig
+from itemese.methods.base import Method, MethodConfig, Need, Task
+from itemese.methods.lookup import method_class, method_names, method_of, parse_method_config
+from itemese.sequences.config import SequencesConfig
+from itemese.training.config import TrainingConfig
+
+
+class RecommenderConfig(Config):
+    """A conventional recommender that is trained first and handed, frozen, to the method.
+
+    Attributes:
+        method: Its settings; a method that gives items vectors (``sasrec``, ``din``, ...). One that
+            is handed to a method, and not to the embeddings only, encodes histories too. It may
+            read the embeddings itself, as they are without it.
+        training: Its loop. The events, the split and the seed are those of the experiment.
+    """
+
+    method: SerializeAsAny[MethodConfig]
+    training: TrainingConfig = TrainingConfig()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> MethodConfig:
+        return parse_method_config(values)
+
+    @field_validator("method")
+    @classmethod
+    def _embeds(cls, config: MethodConfig) -> MethodConfig:
+        method: Method = method_of(config)
+        if not method.embeds or method.reads() - {Need.EMBEDDINGS}:
+            known = [n for n in method_names() if method_class(n).embeds]
+            message = f"a method that gives items vectors by itself, one of {', '.join(known)}"
+            raise ValueError(message)
+        return config
+
+
+class StartConfig(Config):
+    """A run of the same method that comes first, and whose weights are gone on from.
+
+    Attributes:
+        method: Settings that differ from the experiment's `method`.
+        training: Its loop.
+        logs: Another data set; None is the experiment's own.
+        sequences: Its order and split; None is the experiment's.
+        start: What it goes on from itself, so that data sets follow one another.
+    """
+
+    method: Mapping[str, Any] = Field(default_factory=dict)
+    training: TrainingConfig = TrainingConfig()
+    logs: LogsConfig | None = None
+    sequences: SequencesConfig | None = None
+    start: "StartConfig | None" = None
+
+
+class Experiment(Config):
+    """One section for each room; no room receives more than its own.
+
+    Attributes:
+        name: For reports and folders; changes no number.
+        seed: Decides weights, order, dropout, codebooks.
+        data_seed: Decides simulated logs and shuffled ties, so that runs of several seeds share
+            one data set and one split.
+        logs: Where the behaviour log comes from.
+        sequences: Filtering, order and split.
+        knowledge: Texts that are written of items; made only for methods that read them.
+        embeddings: Item vectors; made only for methods that need them.
+        codebooks: Semantic IDs; made only for methods that need them.
+        recommender: Trained before the method; handed to a method that needs one, and a source of
+            the embeddings if `embeddings.recommender` asks for it.
+        start: Trained before the method, which goes on from it.
+        method: The recommender; its `name` selects the settings that are allowed.
+        training: The loop.
+        evaluation: The protocol.
+    """
+
+    name: str = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+    data_seed: int = Field(default=0, ge=0)
+    logs: LogsConfig
+    sequences: SequencesConfig = SequencesConfig()
+    knowledge: KnowledgeConfig | None = None
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    codebooks: CodebooksConfig = CodebooksConfig()
+    recommender: RecommenderConfig | None = None
+    start: StartConfig | None = None
+    method: SerializeAsAny[MethodConfig]
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> MethodConfig:
+        return parse_method_config(values)
+
+    @model_validator(mode="after")
+    def _has_its_recommender(self) -> Self:
+        needed = Need.RECOMMENDER in method_of(self.method).reads()
+        if (needed or self.embeds_recommender) and self.recommender is None:
+            reader = f"method {self.method.name!r}" if needed else "`embeddings.recommender`"
+            message = (
+                f"an experiment with a `recommender` section, because {reader} reads a trained "
+                "recommender's vectors; add recommender: {method: {name: sasrec}}"
+            )
+            raise ValueError(message)
+        if needed and not method_of(self.upstream.method).encodes:
+            known = [n for n in method_names() if method_class(n).encodes]
+            message = (
+                f"an experiment whose `recommender` encodes histories, because method "
+                f"{self.method.name!r} reads their states; {self.upstream.method.name!r} gives "
+                f"items vectors only; take one of {', '.join(known)}"
+            )
+            raise ValueError(message)
+        if needed and self.upstream.method.max_history < self.method.max_history:
+            message = (
+                "an experiment whose `recommender.method.max_history` is at least "
+                f"`method.max_history`; {self.upstream.method.max_history} is below "
+                f"{self.method.max_history}"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _clicks_are_comparable(self) -> Self:
+        if method_of(self.method).task is not Task.CLICK:
+            return self
+        drawn, judged = getattr(self.method, "num_negatives", 1), self.evaluation.click_negatives
+        if self.sequences.clicked_at is None and drawn != judged:
+            message = (
+                "an experiment whose `evaluation.click_negatives` is the number of non-clicks a "
+                f"click that method {self.method.name!r} expects, or its probabilities are off; "
+                f"{judged} is not {drawn}"
+            )
+            raise ValueError(message)
+        needs = method_of(self.method).reads()
+        if Need.SEMANTIC_IDS in needs and self.codebooks.disambiguation == "none":
+            message = (
+                "an experiment whose `codebooks.disambiguation` tells all items apart, because "
+                "clicks are of single items; take suffix or reassign"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _can_go_on(self) -> Self:
+        if self.start is None:
+            return self
+        if not method_of(self.method).goes_on:
+            known = [n for n in method_names() if method_class(n).goes_on]
+            message = (
+                f"an experiment without `start`, because method {self.method.name!r} goes on from "
+                f"nothing; that is known to {', '.join(known)}"
+            )
+            raise ValueError(message)
+        type(self).model_validate(self.preceding.values())
+        return self
+
+    @property
+    def preceding(self) -> "Experiment":
+        """The experiment that trains the `start` section, on the same seed."""
+        start = self.start
+        assert start is not None, "only asked for where the section is there"
+        method = with_values(self.method.model_dump(mode="json"), flat_paths(start.method))
+        parts = {
+            "method": parse_method_config(method),
+            "training": start.training,
+            "logs": start.logs or self.logs,
+            "sequences": start.sequences or self.sequences,
+            "start": start.start,
+        }
+        return self.model_copy(update=parts)
+
+    @property
+    def embeds_recommender(self) -> bool:
+        """Whether the method reads embeddings that the `recommender` is a source of."""
+        reads = method_of(self.method).reads() & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}
+        return bool(reads) and self.embeddings.recommender is not None
+
+    @property
+    def upstream(self) -> "Experiment":
+        """The experiment that trains the `recommender` section on the same data and seed."""
+        assert self.recommender is not None, "only asked for where the section was checked"
+        parts = {"method": self.recommender.method, "training": self.recommender.training}
+        own = self.embeddings.model_copy(update={"recommender": None})
+        return self.model_copy(
+            update={**parts, "recommender": None, "start": None, "embeddings": own}
+        )
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:
+        """Read a recipe and apply ``path=value`` overrides.
+
+        Raises:
+            ConfigError: The file cannot be read, or a value is refused.
+        """
+        return cls.parse(with_overrides(read_recipe(path), overrides))
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same experiment with another seed (the data stay)."""
+        return self.model_copy(update={"seed": seed})
+
+    def values(self) -> Mapping[str, Any]:
+        """Return all settings, defaults included, as plain nested values."""
+        dump: dict[str, Any] = self.model_dump(mode="json")
+        return dump
+
+    def run(self, storage: str | Path = "runs") -> dict[str, Any]:
+        """Prepare, train and evaluate; return the result that ``result.json`` holds."""
+        from itemese.core.artifacts import Store
+        from itemese.pipeline import run as pipeline
+
+        return pipeline.run(self, Store(storage))

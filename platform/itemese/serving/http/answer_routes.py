@@ -1,0 +1,160 @@
+"""The addresses that answer: recommendations and scores, alone or many at once."""
+
+import asyncio
+import math
+import time
+from typing import Protocol
+
+from fastapi import FastAPI, Request
+
+from itemese.serving.http.failures import code_of
+from itemese.serving.http.messages import (
+    Answered,
+    BatchAnswered,
+    BatchRequest,
+    Failed,
+    Failure,
+    Item,
+    RecommendRequest,
+    RelatedItem,
+    ScoreRequest,
+    Why,
+)
+from itemese.serving.http.user_routes import HistoryOf
+from itemese.serving.metrics import Metrics
+from itemese.serving.query import Answer, Explanation, Query, QueryError, Unavailable
+
+
+class Answerer(Protocol):
+    """Something that answers queries."""
+
+    async def answer(self, query: Query, key: str) -> Answer:
+        """Answer one query; requests of one key are answered by one version of the model.
+
+        Raises:
+            QueryError: The query cannot be answered.
+            Unavailable: Too many requests at once, or this one waited too long.
+        """
+
+
+class Answering:
+    """From the body of a request to the body of its answer."""
+
+    def __init__(self, service: Answerer, history_of: HistoryOf, metrics: Metrics) -> None:
+        self._service = service
+        self._history_of = history_of
+        self._metrics = metrics
+
+    async def recommend(self, request: Request, body: RecommendRequest) -> Answered:
+        """Rank the catalogue."""
+        items, times, erasures = await self._history_of(body)
+        query = Query(
+            history=items,
+            timestamps=times,
+            k=body.k,
+            exclude=tuple(body.exclude),
+            filter=body.filter,
+            exclude_seen=body.exclude_seen,
+            explain=body.explain,
+            version=body.version,
+            erasures=erasures,
+        )
+        return await self._answered(request, query, body.user_id)
+
+    async def score(self, request: Request, body: ScoreRequest) -> Answered:
+        """Score given items."""
+        items, times, erasures = await self._history_of(body)
+        wanted = tuple(body.item_ids)
+        query = Query(items, times, score_items=wanted, explain=body.explain, erasures=erasures)
+        return await self._answered(request, query, body.user_id)
+
+    async def recommend_many(self, request: Request, body: BatchRequest) -> BatchAnswered:
+        """Rank for each request; one that cannot be answered spoils no other.
+
+        Raises:
+            Unavailable: None of them found room or time.
+        """
+        together = [self.recommend(request, asked) for asked in body.requests]
+        told: list[Answered | Failed] = []
+        lacking: list[Unavailable] = []
+        for place, found in enumerate(await asyncio.gather(*together, return_exceptions=True)):
+            if isinstance(found, Answered):
+                told.append(found)
+            elif isinstance(found, QueryError):
+                field = f"requests.{place}.{found.field}"
+                told.append(_failed(request, 422, str(found), field))
+            elif isinstance(found, Unavailable):
+                lacking.append(found)
+                told.append(_failed(request, 503, str(found), None))
+            else:
+                raise found
+        if len(lacking) == len(told):
+            raise lacking[0]
+        return BatchAnswered(answers=told)
+
+    async def _answered(self, request: Request, query: Query, user_id: str | None) -> Answered:
+        request.state.user_id = user_id
+        answer = await self._service.answer(query, user_id or request.state.request_id)
+        request.state.model = answer.model
+        seconds = time.perf_counter() - request.state.started
+        self._metrics.answers.labels(answer.model).observe(seconds)
+        self._metrics.cold_starts.labels(answer.model).inc(int(answer.cold_start))
+        self._metrics.unknown_items.inc(len(answer.unknown_items))
+        if query.score_items is None:
+            short = len(answer.items) < query.k
+            self._metrics.short_answers.labels(answer.model).inc(int(short))
+        items = [
+            Item(
+                item_id=item.item_id,
+                title=item.title,
+                score=_plain(item.score),
+                explanation=item.explanation and _why(item.explanation),
+            )
+            for item in answer.items
+        ]
+        return Answered(
+            items=items,
+            model=answer.model,
+            latency_ms=round(1000 * seconds, 3),
+            unknown_items=answer.unknown_items,
+            cold_start=answer.cold_start,
+            request_id=request.state.request_id,
+        )
+
+
+def _why(found: Explanation) -> Why:
+    siblings = [RelatedItem(**vars(sibling)) for sibling in found.siblings]
+    nearest = found.nearest and RelatedItem(**vars(found.nearest))
+    return Why(codes=list(found.codes), siblings=siblings, nearest=nearest)
+
+
+def _failed(request: Request, status: int, message: str, field: str | None) -> Failed:
+    """Return what stands in the place of an answer that did not come."""
+    request_id = request.state.request_id
+    return Failed(
+        error=Failure(code=code_of(status), message=message, field=field, request_id=request_id)
+    )
+
+
+def add_answer_routes(app: FastAPI, answering: Answering) -> None:
+    """Add the addresses."""
+
+    @app.post("/v1/recommend", response_model_exclude_defaults=True)
+    async def recommend(request: Request, body: RecommendRequest) -> Answered:
+        """Recommend items for a history; an empty or unknown one gets the most popular items."""
+        return await answering.recommend(request, body)
+
+    @app.post("/v1/recommend/batch", response_model_exclude_defaults=True)
+    async def recommend_many(request: Request, body: BatchRequest) -> BatchAnswered:
+        """Answer many requests together; each comes back with its answer or its error."""
+        return await answering.recommend_many(request, body)
+
+    @app.post("/v1/score", response_model_exclude_defaults=True)
+    async def score(request: Request, body: ScoreRequest) -> Answered:
+        """Score given items for a history; items that the model cannot score have null."""
+        return await answering.score(request, body)
+
+
+def _plain(score: float | None) -> float | None:
+    """Return a score that JSON can carry."""
+    return score if score is not None and math.isfinite(score) else None

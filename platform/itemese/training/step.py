@@ -1,0 +1,268 @@
+"""One optimiser step: weighted loss terms, accumulation, precision, gradient sync, clipping.
+
+Shapes: N loss terms.
+"""
+
+import copy
+import math
+import random
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from itemese.core.errors import ConfigError, TrainingError
+from itemese.core.randomness import derive_seed
+from itemese.core.schema import Example
+from itemese.methods.base import Batch, Method, Stage, to_device
+from itemese.training.config import TrainingConfig
+from itemese.training.sharding import gathered, shard, write_back
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What one step was like, the same on every worker.
+
+    Attributes:
+        loss: Weighted sum of the terms, mean over the step's micro-batches.
+        terms: Unweighted terms, likewise.
+        tokens: History events of the step over all workers; padding is not counted.
+        learning_rate: That the step was taken with.
+    """
+
+    loss: float
+    terms: dict[str, float]
+    tokens: int
+    learning_rate: float
+
+
+class Objective(nn.Module):
+    """A module together with its weighted loss, so that gradient sync sees the loss itself.
+
+    A term that is off takes no part in the result; a parameter that only it would reach is then
+    known to be unused, where a wrapper around the module alone would wait for its gradient.
+    """
+
+    def __init__(self, method: Method, module: nn.Module, weights: dict[str, float]) -> None:
+        super().__init__()
+        self.method = method
+        self.module = module
+        self.weights = weights
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the weighted loss, a scalar, and the detached terms ``[N] float32``."""
+        found = self.method.losses(self.module, batch)
+        absent = sorted(set(self.weights) - set(found))
+        assert not absent, f"{type(self.method).__name__}.losses lacks the declared terms {absent}"
+        terms = [found[name] for name in self.weights]
+        weighted = [w * t for w, t in zip(self.weights.values(), terms, strict=True)]
+        loss = torch.stack(weighted).sum()
+        return loss, torch.stack([term.detach().float() for term in terms])
+
+
+def make_accelerator(config: TrainingConfig, *, use_gpu: bool) -> Accelerator:
+    """Return accelerate's view of this process: device, precision, process group.
+
+    Args:
+        config: Its `precision`.
+        use_gpu: Whether a CUDA device may be used.
+
+    Raises:
+        ConfigError: bf16 was asked of a GPU without it.
+    """
+    cuda = use_gpu and torch.cuda.is_available()
+    has_bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    if config.precision == "bf16" and cuda and not has_bf16:
+        message = (
+            "`training.precision` must be one that the GPU has; got 'bf16' on "
+            f"{torch.cuda.get_device_name()}. Set `training.precision` to auto or fp32."
+        )
+        raise ConfigError(message)
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
+    # accelerate keeps its state for the whole process and refuses another precision later.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        cpu=not cuda,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        ],
+    )
+
+
+def active_weights(method: Method, stage: Stage) -> dict[str, float]:
+    """Return the weights of the terms that are on: those of the stage that are not 0.
+
+    Raises:
+        ConfigError: None is left.
+    """
+    given = method.config.loss_weights
+    weights = {name: float(getattr(given, name)) for name in type(given).model_fields}
+    unknown = sorted(set(stage.terms) - set(weights))
+    assert not unknown, f"stage {stage.name!r} names the unknown terms {unknown}"
+    active = {n: w for n, w in weights.items() if w != 0 and (not stage.terms or n in stage.terms)}
+    if not active:
+        message = (
+            f"`method.loss_weights` must have a term above 0 in stage {stage.name!r}; got "
+            f"{weights}. Raise one of {list(stage.terms) or list(weights)}."
+        )
+        raise ConfigError(message)
+    return active
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Split the trained parameters: weight decay on matrices only.
+
+    Biases, norms and embedding tables (also tied ones) shrink without a reason when decayed.
+    """
+    tables = {
+        id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+    }
+    trained = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in tables]
+    kept = [p for p in trained if p.ndim < 2 or id(p) in tables]
+    groups = [(decayed, weight_decay), (kept, 0.0)]
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
+def learning_rate(config: TrainingConfig, step: int, total: int) -> float:
+    """Return the rate of a stage's step, counted from 0, of `total`.
+
+    It rises linearly from 0 over the first `warmup_share` of the steps, and then stays
+    (``constant``) or falls along half a cosine towards 0 (``cosine``).
+    """
+    warmup = round(config.warmup_share * total)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / (warmup + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (step - warmup) / max(1, total - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Stepper:
+    """Takes the optimiser steps of one stage."""
+
+    def __init__(
+        self,
+        method: Method,
+        module: nn.Module,
+        *,
+        stage: Stage,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        seed: int,
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.method = method
+        self.stage = stage
+        self.seed = seed
+        self.weights = active_weights(method, stage)
+        self.whole = module
+        if config.sharded:
+            module = copy.deepcopy(module)
+        objective = Objective(method, module, self.weights).train()
+        if config.sharded:
+            shard(objective, accelerator.device, accelerator.num_processes)
+        # One process needs no gradient sync, and parts have their own: `evaluation_mode` leaves
+        # the DDP wrapper out.
+        alone = config.sharded or accelerator.num_processes == 1
+        self.objective = accelerator.prepare_model(objective, evaluation_mode=alone)
+        self.module = module
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(module, config.weight_decay), lr=config.learning_rate, fused=True
+        )
+        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def step(
+        self,
+        micro_batches: Sequence[tuple[int, list[Example]]],
+        *,
+        epoch: int,
+        step: int,
+        rate: float,
+    ) -> StepFacts:
+        """Add up the micro-batches' gradients and update the weights once.
+
+        Args:
+            micro_batches: This worker's, with their numbers in the epoch.
+            epoch: For the random numbers.
+            step: Of the run, for messages.
+            rate: Learning rate.
+
+        Raises:
+            TrainingError: A loss term or the gradient is not finite.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        device = self.accelerator.device
+        seen = torch.zeros(len(self.weights) + 2, dtype=torch.float32, device=device)
+        tokens = 0
+        for number, (place, examples) in enumerate(micro_batches):
+            _seed_everything(derive_seed(self.seed, f"training/noise/{epoch}/{place}"))
+            batch = to_device(self.method.collate(examples), device)
+            tokens += sum(len(example.history) for example in examples)
+            last = number == len(micro_batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.objective):
+                loss, terms = self.objective(batch)
+                self.accelerator.backward(loss / len(micro_batches))
+            seen[0] += loss.detach().float() / len(micro_batches)
+            seen[1:-1] += terms / len(micro_batches)
+        seen[-1] = tokens
+        seen = self.accelerator.reduce(seen, "sum") if self.accelerator.num_processes > 1 else seen
+        norm = self._clip()
+        *values, tokens_seen, grad_norm = torch.cat([seen, norm[None]]).tolist()  # the only sync
+        values = [value / self.accelerator.num_processes for value in values]
+        terms_seen = dict(zip(self.weights, values[1:], strict=True))
+        self._check({**terms_seen, "weighted loss": values[0], "gradient norm": grad_norm}, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        # The fused step writes behind autograd's back; whoever keeps something computed from the
+        # weights (a decoder's fast form) knows by the version that it is stale.
+        torch.autograd.graph.increment_version(self.trained)
+        return StepFacts(values[0], terms_seen, round(tokens_seen), rate)
+
+    def write_back(self) -> None:
+        """Bring the module that the stepper was given up to date; every worker must take part."""
+        if self.module is not self.whole:
+            write_back(self.module, self.whole)
+
+    def _clip(self) -> Tensor:
+        """Scale the gradients down if asked; return their norm before that, a scalar."""
+        device = self.accelerator.device
+        if not self.config.max_grad_norm:
+            return torch.zeros((), device=device)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        return gathered(norm).float().to(device)
+
+    def _check(self, values: dict[str, float], step: int) -> None:
+        """Stop at the first value that is not finite, before it reaches the weights."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                what = f"loss term {name}" if name in self.weights else name
+                message = (
+                    f"`{what}` must be finite; got {value} at step {step} of stage "
+                    f"{self.stage.name!r}. Lower `training.learning_rate` (now "
+                    f"{self.config.learning_rate:g}) or its weight in `method.loss_weights`."
+                )
+                raise TrainingError(message)
+
+
+def _seed_everything(seed: int) -> None:
+    """Seed all generators for one micro-batch.
+
+    Dropout and sampled negatives then depend on the batch's place in the epoch only: not on how
+    batches are dealt to workers, and not on whether the run was interrupted before it.
+    """
+    random.seed(seed)  # libraries inside a method may draw from any of the three
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

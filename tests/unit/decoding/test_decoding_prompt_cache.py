@@ -1,0 +1,116 @@
+"""Prompts that are kept: never a stale answer, never more bytes than allowed."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from itemese.core.errors import ConfigError
+from itemese.core.ranking import Candidates
+from itemese.decoding.decoding import beam_search, exact_scores
+from itemese.decoding.fast.key_values import KeyValues
+from itemese.decoding.fast.prompt_cache import PromptCache
+
+ALL = Candidates()
+
+
+def padded(histories: list[list[int]]) -> Tensor:
+    longest = max(map(len, histories))
+    return torch.tensor([h + [-1] * (longest - len(h)) for h in histories])
+
+
+def test_a_thousand_cases_without_a_stale_answer(make_model) -> None:
+    model = make_model(sizes=(6, 8))  # two codes keep a thousand searches short
+    cache = PromptCache()
+    draw = np.random.default_rng(0)
+    users = [draw.integers(0, 40, draw.integers(1, 9)).tolist() for _ in range(12)]
+    cases, reused = 0, 0
+    while cases < 1000:
+        event = draw.random()
+        rows = draw.choice(len(users), size=draw.choice([1, 1, 2, 3]), replace=True)
+        for row in rows:
+            history = users[row]
+            if event < 0.5:  # one more item
+                history.append(int(draw.integers(40)))
+            elif event < 0.7:  # an edited item
+                history[draw.integers(len(history))] = int(draw.integers(40))
+            elif event < 0.8 and len(history) > 1:  # a deleted item
+                del history[draw.integers(len(history))]
+            users[row] = history[-12:]
+        if event > 0.97:  # a new model
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn(parameter.shape) * 0.05)
+        asked = padded([users[row] for row in rows])
+        hits = cache.hits
+        cached = beam_search(model, asked, 5, beam_width=6, candidates=ALL, prompt_cache=cache)
+        fresh = beam_search(model, asked, 5, beam_width=6, candidates=ALL)
+        assert torch.equal(cached.item_index, fresh.item_index)
+        torch.testing.assert_close(cached.score, fresh.score, atol=1e-4, rtol=0)
+        cases += len(rows)
+        reused += cache.hits - hits
+    assert reused > 200, "the cache must have been in use"
+
+
+def test_a_returning_user_reads_only_the_newest_item(make_model) -> None:
+    model = make_model()
+    cache = PromptCache()
+    read: list[int] = []
+    history = [1, 2, 3, 4]
+    from itemese.decoding.fast.decoder import FastDecoder
+
+    original = FastDecoder.prefill
+
+    def counted(self, vectors, offsets, lengths, memory):  # type: ignore[no-untyped-def]
+        read.append(vectors.shape[1])
+        return original(self, vectors, offsets, lengths, memory)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FastDecoder, "prefill", counted)
+        for asked in ([1, 2, 3, 4], [*history, 5], [*history, 5], [*history, 5, 6, 7], [9]):
+            beam_search(model, padded([asked]), 3, beam_width=3, candidates=ALL, prompt_cache=cache)
+    assert read == [13, 3, 1, 6, 4]
+    assert (cache.hits, cache.misses, len(cache)) == (3, 2, 2)
+
+
+def test_another_model_finds_nothing(make_model) -> None:
+    cache = PromptCache()
+    history = padded([[1, 2, 3]])
+    for seed in (0, 1):
+        model = make_model(seed=seed)
+        beam_search(model, history, 3, beam_width=3, candidates=ALL, prompt_cache=cache)
+    assert (cache.hits, len(cache)) == (0, 1)
+    model.to(torch.float64)
+    beam_search(model, history, 3, beam_width=3, candidates=ALL, prompt_cache=cache)
+    assert cache.hits == 0
+
+
+def test_the_least_recently_used_prompts_leave_first() -> None:
+    def memory() -> KeyValues:
+        return KeyValues(torch.zeros(1, 1, 1, 4, 8), torch.zeros(1, 1, 1, 4, 8))
+
+    size = memory().num_bytes
+    cache = PromptCache(max_bytes=2 * size)
+    prompts = [np.array([0, item]) for item in range(3)]
+    cache.put(prompts[0], memory())
+    cache.put(prompts[1], memory())
+    found = cache.take(prompts[0], 1)
+    assert found is not None
+    assert cache.num_bytes == size
+    cache.put(prompts[0], found.memory)
+    cache.put(prompts[2], memory())
+    assert cache.num_bytes == 2 * size
+    assert cache.take(prompts[1], 1) is None
+    assert cache.take(prompts[0], 1) is not None
+    large = KeyValues(torch.zeros(1, 1, 1, 4, 99), torch.zeros(1, 1, 1, 4, 99))
+    cache.put(np.array([7, 7]), large)
+    assert len(cache) == 1
+    with pytest.raises(ConfigError, match="max_bytes"):
+        PromptCache(max_bytes=0)
+
+
+def test_a_cached_search_does_not_disturb_exact_scores(make_model) -> None:
+    model, cache = make_model(), PromptCache()
+    before = exact_scores(model, padded([[1, 2]]))
+    beam_search(model, padded([[1, 2]]), 3, beam_width=9, candidates=ALL, prompt_cache=cache)
+    torch.testing.assert_close(exact_scores(model, padded([[1, 2]])), before)

@@ -1,0 +1,163 @@
+"""One row a recipe over its seeds: averaged user by user, tested against the best without codes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from itemese.core.errors import DataError
+from itemese.evaluation.compare import compare, leaderboard
+from itemese.evaluation.metrics import auc
+from itemese.evaluation.per_user import PerUser
+from itemese.evaluation.per_user_clicks import PerUserClicks
+from itemese.evaluation.report.seed_table import about, as_text, by_recipe, table, verdicts
+from itemese.evaluation.report.write import render
+
+NUM_USERS = 40
+HEALTH = {"collision_rate_before": 0.25}
+
+
+def rows_of(hits, *, users=None):
+    """Rows of users of whom the first `hits` find their target first; the last ten are cold."""
+    users = users or [f"u{n:02d}" for n in range(NUM_USERS)]
+    rank = np.zeros(len(users), np.int32)
+    rank[:hits] = 1
+    zeros = np.zeros(len(users), np.int32)
+    counts = np.where(np.arange(len(users)) < len(users) - 10, 9, 1)
+    return PerUser(
+        users,
+        zeros,
+        rank,
+        history_length=zeros + 3,
+        target_train_count=counts,
+        target_head=counts > 5,
+        target_seen=zeros.astype(bool),
+        target_popularity=zeros,
+        list_popularity=zeros,
+        illegal=zeros,
+        duplicates=zeros,
+        seen=zeros,
+        unfilled=zeros,
+        recommended=np.full((len(users), 10), -1),
+        num_items=9,
+        exclude_seen=True,
+        seconds=1.0,
+    )
+
+
+@pytest.fixture
+def runs(make_result):
+    """Two recipes, two seeds each, with what each of them ranked."""
+    results = [
+        make_result("graph", 0.5, 0.5, seeds=[0], latency_ms={"p50": 1.0}),
+        make_result("codes", 0.2, 0.2, seeds=[0], codebooks=HEALTH, recommender_seconds=10.0),
+        make_result("graph", 0.5, 0.5, seeds=[1], latency_ms={"p50": 3.0}),
+        make_result("codes", 0.3, 0.3, seeds=[1], codebooks=HEALTH, recommender_seconds=20.0),
+    ]
+    return results, [rows_of(20), rows_of(8), rows_of(20), rows_of(12)]
+
+
+def test_seeds_are_averaged_for_each_user_before_anything_is_tested(runs):
+    found = by_recipe(*runs)
+    graph, codes = found["rows"]
+    assert (graph["name"], codes["name"], found["baseline"]) == ("graph", "codes", "graph")
+    assert "tests" not in graph
+    assert codes["seeds"] == [0, 1]
+    assert codes["metrics"]["recall@10"]["mean"] == pytest.approx(0.25)
+    assert list(codes["metrics"]) == ["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
+    # Users 0 to 7 are served alike, 8 to 11 by half, 12 to 19 by the graph alone.
+    test = codes["tests"]["ndcg@10"]
+    assert test["difference"] == pytest.approx(-(4 * 0.5 + 8) / NUM_USERS)
+    assert test["difference_high"] < 0
+    assert test["p_holm"] >= test["p_value"]
+    assert codes["slices"]["cold"]["users"] == 10
+    assert codes["slices"]["cold"]["mean"] == 0
+    assert codes["collision_rate"] == 0.25
+    assert codes["recommender_seconds"] == 15.0
+    assert graph["latency_ms"] == 2.0
+    assert graph["recommender_seconds"] is None
+
+
+def test_users_may_stand_in_another_order(runs):
+    results, judged = runs
+    reordered = [rows.take(np.arange(NUM_USERS)[::-1]) for rows in judged[2:]]
+    assert by_recipe(results, [*judged[:2], *reordered]) == by_recipe(results, judged)
+    other = replace(judged[3], user_id=[f"x{n}" for n in range(NUM_USERS)])
+    with pytest.raises(DataError, match="judged the same users"):
+        by_recipe(results, [*judged[:3], other])
+
+
+def test_the_table_has_no_column_that_nobody_fills(runs):
+    headings, rows = table(by_recipe(*runs))
+    assert headings[:2] == ["recipe", "recall@5"]
+    assert {"cold (10)", "share codes", "ndcg@10 by seed", "ndcg@10 less graph"} <= set(headings)
+    assert rows[1][headings.index("ndcg@10 by seed")] == "0.2000 0.3000"
+    assert not [heading for heading in headings if heading.startswith("unseen")]
+    assert "ties shuffled" not in headings
+    assert rows[1][headings.index("share codes")] == "25.0%"
+    assert rows[0][headings.index("ndcg@10 less graph")] == "-"
+    text = as_text(by_recipe(*runs))
+    assert len(text.splitlines()) == 4
+    assert "mean over seeds 0, 1, which are not resampled" in about(by_recipe(*runs))
+    assert verdicts(by_recipe(*runs)) == [
+        "codes (semantic IDs) does not beat graph, the best without: ndcg@10 0.2500 against 0.5000."
+    ]
+
+
+def test_a_twin_is_the_mean_over_seeds(runs):
+    results, judged = runs
+    for result, value in zip(results, (0.1, 0.2, 0.3, 0.4), strict=True):
+        result["metrics"]["test_ties_shuffled/ndcg@10"] = {"value": value, "low": 0.0, "high": 1.0}
+    headings, rows = table(by_recipe(results, judged))
+    assert [row[headings.index("ties shuffled")] for row in rows] == ["0.2000", "0.3000"]
+
+
+def test_a_slice_means_the_same_in_every_row(runs):
+    results, judged = runs
+    results[1]["recipe"]["evaluation"] = {"cold_max_train_count": 50}  # all users, by itself
+    found = by_recipe(results, judged)
+    assert [row["slices"]["cold"]["users"] for row in found["rows"]] == [10, 10]
+
+
+def test_clicks_of_a_slice_are_judged_by_themselves(make_result):
+    draw = np.random.default_rng(0)
+    size = 60
+    counts = np.where(np.arange(size) < 20, 1, 9)
+    clicked = np.stack([np.ones(size, bool), np.zeros(size, bool)], axis=1)
+    easy = clicked + 0.1 * draw.random((size, 2))
+    hard = draw.random((size, 2))
+    prob = np.where((counts == 1)[:, None], hard, easy).astype(np.float32) / 2
+    users = [f"u{n:02d}" for n in range(size)]
+    clicks = PerUserClicks(
+        users, np.arange(2 * size).reshape(size, 2), clicked, prob, counts, counts, counts > 5, 1.0
+    )
+    figures = {"test/auc": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    results = [
+        make_result("din", 0.1, 0.1, seeds=[seed], metrics=figures, protocol={"task": "click"})
+        for seed in (0, 1)
+    ]
+    row = by_recipe(results, [clicks, clicks])["rows"][0]
+    cold = clicks.take(np.arange(20))
+    expected = auc(cold.clicked.ravel(), cold.prob.ravel())
+    assert row["slices"]["cold"]["mean"] == pytest.approx(expected)
+    assert row["slices"]["cold"]["mean"] < row["metrics"]["auc"]["mean"] - 0.1
+
+
+def test_a_comparison_has_it_where_seeds_are_several_and_equal(runs):
+    results, judged = runs
+    found = compare(results, judged)
+    assert found["recipes"] == by_recipe(results, judged)
+    page = render(results, found)
+    assert page.index("Over seeds") < page.index("Leaderboard")
+    assert verdicts(found["recipes"])[0] in page
+    assert "codes (seed 0) (semantic IDs)" not in page
+    results[1]["checks"]["illegal"] = 3
+    warning = "WARNING: codes (seed 0) put out items (3 illegal)"
+    assert warning in render(results, found)
+    assert warning in leaderboard(results, judge=False)
+    assert compare(results[:2], judged[:2])["recipes"] is None
+    assert compare(results[:3], judged[:3])["recipes"] is None, "of unlike seeds there is no table"
+    results[2]["recipe"]["method"]["max_history"] = 9
+    assert compare(results, judged)["recipes"] is None, "one name, two recipes: no mean of both"
+    twice = [*results[:2], *results[:2]]
+    assert compare(twice, [*judged[:2], *judged[:2]])["recipes"] is None, "a seed counts once"
