@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from itemese.decoding import code_seq2seq
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.decoding.trie import PrefixTrie
-from itemese.layers import code_seq2seq
 from itemese.layers.histories import next_item_tasks
 from itemese.losses.code_tokens import next_code
 

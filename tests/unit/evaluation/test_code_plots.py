@@ -2,7 +2,7 @@
 
 import pytest
 
-from itemese.evaluation.report.write import code_plots
+from itemese.evaluation.report import code_plots
 from itemese.evaluation.report.write import sections as details
 
 LEVELS = [

@@ -8,7 +8,7 @@ import pytest
 
 from itemese.core.artifacts import Folder
 from itemese.core.config import digest_of
-from itemese.methods.rsllm.method import method as rsllm
+from itemese.methods.rsllm import method as rsllm
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.training_spec import TrainingKey, training_spec
 from itemese.prompts.templates import Templates
