@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from itemese.core.ranking import Candidates, ClickScores, Ranking
-from itemese.core.schema import Catalog, Example, Histories, SemanticIds, Split
+from itemese.core.schema import Catalog, Histories, Request, SemanticIds, Split
 from itemese.evaluation.metrics import auc
 from itemese.methods.base import Inputs, Method, Task
 from itemese.methods.lookup import method_class, method_names, method_of
@@ -61,25 +61,25 @@ def make(name: str, block: Histories) -> tuple[Method, torch.nn.Module]:
     return method, method.build(inputs(block))
 
 
-def asked(block: Histories) -> list[Example]:
+def asked(block: Histories) -> list[Request]:
     """Ask each user whether the test item is clicked."""
     found = block.targets(Split.TEST)
     events = block.offsets[found.row] + found.place
     labels = np.ones(len(events), bool) if block.clicked is None else block.clicked[events]
     pairs = zip(found.row, found.place, found.target, labels, strict=True)
     return [
-        replace(block.example(int(row), int(place)), target=int(item), target_clicked=bool(label))
+        replace(block.request(int(row), int(place)), target=int(item), target_clicked=bool(label))
         for row, place, item, label in pairs
     ]
 
 
-def newest(row: Example, count: int) -> Example:
+def newest(row: Request, count: int) -> Request:
     """Cut a history to its newest events."""
     clicked = None if row.clicked is None else row.clicked[-count:]
     return replace(row, history=row.history[-count:], clicked=clicked)
 
 
-def predict(method: Method, module: torch.nn.Module, rows: list[Example]) -> ClickScores:
+def predict(method: Method, module: torch.nn.Module, rows: list[Request]) -> ClickScores:
     with torch.no_grad():
         found = method.predict(module.eval(), method.collate(rows), 1, Candidates())
     assert isinstance(found, ClickScores)
@@ -158,7 +158,7 @@ def test_training_finds_who_clicks_on_what(name: str, labelled: bool) -> None:
     block = planted(labelled=labelled)
     method, module = make(name, block)
     train = block.only(Split.TRAIN)
-    batch = method.collate([train.example(user) for user in range(train.num_users)])
+    batch = method.collate([train.request(user) for user in range(train.num_users)])
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
     for _ in range(30):
         terms = method.losses(module.train(), batch)

@@ -11,7 +11,7 @@ import torch
 
 from itemese.core.config import read_yaml
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds, Split
+from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds, Split
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Need, Stage
 from itemese.methods.lookup import method_class, method_names, method_of
 
@@ -81,20 +81,20 @@ def make(name: str, dropout: float = 0.0) -> tuple[Method, torch.nn.Module]:
     return method, method.build(inputs())
 
 
-def examples(count: int = 6) -> list[Example]:
+def requests(count: int = 6) -> list[Request]:
     targets = HISTORIES.targets(Split.TEST)
     pairs = zip(targets.row[:count], targets.place[:count], strict=True)
-    return [HISTORIES.example(int(row), int(place)) for row, place in pairs]
+    return [HISTORIES.request(int(row), int(place)) for row, place in pairs]
 
 
-def training_examples(count: int) -> list[Example]:
+def training_examples(count: int) -> list[Request]:
     train = HISTORIES.only(Split.TRAIN)
     users = [u for u in range(train.num_users) if train.lengths()[u] >= 2][:count]
-    return [train.example(u) for u in users]
+    return [train.request(u) for u in users]
 
 
 def predict(
-    method: Method, module: torch.nn.Module, rows: list[Example], k: int, hide: Candidates
+    method: Method, module: torch.nn.Module, rows: list[Request], k: int, hide: Candidates
 ) -> Ranking:
     with torch.no_grad():
         ranking = method.predict(module.eval(), method.collate(rows), k, hide)
@@ -102,7 +102,7 @@ def predict(
     return ranking
 
 
-def seen(rows: list[Example]) -> torch.Tensor:
+def seen(rows: list[Request]) -> torch.Tensor:
     longest = max(len(r.history) for r in rows)
     return torch.tensor([[*r.history.tolist(), *[-1] * (longest - len(r.history))] for r in rows])
 
@@ -126,7 +126,7 @@ def test_config_is_named_after_the_file_and_typed(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in NAMES if method_class(n).encodes])
 def test_an_encoder_hands_out_states_and_item_vectors(name: str) -> None:
     method, module = make(name)
-    batch = method.collate(examples())
+    batch = method.collate(requests())
     with torch.no_grad():
         states, vectors = module.eval()(batch["item_index"])
         shorter, _ = module(batch["item_index"][:, :-2])
@@ -138,7 +138,7 @@ def test_an_encoder_hands_out_states_and_item_vectors(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_rankings_are_legal(name: str) -> None:
     method, module = make(name)
-    rows = examples()
+    rows = requests()
     ranking = predict(method, module, rows, 10, Candidates(exclude=seen(rows)))
     assert ranking.item_index.shape == (len(rows), 10)
     for row, items in zip(rows, ranking.item_index.tolist(), strict=True):
@@ -152,7 +152,7 @@ def test_only_allowed_items_are_returned_and_the_rest_is_padding(name: str) -> N
     method, module = make(name)
     allowed = torch.zeros(NUM_ITEMS, dtype=torch.bool)
     allowed[[3, 8]] = True
-    ranking = predict(method, module, examples(), 4, Candidates(allowed=allowed))
+    ranking = predict(method, module, requests(), 4, Candidates(allowed=allowed))
     assert {*ranking.item_index[:, :2].flatten().tolist()} == {3, 8}
     assert (ranking.item_index[:, 2:] == -1).all()
 
@@ -160,7 +160,7 @@ def test_only_allowed_items_are_returned_and_the_rest_is_padding(name: str) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_permuting_rows_permutes_rankings_and_padding_changes_nothing(name: str) -> None:
     method, module = make(name)
-    rows = examples()
+    rows = requests()
     together = predict(method, module, rows, 5, Candidates())
     backwards = predict(method, module, rows[::-1], 5, Candidates())
     assert backwards.item_index.flip(0).tolist() == together.item_index.tolist()
@@ -177,7 +177,7 @@ def test_items_may_share_their_codes(name: str) -> None:
     module = method.build(shared)
     terms = method.losses(module, method.collate(training_examples(4)))
     assert all(term.isfinite() for term in terms.values())
-    ranking = predict(method, module, examples(), NUM_ITEMS, Candidates())
+    ranking = predict(method, module, requests(), NUM_ITEMS, Candidates())
     for items, scores in zip(ranking.item_index.tolist(), ranking.score.tolist(), strict=True):
         assert sorted(items) == list(range(NUM_ITEMS))
         assert len(set(scores)) == 5  # six items a code; the lower last code stands first
@@ -191,8 +191,8 @@ def test_saved_tensors_restore_the_same_scores_without_training_data(name: str) 
     empty = Inputs(catalog(), lambda: iter(()), semantic_ids=inputs().semantic_ids)
     torch.manual_seed(1)
     restored = method.restore(empty, state)
-    first = predict(method, module, examples(), 5, Candidates())
-    second = predict(method, restored, examples(), 5, Candidates())
+    first = predict(method, module, requests(), 5, Candidates())
+    second = predict(method, restored, requests(), 5, Candidates())
     assert torch.equal(first.item_index, second.item_index)
     assert torch.equal(first.score, second.score)
 
@@ -314,7 +314,7 @@ def test_graphs_beat_popularity_on_a_planted_signal(name: str) -> None:
 
 def recall(method: Method, module: torch.nn.Module) -> float:
     targets = HISTORIES.targets(Split.TEST)
-    rows = examples(len(targets.row))
+    rows = requests(len(targets.row))
     ranking = predict(method, module, rows, 3, Candidates())
     wanted = torch.from_numpy(targets.target)[:, None]
     return float((ranking.item_index == wanted).any(dim=1).float().mean())

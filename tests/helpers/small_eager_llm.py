@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
 from itemese.methods.base import Inputs
 from itemese.methods.eager_llm.method import EagerLlm
 from itemese.methods.eager_llm.network import AlignedItemLanguageModel
@@ -78,7 +78,7 @@ def only(*terms: str) -> dict[str, float]:
 
 
 def batch(method: EagerLlm, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-    return method.collate([Example(np.array(row, np.int32), np.arange(len(row))) for row in rows])
+    return method.collate([Request(np.array(row, np.int32), np.arange(len(row))) for row in rows])
 
 
 ROWS = [[1, 2, 3, 4], [5, 6], [7, 8, 9], [0, 11, 10, 4, 2]]

@@ -36,7 +36,7 @@ def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     from itemese.benchmarks.choosing import benchmark_choosing
     from itemese.benchmarks.prompts import benchmark_prompts
     from itemese.core.randomness import numpy_generator
-    from itemese.core.schema import Catalog, Example
+    from itemese.core.schema import Catalog, Request
     from itemese.methods.base import Inputs
     from itemese.methods.lookup import method_of, parse_method_config
     from itemese.methods.rsllm.network import TwoTowers
@@ -62,7 +62,7 @@ def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     module = cast(TwoTowers, method.build(Inputs(catalog, lambda: iter(())))).train()
     lengths = np.clip(draw.geometric(0.1, 512) + 1, 2, 31)
     histories = [draw.choice(len(titles), size, replace=False) for size in lengths]
-    rows = [Example(h.astype(np.int32), np.zeros(len(h), np.int64), "u") for h in histories]
+    rows = [Request(h.astype(np.int32), np.zeros(len(h), np.int64), "u") for h in histories]
     prompts = []
     with torch.no_grad():
         for row in rows:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from itemese.benchmarks.rows import figure
 from itemese.core.randomness import numpy_generator
-from itemese.core.schema import Catalog, Example, Histories, SemanticIds
+from itemese.core.schema import Catalog, Histories, Request, SemanticIds
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig
 from itemese.methods.lookup import method_of
 
@@ -112,7 +112,7 @@ def _inputs(seed: int) -> Inputs:
 def _batch(method: Method, lengths: np.ndarray, draw: np.random.Generator) -> Batch:
     """Return a batch of random histories of these lengths."""
     return method.collate(
-        [Example(draw.integers(NUM_ITEMS, size=n).astype(np.int32), np.arange(n)) for n in lengths]
+        [Request(draw.integers(NUM_ITEMS, size=n).astype(np.int32), np.arange(n)) for n in lengths]
     )
 
 

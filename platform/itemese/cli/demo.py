@@ -126,7 +126,7 @@ def serve_and_ask(bundle: str, experiment: Experiment, store: Store) -> Answer:
     histories = [
         [
             catalog.item_ids[item]
-            for item in block.example(
+            for item in block.request(
                 int(targets.row[user]), int(targets.place[user]), experiment.method.max_history
             ).history
         ]

@@ -98,7 +98,7 @@ class Catalog:
 
 
 @dataclass(frozen=True)
-class Example:
+class Request:
     """What a method's `collate` receives: one history, oldest first.
 
     In training it is a user's training events (the loss is taken at every position that has a
@@ -227,13 +227,13 @@ class Histories:
         """Return a block of these users that holds the events at ``events [M] int64``."""
         return Histories(user_id, offsets, **{n: v[events] for n, v in self.events().items()})
 
-    def example(self, user: int, place: int | None = None, longest: int | None = None) -> Example:
+    def request(self, user: int, place: int | None = None, longest: int | None = None) -> Request:
         """Return the newest `longest` events of a user before `place` (all by default)."""
         start, stop = int(self.offsets[user]), int(self.offsets[user + 1])
         stop = stop if place is None else start + place
         start = start if longest is None else max(start, stop - longest)
         row = {name: values[start:stop] for name, values in self.events().items()}
-        return Example(row["item_index"], row["timestamp"], self.user_id[user], row.get("clicked"))
+        return Request(row["item_index"], row["timestamp"], self.user_id[user], row.get("clicked"))
 
     def targets(self, split: Split) -> Targets:
         """Return the first event of `split` of each user who has one with a history before it.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from itemese.core.ranking import Answers
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.evaluation.offers import Offers
 from itemese.evaluation.ranking import judging
 from itemese.evaluation.rows import Rows
@@ -24,7 +24,7 @@ BATCH_SIZE = 32
 class Chooser(Protocol):
     """The two verbs of a method that choosing needs."""
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def collate(self, requests: Sequence[Request]) -> dict[str, Tensor]:
         """Turn rows into a batch."""
 
     def choose(
@@ -76,14 +76,14 @@ def ask(
         The choices of each way, in the order of `rows`.
     """
     assert rows.user_id == offers.user_id, "offers and histories must name the same users"
-    order = np.argsort([len(example.history) for example in rows.examples], kind="stable")
+    order = np.argsort([len(request.history) for request in rows.requests], kind="stable")
     chosen: dict[str, Chosen] = {}
     for start in range(0, len(order), BATCH_SIZE):
         places = order[start : start + BATCH_SIZE]
-        examples = [rows.examples[place] for place in places]
+        requests = [rows.requests[place] for place in places]
         offered = torch.from_numpy(offers.offered[places]).to(device)
         with judging(module):
-            batch = {name: t.to(device) for name, t in method.collate(examples).items()}
+            batch = {name: t.to(device) for name, t in method.collate(requests).items()}
             found = method.choose(module, batch, offered, num_items, ways)
         for way, answers in found.items():
             nothing = Chosen(np.full(len(order), -1, dtype=np.int64), [None] * len(order))

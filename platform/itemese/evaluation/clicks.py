@@ -18,7 +18,7 @@ from torch import nn
 from itemese.core.errors import DataError, TrainingError
 from itemese.core.randomness import numpy_generator
 from itemese.core.ranking import Candidates, ClickScores
-from itemese.core.schema import Catalog, Example, Histories, Split
+from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.metrics import CLICK_METRICS
 from itemese.evaluation.offers import draw_unseen
@@ -28,8 +28,8 @@ from itemese.evaluation.rows import Rows, rows_of
 from itemese.evaluation.significance import alike
 from itemese.evaluation.summary import Interval, bootstrap, slices
 
-Scorer = Callable[[list[Example]], ClickScores]
-"""``examples -> ClickScores`` of B rows; every example names its target."""
+Scorer = Callable[[list[Request]], ClickScores]
+"""``requests -> ClickScores`` of B rows; every request names its target."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class ClickRows:
 def method_scorer(method: Predictor, module: nn.Module, device: torch.device | str) -> Scorer:
     """Wrap a method that predicts clicks: batches go to `device`, no gradient, no dropout."""
 
-    def score(examples: list[Example]) -> ClickScores:
+    def score(requests: list[Request]) -> ClickScores:
         with judging(module):
-            batch = {name: t.to(device) for name, t in method.collate(examples).items()}
+            batch = {name: t.to(device) for name, t in method.collate(requests).items()}
             found: ClickScores = method.predict(module, batch, 1, Candidates())
         return found
 
@@ -160,18 +160,18 @@ def _score(scorer: Scorer, asked: ClickRows, batch_size: int) -> tuple[np.ndarra
     """Return ``prob [N, C] float32`` and the seconds; rows of similar length share a batch."""
     prob = np.zeros(asked.candidate.shape, dtype=np.float32)
     owner, place = np.nonzero(asked.candidate >= 0)
-    lengths = np.array([len(example.history) for example in asked.rows.examples], dtype=np.int64)
+    lengths = np.array([len(request.history) for request in asked.rows.requests], dtype=np.int64)
     order = np.argsort(lengths[owner], kind="stable")
     seconds = 0.0
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         at = owner[chosen], place[chosen]
-        examples = [
-            replace(asked.rows.examples[user], target=int(item), target_clicked=bool(label))
+        requests = [
+            replace(asked.rows.requests[user], target=int(item), target_clicked=bool(label))
             for user, item, label in zip(at[0], asked.candidate[at], asked.clicked[at], strict=True)
         ]
         started = time.perf_counter()
-        found = scorer(examples).prob.float().cpu().numpy()
+        found = scorer(requests).prob.float().cpu().numpy()
         seconds += time.perf_counter() - started
         assert len(found) == len(chosen), "a scorer must return one probability a row"
         wrong = found[~((found >= 0) & (found <= 1))]

@@ -16,21 +16,21 @@ from torch import nn
 
 from itemese.core.errors import TrainingError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Catalog, Example, Histories, Split
+from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.per_user import PerUser
 from itemese.evaluation.rows import Rows, rows_of, sample
 
 __all__ = ["PerUser", "Ranker", "method_ranker", "rank_users"]
 
-Ranker = Callable[[list[str], list[Example], int, Candidates], Ranking]
-"""``(user_ids, examples, k, candidates) -> Ranking`` of B users."""
+Ranker = Callable[[list[str], list[Request], int, Candidates], Ranking]
+"""``(user_ids, requests, k, candidates) -> Ranking`` of B users."""
 
 
 class Predictor(Protocol):
     """The two verbs of a method that ranking needs."""
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+    def collate(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
         """Turn rows into a batch."""
 
     def predict(
@@ -49,10 +49,10 @@ def method_ranker(method: Predictor, module: nn.Module, device: torch.device | s
     """
 
     def rank(
-        user_ids: list[str], examples: list[Example], k: int, candidates: Candidates
+        user_ids: list[str], requests: list[Request], k: int, candidates: Candidates
     ) -> Ranking:
         with judging(module):
-            batch = {name: t.to(device) for name, t in method.collate(examples).items()}
+            batch = {name: t.to(device) for name, t in method.collate(requests).items()}
             moved = Candidates(_to(candidates.exclude, device), _to(candidates.allowed, device))
             ranking: Ranking = method.predict(module, batch, k, moved)
         return ranking
@@ -155,7 +155,7 @@ def _recommend(
     """
     k = config.longest_list
     lists = np.full((rows.num_users, k), -1, dtype=np.int64)
-    lengths = np.array([len(example.history) for example in rows.examples], dtype=np.int64)
+    lengths = np.array([len(request.history) for request in rows.requests], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
     seconds = 0.0
     for start in range(0, len(order), config.batch_size):
@@ -163,7 +163,7 @@ def _recommend(
         batch = rows.take(places)
         candidates = Candidates(exclude=_padded(batch.seen) if exclude else None)
         started = time.perf_counter()
-        ranking = ranker(batch.user_id, batch.examples, k, candidates)
+        ranking = ranker(batch.user_id, batch.requests, k, candidates)
         items, score = ranking.item_index.cpu(), ranking.score.cpu()
         seconds += time.perf_counter() - started
         assert items.shape[0] == len(places), "a ranker must return one list a user"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from itemese.core.randomness import derive_seed
-from itemese.core.schema import Example, Histories, Split
+from itemese.core.schema import Histories, Request, Split
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Rows:
 
     Attributes:
         user_id: N strings.
-        examples: N histories before the target, their newest events only.
+        requests: N histories before the target, their newest events only.
         seen: N arrays of distinct item_index, from the whole history before the target.
         target [N] int64: item_index to find.
         history_length [N] int64: events before the target.
     """
 
     user_id: list[str]
-    examples: list[Example]
+    requests: list[Request]
     seen: list[np.ndarray]
     target: np.ndarray
     history_length: np.ndarray
@@ -37,7 +37,7 @@ class Rows:
         """Return these rows, in this order."""
         return Rows(
             [self.user_id[row] for row in rows],
-            [self.examples[row] for row in rows],
+            [self.requests[row] for row in rows],
             [self.seen[row] for row in rows],
             self.target[rows],
             self.history_length[rows],
@@ -47,7 +47,7 @@ class Rows:
         """Return these rows followed by the others."""
         return Rows(
             self.user_id + other.user_id,
-            self.examples + other.examples,
+            self.requests + other.requests,
             self.seen + other.seen,
             np.concatenate([self.target, other.target]),
             np.concatenate([self.history_length, other.history_length]),
@@ -67,7 +67,7 @@ def rows_of(block: Histories, split: Split, num_items: int, longest: int | None)
     pairs = list(zip(targets.row.tolist(), targets.place.tolist(), strict=True))
     return Rows(
         [block.user_id[row] for row, _ in pairs],
-        [block.example(row, place, longest) for row, place in pairs],
+        [block.request(row, place, longest) for row, place in pairs],
         _distinct(block, targets.row, targets.place, num_items),
         targets.target,
         targets.place,

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 
 PADDING = -1
 """What stands in ``item_index`` after a history's newest item."""
 
 
-def pad_histories(examples: Sequence[Example]) -> dict[str, Tensor]:
+def pad_histories(requests: Sequence[Request]) -> dict[str, Tensor]:
     """Return ``item_index [B, T] int64``: oldest first, right-padded with -1."""
-    longest = max(len(example.history) for example in examples)
-    item_index = np.full((len(examples), longest), PADDING, dtype=np.int64)
-    for row, example in enumerate(examples):
-        item_index[row, : len(example.history)] = example.history
+    longest = max(len(request.history) for request in requests)
+    item_index = np.full((len(requests), longest), PADDING, dtype=np.int64)
+    for row, request in enumerate(requests):
+        item_index[row, : len(request.history)] = request.history
     return {"item_index": torch.from_numpy(item_index)}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from itemese.core.config import Config
 from itemese.core.ranking import Answers, Candidates, ClickScores, Ranking
-from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
 from itemese.layers.histories import last_states, next_item_pairs, pad_histories
 from itemese.losses.next_item import next_item_loss
 
@@ -184,7 +184,7 @@ class Method(ABC):
         return module
 
     @abstractmethod
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Turn rows into a batch, the same one in training and prediction.
 
         A method that predicts clicks hands on what `pad_clicks` adds to histories.
@@ -298,9 +298,9 @@ class NextItemEncoder(Method):
             found: Tensor = module(torch.zeros(1, 1, dtype=torch.long, device=place))[1]
         return found
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(examples)
+        return pad_histories(requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``next_item``: every item of the history predicts its successor."""
@@ -319,20 +319,20 @@ class NextItemEncoder(Method):
         return Ranking.from_scores(scores, k, candidates)
 
 
-def pad_clicks(examples: Sequence[Example]) -> Batch:
-    """Return what `pad_histories` does, and what the examples say of clicks.
+def pad_clicks(requests: Sequence[Request]) -> Batch:
+    """Return what `pad_histories` does, and what the requests say of clicks.
 
     Returns:
         ``item_index [B, T]``; ``clicked [B, T] bool`` where events have labels (False at padding);
         ``target [B]`` and ``target_clicked [B] bool`` where a click is asked for.
     """
-    batch: Batch = pad_histories(examples)
-    if examples[0].clicked is not None:
-        rows = [torch.from_numpy(np.asarray(example.clicked)) for example in examples]
+    batch: Batch = pad_histories(requests)
+    if requests[0].clicked is not None:
+        rows = [torch.from_numpy(np.asarray(request.clicked)) for request in requests]
         batch["clicked"] = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    if examples[0].target is not None:
-        batch["target"] = torch.tensor([example.target for example in examples])
-        batch["target_clicked"] = torch.tensor([example.target_clicked for example in examples])
+    if requests[0].target is not None:
+        batch["target"] = torch.tensor([request.target for request in requests])
+        batch["target_clicked"] = torch.tensor([request.target_clicked for request in requests])
     return batch
 
 

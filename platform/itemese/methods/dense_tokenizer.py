@@ -28,7 +28,7 @@ from itemese.backbones.adapters import save_adapters_only
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, locate
 from itemese.backbones.text_slots import SlotMask, TextSlots
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.layers.histories import last_states, pad_histories
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
 from itemese.prompts.item_words import item_words, tokenised
@@ -115,9 +115,9 @@ class DenseTokenizer(Method):
         width = module.slots.shape[1]
         return tuple((f"slot_{n + 1}", width) for n in range(module.num_slots))
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(examples)
+        return pad_histories(requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``reconstruction``: the cross-entropy a token of texts written again.

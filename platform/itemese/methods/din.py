@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, ClickScores, Ranking
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.layers.histories import next_item_tasks
 from itemese.layers.target_attention import Activation, TargetAttention
 from itemese.losses.click import click_loss
@@ -112,9 +112,9 @@ class Din(Method):
         assert isinstance(module, TargetAttention)
         return module.item_vectors.weight.detach()[:-1]
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1, and what is known of clicks."""
-        return pad_clicks(examples)
+        return pad_clicks(requests)
 
     def stages(self) -> tuple[Stage, ...]:
         """One, with the task's term."""

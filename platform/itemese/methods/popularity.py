@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, ClickScores, Ranking
-from itemese.core.schema import Example, Histories
+from itemese.core.schema import Histories, Request
 from itemese.layers.item_counts import ItemCounts
 from itemese.methods.base import (
     Batch,
@@ -103,9 +103,9 @@ class Popularity(Method):
             return ClickRates(state["rate_of"])
         return ItemCounts(state["count_of"])
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, of which only the number of rows matters, and targets."""
-        return pad_clicks(examples)
+        return pad_clicks(requests)
 
     def predict(
         self, module: nn.Module, batch: Batch, k: int, candidates: Candidates

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.layers.histories import pad_histories
 from itemese.layers.item_counts import ItemCounts
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
@@ -54,9 +54,9 @@ class RecentPopularity(Method):
         """Rebuild it from the counts."""
         return ItemCounts(state["count_of"])
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, of which only the number of rows matters."""
-        return pad_histories(examples)
+        return pad_histories(requests)
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by recent count."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from itemese.backbones.backbone import BackboneConfig, build_backbone
 from itemese.backbones.token_vectors import code_vectors, start_tokens
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.decoding.decoding import beam_search
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
@@ -102,9 +102,9 @@ class SemanticIdLm(Method):
         """Rebuild the decoder from its tensors; what tokens began as no longer matters."""
         return super().restore(replace(inputs, embeddings=None), state)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
-        return pad_histories(examples)
+        return pad_histories(requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``next_code``: every code of every item, given all before it."""

@@ -40,7 +40,7 @@ from itemese.backbones.text_backbone import (
 from itemese.backbones.text_slots import TextSlots
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, ClickScores, Ranking
-from itemese.core.schema import Example, SemanticIds
+from itemese.core.schema import Request, SemanticIds
 from itemese.decoding.decoding import beam_search, target_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.free_beams import free_beam_search
@@ -196,9 +196,9 @@ class Store(Method):
             save_adapters_only(module, "head")
         return module
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1, and what is known of clicks."""
-        return pad_clicks(examples)
+        return pad_clicks(requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy of each task whose weight is not 0, a code or a word."""

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.decoding.beams import search
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.decoding.encoder_decoder import SharedMemory
@@ -85,11 +85,11 @@ class Tiger(Method):
             num_user_tokens=self.config.num_user_tokens,
         )
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1, and ``user_token [B]`` if used."""
-        batch = pad_histories(examples)
+        batch = pad_histories(requests)
         if self.config.num_user_tokens:
-            hashed = [zlib.crc32(example.user_id.encode()) for example in examples]
+            hashed = [zlib.crc32(request.user_id.encode()) for request in requests]
             batch["user_token"] = torch.tensor(hashed) % self.config.num_user_tokens
         return batch
 

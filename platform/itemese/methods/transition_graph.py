@@ -20,7 +20,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.layers.histories import ages, pad_histories
 from itemese.layers.item_graph import ItemGraph
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
@@ -76,9 +76,9 @@ class TransitionGraph(Method):
         """Rebuild the graph from its edges."""
         return ItemGraph.from_state(state)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(examples)
+        return pad_histories(requests)
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by the votes of the newest items."""

@@ -18,7 +18,7 @@ from itemese import __version__
 from itemese.core.artifacts import Artifact, Counts, Folder
 from itemese.core.randomness import numpy_generator
 from itemese.core.ranking import Candidates
-from itemese.core.schema import Catalog, Example, Histories, Split
+from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.evaluation.clicks import label_rule, method_scorer, score_clicks, summarise_clicks
 from itemese.evaluation.leakage import audit
 from itemese.evaluation.per_user import PerUser
@@ -299,17 +299,17 @@ def measure_costs(
     return {"parameters": float(count_parameters(module)), **times}
 
 
-def _one_answer(method: Method, module: nn.Module) -> Callable[[Example], object]:
+def _one_answer(method: Method, module: nn.Module) -> Callable[[Request], object]:
     """Return what is timed: ten items for one history, or the probability of one click."""
     if method.task is Task.CLICK:
         scorer = method_scorer(method, module, _device())
-        return lambda example: scorer([replace(example, target=int(example.history[-1]))])
+        return lambda request: scorer([replace(request, target=int(request.history[-1]))])
     ranker = method_ranker(method, module, _device())
-    return lambda example: ranker([example.user_id], [example], 10, Candidates())
+    return lambda request: ranker([request.user_id], [request], 10, Candidates())
 
 
 def _latency(
-    answer: Callable[[Example], object],
+    answer: Callable[[Request], object],
     sequences: Folder,
     experiment: Experiment,
     split: Split = Split.TEST,
@@ -320,9 +320,9 @@ def _latency(
     seconds = []
     for row in range(min(LATENCY_REQUESTS, len(targets.row))):
         user, place = int(targets.row[row]), int(targets.place[row])
-        example = block.example(user, place, experiment.method.max_history)
+        request = block.request(user, place, experiment.method.max_history)
         started = time.perf_counter()
-        answer(example)
+        answer(request)
         seconds.append(time.perf_counter() - started)
     p50, p95 = np.percentile(seconds, [50, 95]) * 1000
     return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}

@@ -17,7 +17,7 @@ import torch
 from itemese.core.bundle import Bundle, find_bundle, read_bundle
 from itemese.core.errors import ArtifactError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.free_beams import Waste
 from itemese.methods.base import Task, to_device
@@ -307,7 +307,7 @@ class Recommender:
         allowed[torch.from_numpy(self._known(query.score_items).astype(np.int64))] = True
         return allowed
 
-    def _example(self, query: Query) -> Example:
+    def _example(self, query: Query) -> Request:
         """Return the newest known events that the model has room for."""
         index_of = self.catalog.index_of
         times = query.timestamps or (0,) * len(query.history)
@@ -317,7 +317,7 @@ class Recommender:
         surplus = max(0, len(pairs) - self._max_history)
         dropped = -(-surplus // self._history_step) * self._history_step
         history, timestamp = zip(*pairs[dropped:], strict=True)
-        return Example(np.array(history, np.int32), np.array(timestamp, np.int64))
+        return Request(np.array(history, np.int32), np.array(timestamp, np.int64))
 
     def _ranked(self, queries: list[Query]) -> list[Answer]:
         """Answer queries with the same `k`, filter and items to score, none of them cold."""

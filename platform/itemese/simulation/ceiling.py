@@ -14,10 +14,10 @@ import torch
 
 from itemese.core.errors import DataError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Catalog, Example, Histories, Split
+from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.simulation.world import World
 
-Ranker = Callable[[list[str], list[Example], int, Candidates], Ranking]
+Ranker = Callable[[list[str], list[Request], int, Candidates], Ranking]
 """The evaluation room's form: user ids, histories, k, candidates."""
 
 _ROWS = 256
@@ -55,9 +55,9 @@ def oracle_ranker(world: World, *, catalog: Catalog) -> Ranker:
     index = world_index(world, catalog)
 
     def rank(
-        user_ids: list[str], examples: list[Example], k: int, candidates: Candidates
+        user_ids: list[str], requests: list[Request], k: int, candidates: Candidates
     ) -> Ranking:
-        histories = [index[example.history] for example in examples]
+        histories = [index[request.history] for request in requests]
         p = world.probabilities(world.user_numbers(user_ids), histories)
         return Ranking.from_scores(torch.from_numpy(p[:, index]), k, candidates)
 
@@ -146,4 +146,4 @@ def _batches(
             places = targets.place[start : start + _ROWS].tolist()
             pairs = list(zip(rows, places, strict=True))
             names = [block.user_id[row] for row in rows]
-            yield names, [block.example(row, place).history for row, place in pairs]
+            yield names, [block.request(row, place).history for row, place in pairs]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Catalog, Example
+from itemese.core.schema import Catalog, Request
 from itemese.simulation.ceiling import Ranker, world_index
 from itemese.simulation.world import World
 
@@ -111,9 +111,9 @@ def history_ranker(world: World, *, catalog: Catalog, num_draws: int = 4096) -> 
     index, posterior = world_index(world, catalog), Posterior(world, num_draws)
 
     def rank(
-        user_ids: list[str], examples: list[Example], k: int, candidates: Candidates
+        user_ids: list[str], requests: list[Request], k: int, candidates: Candidates
     ) -> Ranking:
-        p = posterior.probabilities([index[example.history] for example in examples])
+        p = posterior.probabilities([index[request.history] for request in requests])
         return Ranking.from_scores(torch.from_numpy(p[:, index]), k, candidates)
 
     return rank

@@ -19,7 +19,7 @@ import numpy as np
 from itemese.core.artifacts import Folder
 from itemese.core.errors import DataError
 from itemese.core.randomness import numpy_generator
-from itemese.core.schema import Example, Histories, Split
+from itemese.core.schema import Histories, Request, Split
 from itemese.training.config import TrainingConfig
 
 SHORTEST = 2
@@ -94,7 +94,7 @@ class TrainingData:
         Args:
             sequences: The artifact.
             config: Batch size, bucketing and group size.
-            max_history: Newest events that the model sees. An example holds one more, because
+            max_history: Newest events that the model sees. An request holds one more, because
                 each item needs a successor to predict.
             seed: The experiment's.
             until: Newest split whose events are trained on.
@@ -131,7 +131,7 @@ class TrainingData:
 
     def steps(
         self, epoch: int, share: Share, *, start: int = 0
-    ) -> Iterator[list[tuple[int, list[Example]]]]:
+    ) -> Iterator[list[tuple[int, list[Request]]]]:
         """Yield this worker's micro-batches of each step.
 
         Args:
@@ -140,12 +140,12 @@ class TrainingData:
             start: First step of the epoch that is wanted; groups before it are not read.
 
         Yields:
-            A pairs of the micro-batch's number in the epoch and its examples.
+            A pairs of the micro-batch's number in the epoch and its requests.
         """
         groups = self._groups(epoch)
         total = self.steps_in_epoch(epoch, share.step_size) * share.step_size
         first, begin = 0, start * share.step_size
-        mine: list[tuple[int, list[Example]]] = []
+        mine: list[tuple[int, list[Request]]] = []
         for number, group in enumerate(groups):
             stop = total if number == len(groups) - 1 else first + group.num_batches
             if stop > begin:
@@ -154,8 +154,8 @@ class TrainingData:
                     if place % share.workers != share.rank:
                         continue
                     users = batches[(place - first) % group.num_batches]
-                    examples = [block.example(int(u), longest=self.longest) for u in users]
-                    mine.append((place, examples))
+                    requests = [block.request(int(u), longest=self.longest) for u in users]
+                    mine.append((place, requests))
                     if len(mine) == share.accumulation:
                         yield mine
                         mine = []

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError, TrainingError
 from itemese.core.randomness import derive_seed
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.methods.base import Batch, Method, Stage, to_device
 from itemese.training.config import TrainingConfig
 from itemese.training.sharding import gathered, shard, write_back
@@ -185,7 +185,7 @@ class Stepper:
 
     def step(
         self,
-        micro_batches: Sequence[tuple[int, list[Example]]],
+        micro_batches: Sequence[tuple[int, list[Request]]],
         *,
         epoch: int,
         step: int,
@@ -206,10 +206,10 @@ class Stepper:
         device = self.accelerator.device
         seen = torch.zeros(len(self.weights) + 2, dtype=torch.float32, device=device)
         tokens = 0
-        for number, (place, examples) in enumerate(micro_batches):
+        for number, (place, requests) in enumerate(micro_batches):
             _seed_everything(derive_seed(self.seed, f"training/noise/{epoch}/{place}"))
-            batch = to_device(self.method.collate(examples), device)
-            tokens += sum(len(example.history) for example in examples)
+            batch = to_device(self.method.collate(requests), device)
+            tokens += sum(len(request.history) for request in requests)
             last = number == len(micro_batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.objective):
                 loss, terms = self.objective(batch)

@@ -53,7 +53,7 @@ def by_user(rows):
     return {
         user: (items.tolist(), labels.tolist(), example.history.tolist())
         for user, items, labels, example in zip(
-            rows.rows.user_id, rows.candidate, rows.clicked, rows.rows.examples, strict=True
+            rows.rows.user_id, rows.candidate, rows.clicked, rows.rows.requests, strict=True
         )
     }
 
@@ -128,9 +128,9 @@ def test_a_user_who_had_everything_has_no_non_click():
 def test_every_row_gets_its_own_probability():
     block, config = histories(), EvaluationConfig(batch_size=7, click_negatives=2)
 
-    def scorer(examples):
-        prob = [(e.target + 0.1 * (len(e.history) % 10)) / 30 for e in examples]
-        labels = torch.tensor([e.target_clicked for e in examples])
+    def scorer(requests):
+        prob = [(e.target + 0.1 * (len(e.history) % 10)) / 30 for e in requests]
+        labels = torch.tensor([e.target_clicked for e in requests])
         return ClickScores(torch.tensor(prob), labels)
 
     found = score_clicks(scorer, [block], Split.TEST, config=config, catalog=catalog())
@@ -148,8 +148,8 @@ def test_every_row_gets_its_own_probability():
 
 @pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
 def test_what_is_no_probability_is_refused(value):
-    def scorer(examples):
-        return ClickScores(torch.full((len(examples),), value), torch.ones(len(examples)).bool())
+    def scorer(requests):
+        return ClickScores(torch.full((len(requests),), value), torch.ones(len(requests)).bool())
 
     settings = {"config": EvaluationConfig(), "catalog": catalog()}
     with pytest.raises(TrainingError, match="must give probabilities of a click; got"):

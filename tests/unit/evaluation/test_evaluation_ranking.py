@@ -35,9 +35,9 @@ def block_of(histories, prefix="u"):
 def scores_ranker(scores, calls=None):
     """Rank every user by the same item scores."""
 
-    def rank(user_ids, examples, k, candidates):
+    def rank(user_ids, requests, k, candidates):
         if calls is not None:
-            calls.append((list(user_ids), [e.history.tolist() for e in examples], k, candidates))
+            calls.append((list(user_ids), [e.history.tolist() for e in requests], k, candidates))
         return Ranking.from_scores(torch.tensor(scores).repeat(len(user_ids), 1), k, candidates)
 
     return rank
@@ -114,8 +114,8 @@ def test_batches_are_of_similar_length_and_results_in_input_order():
     ]
     calls = []
 
-    def rank(user_ids, examples, k, candidates):
-        calls.append([len(e.history) for e in examples])
+    def rank(user_ids, requests, k, candidates):
+        calls.append([len(e.history) for e in requests])
         numbers = torch.tensor([[int(u[1:]), 0, 0, 0] for u in user_ids])
         return Ranking(numbers, torch.zeros(len(user_ids), 4))
 
@@ -155,7 +155,7 @@ def test_sharding_changes_neither_ranks_nor_the_drawn_users():
 def test_bad_outputs_are_counted_and_never_score():
     lists = torch.tensor([[6, 2, 2, -1], [5, 1, -1, -1], [0, 1, 2, -7]])
 
-    def rank(user_ids, examples, k, candidates):
+    def rank(user_ids, requests, k, candidates):
         chosen = torch.tensor([int(u[1:]) for u in user_ids])
         return Ranking(lists[chosen], torch.zeros(len(user_ids), k))
 
@@ -168,7 +168,7 @@ def test_bad_outputs_are_counted_and_never_score():
 
 
 def test_nan_scores_stop_with_one_sentence():
-    def rank(user_ids, examples, k, candidates):
+    def rank(user_ids, requests, k, candidates):
         return Ranking(torch.zeros(len(user_ids), k, dtype=torch.long), torch.tensor([[torch.nan]]))
 
     with pytest.raises(TrainingError, match="must give scores that are numbers; got NaN"):
@@ -203,8 +203,8 @@ def test_per_user_rows_survive_the_disk(tmp_path):
 class Toy:
     """A method whose module drops everything out in training mode."""
 
-    def collate(self, examples):
-        return {"last": torch.tensor([int(e.history[-1]) for e in examples])}
+    def collate(self, requests):
+        return {"last": torch.tensor([int(e.history[-1]) for e in requests])}
 
     def predict(self, module, batch, k, candidates):
         assert not torch.is_grad_enabled()
@@ -228,7 +228,7 @@ def test_method_ranker_is_in_eval_mode_and_puts_modes_back():
 def test_allowed_candidates_reach_the_method():
     ranker = method_ranker(Toy(), nn.Embedding(6, 6), "cpu")
     allowed = torch.tensor([False, False, True, False, False, False])
-    example = BLOCK.example(0, 2)
+    example = BLOCK.request(0, 2)
     ranking = ranker(["u0"], [example], 3, Candidates(allowed=allowed))
     assert ranking.item_index.tolist() == [[2, -1, -1]]
 

@@ -5,7 +5,7 @@ import pytest
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import DataError
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.evaluation.offers import Offers, choice_figures, paired_choices
 from itemese.evaluation.rows import Rows
 
@@ -13,10 +13,10 @@ from itemese.evaluation.rows import Rows
 def rows(users: int = 50, num_items: int = 40, history: int = 6) -> Rows:
     generator = np.random.default_rng(0)
     drawn = [generator.permutation(num_items)[: history + 1] for _ in range(users)]
-    examples = [Example(d[:-1].astype(np.int32), np.arange(history)) for d in drawn]
+    requests = [Request(d[:-1].astype(np.int32), np.arange(history)) for d in drawn]
     return Rows(
         [f"u{n}" for n in range(users)],
-        examples,
+        requests,
         [np.sort(d[:-1]) for d in drawn],
         np.array([d[-1] for d in drawn]),
         np.full(users, history),

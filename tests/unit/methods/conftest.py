@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from itemese.core.schema import Catalog, Example, Histories
+from itemese.core.schema import Catalog, Histories, Request
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_class, method_of
 from itemese.methods.rsllm.method import Rsllm, RsllmConfig
@@ -62,10 +62,10 @@ def make(**changes: Any) -> tuple[Rsllm, TwoTowers]:
     return method, module
 
 
-def rows(count: int = 6, length: int = 7) -> list[Example]:
+def rows(count: int = 6, length: int = 7) -> list[Request]:
     drawn = np.random.default_rng(1).permutation(NUM_ITEMS * 3) % NUM_ITEMS
     items = [drawn[5 * n : 5 * n + length].astype(np.int32) for n in range(count)]
-    return [Example(i, np.arange(len(i)), f"u{n}") for n, i in enumerate(items)]
+    return [Request(i, np.arange(len(i)), f"u{n}") for n, i in enumerate(items)]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
-from itemese.core.schema import Catalog, Embeddings, Example
+from itemese.core.schema import Catalog, Embeddings, Request
 from itemese.methods.aligned_sasrec.network import AdaptiveLayerNorm
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
@@ -40,7 +40,7 @@ def make(text=TEXT, unseen=(11,), **settings):
 
 
 def batch(method, *histories):
-    rows = [Example(np.array(h, np.int32), np.arange(len(h))) for h in histories]
+    rows = [Request(np.array(h, np.int32), np.arange(len(h))) for h in histories]
     return method.collate(rows)
 
 

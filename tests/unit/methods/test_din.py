@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from itemese.core.errors import ConfigError
-from itemese.core.schema import Catalog, Example, Histories
+from itemese.core.schema import Catalog, Histories, Request
 from itemese.layers import target_attention
 from itemese.layers.target_attention import Dice, TargetAttention
 from itemese.methods.base import Inputs
@@ -138,7 +138,7 @@ def test_only_labels_count_and_what_a_user_had_is_no_non_click() -> None:
     module = method.build(Inputs(catalog(), nothing))
     history = np.arange(9, dtype=np.int32)  # all there is
     labels = history % 2 == 0
-    rows = [Example(history, history.astype(np.int64), "u", c) for c in (None, labels)]
+    rows = [Request(history, history.astype(np.int64), "u", c) for c in (None, labels)]
     windows = torch.full((8, 8), -1)
     for place in range(1, 9):
         windows[place - 1, :place] = torch.arange(place)

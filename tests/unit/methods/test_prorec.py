@@ -9,7 +9,7 @@ import torch
 
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.ranking import Candidates
-from itemese.core.schema import Catalog, Embeddings, Example, SemanticIds
+from itemese.core.schema import Catalog, Embeddings, Request, SemanticIds
 from itemese.decoding.code_seq2seq import CodeSeq2Seq
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
@@ -48,7 +48,7 @@ def make(given=None, **settings):
 
 
 def batch(method, *histories):
-    rows = [Example(np.array(h, np.int32), np.arange(len(h))) for h in histories]
+    rows = [Request(np.array(h, np.int32), np.arange(len(h))) for h in histories]
     return method.collate(rows)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.layers.prompt_draws import draw_candidates
 from itemese.methods.rsllm.method import Rsllm, RsllmConfig
 from itemese.methods.rsllm.network import TwoTowers
@@ -27,10 +27,10 @@ def enter(method: Rsllm, module: TwoTowers, stage: int) -> list[str]:
     return [n for n, p in module.named_parameters() if p.requires_grad]
 
 
-def gradients(method: Rsllm, module: TwoTowers, stage: int, examples: list[Example]) -> set[str]:
+def gradients(method: Rsllm, module: TwoTowers, stage: int, requests: list[Request]) -> set[str]:
     """Return the parameters that a training step of the stage would move."""
     module.train()
-    terms = method.losses(module, method.collate(examples))
+    terms = method.losses(module, method.collate(requests))
     weights = active_weights(method, method.stages()[stage])
     module.zero_grad()
     sum(weights[name] * terms[name] for name in weights).backward()
@@ -216,7 +216,7 @@ def test_more_items_than_prompts_are_made_for_are_refused(small: Any) -> None:
 def test_nothing_in_the_history_is_no_crash(small: Any) -> None:
     method, module = small.make()
     module.eval()
-    empty = Example(np.empty(0, np.int32), np.empty(0, np.int64), "u")
+    empty = Request(np.empty(0, np.int32), np.empty(0, np.int64), "u")
     batch = method.collate([empty])
     with torch.no_grad():
         ranking = method.predict(module, batch, 5, Candidates())

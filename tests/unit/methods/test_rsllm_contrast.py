@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from itemese.core.schema import Example
+from itemese.core.schema import Request
 from itemese.losses.contrastive import info_nce
 from itemese.methods.rsllm.network import TwoTowers
 from itemese.training.step import active_weights
@@ -18,12 +18,12 @@ def test_the_contrastive_terms_are_the_formula_over_states_read_one_by_one(
 ) -> None:
     method, module = small.make(alignment=alignment, temperature=0.3)
     module.eval()
-    examples = small.rows()
-    batch = method.collate(examples)
+    requests = small.rows()
+    batch = method.collate(requests)
     torch.manual_seed(3)  # the offered items are drawn
     terms = method.losses(module, batch)
-    target = torch.tensor([int(e.history[-1]) for e in examples])
-    past = [Example(e.history[:-1], e.timestamp[:-1], e.user_id) for e in examples]
+    target = torch.tensor([int(e.history[-1]) for e in requests])
+    past = [Request(e.history[:-1], e.timestamp[:-1], e.user_id) for e in requests]
     with torch.no_grad():
         open_batch = method.collate(past)
         states = module.history_states(open_batch["item_index"], open_batch["draw"])

@@ -10,7 +10,7 @@ import torch
 
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.ranking import Candidates
-from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
 
@@ -63,7 +63,7 @@ def store(source=None, **settings):
 
 def batch(method, *histories):
     times = np.arange(9)
-    rows = [Example(np.array(h, np.int32), times[: len(h)]) for h in histories]
+    rows = [Request(np.array(h, np.int32), times[: len(h)]) for h in histories]
     return method.collate(rows)
 
 

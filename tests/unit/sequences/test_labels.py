@@ -30,7 +30,7 @@ def labels(folder):
     block, found = Histories.read(folder), {}
     names = folder.read_table("catalog.parquet")["item_id"].to_pylist()
     for user in range(block.num_users):
-        example = block.example(user)
+        example = block.request(user)
         rows = zip(example.history, example.timestamp, example.clicked, strict=True)
         found |= {(example.user_id, names[i], int(t)): bool(c) for i, t, c in rows}
     return found

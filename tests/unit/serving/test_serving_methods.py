@@ -11,7 +11,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.bundle import read_bundle, write_bundle
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
-from itemese.core.schema import Catalog, Embeddings, Example, Histories, SemanticIds
+from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
 from itemese.methods.base import Inputs, Need
 from itemese.methods.lookup import method_names, method_of, parse_method_config
 from itemese.serving.engine import Recommender
@@ -135,7 +135,7 @@ def test_same_answers_from_the_bundle(name, tmp_path):
     method, built, module = write(name, tmp_path)
     engine = Recommender.load(tmp_path)
     history = [3, 7, 1]
-    example = Example(np.array(history, np.int32), np.array([1, 2, 3]))
+    example = Request(np.array(history, np.int32), np.array([1, 2, 3]))
     with torch.no_grad():
         seen = Candidates(torch.tensor([history]))
         ranking = method.predict(module, method.collate([example]), 5, seen)
@@ -248,7 +248,7 @@ def test_a_model_of_clicks_answers_with_probabilities(name, tmp_path):
     engine = Recommender.load(tmp_path)
     few, history = ["i11", "i00", "i07"], ["i03", "i07", "i01"]
     scored = engine.score(history, few)
-    example = Example(np.array([3, 7, 1], np.int32), np.zeros(3, np.int64))
+    example = Request(np.array([3, 7, 1], np.int32), np.zeros(3, np.int64))
     rows = [replace(example, target=built.catalog.index_of[item]) for item in few]
     with torch.no_grad():
         wanted = method.predict(module, method.collate(rows), 1, Candidates()).prob

@@ -5,7 +5,7 @@ import torch
 
 from itemese.core.errors import DataError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Catalog, Example, Histories, Split
+from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.simulation.ceiling import (
     expected_best,
     expected_best_ndcg,
@@ -53,13 +53,13 @@ def recall(ranker, histories: Histories, k: int) -> np.ndarray:
     targets = histories.targets(Split.TEST)
     for start in range(0, len(targets.row), 300):
         rows, places = targets.row[start : start + 300], targets.place[start : start + 300]
-        examples = [histories.example(u, p) for u, p in zip(rows, places, strict=True)]
-        longest = max(len(e.history) for e in examples)
+        requests = [histories.request(u, p) for u, p in zip(rows, places, strict=True)]
+        longest = max(len(e.history) for e in requests)
         seen = torch.full((len(rows), longest), -1)
-        for row, example in enumerate(examples):
+        for row, example in enumerate(requests):
             seen[row, : len(example.history)] = torch.from_numpy(example.history.astype(np.int64))
         ids = [histories.user_id[u] for u in rows]
-        ranking = ranker(ids, examples, k, Candidates(exclude=seen))
+        ranking = ranker(ids, requests, k, Candidates(exclude=seen))
         target = torch.from_numpy(targets.target[start : start + 300])
         hits.append((ranking.item_index == target[:, None]).any(dim=1).numpy())
     return np.concatenate(hits).astype(float)
@@ -69,8 +69,8 @@ def popularity_ranker(histories: Histories, num_items: int):
     train = histories.item_index[histories.split == Split.TRAIN]
     counts = torch.from_numpy(np.bincount(train, minlength=num_items)).float()
 
-    def rank(user_ids, examples, k, candidates):
-        return Ranking.from_scores(counts.expand(len(examples), -1), k, candidates)
+    def rank(user_ids, requests, k, candidates):
+        return Ranking.from_scores(counts.expand(len(requests), -1), k, candidates)
 
     return rank
 
@@ -104,7 +104,7 @@ def test_oracle_beats_the_rest_and_keeps_its_promise(world, catalog, histories):
 def test_oracle_ranks_by_the_true_distribution(world, catalog):
     history = ["i000003", "i000100"]
     p = world.next_item_probabilities(["u000000005"], [history])[0]
-    example = Example(
+    example = Request(
         np.array([catalog.index_of[i] for i in history], dtype=np.int32), np.array([1, 2])
     )
     ranking = oracle_ranker(world, catalog=catalog)(["u000000005"], [example], 20, Candidates())
@@ -135,7 +135,7 @@ def test_expected_ceiling_is_the_mean_over_users_and_stops(world, catalog, histo
 
 def test_a_smaller_catalogue_is_ranked_and_a_foreign_one_refused(world):
     part = catalog_of(world, world.item_ids[50:])
-    example = Example(np.array([0], dtype=np.int32), np.array([1]))
+    example = Request(np.array([0], dtype=np.int32), np.array([1]))
     ranking = oracle_ranker(world, catalog=part)(["u000000000"], [example], 100, Candidates())
     assert sorted(ranking.item_index[0].tolist()) == list(range(100))
     with pytest.raises(DataError, match="simulated world; got 'B001'"):

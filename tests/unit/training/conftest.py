@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from itemese.core.artifacts import Folder
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Catalog, Example, Histories, Split
+from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.layers.histories import next_item_pairs, pad_histories
 from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
 
@@ -53,8 +53,8 @@ class Toy(Method):
     def build(self, inputs: Inputs) -> nn.Module:
         return Bigram(inputs.catalog.num_items, self.config.dropout)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
-        return pad_histories(examples)
+    def collate(self, requests: Sequence[Request]) -> Batch:
+        return pad_histories(requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         inputs, targets, real = next_item_pairs(batch["item_index"])

@@ -21,7 +21,7 @@ def batches(data, epoch, share=None, start=0):
     """Return ``[(place, histories)]`` of all steps in a row."""
     steps = data.steps(epoch, share or Share(), start=start)
     flat = itertools.chain.from_iterable(steps)
-    return [(place, [tuple(e.history) for e in examples]) for place, examples in flat]
+    return [(place, [tuple(e.history) for e in requests]) for place, requests in flat]
 
 
 def train_histories(world) -> Counter:

@@ -204,7 +204,7 @@ def test_drawn_users_do_not_depend_on_the_sharding(toy, make_world, world, monke
         block = Validator.prepare(
             toy(), sequences=folder, training=config, evaluation=EvaluationConfig(), seed=3
         ).drawn
-        return {u: tuple(block.example(n).history) for n, u in enumerate(block.user_id)}
+        return {u: tuple(block.request(n).history) for n, u in enumerate(block.user_id)}
 
     one = drawn(world)
     whole = Histories.read(world)

@@ -142,7 +142,7 @@ def test_the_checkpoint_may_be_selected_by_choosing_among_offered_items(
     rows = rows_of(validator.drawn, Split.VALIDATION, catalog.num_items, None)
     offers = Offers.draw(rows, num_items=catalog.num_items, size=5, seed=5)
     hits = 0
-    for place, example in enumerate(rows.examples):
+    for place, example in enumerate(rows.requests):
         with torch.no_grad():
             states, vectors = module(method.collate([example])["item_index"])
         offered = torch.from_numpy(offers.offered[place])

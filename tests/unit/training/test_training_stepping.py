@@ -62,15 +62,15 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(toy, world) -> No
     micro = first_batches(world, 3)
     module = stepper.objective.module
     expected = []
-    for _, examples in micro:
-        terms = method.losses(module, method.collate(examples))
+    for _, requests in micro:
+        terms = method.losses(module, method.collate(requests))
         loss = 2.0 * terms["next_item"] + 0.5 * terms["size"]
         expected.append(torch.autograd.grad(loss, list(module.parameters())))
     facts = stepper.step(micro, epoch=0, step=0, rate=0.0)
     for place, parameter in enumerate(module.parameters()):
         mean = sum(grads[place] for grads in expected) / 3
         torch.testing.assert_close(parameter.grad, mean)
-    assert facts.tokens == sum(len(e.history) for _, examples in micro for e in examples)
+    assert facts.tokens == sum(len(e.history) for _, requests in micro for e in requests)
     assert facts.loss == pytest.approx(
         2.0 * facts.terms["next_item"] + 0.5 * facts.terms["size"], rel=1e-5
     )

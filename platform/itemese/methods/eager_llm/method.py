@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from itemese.backbones.adapters import FIRST, add_adapter, save_adapters_only, use_adapters
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, locate
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Example, SemanticIds
+from itemese.core.schema import Request, SemanticIds
 from itemese.decoding.decoding import beam_search
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.trie import PrefixTrie
@@ -258,9 +258,9 @@ class EagerLlm(Method):
             chosen = (fresh or name.startswith("code_table.")) if last else not fresh
             parameter.requires_grad_(parameter.requires_grad and chosen)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(examples)
+        return pad_histories(requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return each task's cross-entropy, a code or a word, and the contrastive terms."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Example, SemanticIds
+from itemese.core.schema import Request, SemanticIds
 from itemese.decoding.beams import search
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.decoding.encoder_decoder import SharedMemory
@@ -120,9 +120,9 @@ class Prorec(Method):
             return CodeSeq2Seq(network, tokens, **sizes, tree=tree, num_user_tokens=0)
         return SummarySeq2Seq(network, tokens, teacher, **sizes, tree=tree)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(examples)
+        return pad_histories(requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return ``next_code`` of the drawn targets, and ``distillation`` if it is on."""

@@ -38,7 +38,7 @@ from itemese.backbones.text_backbone import (
 )
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Answers, Candidates, Ranking
-from itemese.core.schema import Catalog, Example
+from itemese.core.schema import Catalog, Request
 from itemese.layers.histories import pad_histories
 from itemese.layers.id_vectors import id_vectors
 from itemese.losses.contrastive import from_other_workers, info_nce
@@ -260,11 +260,11 @@ class Rsllm(Method):
         module.copied = self.config.copy_candidates if stage.name == COPY_STAGE else 0
         module.kept_items.fill_(-1)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]`` and ``draw [B]``, which decides the paraphrase."""
-        digests = [hashlib.blake2b(e.user_id.encode(), digest_size=4) for e in examples]
+        digests = [hashlib.blake2b(e.user_id.encode(), digest_size=4) for e in requests]
         draw = torch.tensor([int.from_bytes(d.digest(), "big") for d in digests])
-        return {**pad_histories(examples), "draw": draw}
+        return {**pad_histories(requests), "draw": draw}
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the answer's cross-entropy a token, and the other terms that are on."""
