@@ -3,7 +3,7 @@
 import pytest
 
 from itemese.evaluation.report import code_plots
-from itemese.evaluation.report.write import sections as details
+from itemese.evaluation.report import sections as details
 
 LEVELS = [
     {"size": 4, "used": 4, "items_per_code": [9, 5, 3, 1], "mean_fan_out": 4.0, "max_fan_out": 4},
