@@ -6,6 +6,7 @@ Everything works on whole columns; a good row is never touched by Python.
 import polars as pl
 
 from itemese.core.errors import DataError
+from itemese.core.limits import LAST_SECOND
 from itemese.logs.config import TimestampUnit
 
 _PER_SECOND = {
@@ -15,9 +16,6 @@ _PER_SECOND = {
     "nanoseconds": 1_000_000_000,
     "iso8601": 1,
 }
-LAST_SECOND = 253_402_300_799
-"""The end of the year 9999: later times are another unit in disguise."""
-
 OUTPUT = ["user_id", "item_id", "timestamp", "event", "rating", "pos", "row"]
 
 
