@@ -68,9 +68,13 @@ def submit_job(ray_cluster: str) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def data_root() -> Path:
-    """The folder of real data sets; the test is skipped where there is none."""
-    root = Path(os.environ.get("ITEMESE_DATA", "data"))
-    if not (root / "movielens_1m").is_dir():
-        pytest.skip("real data sets are not under $ITEMESE_DATA")
-    return root
+def data_file() -> Callable[[str], Path]:
+    """Finds a file under $ITEMESE_DATA; a test that asks for one that is not there is skipped."""
+
+    def find(name: str) -> Path:
+        file = Path(os.environ.get("ITEMESE_DATA", "data"), name)
+        if not file.is_file():
+            pytest.skip(f"{file} is not there")
+        return file
+
+    return find

@@ -284,13 +284,21 @@ def test_items_without_an_id_or_repeated_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("source", "rows", "items"),
-    [("movielens_1m", 1_000_209, 3_883), ("amazon_2014", 198_502, 12_101)],
+    ("source", "name", "rows", "items"),
+    [
+        ("movielens_1m", "movielens_1m/interactions.parquet", 1_000_209, 3_883),
+        ("movielens_1m", "movielens_1m/ml-1m.zip", 1_000_209, 3_883),
+        ("amazon_2014", "amazon_beauty/interactions.parquet", 198_502, 12_101),
+    ],
 )
 def test_real_data_sets_have_their_published_size(
-    data_root: Path, tmp_path: Path, source: str, rows: int, items: int
+    data_file: Callable[[str], Path],
+    tmp_path: Path,
+    source: str,
+    name: str,
+    rows: int,
+    items: int,
 ) -> None:
-    name = {"amazon_2014": "amazon_beauty"}.get(source, source)
-    counts, _ = build({"source": source, "path": str(data_root / name)}, tmp_path / "out")
+    counts, _ = build({"source": source, "path": str(data_file(name))}, tmp_path / "out")
     assert (counts["rows_kept"], counts["rows_quarantined"]) == (rows, 0)
     assert counts["num_items_described"] == items

@@ -159,9 +159,11 @@ def real_log(root: Path, folder: Path) -> Folder:
     ],
 )
 def test_real_logs_give_the_published_counts(
-    ray_cluster, data_root, tmp_path, name, users, items, events, tied, decided
+    ray_cluster, data_file, tmp_path, name, users, items, events, tied, decided
 ):
-    log = real_log(data_root / name, tmp_path / "log")
+    data_file(f"{name}/items.parquet")
+    events_file = data_file(f"{name}/interactions.parquet")
+    log = real_log(events_file.parent, tmp_path / "log")
     config = SequencesConfig(min_user_events=5, num_shards=2)
     out = Folder.at(tmp_path / "out")
     summary = build_sequences(config, log, out, seed=0)
@@ -171,7 +173,7 @@ def test_real_logs_give_the_published_counts(
     # Both shares were computed once with pandas from the file (the last event of each user).
     assert summary["targets"]["test"]["tied_share"] == pytest.approx(tied)
     assert summary["targets"]["test"]["decided_by_tie"] == pytest.approx(decided)
-    source = pq.ParquetFile(data_root / name / "interactions.parquet").read().to_pandas()
+    source = pq.ParquetFile(events_file).read().to_pandas()
     source = source.sort_values(["user_id", "pos"], kind="stable")
     found = sorted(events_of(out), key=lambda e: (e[0], e[4]))
     assert [e[1] for e in found] == source.item_id.tolist()

@@ -16,6 +16,8 @@ from itemese.core.errors import DataError
 from itemese.core.schema import Catalog, Histories, Split
 from itemese.evaluation.compare import leaderboard
 from itemese.evaluation.report.write import write_report
+from itemese.logs import sources
+from itemese.logs.config import LogsConfig
 from itemese.logs.fetch import fetch
 from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
@@ -63,15 +65,17 @@ class Shown:
 
 def choose_data(data_folder: str) -> list[str]:
     """Return overrides that select MovieLens-1M, downloaded if need be, else simulated logs."""
-    home = Path(data_folder) / "movielens_1m"
-    if not home.is_dir():
+    path = str(Path(data_folder) / "movielens_1m")
+    try:
+        sources.plan(LogsConfig(source="movielens_1m", path=path))
+    except DataError:  # it is not there, or not whole
         try:
-            fetch("movielens_1m", data_folder)
+            path = fetch("movielens_1m", data_folder)
         except DataError as error:
             _LOG.warning("%s", error)
-            _LOG.warning("MovieLens-1M cannot be had, so the demo takes simulated logs.")
+            _LOG.warning("MovieLens-1M could not be downloaded: the demo uses simulated logs.")
             return ["logs={source: simulated}"]
-    return [f"logs.path={home}"]
+    return [f"logs.path={path}"]
 
 
 def run(recipes: Path, space: Path, storage: str, data_folder: str) -> Shown:

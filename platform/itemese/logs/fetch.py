@@ -1,18 +1,18 @@
-"""Download public data sets from their official addresses, verified, never half-written."""
+"""Download public data sets from their official addresses, with checksums, whole or not at all."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
-import pyarrow as pa
-import pyarrow.fs as pafs
 
-from itemese.core.artifacts import Folder
 from itemese.core.config import nearest
 from itemese.core.errors import ConfigError, DataError
 
@@ -71,152 +71,135 @@ def fetch(
 ) -> str:
     """Make the files of a public data set exist in ``root/name``; those there are verified.
 
+    Missing files are downloaded into a hidden folder of `root` and moved when all of them are
+    whole, so that a failed or killed download leaves no file and no folder of that name.
+
     Args:
         name: For example ``"movielens_1m"``.
-        root: The folder of all data sets, local or a URI; usually ``$ITEMESE_DATA``.
+        root: The local folder of all data sets; usually ``$ITEMESE_DATA``.
         data_sets: What can be fetched.
 
     Returns:
         The folder of the data set, to be used as ``logs.path``.
 
     Raises:
-        ConfigError: The name is not known.
+        ConfigError: The name is not known, or `root` is not local.
         DataError: An address cannot be reached, or a file is not what its checksum says.
     """
     if name not in data_sets:
         message = f"`data set` must be a known name; got {name!r}. {nearest(name, data_sets)}"
         raise ConfigError(message)
-    folder = Folder.at(root).child(name)
-    for remote in data_sets[name]:
-        if folder.exists(remote.name):
-            _verify(remote, folder)
-        else:
-            download(remote, folder)
-    return folder.uri
-
-
-def download(remote: Remote, folder: Folder) -> None:
-    """Download one file under a temporary name, verify it, then give it its own.
-
-    Raises:
-        DataError: The address cannot be reached, the disk is full, or the content is wrong;
-            nothing stays behind.
-    """
-    filesystem, path = folder.create().filesystem()
-    temporary, target = f"{path}/.{remote.name}.part", f"{path}/{remote.name}"
-    digests = _Digests()
+    if "://" in str(root):
+        message = f"`--folder` must be a local folder; got {str(root)!r}. Copy the files there."
+        raise ConfigError(message)
+    folder = Path(root).expanduser().resolve() / name
+    known = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
+    present = [remote for remote in data_sets[name] if (folder / remote.name).is_file()]
+    missing = [remote for remote in data_sets[name] if remote not in present]
+    found = {remote.name: _verify(remote, folder, known) for remote in present}
     try:
-        _stream(remote, filesystem, temporary, digests)
-        digests.check(remote, f"a download from {remote.url}", "Try again later")
-        filesystem.move(temporary, target)
+        if missing or known | found != known:
+            _complete(folder, missing, known | found)
+    except OSError as error:
+        message = f"`{folder}` must be writable; got: {error}. Free space or choose another folder."
+        raise DataError(message) from None
+    return str(folder)
+
+
+def _complete(folder: Path, missing: list[Remote], records: dict[str, Any]) -> None:
+    """Download the missing files aside, then move them and their record into `folder`."""
+    is_new = not folder.parent.exists()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
+            new = {r.name: _download(r, Path(aside) / r.name, folder) for r in missing}
+            (Path(aside) / RECORD).write_text(json.dumps(records | new, indent=1))
+            folder.mkdir(exist_ok=True)
+            for name in (*new, RECORD):
+                (Path(aside) / name).replace(folder / name)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.parent.rmdir()
+        raise
+
+
+def _download(remote: Remote, target: Path, folder: Path) -> dict[str, Any]:
+    """Stream one file to `target`, check it and return its record."""
+    try:
+        with (
+            httpx.stream(
+                "GET", remote.url, follow_redirects=True, timeout=_TIMEOUT_SECONDS
+            ) as response,
+            target.open("wb") as file,
+        ):
+            response.raise_for_status()
+            # The bytes as they are: a `.gz` that is sent with an encoding must not be unpacked.
+            for block in response.iter_raw(_READ_BYTES):
+                file.write(block)
     except httpx.HTTPError as error:
         detail = str(error) or type(error).__name__
         message = (
             f"`{remote.url}` must be reachable; got: {detail}. Place the file by hand at "
-            f"{folder.uri}/{remote.name}, or set `logs.source: simulated`."
+            f"{folder / remote.name}, or set `logs.source: simulated`."
         )
         raise DataError(message) from None
-    except (OSError, pa.ArrowException) as error:
-        message = f"`{target}` must be writable; got: {error}. Free space or choose another folder."
-        raise DataError(message) from None
-    finally:
-        _remove(filesystem, temporary)
-    _record(remote, folder, digests)
-    _LOG.info("fetched %s (%.1f MB)", remote.name, digests.num_bytes / 1e6)
+    record = _checked(remote, target, f"a download from {remote.url}", "Try again later")
+    _LOG.info("fetched %s (%.1f MB)", remote.name, record["bytes"] / 1e6)
+    return record
 
 
-class _Digests:
-    """The checksums of a file, fed block by block."""
+def _verify(remote: Remote, folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a file that is there.
 
-    def __init__(self) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._sha256 = hashlib.sha256()
-        self.num_bytes = 0
-        self._head = b""
-
-    def update(self, block: bytes) -> None:
-        """Take the next bytes."""
-        if self.num_bytes == 0:
-            self._head = block[:4]
-        self._md5.update(block)
-        self._sha256.update(block)
-        self.num_bytes += len(block)
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 in hexadecimal."""
-        return self._sha256.hexdigest()
-
-    def check(self, remote: Remote, what: str, remedy: str) -> None:
-        """Raise DataError unless the content is what its name and publisher promise."""
-        if remote.md5 is not None and self._md5.hexdigest() != remote.md5:
-            message = (
-                f"`{remote.name}` must have the published md5 {remote.md5}; got "
-                f"{self._md5.hexdigest()} in {what}. {remedy}."
-            )
-            raise DataError(message)
-        for ending, magic in _MAGIC.items():
-            # Many networks answer an unknown address with a page of their own and status 200.
-            if remote.name.endswith(ending) and not self._head.startswith(magic):
-                message = (
-                    f"`{remote.name}` must be a {ending} file; got {self._head!r}... in {what}. "
-                    f"{remedy}."
-                )
-                raise DataError(message)
-
-
-def _stream(remote: Remote, filesystem: pafs.FileSystem, target: str, digests: _Digests) -> None:
-    """Copy the body of the answer to a file."""
-    with (
-        httpx.stream(
-            "GET", remote.url, follow_redirects=True, timeout=_TIMEOUT_SECONDS
-        ) as response,
-        filesystem.open_output_stream(target, compression=None) as file,
-    ):
-        response.raise_for_status()
-        # The bytes as they are: a `.gz` that is sent with an encoding must not be unpacked.
-        for block in response.iter_raw(_READ_BYTES):
-            digests.update(block)
-            file.write(block)
-
-
-def _verify(remote: Remote, folder: Folder) -> None:
-    """Raise DataError unless a file that is there is whole; record a first one's checksum."""
-    filesystem, path = folder.filesystem()
-    digests = _Digests()
-    with filesystem.open_input_stream(f"{path}/{remote.name}", compression=None) as file:
-        while block := file.read(_READ_BYTES):
-            digests.update(block)
-    what, remedy = f"{folder.uri}/{remote.name}", "Delete it and fetch again"
-    digests.check(remote, what, remedy)
-    known = _records(folder).get(remote.name, {}).get("sha256")
-    if known is not None and known != digests.sha256:
+    Raises:
+        DataError: It is not whole, or not the file that was recorded.
+    """
+    what, remedy = str(folder / remote.name), "Delete it and fetch again"
+    found = _checked(remote, folder / remote.name, what, remedy)
+    recorded = known.get(remote.name, found)
+    if recorded["sha256"] != found["sha256"]:
         message = (
-            f"`{remote.name}` must have the recorded sha256 {known}; got {digests.sha256} in "
-            f"{what}. {remedy}, or delete {RECORD} if the change was meant."
+            f"`{remote.name}` must have the recorded sha256 {recorded['sha256']}; got "
+            f"{found['sha256']} in {what}. {remedy}, or delete {RECORD} if the change was meant."
         )
         raise DataError(message)
-    if known is None:
-        _record(remote, folder, digests)
+    return dict(recorded)
 
 
-def _records(folder: Folder) -> dict[str, Any]:
-    """Return what was recorded of the folder's files."""
-    return dict(folder.read_json(RECORD)) if folder.exists(RECORD) else {}
+def _checked(remote: Remote, file: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Return the record of a file: checksum, size, origin and when it was first seen.
 
-
-def _record(remote: Remote, folder: Folder, digests: _Digests) -> None:
-    """Note a file's checksum, size and origin beside it."""
-    facts = {
-        "sha256": digests.sha256,
-        "bytes": digests.num_bytes,
+    Raises:
+        DataError: The content is not what its name and publisher promise.
+    """
+    with file.open("rb") as content:
+        head = content.read(4)
+        content.seek(0)
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        content.seek(0)
+        md5 = hashlib.file_digest(content, _md5).hexdigest()
+    if remote.md5 not in (None, md5):
+        message = (
+            f"`{remote.name}` must have the published md5 {remote.md5}; got {md5} in {what}. "
+            f"{remedy}."
+        )
+        raise DataError(message)
+    for ending, magic in _MAGIC.items():
+        # Many networks answer an unknown address with a page of their own and status 200.
+        if remote.name.endswith(ending) and not head.startswith(magic):
+            message = (
+                f"`{remote.name}` must be a {ending} file; got {head!r}... in {what}. {remedy}."
+            )
+            raise DataError(message)
+    return {
+        "sha256": sha256,
+        "bytes": file.stat().st_size,
         "url": remote.url,
         "seen": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    folder.write_json(RECORD, _records(folder) | {remote.name: facts})
 
 
-def _remove(filesystem: pafs.FileSystem, path: str) -> None:
-    """Remove a file if it is there."""
-    if filesystem.get_file_info(path).type == pafs.FileType.File:
-        filesystem.delete_file(path)
+def _md5() -> Any:
+    """Return an MD5 that works where MD5 is forbidden for security."""
+    return hashlib.md5(usedforsecurity=False)

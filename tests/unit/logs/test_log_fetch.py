@@ -2,8 +2,10 @@ import hashlib
 import http.server
 import io
 import json
+import multiprocessing
 import socket
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,17 +29,21 @@ CONTENT = archive(readme="films")
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A loopback server: /good.zip, /page.zip (no archive), /torn.zip (ends early)."""
+    """A loopback server: /good.zip, /page.zip (no archive), /torn.zip and /slow.zip (end early)."""
+
+    stopped = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            bodies = {"/good.zip": CONTENT, "/page.zip": b"<html>Log in</html>"}
+            bodies = {"/page.zip": b"<html>Log in</html>", "/slow.zip": bytes(3 << 20)}
             body = bodies.get(self.path, CONTENT)
             self.send_response(404 if self.path == "/gone.zip" else 200)
-            torn = self.path == "/torn.zip"
+            torn = self.path in ("/torn.zip", "/slow.zip")
             self.send_header("Content-Length", str(len(body) + (1000 if torn else 0)))
             self.end_headers()
             self.wfile.write(body)
+            if self.path == "/slow.zip":
+                stopped.wait(30)
 
         def log_message(self, *_: object) -> None:
             return
@@ -46,6 +52,7 @@ def server() -> Iterator[str]:
         thread = threading.Thread(target=listening.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.server_port}"
+        stopped.set()
         listening.shutdown()
 
 
@@ -54,7 +61,7 @@ def sets(url: str, md5: str | None = None) -> dict[str, tuple[Remote, ...]]:
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    return sorted(path.name for path in folder.rglob("*"))
 
 
 def test_a_download_is_verified_recorded_and_not_repeated(server: str, tmp_path: Path) -> None:
@@ -64,7 +71,7 @@ def test_a_download_is_verified_recorded_and_not_repeated(server: str, tmp_path:
     assert (tmp_path / "films" / "films.zip").read_bytes() == CONTENT
     record = json.loads((tmp_path / "films" / RECORD).read_text())["films.zip"]
     assert record["sha256"] == hashlib.sha256(CONTENT).hexdigest()
-    assert left(tmp_path) == [RECORD, "films.zip"]
+    assert left(tmp_path) == [RECORD, "films", "films.zip"]
     # A second call needs no network.
     gone = sets("http://127.0.0.1:9/good.zip", hashlib.md5(CONTENT).hexdigest())
     assert fetch("films", tmp_path, data_sets=gone) == place
@@ -82,9 +89,40 @@ def test_a_download_is_verified_recorded_and_not_repeated(server: str, tmp_path:
 def test_a_bad_download_leaves_nothing(
     server: str, tmp_path: Path, path: str, md5: str | None, words: str
 ) -> None:
-    with pytest.raises(DataError, match=words):
-        fetch("films", tmp_path, data_sets=sets(f"{server}/{path}", md5))
-    assert left(tmp_path) == []
+    # The second of two files fails: nothing of the first stays either, nor a new root.
+    both = (Remote(f"{server}/good.zip", "first.zip"), Remote(f"{server}/{path}", "films.zip", md5))
+    for root in (tmp_path, tmp_path / "new"):
+        with pytest.raises(DataError, match=words):
+            fetch("films", root, data_sets={"films": both})
+        assert left(tmp_path) == []
+
+
+def test_a_killed_download_leaves_no_data_set(server: str, tmp_path: Path) -> None:
+    killed = multiprocessing.get_context("fork").Process(
+        target=fetch, args=("films", tmp_path), kwargs={"data_sets": sets(f"{server}/slow.zip")}
+    )
+    killed.start()
+    while not any(path.stat().st_size for path in tmp_path.rglob("films.zip")):
+        assert killed.is_alive()
+        time.sleep(0.01)
+    killed.kill()
+    killed.join()
+    assert not (tmp_path / "films").exists()
+    assert fetch("films", tmp_path, data_sets=sets(f"{server}/good.zip"))
+
+
+def test_a_missing_file_joins_those_that_are_there(server: str, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "first.zip").write_bytes(CONTENT)
+    both = (Remote("http://127.0.0.1:9/x", "first.zip"), Remote(f"{server}/good.zip", "second.zip"))
+    fetch("films", tmp_path, data_sets={"films": both})
+    assert left(tmp_path) == [RECORD, "films", "first.zip", "second.zip"]
+    assert set(json.loads((tmp_path / "films" / RECORD).read_text())) == {"first.zip", "second.zip"}
+
+
+def test_data_sets_go_to_a_local_folder() -> None:
+    with pytest.raises(ConfigError, match="must be a local folder; got 's3://bucket/data'"):
+        fetch("movielens_1m", "s3://bucket/data")
 
 
 def test_an_unreachable_address_says_where_to_put_the_file(tmp_path: Path) -> None:
