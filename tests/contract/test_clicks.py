@@ -117,6 +117,22 @@ def test_scores_are_probabilities_that_do_not_depend_on_neighbours(
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_scores_of_given_items_are_the_probabilities_of_their_clicks(name: str) -> None:
+    block = planted(labelled=True)
+    method, module = make(name, block)
+    rows = asked(block)[:6]
+    target = torch.tensor([row.target for row in rows])
+    items = torch.stack([(target + 5) % NUM_ITEMS, target, torch.full_like(target, -1)], dim=1)
+    batch = method.collate([replace(row, target=None) for row in rows])
+    with torch.no_grad():
+        found = method.score(module.eval(), batch, items).click_probabilities()
+        alone = method.score(module, batch, target[:, None]).click_probabilities()
+    torch.testing.assert_close(found[:, 1], predict(method, module, rows).prob)
+    torch.testing.assert_close(alone[:, 0], found[:, 1])
+    assert (found[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_catalogue_is_ranked_by_the_same_probabilities(name: str) -> None:
     block = planted(labelled=True)
     method, module = make(name, block)

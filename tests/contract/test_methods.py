@@ -170,6 +170,56 @@ def test_permuting_rows_permutes_rankings_and_padding_changes_nothing(name: str)
         torch.testing.assert_close(alone.score[0], together.score[place], atol=1e-4, rtol=1e-4)
 
 
+def score(
+    method: Method, module: torch.nn.Module, rows: list[Request], items: torch.Tensor
+) -> torch.Tensor:
+    with torch.no_grad():
+        found = method.score(module.eval(), method.collate(rows), items)
+    assert found.values.dtype == torch.float32
+    assert found.values.shape == items.shape
+    return found.values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_given_items_have_the_scores_that_the_catalogue_is_ranked_by(name: str) -> None:
+    method, module = make(name)  # beams are as wide as the catalogue
+    rows = requests()
+    ranking = predict(method, module, rows, NUM_ITEMS, Candidates())
+    found = score(method, module, rows, ranking.item_index)
+    torch.testing.assert_close(found, ranking.score, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_depends_on_its_row_and_item_alone(name: str) -> None:
+    method, module = make(name)
+    rows = requests()
+    items = torch.arange(5 * len(rows)).view(len(rows), 5) * 7 % NUM_ITEMS
+    items[1, 1:], items[2, 0], items[3, 1] = -1, -1, items[3, 0]  # nothing, and an item twice
+    found = score(method, module, rows, items)
+    assert (torch.isneginf(found) == (items < 0)).all()
+    assert found[3, 0] == found[3, 1]
+    backwards = score(method, module, rows[::-1], items.flip(0, 1)).flip(0, 1)
+    torch.testing.assert_close(backwards, found, atol=1e-4, rtol=1e-4)
+    for row, request in enumerate(rows):
+        for place in range(5):
+            one = score(method, module, [request], items[row : row + 1, place : place + 1])
+            torch.testing.assert_close(one[0, 0], found[row, place], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_choice_is_the_offered_item_that_scores_highest(name: str) -> None:
+    method, module = make(name)
+    rows = requests()
+    offered = torch.stack([torch.randperm(NUM_ITEMS)[:4] for _ in rows])
+    offered[0, 2:], offered[1] = -1, -1
+    values = score(method, module, rows, offered)
+    with torch.no_grad():
+        chosen = method.choose(module.eval(), method.collate(rows), offered, ["ranked"])
+    for row, item in enumerate(chosen["ranked"].item_index.tolist()):
+        best = offered[row][values[row] == values[row].max()]
+        assert item == int(best.min())
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if Need.SEMANTIC_IDS in method_class(n).needs])
 def test_items_may_share_their_codes(name: str) -> None:
     shared = replace(inputs(), semantic_ids=replace(inputs().semantic_ids, num_predicted=1))

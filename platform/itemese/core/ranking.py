@@ -1,11 +1,14 @@
-"""What a method returns: rankings and click scores, and the candidates it may choose from.
+"""What a method returns: rankings and scores, and the candidates it may choose from.
 
-Shape letters: B batch, I items, K list length, X hidden items of a row.
+Shape letters: B batch, I items, K list length, C items scored for a row, X hidden items of a row.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+
+from itemese.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,55 @@ class Ranking:
             index = torch.nn.functional.pad(index, (0, k - kept), value=-1)
         return cls(index, values)
 
-    def first_of(self, offered: torch.Tensor, num_items: int) -> torch.Tensor:
-        """Return which of ``offered [B, C]`` stands highest, ``[B]``; -1 if none is ranked.
 
-        Args:
-            offered: item_index, distinct in a row; -1 is no item.
-            num_items: I, size of the catalogue.
+ScoreKind = Literal["log_prob", "prob", "logit", "score"]
+"""What scores are: ``log_prob`` the log-probability that an item is the next one, ``prob`` the
+probability of a click, ``logit`` its log-odds, ``score`` a number that only orders the items."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of given items for B histories.
+
+    Attributes:
+        values [B, C] float32: -inf where no item was given.
+        kind: What the values are.
+    """
+
+    values: torch.Tensor
+    kind: ScoreKind
+
+    @classmethod
+    def of(cls, values: torch.Tensor, item_index: torch.Tensor, kind: ScoreKind) -> "Scores":
+        """Take ``values [B, C]`` of ``item_index [B, C]``, whose places at -1 become -inf."""
+        return cls(values.float().masked_fill(item_index < 0, float("-inf")), kind)
+
+    def best_of(self, item_index: torch.Tensor) -> "Answers":
+        """Return which of ``item_index [B, C]`` scores highest; of equal ones the lowest item.
+
+        Items without a score (-inf or NaN) are never chosen.
         """
-        rows, k = self.item_index.shape
-        order = torch.arange(k, device=offered.device).expand(rows, -1)
-        rank = torch.full((rows, num_items + 1), k, device=offered.device)
-        rank.scatter_(1, self.item_index.where(self.item_index >= 0, num_items), order)
-        rank[:, num_items] = k  # where lists are padded and nothing is offered
-        best, place = rank.gather(1, offered.where(offered >= 0, num_items)).min(dim=1)
-        return offered.gather(1, place[:, None])[:, 0].where(best < k, -1)
+        values = self.values.nan_to_num(nan=float("-inf"))
+        best = (values == values.amax(dim=1, keepdim=True)) & (values > float("-inf"))
+        nothing = torch.iinfo(item_index.dtype).max
+        chosen = item_index.where(best, nothing).amin(dim=1)
+        return Answers(chosen.where(chosen < nothing, -1))
+
+    def click_probabilities(self) -> torch.Tensor:
+        """Return the probability ``[B, C] float32`` that each item is clicked; 0 at padding.
+
+        Raises:
+            ConfigError: The scores are of no click.
+        """
+        if self.kind == "prob":
+            return self.values.clamp(min=0)
+        if self.kind == "logit":
+            return self.values.sigmoid()
+        message = (
+            "`method.task` must be click for probabilities of a click; got scores of kind "
+            f"{self.kind}. Set it to click, or name a method that predicts clicks."
+        )
+        raise ConfigError(message)
 
 
 def _tied_top(scores: torch.Tensor, k: int) -> torch.Tensor:

@@ -16,13 +16,17 @@ Shapes: B batch, W beams, L code length, K_l codes of level l, D hidden size, X 
 children of a node, I items, K list length.
 """
 
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from itemese.core.ranking import Candidates, Ranking
+
+CodeNormalisation = Literal["legal", "level"]
+"""Which codes a code's softmax runs over: ``legal`` the catalogue's children of its prefix,
+``level`` all codes of its level, as in training."""
 
 
 class Beams(Protocol):

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from itemese.decoding.beams import Beams, CodeTokens, ItemTree
+from itemese.decoding.beams import Beams, CodeNormalisation, CodeTokens, ItemTree
 
 MAX_LEAVES = 256
 """Leaves of a run: the nodes of a run are masked from each other, so the work grows with its
@@ -64,33 +64,55 @@ def score_catalogue(
 
 
 @torch.no_grad()
-def score_items(beams: Beams, tokens: CodeTokens, tree: Runs, codes: Tensor) -> Tensor:
-    """Return the log-probability of one item a prompt, as `score_catalogue` gives it.
+def score_items(
+    beams: Beams,
+    tokens: CodeTokens,
+    tree: Runs,
+    codes: Tensor,
+    normalisation: CodeNormalisation = "legal",
+) -> Tensor:
+    """Return the log-probability of given items after each prompt, as `score_catalogue` gives it.
 
     Args:
-        beams: The prompts; each has one beam afterwards.
+        beams: The prompts; has no beams afterwards.
         tokens: The model's codes.
         tree: The catalogue.
-        codes: ``[B, P]`` int64, the predicted codes of each row's item.
+        codes: ``[B, C, P]`` int64, the predicted codes of each row's items.
+        normalisation: Which codes each softmax runs over.
 
     Returns:
-        ``[B]`` float32.
+        ``[B, C]`` float32.
     """
-    states = beams.state[:, None]
-    tree = tree.to(states.device)
-    node = codes.new_zeros(len(codes), 1)
-    score = states.new_zeros(len(codes), dtype=torch.float32)
+    tree = tree.to(beams.state.device)
+    scores = []
+    for part in torch.split(codes, MAX_LEAVES, dim=1):
+        scores.append(_score_part(beams, tokens, tree, part, normalisation))
+        beams.restart()
+    return torch.cat(scores, dim=1)
+
+
+def _score_part(
+    beams: Beams, tokens: CodeTokens, tree: Runs, codes: Tensor, normalisation: CodeNormalisation
+) -> Tensor:
+    """Return ``[B, C]``: scores of items that are read together, each by a beam of its own."""
+    batch, count, _ = codes.shape
+    states = beams.state[:, None].expand(-1, count, -1)
+    node = codes.new_zeros(batch, count)
+    own_beam = torch.arange(count, device=codes.device)
+    score = states.new_zeros(batch, count, dtype=torch.float32)
     for level in range(tree.num_predicted):
         logits = tokens.code_logits(states, level).float()
-        child, code = tree.children(node, level)
-        own = codes[:, level, None]
-        legal = logits.gather(2, code).masked_fill_(child < 0, float("-inf"))
-        score = score + logits[:, 0].gather(1, own)[:, 0] - legal.logsumexp(dim=2)[:, 0]
-        place = ((code == own[:, None]) & (child >= 0)).int().argmax(dim=2)
-        node = child.gather(2, place[:, None])[:, 0]
+        own = codes[:, :, level, None]
+        rivals = logits
+        if normalisation == "legal":
+            child, code = tree.children(node, level)
+            rivals = logits.gather(2, code).masked_fill_(child < 0, float("-inf"))
+            place = ((code == own) & (child >= 0)).int().argmax(dim=2, keepdim=True)
+            node = child.gather(2, place)[..., 0]
+        score = score + logits.gather(2, own)[..., 0] - rivals.logsumexp(dim=2)
         if level + 1 < tree.num_predicted:
-            ancestors = codes.new_zeros(len(codes), 1, level)
-            states = beams.grow(tokens.code_vectors(own, level), ancestors)
+            ancestors = own_beam[None, :, None].expand(batch, -1, level)
+            states = beams.grow(tokens.code_vectors(own[..., 0], level), ancestors)
     return score
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import T5Config, T5Model
 
 from itemese.core.config import Config
-from itemese.decoding.beams import ItemTree
+from itemese.decoding.catalogue_scores import Runs
+from itemese.decoding.encoder_decoder import SharedMemory
 
 GROUP_SIZE = 64
 """Histories read together, at least."""
@@ -63,7 +64,7 @@ class CodeSeq2Seq(nn.Module):
         *,
         starts: Sequence[int],
         code_sizes: Sequence[int],
-        tree: ItemTree,
+        tree: Runs,
         num_user_tokens: int,
     ) -> None:
         super().__init__()
@@ -114,6 +115,11 @@ class CodeSeq2Seq(nn.Module):
         vectors: Tensor = F.embedding(codes + self.starts[level], self.token_table)
         return vectors
 
+    def codes_of(self, items: Tensor) -> Tensor:
+        """Return the codes ``[..., L] int64`` of ``items [...] int64``."""
+        tokens = self.item_tokens[items]
+        return tokens - tokens.new_tensor(self.starts)
+
     def prompt(self, item_index: Tensor, user_token: Tensor | None) -> tuple[Tensor, Tensor]:
         """Write histories as the encoder's input.
 
@@ -149,7 +155,7 @@ class CodeSeq2Seq(nn.Module):
         """
         states = self.read(item_index, target, user_token)
         logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
-        return logits, self.item_tokens[target] - self.item_tokens.new_tensor(self.starts)
+        return logits, self.codes_of(target)
 
     def read(self, item_index: Tensor, target: Tensor, user_token: Tensor | None = None) -> Tensor:
         """Return the decoder's states ``[M, P, D]``; the first L predict the codes of the target.
@@ -186,3 +192,12 @@ class CodeSeq2Seq(nn.Module):
         )
         states: Tensor = output.last_hidden_state
         return states
+
+
+@torch.no_grad()
+def read_memory(
+    model: CodeSeq2Seq, item_index: Tensor, user_token: Tensor | None = None
+) -> SharedMemory:
+    """Run the encoder over histories ``[B, T]``; beams then read its output."""
+    vectors, lengths = model.prompt(item_index, user_token)
+    return SharedMemory(model.t5, vectors, lengths, model.token_table[model.opening])

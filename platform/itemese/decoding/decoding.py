@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.decoding.beams import Beams, search
-from itemese.decoding.catalogue_scores import Runs, score_catalogue, score_items
+from itemese.decoding.beams import Beams, CodeNormalisation, search
+from itemese.decoding.catalogue_scores import MAX_LEAVES, Runs, score_catalogue, score_items
 from itemese.decoding.fast.cached_prompt import CachedPrompt, require_shareable
 from itemese.decoding.fast.decoder import FastDecoder, fast_decoder
 from itemese.decoding.fast.key_values import KeyValues
@@ -103,17 +103,23 @@ def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:
     return scores.clone()
 
 
-def target_scores(model: ItemLanguageModel, item_index: Tensor, target: Tensor) -> Tensor:
-    """Return the log-probability of ``target [B] int64`` after each history, ``[B] float32``.
+def item_scores(
+    model: ItemLanguageModel,
+    item_index: Tensor,
+    items: Tensor,
+    normalisation: CodeNormalisation = "legal",
+) -> Tensor:
+    """Return the log-probability of ``items [B, C]`` after each history, ``[B, C] float32``.
 
-    It is what `exact_scores` says of that item, for the price of its own codes.
+    It is what `exact_scores` gives these items, for the price of their own codes; items below 0
+    get any number.
     """
     with as_stored(item_index.device):
         tree = _tree(model, item_index)
-        prompt = read_prompt(model, item_index, tree.num_predicted - 1, None)
-        starts = torch.tensor(model.starts, device=item_index.device)
-        codes = (model.item_tokens[target] - starts)[:, : tree.num_predicted]
-        scores = score_items(prompt, model, tree, codes)
+        room = min(items.shape[1], MAX_LEAVES) * (tree.num_predicted - 1)
+        prompt = read_prompt(model, item_index, room, None)
+        codes = model.codes_of(items.clamp(min=0))
+        scores = score_items(prompt, model, tree, codes, normalisation)
     return scores.clone()
 
 

@@ -6,7 +6,6 @@ I items, N real items of a batch, S tokens of a batch.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -94,6 +93,11 @@ class ItemLanguageModel(nn.Module):
         """Return the input vectors ``[..., D]`` of ``codes [...] int64`` of one level."""
         return self.token_vectors(codes + self.starts[level])
 
+    def codes_of(self, items: Tensor) -> Tensor:
+        """Return the codes ``[..., L] int64`` of ``items [...] int64``."""
+        tokens = self.item_tokens[items]
+        return tokens - tokens.new_tensor(self.starts)
+
     def forward(self, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
         """Predict every code of every item from what stands before it.
 
@@ -113,5 +117,4 @@ class ItemLanguageModel(nn.Module):
         real = item_index >= 0
         states = states.view(*item_index.shape, self.code_length, -1)[real]
         logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
-        starts = torch.tensor(self.starts, device=item_index.device)
-        return logits, self.item_tokens[item_index[real]] - starts
+        return logits, self.codes_of(item_index[real])

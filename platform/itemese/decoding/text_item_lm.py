@@ -138,8 +138,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         At most `NAMED` of them are asked, evenly spread.
         """
         asked = items[:: -(-len(items) // NAMED)].to(self.item_tokens.device)
-        own = self.item_tokens[asked] - self.item_tokens.new_tensor(self.starts)
-        same = self.name(self.texts[asked]) == own
+        same = self.name(self.texts[asked]) == self.codes_of(asked)
         return {
             "named_by_text": round(float(same.all(dim=1).float().mean()), 4),
             "first_code_by_text": round(float(same[:, 0].float().mean()), 4),
@@ -150,7 +149,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         tokens = self.item_tokens[items]
         states = self._naming_states(self.texts[items], tokens[:, :-1])
         logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
-        return logits, tokens - tokens.new_tensor(self.starts)
+        return logits, self.codes_of(items)
 
     def _naming_states(self, texts: Tensor, codes: Tensor) -> Tensor:
         """Return ``[A, l + 1, D]``: states at the naming token and the ``codes [A, l]`` after it.

@@ -32,7 +32,6 @@ class Chooser(Protocol):
         module: nn.Module,
         batch: dict[str, Tensor],
         offered: Tensor,
-        num_items: int,
         ways: Sequence[str] | None = None,
     ) -> Mapping[str, Answers]:
         """Return an answer for each way of choosing."""
@@ -57,7 +56,6 @@ def ask(
     rows: Rows,
     offers: Offers,
     *,
-    num_items: int,
     device: torch.device,
     ways: Sequence[str] | None = None,
 ) -> dict[str, Chosen]:
@@ -68,7 +66,6 @@ def ask(
         module: On `device`.
         rows: N users.
         offers: What they are offered, in the same order.
-        num_items: Size of the catalogue.
         device: Where batches go.
         ways: Ways of choosing wanted; None asks for all.
 
@@ -84,7 +81,7 @@ def ask(
         offered = torch.from_numpy(offers.offered[places]).to(device)
         with judging(module):
             batch = {name: t.to(device) for name, t in method.collate(requests).items()}
-            found = method.choose(module, batch, offered, num_items, ways)
+            found = method.choose(module, batch, offered, ways)
         for way, answers in found.items():
             nothing = Chosen(np.full(len(order), -1, dtype=np.int64), [None] * len(order))
             into = chosen.setdefault(way, nothing)

@@ -136,6 +136,16 @@ class TargetAttention(nn.Module):
         scores: Tensor = self.judge(joined)[..., 0]
         return scores
 
+    def score_each(self, item_index: Tensor, items: Tensor) -> Tensor:
+        """Score ``items [M, C]`` of each history's own, ``[M, C]``, some at a time."""
+        rows = max(len(item_index), int((item_index >= 0).sum()))
+        scores = []
+        for piece in torch.split(items, max(1, _NUMBERS_AT_ONCE // (rows * self.width)), dim=1):
+            histories = item_index.repeat_interleave(piece.shape[1], dim=0)
+            found = self.score(histories, items[:0, 0], piece.flatten())
+            scores.append(found.view_as(piece))
+        return torch.cat(scores, dim=1)
+
     def score_all(self, item_index: Tensor) -> Tensor:
         """Score the catalogue, ``[M, I]`` for histories ``[M, T]``, some items at a time."""
         rows = max(len(item_index), int((item_index >= 0).sum()))

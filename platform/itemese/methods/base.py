@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.config import Config
-from itemese.core.ranking import Answers, Candidates, ClickScores, Ranking
+from itemese.core.ranking import Answers, Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
 from itemese.layers.histories import last_states, next_item_pairs, pad_histories
 from itemese.losses.next_item import next_item_loss
@@ -209,35 +209,44 @@ class Method(ABC):
         catalogue by that probability, for whoever serves them.
         """
 
+    @abstractmethod
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Score given items for each row, exactly; no gradient.
+
+        The score of an item depends on its row's history alone, not on other rows or items. It is
+        the score that `predict` ranks the item by; with ``task: click`` its `click_probabilities`
+        are.
+
+        Args:
+            module: In evaluation mode.
+            batch: From `collate`, B rows.
+            item_index: ``[B, C]`` int64, any items for each row; -1 is no item.
+
+        Returns:
+            Scores of ``[B, C]``, -inf where there is no item.
+        """
+
     def choose(
         self,
         module: nn.Module,
         batch: Batch,
         offered: Tensor,
-        num_items: int,
         ways: Sequence[str] | None = None,
     ) -> dict[str, Answers]:
         """Choose one of the offered items for each row; no gradient.
 
-        The default ranks the catalogue and takes what stands highest of them.
+        The default takes the item with the highest score; of equal ones the lower item_index.
 
         Args:
             module: In evaluation mode.
             batch: From `collate`, B rows.
             offered: ``[B, C]`` item_index, distinct in a row; -1 is no item.
-            num_items: I, size of the catalogue.
             ways: Which of `ways_of_choosing` are wanted; None wants all.
 
         Returns:
             An answer for each way that is wanted, by its name.
         """
-        device = offered.device
-        allowed = torch.zeros(num_items + 1, dtype=torch.bool, device=device)
-        allowed[offered] = True  # -1 marks the spare place at the end
-        k = int(allowed[:-1].sum())
-        ranking = self.predict(module, batch, k, Candidates(allowed=allowed[:-1]))
-        assert isinstance(ranking, Ranking), "a method that scores clicks ranks no candidates"
-        return {"ranked": Answers(ranking.first_of(offered, num_items))}
+        return {"ranked": self.score(module, batch, offered).best_of(offered)}
 
     def item_vectors(self, module: nn.Module) -> Tensor:
         """Return what a trained module knows of each item, ``[I, d]``; only if it `embeds`."""
@@ -281,6 +290,25 @@ class Method(ABC):
         return {}
 
 
+class CatalogueMethod(Method):
+    """Base of methods that score the whole catalogue at once, from which both verbs follow."""
+
+    @abstractmethod
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return a score of every item for each row, ``[B, I]``."""
+
+    def predict(
+        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
+    ) -> Ranking | ClickScores:
+        """Rank the catalogue by its scores."""
+        return Ranking.from_scores(self.score_catalogue(module, batch), k, candidates)
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Take the given items from the catalogue's scores."""
+        found = self.score_catalogue(module, batch).gather(1, item_index.clamp(min=0))
+        return Scores.of(found, item_index, "score")
+
+
 class NextItemEncoder(Method):
     """Base of methods whose module encodes histories and compares states with all items.
 
@@ -317,6 +345,13 @@ class NextItemEncoder(Method):
         newest = last_states(states, batch["item_index"])
         scores = newest.float() @ item_vectors.float().T  # bf16 sums would tie
         return Ranking.from_scores(scores, k, candidates)
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return the dot products of the newest state with the given items' vectors."""
+        states, item_vectors = module(batch["item_index"])
+        newest = last_states(states, batch["item_index"]).float()
+        items = item_vectors[item_index.clamp(min=0)].float()  # [B, C, d]
+        return Scores.of((items @ newest[:, :, None])[..., 0], item_index, "score")
 
 
 def pad_clicks(requests: Sequence[Request]) -> Batch:

@@ -27,10 +27,9 @@ from torch import Tensor, nn
 from itemese.backbones.adapters import save_adapters_only
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, locate
 from itemese.backbones.text_slots import SlotMask, TextSlots
-from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Request
 from itemese.layers.histories import last_states, pad_histories
-from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
+from itemese.methods.base import Batch, CatalogueMethod, Inputs, LossWeights, MethodConfig
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
 
@@ -66,7 +65,7 @@ class DenseTokenizerConfig(MethodConfig):
     loss_weights: DenseTokenizerLossWeights = DenseTokenizerLossWeights()
 
 
-class DenseTokenizer(Method):
+class DenseTokenizer(CatalogueMethod):
     """See the module docstring."""
 
     Config = DenseTokenizerConfig
@@ -128,11 +127,12 @@ class DenseTokenizer(Method):
         logits, labels = module(batch["item_index"], self.config.texts_per_step)
         return {"reconstruction": F.cross_entropy(logits.float(), labels)}
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by the cosine of the history's mean vector and the items'."""
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the cosine of the history's mean vector and each item's."""
         states, vectors = module(batch["item_index"])
         history = F.normalize(last_states(states, batch["item_index"]), dim=-1)
-        return Ranking.from_scores(history @ vectors.T, k, candidates)
+        found: Tensor = history @ vectors.T
+        return found
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return how many texts fill the window, which then holds less than all of them."""

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, ClickScores, Ranking
+from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.layers.histories import next_item_tasks
 from itemese.layers.target_attention import Activation, TargetAttention
@@ -159,3 +159,9 @@ class Din(Method):
             return ranking
         padding = ranking.item_index < 0
         return replace(ranking, score=ranking.score.sigmoid().masked_fill(padding, -torch.inf))
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return each item's score, or the log-odds of its click."""
+        assert isinstance(module, TargetAttention)
+        found = module.score_each(batch["item_index"], item_index.clamp(min=0))
+        return Scores.of(found, item_index, "logit" if self.task is Task.CLICK else "score")

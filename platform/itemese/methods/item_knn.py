@@ -19,11 +19,10 @@ from pydantic import Field
 from scipy import sparse
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Histories, Request
 from itemese.layers.histories import ages, pad_histories
 from itemese.layers.item_graph import ItemGraph
-from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
+from itemese.methods.base import Batch, CatalogueMethod, Inputs, MethodConfig, Stage
 
 
 class ItemKnnConfig(MethodConfig):
@@ -43,7 +42,7 @@ class ItemKnnConfig(MethodConfig):
     max_user_items: int = Field(default=500, ge=2)
 
 
-class ItemKnn(Method):
+class ItemKnn(CatalogueMethod):
     """See the module docstring."""
 
     Config = ItemKnnConfig
@@ -86,11 +85,12 @@ class ItemKnn(Method):
         """Return ``item_index [B, T]``, right-padded with -1."""
         return pad_histories(requests)
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by decayed similarity to the history."""
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return each item's decayed similarity to the history."""
         age = ages(batch["item_index"])
         strength = (self.config.decay ** age.clamp(min=0)) * (age >= 0)
-        return Ranking.from_scores(module(batch["item_index"], strength), k, candidates)
+        found: Tensor = module(batch["item_index"], strength)
+        return found
 
     def stages(self) -> tuple[Stage, ...]:
         """Nothing is trained."""

@@ -10,6 +10,7 @@ Shapes: B batch, I items.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -17,13 +18,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, ClickScores, Ranking
+from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Histories, Request
 from itemese.layers.item_counts import ItemCounts
 from itemese.methods.base import (
     Batch,
+    CatalogueMethod,
     Inputs,
-    Method,
     MethodConfig,
     Stage,
     Task,
@@ -84,7 +85,7 @@ class PopularityConfig(MethodConfig):
     num_negatives: int = Field(default=1, ge=1)
 
 
-class Popularity(Method):
+class Popularity(CatalogueMethod):
     """See the module docstring."""
 
     Config = PopularityConfig
@@ -107,6 +108,11 @@ class Popularity(Method):
         """Return ``item_index [B, T]``, of which only the number of rows matters, and targets."""
         return pad_clicks(requests)
 
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the counts' ranks, or the rates."""
+        found: Tensor = module(batch["item_index"])
+        return found
+
     def predict(
         self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
     ) -> Ranking | ClickScores:
@@ -114,7 +120,12 @@ class Popularity(Method):
         if "target" in batch:
             assert isinstance(module, ClickRates)
             return ClickScores(module.rate_of[batch["target"]].float(), batch["target_clicked"])
-        return Ranking.from_scores(module(batch["item_index"]), k, candidates)
+        return super().predict(module, batch, k, candidates)
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return each item's count as its rank, or its rate."""
+        found = super().score(module, batch, item_index)
+        return replace(found, kind="prob") if self.task is Task.CLICK else found
 
     def stages(self) -> tuple[Stage, ...]:
         """Nothing is trained."""

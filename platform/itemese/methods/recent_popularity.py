@@ -16,11 +16,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Request
 from itemese.layers.histories import pad_histories
 from itemese.layers.item_counts import ItemCounts
-from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
+from itemese.methods.base import Batch, CatalogueMethod, Inputs, MethodConfig, Stage
 
 
 class RecentPopularityConfig(MethodConfig):
@@ -34,7 +33,7 @@ class RecentPopularityConfig(MethodConfig):
     window_share: float = Field(default=0.05, gt=0, le=1)
 
 
-class RecentPopularity(Method):
+class RecentPopularity(CatalogueMethod):
     """See the module docstring."""
 
     Config = RecentPopularityConfig
@@ -58,9 +57,10 @@ class RecentPopularity(Method):
         """Return ``item_index [B, T]``, of which only the number of rows matters."""
         return pad_histories(requests)
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by recent count."""
-        return Ranking.from_scores(module(batch["item_index"]), k, candidates)
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the recent counts' ranks."""
+        found: Tensor = module(batch["item_index"])
+        return found
 
     def stages(self) -> tuple[Stage, ...]:
         """Nothing is trained."""

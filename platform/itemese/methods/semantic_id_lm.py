@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from itemese.backbones.backbone import BackboneConfig, build_backbone
 from itemese.backbones.token_vectors import code_vectors, start_tokens
-from itemese.core.ranking import Candidates, Ranking
+from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
-from itemese.decoding.decoding import beam_search
+from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
@@ -123,6 +123,12 @@ class SemanticIdLm(Method):
             candidates=candidates,
             prompt_cache=module.prompt_cache,
         )
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return the exact log-probability of each item's codes."""
+        assert isinstance(module, ItemLanguageModel)
+        found = item_scores(module, batch["item_index"], item_index)
+        return Scores.of(found, item_index, "log_prob")
 
     def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:
         """Keep the keys and values of prompts; a user who comes back adds the newest items."""

@@ -39,9 +39,10 @@ from itemese.backbones.text_backbone import (
 )
 from itemese.backbones.text_slots import TextSlots
 from itemese.core.errors import ConfigError
-from itemese.core.ranking import Candidates, ClickScores, Ranking
+from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Request, SemanticIds
-from itemese.decoding.decoding import beam_search, target_scores
+from itemese.decoding.beams import CodeNormalisation
+from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.free_beams import free_beam_search
 from itemese.decoding.text_item_lm import TextItemLanguageModel
@@ -220,13 +221,22 @@ class Store(Method):
         assert isinstance(module, TextItemLanguageModel)
         if self.task is Task.NEXT_ITEM:
             return self._search(module, batch, k, candidates)
-        against_chance = math.log(len(module.item_tokens))
         if "target" in batch:
-            found = target_scores(module, batch["item_index"], batch["target"])
-            return ClickScores(torch.sigmoid(found + against_chance), batch["target_clicked"])
+            asked = self.score(module, batch, batch["target"][:, None])
+            return ClickScores(asked.click_probabilities()[:, 0], batch["target_clicked"])
         ranking = self._search(module, batch, k, candidates)
-        prob = torch.sigmoid(ranking.score + against_chance)
+        prob = torch.sigmoid(ranking.score + math.log(len(module.item_tokens)))
         return Ranking(ranking.item_index, prob.where(ranking.item_index >= 0, ranking.score))
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return the exact log-probability of each item's codes, or the log-odds of its click."""
+        assert isinstance(module, TextItemLanguageModel)
+        over: CodeNormalisation = "legal" if self.config.constrained else "level"
+        found = item_scores(module, batch["item_index"], item_index, over)
+        if self.task is Task.NEXT_ITEM:
+            return Scores.of(found, item_index, "log_prob")
+        # p / (p + 1/I) is the sigmoid of log p + log I.
+        return Scores.of(found + math.log(len(module.item_tokens)), item_index, "logit")
 
     def _search(
         self, module: TextItemLanguageModel, batch: Batch, k: int, candidates: Candidates

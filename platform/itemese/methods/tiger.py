@@ -21,11 +21,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, Ranking
+from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.decoding.beams import search
-from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
-from itemese.decoding.encoder_decoder import SharedMemory
+from itemese.decoding.catalogue_scores import score_items
+from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, read_memory
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.histories import next_item_tasks, pad_histories
 from itemese.losses.code_tokens import next_code
@@ -105,10 +105,16 @@ class Tiger(Method):
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by constrained beam search."""
         assert isinstance(module, CodeSeq2Seq)
-        vectors, lengths = module.prompt(batch["item_index"], batch.get("user_token"))
-        memory = SharedMemory(module.t5, vectors, lengths, module.token_table[module.opening])
+        memory = read_memory(module, batch["item_index"], batch.get("user_token"))
         width = self.config.beam_width
         return search(memory, module, module.tree, k=k, beam_width=width, candidates=candidates)
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return the exact log-probability of each item's codes."""
+        assert isinstance(module, CodeSeq2Seq)
+        memory = read_memory(module, batch["item_index"], batch.get("user_token"))
+        codes = module.codes_of(item_index.clamp(min=0))
+        return Scores.of(score_items(memory, module, module.tree, codes), item_index, "log_prob")
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width and the length of an item in tokens."""

@@ -19,11 +19,10 @@ from pydantic import Field
 from scipy import sparse
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Request
 from itemese.layers.histories import ages, pad_histories
 from itemese.layers.item_graph import ItemGraph
-from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Stage
+from itemese.methods.base import Batch, CatalogueMethod, Inputs, MethodConfig, Stage
 
 
 class TransitionGraphConfig(MethodConfig):
@@ -47,7 +46,7 @@ class TransitionGraphConfig(MethodConfig):
     num_neighbors: int = Field(default=500, ge=1)
 
 
-class TransitionGraph(Method):
+class TransitionGraph(CatalogueMethod):
     """See the module docstring."""
 
     Config = TransitionGraphConfig
@@ -80,13 +79,14 @@ class TransitionGraph(Method):
         """Return ``item_index [B, T]``, right-padded with -1."""
         return pad_histories(requests)
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by the votes of the newest items."""
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the votes of the newest items for each item."""
         newest = batch["item_index"]
         age = ages(newest)
         voting = (age >= 0) & (age < self.config.max_sources)
         strength = (self.config.decay ** age.clamp(min=0)) * voting
-        return Ranking.from_scores(module(newest, strength), k, candidates)
+        found: Tensor = module(newest, strength)
+        return found
 
     def stages(self) -> tuple[Stage, ...]:
         """Nothing is trained."""

@@ -172,9 +172,7 @@ def _ask(
     module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
     longest = experiment.method.max_history
     rows = _asked(folder, catalog, config, experiment.data_seed, longest=longest)
-    chosen = ask(
-        method, module.to(device), rows, stored, num_items=catalog.num_items, device=device
-    )
+    chosen = ask(method, module.to(device), rows, stored, device=device)
     table = pa.table(
         {
             "mode": [way for way in chosen for _ in stored.user_id],

@@ -183,9 +183,7 @@ class Validator:
             rows = rows_of(block, Split.VALIDATION, num_items, longest)
             offers = Offers.draw(rows, num_items=num_items, size=self.offered, seed=self.seed)
             way = [self.way]
-            chosen = ask(
-                self.method, module, rows, offers, num_items=num_items, device=device, ways=way
-            )
+            chosen = ask(self.method, module, rows, offers, device=device, ways=way)
             # A share without users has no choices.
             for found in chosen.values():
                 hits += int((found.item_index == offers.target).sum())

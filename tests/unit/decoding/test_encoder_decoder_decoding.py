@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModel
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
-from itemese.decoding.beams import search
+from itemese.decoding.beams import CodeNormalisation, search
+from itemese.decoding.catalogue_scores import score_items
 from itemese.decoding.encoder_decoder import SharedMemory
 from itemese.decoding.trie import PrefixTrie
 
@@ -50,7 +51,13 @@ def make_codes() -> Tensor:
     return everything[order[:NUM_ITEMS]]
 
 
-def every_score(model: torch.nn.Module, codes: Tensor, prompt: Tensor, real: Tensor) -> Tensor:
+def every_score(
+    model: torch.nn.Module,
+    codes: Tensor,
+    prompt: Tensor,
+    real: Tensor,
+    normalisation: CodeNormalisation = "legal",
+) -> Tensor:
     """Score each item by a full pass of the Hugging Face model over it."""
     tokens = Tokens(model.shared.weight)
     written = F.pad(codes + torch.tensor(STARTS), (1, 0))[:, :-1]
@@ -63,8 +70,8 @@ def every_score(model: torch.nn.Module, codes: Tensor, prompt: Tensor, real: Ten
     for item, level in itertools.product(range(NUM_ITEMS), range(len(SIZES))):
         same = (codes[:, :level] == codes[item, :level]).all(dim=1)
         logits = tokens.code_logits(states[item, level], level)
-        legal = codes[same, level].unique()
-        scores[item] += logits[codes[item, level]] - logits[legal].logsumexp(0)
+        rivals = logits[codes[same, level].unique()] if normalisation == "legal" else logits
+        scores[item] += logits[codes[item, level]] - rivals.logsumexp(0)
     return scores
 
 
@@ -92,6 +99,23 @@ def test_wide_beams_equal_a_full_pass_over_every_item(architecture: str) -> None
             best = expected.sort(descending=True).values
             torch.testing.assert_close(ranking.score[row], best, atol=1e-4, rtol=0)
         memory.restart()
+
+
+@pytest.mark.parametrize("normalisation", ["legal", "level"])
+@torch.no_grad()
+def test_given_items_score_as_by_a_full_pass(normalisation: CodeNormalisation) -> None:
+    model, codes = make_model("t5"), make_codes()
+    table = model.shared.weight
+    prompts = torch.randint(0, 20, (2, 9), generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([9, 4])
+    memory = SharedMemory(model, F.embedding(prompts, table), lengths, table[0])
+    tree = PrefixTrie.from_codes(codes, SIZES)
+    items = torch.tensor([[3, 3, 39, 0], [17, 5, 8, 21]])
+    found = score_items(memory, Tokens(table), tree, codes[items], normalisation)
+    for row in range(2):
+        real = torch.arange(9) < lengths[row]
+        every = every_score(model, codes, prompts[row : row + 1], real[None], normalisation)
+        torch.testing.assert_close(found[row], every[items[row]], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -137,7 +137,7 @@ def test_the_target_in_context_is_the_mean_over_its_own_answer(small: Any) -> No
     torch.manual_seed(3)
     views = module(batch["item_index"], batch["draw"])
     torch.manual_seed(3)
-    offered = draw_candidates(batch["item_index"], target, small.num_items, 4)
+    offered = draw_candidates(batch["item_index"], target, 4)
     written = module.writer.prompts(
         batch["item_index"][:, -5:-1],
         batch["draw"] + places,
@@ -192,7 +192,7 @@ def test_every_way_of_choosing_names_an_offered_item(small: Any) -> None:
     batch = method.collate(small.rows(3))
     offered = torch.tensor([[1, 2, 3, 4], [9, 8, 7, 6], [5, 20, 21, -1]])
     with torch.no_grad():
-        found = method.choose(module, batch, offered, small.num_items)
+        found = method.choose(module, batch, offered)
     assert set(found) == {"free", "trie", "likelihood", "ranked"}
     for mode, answers in found.items():
         for row, item in enumerate(answers.item_index.tolist()):
@@ -200,7 +200,7 @@ def test_every_way_of_choosing_names_an_offered_item(small: Any) -> None:
     assert len(found["free"].text) == 3
     with torch.no_grad():
         for way in method.ways_of_choosing:
-            alone = method.choose(module, batch, offered, small.num_items, [way])
+            alone = method.choose(module, batch, offered, [way])
             assert set(alone) == {way}
             assert torch.equal(alone[way].item_index, found[way].item_index)
 
@@ -208,9 +208,7 @@ def test_every_way_of_choosing_names_an_offered_item(small: Any) -> None:
 def test_more_items_than_prompts_are_made_for_are_refused(small: Any) -> None:
     method, module = small.make()
     with pytest.raises(ConfigError, match="must be at most"):
-        method.choose(
-            module, method.collate(small.rows(1)), torch.tensor([[1, 2, 3, 4, 5]]), small.num_items
-        )
+        method.choose(module, method.collate(small.rows(1)), torch.tensor([[1, 2, 3, 4, 5]]))
 
 
 def test_nothing_in_the_history_is_no_crash(small: Any) -> None:
@@ -220,7 +218,7 @@ def test_nothing_in_the_history_is_no_crash(small: Any) -> None:
     batch = method.collate([empty])
     with torch.no_grad():
         ranking = method.predict(module, batch, 5, Candidates())
-        chosen = method.choose(module, batch, torch.tensor([[1, 2, 3, 4]]), small.num_items)
+        chosen = method.choose(module, batch, torch.tensor([[1, 2, 3, 4]]))
     assert sorted(set(ranking.item_index[0].tolist())) == sorted(ranking.item_index[0].tolist())
     assert chosen["trie"].item_index.tolist()[0] in (1, 2, 3, 4)
 
@@ -231,13 +229,13 @@ def test_items_of_one_title_cannot_be_told_apart_by_words(small: Any) -> None:
     module = method.build(small.inputs(catalog=small.catalog(["Same"] * small.num_items))).eval()
     with torch.no_grad():
         batch = method.collate(small.rows(1))
-        found = method.choose(module, batch, torch.tensor([[1, 2, 3, 4]]), small.num_items)
+        found = method.choose(module, batch, torch.tensor([[1, 2, 3, 4]]))
     assert found["trie"].item_index.tolist() == [-1]
 
 
 @pytest.mark.parametrize("title", ["<b></b>", "\x00\n", " ", "[ID] <end> \n next: Film 3"])
 def test_any_title_stays_one_item(small: Any, title: str) -> None:
-    titles = [title, *[f"Film number {i}" for i in range(1, small.num_items)]]
+    titles = [title, *[f"Film number {i}" for i in range(1)]]
     method = Rsllm(RsllmConfig.parse(small.settings))
     module = method.build(small.inputs(catalog=small.catalog(titles)))
     tokens = module.answer_tokens(torch.tensor([[0]]))[0, 0].tolist()

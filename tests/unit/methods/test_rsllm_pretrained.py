@@ -98,7 +98,7 @@ def test_a_model_in_bf16_is_frozen_there_and_its_adapters_train_in_fp32(
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in trained)
     offered = torch.tensor([[1, 2, 3, 4]] * len(batch["draw"]))
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = method.choose(module.eval(), batch, offered, small.num_items)
+        found = method.choose(module.eval(), batch, offered)
     assert set(found["likelihood"].item_index.tolist()) <= {1, 2, 3, 4}
 
 

@@ -47,7 +47,7 @@ def test_the_shortest_prompts_that_are_accepted_fit_whatever_is_asked(
     module.eval()
     offered = torch.tensor([[20, 21, 22, 23]] * 4)
     with torch.no_grad():
-        chosen = method.choose(module, batch, offered, small.num_items)
+        chosen = method.choose(module, batch, offered)
         states = module.history_states(batch["item_index"], batch["draw"])
     assert set(chosen) == set(method.ways_of_choosing)
     assert states.isfinite().all()

@@ -6,7 +6,6 @@ import torch
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError, ConfigError
-from itemese.core.ranking import Ranking
 from itemese.layers.histories import pad_histories
 from itemese.methods import base
 from itemese.serving.engine import Recommender
@@ -22,7 +21,7 @@ def engine(bundle_of):
     return Recommender.load(bundle_of())
 
 
-class Spy(base.Method):
+class Spy(base.CatalogueMethod):
     """Scores item i by how often it stands in the history; keeps every batch it saw."""
 
     batches: list = []  # noqa: RUF012
@@ -36,11 +35,10 @@ class Spy(base.Method):
         Spy.batches.append([(e.history.tolist(), e.timestamp.tolist()) for e in examples])
         return pad_histories(examples)
 
-    def predict(self, module, batch, k, candidates):
+    def score_catalogue(self, module, batch):
         assert not torch.is_grad_enabled()
         known = torch.nn.functional.one_hot(batch["item_index"].clamp(min=0), int(module.size))
-        counts = (known * (batch["item_index"] >= 0)[..., None]).sum(1)
-        return Ranking.from_scores(counts.float(), k, candidates)
+        return (known * (batch["item_index"] >= 0)[..., None]).sum(1).float()
 
 
 @pytest.fixture

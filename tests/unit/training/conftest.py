@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from itemese.core.artifacts import Folder
-from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.layers.histories import next_item_pairs, pad_histories
-from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig
+from itemese.methods.base import Batch, CatalogueMethod, Inputs, LossWeights, MethodConfig
 
 NUM_ITEMS = 30
 
@@ -44,7 +43,7 @@ class Bigram(nn.Module):
         return self.out(F.dropout(states, self.dropout, self.training))
 
 
-class Toy(Method):
+class Toy(CatalogueMethod):
     """Each item votes for its successor."""
 
     Config = ToyConfig
@@ -64,11 +63,10 @@ class Toy(Method):
             "size": module.out.weight.square().mean(),
         }
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         item_index = batch["item_index"]
         newest = (item_index >= 0).sum(dim=1, keepdim=True) - 1
-        logits = module(item_index.gather(1, newest))[:, 0]
-        return Ranking.from_scores(logits, k, candidates)
+        return module(item_index.gather(1, newest))[:, 0]
 
 
 def write_world(folder: Folder, *, num_users: int = 120, num_shards: int = 3) -> Folder:

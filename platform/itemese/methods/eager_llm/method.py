@@ -33,9 +33,9 @@ from torch import Tensor, nn
 
 from itemese.backbones.adapters import FIRST, add_adapter, save_adapters_only, use_adapters
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, locate
-from itemese.core.ranking import Candidates, Ranking
+from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request, SemanticIds
-from itemese.decoding.decoding import beam_search
+from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.histories import pad_histories
@@ -289,6 +289,12 @@ class EagerLlm(Method):
             candidates=candidates,
             prompt_cache=module.prompt_cache,
         )
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return the exact log-probability of each item's codes."""
+        assert isinstance(module, AlignedItemLanguageModel)
+        found = item_scores(module, batch["item_index"], item_index)
+        return Scores.of(found, item_index, "log_prob")
 
     def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:
         """Keep the keys and values of prompts; a user who comes back adds the newest items."""

@@ -179,7 +179,7 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         before = states[:, : item_index.shape[1] * self.code_length]
         before = before.reshape(*item_index.shape, self.code_length, -1)[real]
         logits = [self.code_logits(before[:, n], n) for n in range(self.code_length)]
-        return (logits, self._codes(item_index[real])), states[rows, place]
+        return (logits, self.codes_of(item_index[real])), states[rows, place]
 
     def _contrast(self, name: str, ends: Tensor, item_index: Tensor) -> Contrast:
         """Return the projected end states and the source's vectors of the newest items."""
@@ -243,10 +243,6 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         rows = -2 - self.item_tokens[items.clamp(min=0)]
         return rows.masked_fill(items[..., None] < 0, PADDING).flatten(1)
 
-    def _codes(self, items: Tensor) -> Tensor:
-        """Return the codes ``[*, L]`` of items ``[*]``."""
-        return self.item_tokens[items] - self.item_tokens.new_tensor(self.starts)
-
     def _said(self, prompt: Sequence[Tensor], task: str) -> Tensor:
         """Lay the pieces of a prompt ``[A, *]`` end to end, and say what is asked.
 
@@ -276,7 +272,7 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         tokens = self.item_tokens[target]
         states = self._naming_states(self._said(prompt, task), tokens[:, :-1])
         logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
-        return logits, self._codes(target)
+        return logits, self.codes_of(target)
 
     def _worded(self, prompt: Sequence[Tensor], task: str, words: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of ``words [A, R]`` after a prompt, and the words, padding left out."""

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itemese.decoding.beams import ItemTree
+from itemese.decoding.catalogue_scores import Runs
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.layers.id_vectors import first_equal
 
@@ -59,7 +59,7 @@ class SummarySeq2Seq(CodeSeq2Seq):
         *,
         starts: Sequence[int],
         code_sizes: Sequence[int],
-        tree: ItemTree,
+        tree: Runs,
     ) -> None:
         super().__init__(
             config, item_tokens, starts=starts, code_sizes=code_sizes, tree=tree, num_user_tokens=0
@@ -91,7 +91,7 @@ class SummarySeq2Seq(CodeSeq2Seq):
         """
         states = self.read(item_index, target)
         logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
-        codes = self.item_tokens[target] - self.item_tokens.new_tensor(self.starts)
+        codes = self.codes_of(target)
         summary = self.project(F.normalize(states[:, -1], dim=-1))
         drawn = torch.randint(len(self.teacher), (num_negatives,), device=target.device)
         lesson = Lesson(

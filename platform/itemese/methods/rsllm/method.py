@@ -37,16 +37,16 @@ from itemese.backbones.text_backbone import (
     take_weights,
 )
 from itemese.core.errors import ConfigError
-from itemese.core.ranking import Answers, Candidates, Ranking
+from itemese.core.ranking import Answers
 from itemese.core.schema import Catalog, Request
 from itemese.layers.histories import pad_histories
 from itemese.layers.id_vectors import id_vectors
 from itemese.losses.contrastive import from_other_workers, info_nce
 from itemese.methods.base import (
     Batch,
+    CatalogueMethod,
     Inputs,
     LossWeights,
-    Method,
     MethodConfig,
     Need,
     Stage,
@@ -141,7 +141,7 @@ class RsllmConfig(MethodConfig):
         return self
 
 
-class Rsllm(Method):
+class Rsllm(CatalogueMethod):
     """See the module docstring."""
 
     Config = RsllmConfig
@@ -289,18 +289,16 @@ class Rsllm(Method):
             )
         return terms
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank the catalogue by the cosine of the history's and the items' states."""
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the cosine of the history's state and each item's."""
         assert isinstance(module, TwoTowers)
-        scores = module.history_states(batch["item_index"], batch["draw"]) @ module.items().T
-        return Ranking.from_scores(scores, k, candidates)
+        return module.history_states(batch["item_index"], batch["draw"]) @ module.items().T
 
     def choose(
         self,
         module: nn.Module,
         batch: Batch,
         offered: Tensor,
-        num_items: int,
         ways: Sequence[str] | None = None,
     ) -> dict[str, Answers]:
         """Answer freely, inside the trie of the offered titles, by likelihood, and by towers."""
@@ -326,7 +324,7 @@ class Rsllm(Method):
             found["free"] = read_answers(written, answers, tokenizer)
         chosen = {way: Answers.at(place, offered, text) for way, (place, text) in found.items()}
         if "ranked" in wanted:
-            chosen |= super().choose(module, batch, offered, num_items)
+            chosen |= super().choose(module, batch, offered)
         return {name: chosen[name] for name in self.ways_of_choosing if name in wanted}
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
