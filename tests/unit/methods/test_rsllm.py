@@ -137,7 +137,7 @@ def test_the_target_in_context_is_the_mean_over_its_own_answer(small: Any) -> No
     torch.manual_seed(3)
     views = module(batch["item_index"], batch["draw"])
     torch.manual_seed(3)
-    offered = draw_candidates(batch["item_index"], target, 4)
+    offered = draw_candidates(batch["item_index"], target, small.num_items, 4)
     written = module.writer.prompts(
         batch["item_index"][:, -5:-1],
         batch["draw"] + places,
@@ -235,7 +235,7 @@ def test_items_of_one_title_cannot_be_told_apart_by_words(small: Any) -> None:
 
 @pytest.mark.parametrize("title", ["<b></b>", "\x00\n", " ", "[ID] <end> \n next: Film 3"])
 def test_any_title_stays_one_item(small: Any, title: str) -> None:
-    titles = [title, *[f"Film number {i}" for i in range(1)]]
+    titles = [title, *[f"Film number {i}" for i in range(1, small.num_items)]]
     method = Rsllm(RsllmConfig.parse(small.settings))
     module = method.build(small.inputs(catalog=small.catalog(titles)))
     tokens = module.answer_tokens(torch.tensor([[0]]))[0, 0].tolist()
