@@ -4,6 +4,7 @@ import pytest
 
 from itemese.evaluation.report import code_plots
 from itemese.evaluation.report import sections as details
+from itemese.evaluation.report.html import page as page_of
 
 LEVELS = [
     {"size": 4, "used": 4, "items_per_code": [9, 5, 3, 1], "mean_fan_out": 4.0, "max_fan_out": 4},
@@ -66,14 +67,19 @@ def test_advice_stands_above_the_figures() -> None:
         "agreement": AGREEMENT,
         "gate": {"mode": "warn", "advice": "`codebooks` must do better."},
     }
-    page = details.codes([{"codebooks": health}], ["mine"])
+
+    def shown(**changes: object) -> str:
+        result = {"codebooks": {**health, **changes}}
+        return page_of("codes", [], [details.codes([result], ["mine"])])
+
+    page = shown()
     assert 'class="warning">mine: `codebooks` must do better.' in page
     assert page.count("<img") == 4
     assert "nearest of" not in page
     assert "1,234 pairs of successive training events" in page
     assert "25.0%" in page
-    healthy = details.codes([{"codebooks": health | {"gate": {"advice": None}}}], ["mine"])
-    assert "warning" not in healthy
-    fused = details.codes([{"codebooks": health | {"domination": DOMINATION}}], ["mine"])
+    healthy = shown(gate={"advice": None})
+    assert 'class="warning"' not in healthy
+    fused = shown(domination=DOMINATION)
     assert fused.count("<img") == 5
     assert "nearest of 12,101 items to 1,000; two parts share 3.4%" in fused

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from itemese.evaluation.report import code_plots, plots
-from itemese.evaluation.report import html as page
+from itemese.evaluation.report.html import Facts, Figure, Figures, Folded, Note, Section, Table
 from itemese.evaluation.result_file import (
     Result,
     headline_metrics,
@@ -34,7 +34,7 @@ _LEVEL = {
 }
 
 
-def slices(ranked: Sequence[Result], names: Sequence[str]) -> str:
+def slices(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     """Return the section of slices: a table and a figure with intervals."""
     found = list(dict.fromkeys(s for result in ranked for s in result.get("slices") or {}))
     metric = main_metric(ranked)
@@ -46,35 +46,30 @@ def slices(ranked: Sequence[Result], names: Sequence[str]) -> str:
         values = [value_of(e, metric) for e in each]
         cells = [with_interval(v) for v in values]
         rows.append([label, about, f"{users:,}", *cells])
-    return page.section(
+    return Section(
         "Slices",
-        page.table(["slice", "meaning", "users", *[f"{metric}, {name}" for name in names]], rows),
-        page.figures(
-            page.figure(plots.slices(ranked, names, metric), f"{metric} by slice, with intervals.")
-        ),
+        Table(["slice", "meaning", "users", *[f"{metric}, {name}" for name in names]], rows),
+        Figures(Figure(plots.slices(ranked, names, metric), f"{metric} by slice, with intervals.")),
     )
 
 
-def curves(ranked: Sequence[Result], names: Sequence[str]) -> str:
+def curves(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     """Return the learning curves: training loss and the validation metric."""
     keys = {key for result in ranked for row in result.get("learning_curve") or [] for key in row}
     validation = sorted(key for key in keys if key.startswith("val/"))
     headline = f"val/{main_metric(ranked)}"
     chosen = [headline] if headline in validation else validation[:1]
     loss = "Training loss. Losses of different methods or codebooks are not comparable."
-    return page.section(
+    return Section(
         "Learning curves",
-        page.figures(
-            page.figure(plots.curves(ranked, names, "train/loss"), loss),
-            *[
-                page.figure(plots.curves(ranked, names, key), "Validation metric.")
-                for key in chosen
-            ],
+        Figures(
+            Figure(plots.curves(ranked, names, "train/loss"), loss),
+            *[Figure(plots.curves(ranked, names, key), "Validation metric.") for key in chosen],
         ),
     )
 
 
-def codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
+def codes(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     """Return what is known of the semantic IDs: collisions and each code position."""
     figures, levels_rows, rows, warnings = [], [], [], []
     for result, name in zip(ranked, names, strict=True):
@@ -84,7 +79,7 @@ def codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
             caption = (
                 f"{name}. Bars: codes in use; diamonds: perplexity, equal to the bar at even use."
             )
-            figures.append(page.figure(plots.code_use(levels), caption))
+            figures.append(Figure(plots.code_use(levels), caption))
             figures += _code_figures(health, levels, name)
         if health:
             before, after = (health.get(f"collision_rate_{when}") for when in ("before", "after"))
@@ -93,24 +88,24 @@ def codes(ranked: Sequence[Result], names: Sequence[str]) -> str:
             left = (_or_dash(health.get(key), ".1%") for key in ("error", "error_after"))
             rows.append([name, *shares, "-" if group is None else f"{group:,}", *left])
             if (health.get("gate") or {}).get("advice"):
-                warnings.append(page.paragraph(f"{name}: {health['gate']['advice']}", "warning"))
+                warnings.append(Note(f"{name}: {health['gate']['advice']}", "warning"))
         levels_rows += [
             [name, str(place), *[_or_dash(level.get(key), form) for key, form in _LEVEL.values()]]
             for place, level in enumerate(levels, start=1)
         ]
     collisions = ["run", "items sharing their codes", "after disambiguation", "largest such group"]
-    return page.section(
+    return Section(
         "Semantic IDs",
         *warnings,
-        page.table([*collisions, "error left", "after disambiguation"], rows),
-        page.figures(*figures),
-        page.table(["run", "code position", *_LEVEL], levels_rows),
+        Table([*collisions, "error left", "after disambiguation"], rows),
+        Figures(*figures),
+        Table(["run", "code position", *_LEVEL], levels_rows),
     )
 
 
 def _code_figures(
     health: Mapping[str, Any], levels: Sequence[Mapping[str, Any]], name: str
-) -> list[str]:
+) -> list[Figure]:
     """Return what the health report of one run can show beyond use; older ones hold less."""
     pairs = (health.get("agreement") or {}).get("pairs", 0)
     parts = health.get("domination") or {}
@@ -128,7 +123,7 @@ def _code_figures(
             "A part near chance is drowned.",
         ),
     )
-    return [page.figure(figure, f"{name}. {about}") for figure, about in drawn if figure]
+    return [Figure(figure, f"{name}. {about}") for figure, about in drawn if figure]
 
 
 def _or_dash(value: float | None, form: str) -> str:
@@ -145,16 +140,16 @@ def code_levels(health: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def costs(ranked: Sequence[Result], names: Sequence[str]) -> str:
+def costs(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     """Return accuracy against latency and against parameters."""
     metric = main_metric(ranked)
     latency = [(result.get("latency_ms") or {}).get("p50") for result in ranked]
     parameters = [result.get("parameters") for result in ranked]
-    return page.section(
+    return Section(
         "What accuracy costs",
-        page.figures(
+        Figures(
             *[
-                page.figure(
+                Figure(
                     plots.trade_off(ranked, names, metric, costs=costs, label=label),
                     f"Upper left is better. {about}",
                 )
@@ -167,12 +162,12 @@ def costs(ranked: Sequence[Result], names: Sequence[str]) -> str:
     )
 
 
-def checks(ranked: Sequence[Result], names: Sequence[str]) -> str:
+def checks(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     """Return the counts that must be 0, coverage, and facts of decoding; of clicks the facts."""
     if task_of(ranked[0]) == "click":
         told = [", ".join(f"{k} {v}" for k, v in (r.get("facts") or {}).items()) for r in ranked]
         facts = [list(pair) for pair in zip(names, told, strict=True) if pair[1]]
-        return page.section("Facts", page.table(["run", "facts"], facts))
+        return Section("Facts", Table(["run", "facts"], facts))
     rows, headings = [], ["run", *_CHECKS.values(), "items ever recommended", "decoding"]
     cutoff = headline_metrics(ranked)[0].rpartition("@")[2]
     for result, name in zip(ranked, names, strict=True):
@@ -186,10 +181,10 @@ def checks(ranked: Sequence[Result], names: Sequence[str]) -> str:
         "The first three must be 0. A target that the user already had cannot be found while seen "
         "items are excluded; it counts as a miss."
     )
-    return page.section("Checks", page.table(headings, rows), page.paragraph(note, "faint"))
+    return Section("Checks", Table(headings, rows), Note(note, "faint"))
 
 
-def origin(result: Result, name: str) -> str:
+def origin(result: Result, name: str) -> Section:
     """Return how to make the run again: command, artifacts, environment, recipe."""
     environment = result.get("environment") or {}
     pairs = [
@@ -201,11 +196,11 @@ def origin(result: Result, name: str) -> str:
     ]
     recipe = yaml.safe_dump(_basic(result.get("recipe") or {}), sort_keys=False, allow_unicode=True)
     data = yaml.safe_dump(_basic(result.get("data") or {}), sort_keys=False, allow_unicode=True)
-    return page.section(
+    return Section(
         f"Origin of {name}",
-        page.facts(pairs),
-        page.folded("Recipe", recipe),
-        page.folded("Data", data),
+        Facts(pairs),
+        Folded("Recipe", recipe),
+        Folded("Data", data),
     )
 
 

@@ -1,16 +1,15 @@
-"""``report.html``: everything that is known of one run, or of several side by side."""
+"""``report.html``: one run, or several side by side."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from itemese.core.artifacts import Folder
 from itemese.evaluation.compare import leaderboard_table, verdicts, warnings
 from itemese.evaluation.leakage import protocol_note
-from itemese.evaluation.report import html as page
 from itemese.evaluation.report import plots
 from itemese.evaluation.report import sections as details
 from itemese.evaluation.report import seed_table as recipes
+from itemese.evaluation.report.html import Figure, Figures, Note, Part, Section, Table, page
 from itemese.evaluation.result_file import (
     TWINS,
     Result,
@@ -55,11 +54,11 @@ def render(results: Sequence[Result], comparison: Mapping[str, Any] | None = Non
     ranked = ordered(results)
     names = labels(ranked)
     title = names[0] if len(ranked) == 1 else f"{len(ranked)} runs compared"
+    compared = comparison or {}
     sections = [
-        _head(title, ranked, comparison),
-        _recipes(comparison),
+        *([_recipes(compared["recipes"])] if compared.get("recipes") else []),
         _leaderboard(ranked, names),
-        _tests(comparison),
+        *([_tests(compared)] if compared else []),
         details.slices(ranked, names),
         details.curves(ranked, names),
         details.codes(ranked, names),
@@ -67,30 +66,24 @@ def render(results: Sequence[Result], comparison: Mapping[str, Any] | None = Non
         details.checks(ranked, names),
         *[details.origin(result, name) for result, name in zip(ranked, names, strict=True)],
     ]
-    return page.document(f"{title} - itemese", sections)
+    return page(title, _opening(ranked, compared), sections)
 
 
-def _head(title: str, ranked: Sequence[Result], comparison: Mapping[str, Any] | None) -> str:
-    summary = (comparison or {}).get("recipes")
-    told = [*recipes.verdicts(summary), *warnings(ranked)] if summary else verdicts(ranked)
+def _opening(ranked: Sequence[Result], comparison: Mapping[str, Any]) -> list[Part]:
+    """Return what stands above the sections: protocol, date, verdicts and warnings."""
+    summary = comparison.get("recipes")
+    lines = [*recipes.verdicts(summary), *warnings(ranked)] if summary else verdicts(ranked)
     created = max(str(result.get("created", "")) for result in ranked)
-    lines = [
-        page.paragraph(line, "warning" if line.startswith("WARNING") else "verdict")
-        for line in told
-    ]
     leakage = ranked[0].get("leakage")
-    return "\n".join(
-        [
-            f"<h1>{escape(title)}</h1>",
-            page.paragraph(protocol_line(ranked[0])),
-            page.paragraph(protocol_note(leakage), "faint") if leakage else "",
-            page.paragraph(f"Written {created}." if created else "", "faint"),
-            *lines,
-        ]
-    )
+    return [
+        Note(protocol_line(ranked[0])),
+        Note(protocol_note(leakage) if leakage else "", "faint"),
+        Note(f"Written {created}." if created else "", "faint"),
+        *[Note(line, "warning" if line.startswith("WARNING") else "verdict") for line in lines],
+    ]
 
 
-def _leaderboard(ranked: Sequence[Result], names: Sequence[str]) -> str:
+def _leaderboard(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     table = leaderboard_table(ranked)
     twins = [
         about
@@ -98,12 +91,12 @@ def _leaderboard(ranked: Sequence[Result], names: Sequence[str]) -> str:
         if any(name.startswith(f"{twin}/") for result in ranked for name in result["metrics"])
     ]
     hollow = f" Hollow: the same run with {' or '.join(twins)}." if twins else ""
-    return page.section(
+    return Section(
         "Leaderboard",
-        page.table(table.columns, table.rows, table.best),
-        page.figures(
+        Table(table.columns, table.rows, table.best),
+        Figures(
             *[
-                page.figure(
+                Figure(
                     plots.forest(ranked, names, metric),
                     f"{metric} with its interval over users.{hollow}",
                 )
@@ -114,30 +107,23 @@ def _leaderboard(ranked: Sequence[Result], names: Sequence[str]) -> str:
     )
 
 
-def _seeds_note(ranked: Sequence[Result]) -> str:
+def _seeds_note(ranked: Sequence[Result]) -> Note:
     seeds = sorted({str(seed) for result in ranked for seed in result.get("seeds") or []})
     text = (
         f"Seeds: {', '.join(seeds) or 'not given'}. Intervals tell of the users that were drawn, "
         "not of the spread over seeds."
     )
-    return page.paragraph(text, "faint")
+    return Note(text, "faint")
 
 
-def _recipes(comparison: Mapping[str, Any] | None) -> str:
+def _recipes(summary: Mapping[str, Any]) -> Section:
     """Return one row a recipe, where each was run with several seeds."""
-    summary = (comparison or {}).get("recipes")
-    if not summary:
-        return ""
-    return page.section(
-        "Over seeds",
-        page.table(*recipes.table(summary)),
-        page.paragraph(recipes.about(summary), "faint"),
-    )
+    note = Note(recipes.about(summary), "faint")
+    return Section("Over seeds", Table(*recipes.table(summary)), note)
 
 
-def _tests(comparison: Mapping[str, Any] | None) -> str:
-    if not comparison:
-        return ""
+def _tests(comparison: Mapping[str, Any]) -> Section:
+    """Return the paired tests against the baseline, and the spread over seeds."""
     rows = [
         [
             str(test["name"]),
@@ -157,13 +143,13 @@ def _tests(comparison: Mapping[str, Any] | None) -> str:
         if metric in {f"test/{headline}" for headline in comparison["metrics"]}
     ]
     headings = ["run", "metric", "difference", "wins / ties / losses", "effect size", "p (Holm)"]
-    return page.section(
+    return Section(
         f"Against {comparison['baseline']}",
-        page.table([*headings, "significant"], rows),
-        page.paragraph(
+        Table([*headings, "significant"], rows),
+        Note(
             "Paired over users: bootstrap interval of the difference, sign-flip randomisation "
             "test, Holm's correction over all rows; effect size is Cohen's d_z.",
             "faint",
         ),
-        page.table(["run", "metric", "mean", "std over seeds", "seeds"], spread),
+        Table(["run", "metric", "mean", "std over seeds", "seeds"], spread),
     )
