@@ -87,7 +87,9 @@ def _measured(
     fitted = time.process_time()
     codes = quantizer.codes(vectors)
     coded = time.process_time()
-    health = health_report(quantizer, vectors, codes, with_suffix(codes))
+    health = health_report(
+        quantizer, vectors, codes, with_suffix(codes, np.arange(len(codes.codes)))
+    )
     judged = real and kind == "rq_vae"
     most, least = (MOST_COLLISIONS, LEAST_FIRST_USE) if judged else (None, None)
     use, collisions = health["levels"][0]["use"], health["collision_rate_before"]

@@ -193,10 +193,8 @@ class BalancedTree(Quantizer):
         groups: list[Tensor],
         centres: Tensor,
         generator: torch.Generator,
-    ) -> list[Tensor] | None:
-        """Return what each node's items are numbered by, ``[n] int64`` each, all different.
-
-        None where the section wants the catalogue's order, which is that of item ids.
+    ) -> list[Tensor]:
+        """Return the last code of each node's items, ``[n] int64`` each, all different.
 
         Args:
             points: ``[N, D]``.
@@ -206,7 +204,8 @@ class BalancedTree(Quantizer):
         """
         if self.config.balanced_tree.last_code == "numbered":
             if self.config.numbering == "by_id":
-                return None
+                rank = torch.arange(len(points)) if self.id_rank is None else self.id_rank
+                return [rank[rows].argsort().argsort() for rows in groups]
             return [torch.randperm(len(rows), generator=generator) for rows in groups]
         left = [points[rows] - centre for rows, centre in zip(groups, centres, strict=True)]
         size, rounds = self.config.codebook_size, self.config.max_iterations

@@ -30,12 +30,15 @@ class Quantizer(ABC):
 
     Attributes:
         layout: How the codes of an item relate; see `schema.Codes`.
+        id_rank [N] int64: place of each vector's item id among the sorted ids, which codes that
+            number items ``by_id`` follow; None where rows are in that order. Set before `fit`.
     """
 
     layout: ClassVar[str]
 
     def __init__(self, config: CodebooksConfig) -> None:
         self.config = config
+        self.id_rank: Tensor | None = None
 
     @property
     def code_sizes(self) -> tuple[int, ...]:

@@ -68,6 +68,7 @@ class BySource(Quantizer):
             DataError: Also if one source's vectors are all equal; the source is named.
         """
         for name, part, columns in zip(self.config.sources, self.parts, self.columns, strict=True):
+            part.id_rank = self.id_rank
             try:
                 part.fit(_Columns(vectors, columns), seed=derive_seed(seed, f"codebooks/{name}"))
             except DataError as error:

@@ -15,41 +15,27 @@ from itemese.core.schema import Codes, SemanticIds
 _Row = tuple[int, ...]
 
 
-def with_suffix(codes: Codes, rank: np.ndarray | None = None) -> SemanticIds:
-    """Append one code that numbers the items of a shared tuple, 0, 1, ... by item_index.
+def with_suffix(codes: Codes, rank: np.ndarray, *, predicted: bool = True) -> SemanticIds:
+    """Append one code that numbers the items of a shared tuple, 0, 1, ... by `rank`.
 
     Args:
         codes: ``[I, C]`` codes, equal rows allowed.
-        rank: ``[I]`` numbers to count by instead, smallest first; item_index decides ties.
+        rank: ``[I]`` distinct numbers; the least is numbered first.
+        predicted: Whether a model is to predict the number. If not, all items of a shared tuple
+            have the model's score of the first C codes, and the number breaks their tie.
 
     Returns:
         ``[I, C + 1]`` codes, rows unique. The last size is that of the largest group, 1 if no
         two items share a tuple.
     """
     group, size = group_sizes(codes.codes)
-    by_rank = np.arange(len(group)) if rank is None else np.argsort(rank, kind="stable")
-    order = by_rank[np.argsort(group[by_rank], kind="stable")]  # by group, inside it by rank
+    order = np.lexsort((rank, group))
     first = np.cumsum(size) - size
     suffix = np.empty(len(group), dtype=np.int32)
     suffix[order] = np.arange(len(group)) - np.repeat(first, size)
     rows = np.concatenate([codes.codes, suffix[:, None]], axis=1).astype(np.int32)
-    return SemanticIds(rows, (*codes.code_sizes, int(size.max())))
-
-
-def left_shared(codes: Codes, train_count: np.ndarray) -> SemanticIds:
-    """Append a last code that a model is not to predict: it only tells the items apart.
-
-    Args:
-        codes: ``[I, C]`` codes, equal rows allowed.
-        train_count: ``[I]`` training events of each item.
-
-    Returns:
-        ``[I, C + 1]`` codes with ``num_predicted = C``. The last code numbers the items of a
-        shared tuple by training popularity, most popular first, then by item_index. All of them
-        have the model's score of the first C codes, and this order breaks their tie.
-    """
-    ids = with_suffix(codes, rank=-train_count)
-    return SemanticIds(ids.codes, ids.code_sizes, num_predicted=codes.codes.shape[1])
+    sizes = (*codes.code_sizes, int(size.max()))
+    return SemanticIds(rows, sizes, None if predicted else codes.codes.shape[1])
 
 
 def reassigned(codes: Codes, quantizer: Quantizer, vectors: Rows) -> SemanticIds:

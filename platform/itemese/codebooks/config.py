@@ -98,13 +98,12 @@ class CodebooksConfig(Config):
             the number of items in the largest such group. ``reassign`` keeps the length: the item
             nearest to its codes keeps them, each other one takes the nearest free last code, and
             where a prefix is full the nearest free place under another code one level up. ``none``
-            lets items share their codes as far as a model is concerned: it is not to predict the
-            last code, which only numbers them by training popularity, most popular first, then in
-            the catalogue's order; that is also how their ties are broken.
+            lets items share their codes as far as a model is concerned: it does not predict the
+            last code, which numbers them (`numbering`) and breaks their ties.
         numbering: The order of items that a code only numbers: those of a shared tuple under
-            ``suffix``, those of a tree's last node. ``drawn``: by chance, so that the number says
-            nothing. ``by_id``: of their ids, which in some logs tells when an item was added; a
-            model then learns from it, and so does the control.
+            ``suffix`` and ``none``, those of a tree's last node. ``drawn``: at random, so that the
+            number carries no information. ``by_id``: sorted by item id, which in some logs follows
+            the date an item was added; a model then learns from it, and so does the control.
         gate: What happens if a codebook is in bad health (see `health.GATE`): ``fail`` stops the
             run with advice, ``warn`` logs the advice and reports it, ``off`` only reports.
         normalize: Whether each vector is scaled to length 1 first.

@@ -4,11 +4,13 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 
 from itemese.codebooks.base import Quantizer
 from itemese.codebooks.by_source import BySource
-from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
+from itemese.codebooks.collisions import reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.distributed import EncodeByRay
 from itemese.codebooks.health.agreement import prefix_agreement
@@ -20,9 +22,9 @@ from itemese.codebooks.rows import Rows, VectorFile
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.errors import DataError
 from itemese.core.randomness import numpy_generator, torch_generator
-from itemese.core.schema import Catalog, Codes, SemanticIds, part_of
+from itemese.core.schema import Codes, SemanticIds, part_of
 
-VERSION = 5
+VERSION = 6
 
 LARGE = 1_000_000
 """Vectors above which Ray Data encodes; below that a cluster takes longer to start."""
@@ -43,9 +45,8 @@ def build_codebooks(
     """Fit the codebooks, name each item, and measure the result.
 
     Vectors are read block by block: but for ``balanced_tree`` no more than ``fit_sample`` of them
-    are held at once; more than `LARGE` are encoded by Ray Data. Codebooks see vectors alone;
-    training events decide nothing but the order of items that ``disambiguation: none`` leaves with
-    one ID, and what the report says of agreement.
+    are held at once; more than `LARGE` are encoded by Ray Data. Codes depend on vectors alone (and
+    on item ids with ``numbering: by_id``); training events enter only the report's agreement.
 
     Args:
         config: The section.
@@ -65,7 +66,8 @@ def build_codebooks(
         DataError: Vectors of another catalogue, not finite, all equal, or fewer than codes; a
             source that they do not have; bad health with ``gate: fail``.
     """
-    num_items = sequences.read_table("catalog.parquet", ["item_id"]).num_rows
+    item_ids = sequences.read_table("catalog.parquet", ["item_id"])["item_id"]
+    num_items = len(item_ids)
     file = VectorFile(embeddings)
     file.validate(num_items)
     vectors: Rows = file
@@ -77,10 +79,12 @@ def build_codebooks(
     quantizer: Quantizer = QUANTIZERS[config.kind](config)
     if config.sources:
         quantizer = BySource.of(config, embeddings)
+    id_rank = np.argsort(pc.sort_indices(item_ids).to_numpy())
+    quantizer.id_rank = torch.from_numpy(id_rank)
     quantizer.fit(vectors, seed=seed)
     on_ray = len(vectors) > LARGE and not config.drawn
     codes = quantizer.codes(vectors, EncodeByRay(embeddings) if on_ray else None)
-    semantic_ids = _told_apart(codes, quantizer, vectors, sequences, seed)
+    semantic_ids = _disambiguated(codes, quantizer, vectors, id_rank, seed)
     semantic_ids = replace(semantic_ids, columns=_coded(config, quantizer))
     semantic_ids.validate(num_items)
     health = health_report(quantizer, vectors, codes, semantic_ids)
@@ -95,7 +99,7 @@ def build_codebooks(
         100 * codes.collision_rate,
         num_items,
     )
-    _mind_the_gate(config, health["gate"]["advice"])
+    _apply_gate(config, health["gate"]["advice"])
     semantic_ids.write(folder)
     quantizer.save(folder)
     folder.write_json(HEALTH_FILE, health)
@@ -123,22 +127,20 @@ def _domination(
     return domination(vectors, parts, codes.codes, columns=columns)
 
 
-def _told_apart(
-    codes: Codes, quantizer: Quantizer, vectors: Rows, sequences: Folder, seed: int
+def _disambiguated(
+    codes: Codes, quantizer: Quantizer, vectors: Rows, id_rank: np.ndarray, seed: int
 ) -> SemanticIds:
-    """Return semantic IDs by the section's way of disambiguation."""
-    way = quantizer.config.disambiguation
-    if way == "reassign":
+    """Return semantic IDs, unique by the section's `disambiguation`."""
+    config = quantizer.config
+    if config.disambiguation == "reassign":
         return reassigned(codes, quantizer, vectors)
-    if way == "none":
-        return left_shared(codes, Catalog.read(sequences).train_count)
-    if quantizer.config.numbering == "by_id":
-        return with_suffix(codes)
-    generator = numpy_generator(seed, "codebooks/numbering")
-    return with_suffix(codes, rank=generator.permutation(len(codes.codes)))
+    rank = id_rank
+    if config.numbering == "drawn":
+        rank = numpy_generator(seed, "codebooks/numbering").permutation(len(id_rank))
+    return with_suffix(codes, rank, predicted=config.disambiguation == "suffix")
 
 
-def _mind_the_gate(config: CodebooksConfig, found: str | None) -> None:
+def _apply_gate(config: CodebooksConfig, found: str | None) -> None:
     """Raise or log what is wrong, as ``codebooks.gate`` says."""
     if found and config.gate == "fail":
         raise DataError(found)

@@ -50,7 +50,10 @@ class Ranking:
 
     @classmethod
     def from_scores(cls, scores: torch.Tensor, k: int, candidates: Candidates) -> "Ranking":
-        """Rank every item by ``scores [B, I]``; equal scores go to the lower item_index."""
+        """Rank every item by ``scores [B, I]``; equal scores go to the lower item_index.
+
+        That is the order of a hash of the item id; see `schema.Catalog`.
+        """
         masked = candidates.mask(scores.float()) + 0.0  # -0.0 becomes 0.0, its equal
         kept = min(k, masked.shape[1])
         # One more than asked for shows whether a tie crosses the border of the list.

@@ -1,4 +1,4 @@
-"""The typed things that cross a doorway between rooms.
+"""Types that packages exchange.
 
 Shape letters: U users, I items, E events, D vector size, C number of codebooks, L code length,
 T events of a history.
@@ -27,7 +27,7 @@ INTERACTIONS = pa.schema(
         pa.field("row", pa.int64(), nullable=False),  # place in the input; unique, rising
     ]
 )
-"""One event a row. The logs room writes ``interactions/*.parquet`` and ``items.parquet``."""
+"""One event a row. The logs stage writes ``interactions/*.parquet`` and ``items.parquet``."""
 
 HISTORIES = pa.schema(
     [
@@ -37,9 +37,8 @@ HISTORIES = pa.schema(
         pa.field("split", pa.list_(pa.int8()), nullable=False),  # a `Split` for each event
     ]
 )
-"""One user a row, and `CLICKED` where events have labels. The sequences room writes
+"""One user a row, and `CLICKED` where events have labels. The sequences stage writes
 ``histories/shard-00000.parquet`` and so on, ``catalog.parquet`` and ``summary.json``."""
-
 
 CLICKED = pa.field("clicked", pa.list_(pa.bool_()), nullable=False)
 """Whether each event was a click; without labels (``sequences.clicked_at``) every one counts."""
@@ -60,6 +59,9 @@ _LISTS = {"item_index": np.int32, "timestamp": np.int64, "split": np.int8, "clic
 @dataclass(frozen=True)
 class Catalog:
     """The bijection ``item_id <-> item_index``: an item's index is its row.
+
+    A keyed hash of the item id orders the rows (`sequences.catalog.order_items`), so a tie that
+    goes to the lower item_index is decided by that hash and not by anything about the item.
 
     Attributes:
         item_ids: I strings, unique.
@@ -258,8 +260,7 @@ class Embeddings:
         vectors [num_entities, D] float32: row = item_index (or user row).
         source: Model name and text columns, for reports.
         history_cutoff: Newest event that user vectors may have seen, seconds UTC; None for items.
-        parts: Name and width of each source whose numbers stand side by side in a vector, in
-            order; empty where nobody says.
+        parts: Name and width of each source, in the order of its columns; empty if unknown.
     """
 
     entity: str
@@ -344,9 +345,8 @@ class SemanticIds:
         code_sizes: L sizes, so that position l draws from ``0..code_sizes[l] - 1``.
         num_predicted: Codes that a model predicts; None for all L. The codes after them only tell
             items apart that share the first ones: such items have one score, and the order of
-            these codes (training popularity, then item_index) breaks their tie.
-        columns: Starts and stops of the columns of the embeddings that were coded; None for all,
-            and no pair where the codes were drawn.
+            these (`codebooks.numbering`) breaks their tie.
+        columns: Starts and stops of the coded columns of the embeddings; None: all, (): drawn.
     """
 
     codes: np.ndarray

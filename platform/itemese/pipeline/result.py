@@ -237,6 +237,7 @@ def protocol(experiment: Experiment) -> dict[str, Any]:
     return {
         "split": experiment.sequences.split,
         "ties": experiment.sequences.ties,
+        "equal_scores": "by hash of the item id",
         **asked,
         "fitted_on": "train + validation" if experiment.evaluation.refit else "train",
         "data_seed": experiment.data_seed,

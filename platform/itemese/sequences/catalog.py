@@ -1,4 +1,6 @@
-"""The catalogue: which items there are, in which order, and what is known of them."""
+"""The catalogue: which items there are, in which order, and what the log says about them."""
+
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
@@ -9,15 +11,36 @@ from itemese.core.errors import DataError
 
 _FILE = "items.parquet"
 
+_ORDER_KEY = b"itemese catalogue order"
+
+
+def order_items(item_ids: pa.Array) -> pa.Array:
+    """Return distinct ids in the catalogue's order: by a keyed hash (blake2b) of the id.
+
+    Everything that breaks a tie by the lower item_index then breaks it by this hash, which says
+    nothing about an item. The order of the ids themselves would: on Amazon it is age. The key is
+    fixed and no seed enters, so the order of two items is the same in every run.
+
+    Args:
+        item_ids: I ids, distinct, in any order.
+    """
+    item_ids = item_ids.take(pc.sort_indices(item_ids))  # equal hashes go to the lesser id
+    digests = (
+        blake2b(item_id.encode(), digest_size=8, key=_ORDER_KEY).digest()
+        for item_id in item_ids.to_pylist()
+    )
+    hashes = np.frombuffer(b"".join(digests), ">u8")
+    return item_ids.take(pa.array(np.argsort(hashes, kind="stable")))
+
 
 def build_catalog(
     logs: Folder, item_ids: pa.Array, train_count: np.ndarray
 ) -> tuple[pa.Table, dict[str, int]]:
-    """Join the items that have events with what the log says of them.
+    """Join the items that have events with the log's item table.
 
     Args:
         logs: May hold ``items.parquet``; the first of several rows of one item counts.
-        item_ids: I ids, sorted; their places are the item indices.
+        item_ids: I ids in the order of `order_items`; their places are the item indices.
         train_count: [I] int64, training events of each.
 
     Returns:

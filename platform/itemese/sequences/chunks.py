@@ -169,7 +169,7 @@ def split_chunk(
     Args:
         folder: The log.
         chunk: What to read.
-        vocabulary: V item ids, sorted.
+        vocabulary: V item ids in the catalogue's order.
         columns: The integer columns that the order needs, of ``timestamp, row, pos``.
         num_parts: P.
         clicked_at: Rating from which an event is a click; None gives no labels.

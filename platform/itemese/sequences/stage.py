@@ -26,7 +26,7 @@ from itemese.core.artifacts import Counts, Folder
 from itemese.core.cluster import connect
 from itemese.core.errors import DataError
 from itemese.core.randomness import derive_seed
-from itemese.sequences.catalog import build_catalog
+from itemese.sequences.catalog import build_catalog, order_items
 from itemese.sequences.chunks import Chunk, plan_chunks, scan_chunk, split_chunk
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.facts import GatherFacts, Lengths, LogFacts, ShardFacts
@@ -40,7 +40,7 @@ from itemese.sequences.tasks import run_tasks
 
 _LOG = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raise it when what this stage writes changes."""
 
 _SHARD_EVENTS = 1_000_000
@@ -119,7 +119,7 @@ def build_sequences(config: SequencesConfig, logs: Folder, folder: Folder, *, se
 
 
 def _scan(interactions: Folder, chunks: list[Chunk]) -> tuple[LogFacts, pa.Array]:
-    """Return the facts of the whole log and its V distinct item ids, sorted."""
+    """Return the facts of the whole log and its V distinct item ids, see `order_items`."""
     task = ray.remote(scan_chunk)
     facts: list[LogFacts] = []
     waiting: list[pa.Array] = []
@@ -130,7 +130,7 @@ def _scan(interactions: Folder, chunks: list[Chunk]) -> tuple[LogFacts, pa.Array
         if sum(map(len, waiting)) > len(merged):  # merging only then keeps the whole work linear
             merged, waiting = pc.unique(pa.chunked_array([merged, *waiting])), []
     merged = pc.unique(pa.chunked_array([merged, *waiting]))
-    return LogFacts.merge(facts), merged.take(pc.sort_indices(merged))
+    return LogFacts.merge(facts), order_items(merged)
 
 
 def _deal(

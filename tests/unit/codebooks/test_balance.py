@@ -149,19 +149,24 @@ def test_a_clustered_last_code_says_the_same_in_every_node() -> None:
     assert agree["numbered"] < 0.7
 
 
-def test_a_numbered_last_code_says_nothing_of_the_catalogues_order() -> None:
-    """Item ids rise with time in some logs: a number by place in the catalogue would tell it."""
+def test_a_numbered_last_code_is_drawn_or_follows_item_ids() -> None:
+    """Item ids rise with time in some logs; a drawn number must not depend on them."""
     vectors = torch.randn(144, 4, generator=torch.Generator().manual_seed(5))
+    id_rank = torch.randperm(144, generator=torch.Generator().manual_seed(6))
     ranks = {}
     for way in ("drawn", "by_id"):
         settings = {"num_codebooks": 2, "codebook_size": 12, "numbering": way}
         tree = BalancedTree(CodebooksConfig(kind="balanced_tree", **settings))
+        tree.id_rank = id_rank
         tree.fit(vectors, seed=1)
         codes = tree.codes(vectors).codes
         again = BalancedTree(CodebooksConfig(kind="balanced_tree", **settings))
+        again.id_rank = id_rank
         again.fit(vectors, seed=1)
         assert (again.codes(vectors).codes == codes).all(), "one seed, one numbering"
-        ranks[way] = float(np.corrcoef(np.arange(144), codes[:, 1])[0, 1])
+        ranks[way] = float(np.corrcoef(id_rank, codes[:, 1])[0, 1])
+        in_order = float(np.corrcoef(np.arange(144), codes[:, 1])[0, 1])
+        assert abs(in_order) < 0.3, "the order of rows enters nowhere"
     assert ranks["by_id"] > 0.7
     assert abs(ranks["drawn"]) < 0.3
 

@@ -136,7 +136,7 @@ def test_health_by_hand() -> None:
     rows = np.array([[0, 0], [0, 1], [2, 1], [2, 1]], dtype=np.int32)
     codes = Codes(rows, (4, 4), "residual", 0.5)
     targets = torch.tensor([[0.0], [0.5], [2.5], [3.0]])
-    health = health_report(Rounding(config), targets, codes, with_suffix(codes))
+    health = health_report(Rounding(config), targets, codes, with_suffix(codes, np.arange(4)))
     assert health["collision_rate_before"] == 0.5
     assert health["collision_rate_after"] == 0
     assert health["distinct_codes"] == 3
@@ -212,6 +212,31 @@ def test_ways_to_tell_items_apart(
     assert (counts["collision_rate_after"] == 0) == (way != "none")
     assert (counts["gate"]["advice"] is not None) == (way == "none")
     assert (counts["error_after"] > counts["error"]) == (way == "reassign")
+
+
+@pytest.mark.parametrize("way", ["suffix", "none"])
+@pytest.mark.parametrize("numbering", ["drawn", "by_id"])
+def test_shared_codes_are_numbered_as_the_section_says(
+    tmp_path: Path, way: str, numbering: str
+) -> None:
+    """Neither the catalogue's order nor popularity may show in a drawn number."""
+    vectors = np.repeat(vectors_of(4), 50, axis=0)  # 4 groups of 50 equal items
+    embeddings, sequences = inputs(tmp_path, vectors)
+    order = np.random.default_rng(2).permutation(200)  # catalogue order is not that of ids
+    ids = [f"i{n:04d}" for n in order]
+    table = pa.table({"item_id": ids, "title": ids, "train_count": np.arange(200)})
+    sequences.write_table("catalog.parquet", table)
+    config = CodebooksConfig(
+        num_codebooks=1, codebook_size=4, disambiguation=way, numbering=numbering
+    )
+    build_codebooks(config, embeddings, sequences, Folder.at(tmp_path / "out"), seed=1)
+    number = SemanticIds.read(Folder.at(tmp_path / "out")).codes[:, 1].reshape(4, 50)
+    if numbering == "by_id":
+        assert (number == order.reshape(4, 50).argsort(axis=1).argsort(axis=1)).all()
+        return
+    for known in (np.arange(200), order):  # catalogue order and popularity; item ids
+        ranks = known.reshape(4, 50).argsort(axis=1).argsort(axis=1)
+        assert abs(np.corrcoef(ranks.ravel(), number.ravel())[0, 1]) < 0.25
 
 
 def test_settings_of_another_kind_are_named(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itemese.codebooks.base import Quantizer, collision_rate
-from itemese.codebooks.collisions import left_shared, reassigned, with_suffix
+from itemese.codebooks.collisions import reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig
 from itemese.core.errors import DataError
 from itemese.core.schema import Codes
@@ -18,7 +18,7 @@ def make(rows: np.ndarray, size: int) -> Codes:
 
 
 def test_by_hand() -> None:
-    ids = with_suffix(make(np.array([[1, 2], [0, 0], [1, 2], [1, 2]]), 3))
+    ids = with_suffix(make(np.array([[1, 2], [0, 0], [1, 2], [1, 2]]), 3), np.arange(4))
     assert ids.codes.tolist() == [[1, 2, 0], [0, 0, 0], [1, 2, 1], [1, 2, 2]]
     assert ids.code_sizes == (3, 3, 3)
 
@@ -27,7 +27,7 @@ def test_by_hand() -> None:
 @given(num_items=st.integers(1, 300), width=st.integers(1, 4), seed=st.integers(0, 10**6))
 def test_counts_each_tuple_in_catalogue_order(num_items: int, width: int, seed: int) -> None:
     rows = np.random.default_rng(seed).integers(0, 3, (num_items, width))
-    ids = with_suffix(make(rows, 3))
+    ids = with_suffix(make(rows, 3), np.arange(num_items))
     ids.validate(num_items)
     seen: dict[tuple, int] = {}
     for row, got in zip(rows.tolist(), ids.codes.tolist(), strict=True):
@@ -38,12 +38,12 @@ def test_counts_each_tuple_in_catalogue_order(num_items: int, width: int, seed: 
     assert collision_rate(rows) == repeated / num_items
 
 
-def test_shared_ids_are_numbered_by_popularity_and_not_predicted() -> None:
+def test_shared_ids_are_numbered_by_rank_and_may_not_be_predicted() -> None:
     rows = np.array([[1, 2], [0, 0], [1, 2], [1, 2], [1, 2]])
-    ids = left_shared(make(rows, 3), np.array([5, 1, 9, 5, 0]))
+    ids = with_suffix(make(rows, 3), np.array([2, 1, 0, 3, 4]), predicted=False)
     assert ids.codes[:, 2].tolist() == [1, 0, 0, 2, 3]
     assert ids.num_predicted == 2
-    assert with_suffix(make(rows, 3)).num_predicted is None
+    assert with_suffix(make(rows, 3), np.arange(5)).num_predicted is None
 
 
 class Grid(Quantizer):

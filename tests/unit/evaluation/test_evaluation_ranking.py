@@ -239,6 +239,6 @@ def test_head_is_the_most_trained_share_and_popularity_a_percentile():
     config = EvaluationConfig(cutoffs=(1,), head_share=0.4)
     ranker = scores_ranker([0.0, 0.0, 0.0, 5.0, 0.0])
     got = rank_users(ranker, [block], Split.TEST, config=config, catalog=catalog)
-    assert got.target_head.tolist() == [True, True, False], "equal counts: the lower index"
+    assert got.target_head.tolist() == [True, True, False], "equal counts: the lower item_index"
     np.testing.assert_allclose(got.target_popularity, [0.8, 0.4, 0.4])
     np.testing.assert_allclose(got.list_popularity, [0.8, 0.8, 0.8])

@@ -1,14 +1,18 @@
 """The whole stage against a slow twin that works user by user in plain Python."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError, DataError
+from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Catalog, Histories, Split
 from itemese.sequences import stage
 from itemese.sequences.config import SequencesConfig
@@ -83,6 +87,12 @@ def slow_twin(rows: Rows, config: SequencesConfig) -> Told:
     return told
 
 
+def in_hash_order(ids: Iterable[str]) -> list[str]:
+    """Order ids by blake2b of eight bytes under the catalogue's key."""
+    key = b"itemese catalogue order"
+    return sorted(ids, key=lambda i: blake2b(i.encode(), digest_size=8, key=key).digest())
+
+
 def read_back(folder: Folder) -> Told:
     ids = Catalog.read(folder).item_ids
     told: Told = {}
@@ -125,7 +135,7 @@ def test_stage_equals_the_slow_twin(ray_cluster, tmp_path, write_log, case, with
     assert found == expected
     catalog = Catalog.read(out)
     train = Counter(i for h in expected.values() for i, _, s in h if s == Split.TRAIN)
-    assert catalog.item_ids == sorted({i for h in expected.values() for i, _, _ in h})
+    assert catalog.item_ids == in_hash_order({i for h in expected.values() for i, _, _ in h})
     assert catalog.train_count.tolist() == [train[i] for i in catalog.item_ids]
     events = [e for h in expected.values() for e in h]
     assert summary["num_users"] == len(expected)
@@ -192,7 +202,7 @@ def test_k_core_cascades_to_a_fixpoint(ray_cluster, tmp_path, write_log):
     out = Folder.at(tmp_path / "out")
     config = SequencesConfig(min_user_events=2, min_item_events=2)
     summary = build_sequences(config, write_log(rows), out, seed=0)
-    assert Catalog.read(out).item_ids == ["p", "q"]
+    assert sorted(Catalog.read(out).item_ids) == ["p", "q"]
     assert sorted(read_back(out)) == ["a", "b"]
     assert summary["k_core"] == {
         "min_user_events": 2, "min_item_events": 2, "rounds": 8, "events_removed": 13,
@@ -212,13 +222,17 @@ def test_catalogue_joins_what_is_known(ray_cluster, tmp_path, write_log):
     rows = [("u", item, t) for t, item in enumerate(["c", "b", "a", "b"])]
     out = Folder.at(tmp_path / "out")
     summary = build_sequences(SequencesConfig(), write_log(rows, items=items), out, seed=0)
-    assert out.read_table("catalog.parquet").to_pydict() == {
-        "item_id": ["a", "b", "c"],
-        "title": ["A", None, None],
-        "brand": ["aa", "bb", None],
-        "train_count": [0, 1, 1],
+    rows = {row["item_id"]: row for row in out.read_table("catalog.parquet").to_pylist()}
+    assert list(rows) == in_hash_order("abc")
+    assert rows["a"] == {"item_id": "a", "title": "A", "brand": "aa", "train_count": 0}
+    assert rows["b"] == {"item_id": "b", "title": None, "brand": "bb", "train_count": 1}
+    assert rows["c"] == {"item_id": "c", "title": None, "brand": None, "train_count": 1}
+    catalog = Catalog.read(out)
+    assert dict(zip(catalog.item_ids, catalog.titles, strict=True)) == {
+        "a": "A",
+        "b": "b",
+        "c": "c",
     }
-    assert Catalog.read(out).titles == ["A", "b", "c"]
     assert summary["items_not_described"] == 1
     assert summary["items_described_twice"] == 1
     assert summary["items_described_without_events"] == 1
@@ -337,3 +351,33 @@ def test_many_chunks_give_what_one_gives(ray_cluster, tmp_path, write_log, monke
     assert many["num_shards"] == 8
     assert {**one, "num_shards": 8} == many
     assert read_back(Folder.at(tmp_path / "a")) == read_back(Folder.at(tmp_path / "b"))
+
+
+def test_the_order_of_the_catalogue_says_nothing_about_ids(ray_cluster, tmp_path, write_log):
+    """Amazon's ids rise with time: half of all ties must go to the newer item."""
+    ids = [f"B{n:09d}" for n in range(2_000)]
+    out = Folder.at(tmp_path / "out")
+    build_sequences(SequencesConfig(), write_log([("u", i, 5) for i in ids]), out, seed=0)
+    catalog = Catalog.read(out)
+    assert sorted(catalog.item_ids) == ids
+    place = np.array([catalog.index_of[i] for i in ids])
+    assert abs(np.corrcoef(np.arange(2_000), place)[0, 1]) < 0.07, "3 / sqrt(2000)"
+    old, new = place[:1_000], place[1_000:]
+    assert 450 < int((old < new).sum()) < 550
+
+
+def test_popularity_breaks_ties_without_regard_to_age(ray_cluster, tmp_path, write_log):
+    """All items are equally popular: the items shown must be old and new alike."""
+    ids = [f"B{n:09d}" for n in range(1_000)]
+    rows = [("u", i, 5) for i in np.random.default_rng(0).permutation(ids)]
+    shown = []
+    for name, written in (("one", rows), ("other", rows[::-1])):
+        out = Folder.at(tmp_path / f"{name}_out")
+        build_sequences(SequencesConfig(), write_log(written, name=name), out, seed=0)
+        catalog = Catalog.read(out)
+        scores = torch.ones(1, catalog.num_items)  # equal counts
+        top = Ranking.from_scores(scores, 100, Candidates()).item_index[0]
+        shown.append([catalog.item_ids[i] for i in top])
+    assert shown[0] == shown[1], "the order of the log enters nowhere"
+    newer = sum(i >= "B000000500" for i in shown[0])
+    assert 35 <= newer <= 65
