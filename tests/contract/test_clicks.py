@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from itemese.core.ranking import Candidates, ClickScores, Ranking
-from itemese.core.schema import Catalog, Histories, Request, SemanticIds, Split
+from itemese.core.schema import Catalog, Histories, Request, Split
+from itemese.core.vectors import SemanticIds
 from itemese.evaluation.metrics import auc
 from itemese.methods.base import Inputs, Method, Task
 from itemese.methods.lookup import method_class, method_names, method_of

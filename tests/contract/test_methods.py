@@ -11,7 +11,8 @@ import torch
 
 from itemese.core.config import read_yaml
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds, Split
+from itemese.core.schema import Catalog, Histories, Request, Split
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Need, Stage
 from itemese.methods.lookup import method_class, method_names, method_of
 

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
+from itemese.core.schema import Catalog, Histories, Request
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs
 from itemese.methods.eager_llm.method import EagerLlm
 from itemese.methods.eager_llm.network import AlignedItemLanguageModel

@@ -15,7 +15,7 @@ import yaml
 from itemese.core.artifacts import Store
 from itemese.core.config import with_values
 from itemese.core.errors import ConfigError, DataError, TrainingError
-from itemese.core.schema import Embeddings, SemanticIds
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
 from itemese.serving.engine import Recommender

@@ -17,7 +17,8 @@ import torch
 from itemese.core.artifacts import Folder
 from itemese.core.config import read_yaml
 from itemese.core.errors import ConfigError, TrainingError
-from itemese.core.schema import Embeddings, Histories, SemanticIds
+from itemese.core.schema import Histories
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.lookup import parse_method_config
 from itemese.training.config import TrainingConfig

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from itemese.benchmarks.rows import figure
 from itemese.core.randomness import numpy_generator
-from itemese.core.schema import Catalog, Histories, Request, SemanticIds
+from itemese.core.schema import Catalog, Histories, Request
+from itemese.core.vectors import SemanticIds
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig
 from itemese.methods.lookup import method_of
 

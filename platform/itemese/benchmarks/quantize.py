@@ -24,7 +24,7 @@ from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.product_quantizer import load_faiss
 from itemese.core.artifacts import Artifact, Folder, Store
 from itemese.core.randomness import numpy_generator
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 
 NUM_ITEMS = 12_101
 DIM = 384

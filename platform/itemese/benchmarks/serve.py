@@ -28,7 +28,8 @@ from itemese.benchmarks.rows import Row, figure
 from itemese.core.artifacts import Folder
 from itemese.core.bundle import write_bundle
 from itemese.core.randomness import numpy_generator
-from itemese.core.schema import Catalog, SemanticIds
+from itemese.core.schema import Catalog
+from itemese.core.vectors import SemanticIds
 from itemese.methods.base import Inputs, Need
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.config import ServingConfig

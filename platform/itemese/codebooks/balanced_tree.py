@@ -25,7 +25,7 @@ from itemese.codebooks.kmeans import assign, kmeans
 from itemese.codebooks.rows import Rows
 from itemese.core.errors import DataError
 from itemese.core.randomness import torch_generator
-from itemese.core.schema import Codes
+from itemese.core.vectors import Codes
 
 _BALANCED_ROUNDS = 3
 """Rounds of assigning under equal sizes and averaging, after ordinary k-means."""

@@ -17,7 +17,7 @@ from itemese.codebooks.rows import Rows, blocks
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError, DataError
 from itemese.core.randomness import numpy_generator
-from itemese.core.schema import Codes
+from itemese.core.vectors import Codes
 
 CODEBOOK_FILE = "codebook.safetensors"
 
@@ -29,7 +29,7 @@ class Quantizer(ABC):
     """Base of every quantizer; its fitted state is a dict of tensors and nothing else.
 
     Attributes:
-        layout: How the codes of an item relate; see `schema.Codes`.
+        layout: How the codes of an item relate; see `vectors.Codes`.
         id_rank [N] int64: place of each vector's item id among the sorted ids, which codes that
             number items ``by_id`` follow; None where rows are in that order. Set before `fit`.
     """

@@ -19,7 +19,7 @@ from itemese.codebooks.rows import Rows, blocks
 from itemese.core.artifacts import Folder
 from itemese.core.errors import DataError
 from itemese.core.randomness import derive_seed
-from itemese.core.schema import Codes, part_of
+from itemese.core.vectors import Codes, part_of
 
 
 class BySource(Quantizer):

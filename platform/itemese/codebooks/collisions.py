@@ -10,7 +10,7 @@ from torch import Tensor
 from itemese.codebooks.base import Quantizer, group_sizes
 from itemese.codebooks.rows import Rows
 from itemese.core.errors import DataError
-from itemese.core.schema import Codes, SemanticIds
+from itemese.core.vectors import Codes, SemanticIds
 
 _Row = tuple[int, ...]
 

@@ -20,7 +20,7 @@ from itemese.codebooks.kmeans import residual_codes
 from itemese.codebooks.rows import Rows
 from itemese.codebooks.sinkhorn import spread_last_codes
 from itemese.core.randomness import derive_seed, torch_generator
-from itemese.core.schema import Codes
+from itemese.core.vectors import Codes
 
 _INIT_ROUNDS = 10
 """Rounds of the k-means that the codebooks start from."""

@@ -22,7 +22,7 @@ from itemese.codebooks.rows import Rows, VectorFile
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.errors import DataError
 from itemese.core.randomness import numpy_generator, torch_generator
-from itemese.core.schema import Codes, SemanticIds, part_of
+from itemese.core.vectors import Codes, SemanticIds, part_of
 
 VERSION = 6
 

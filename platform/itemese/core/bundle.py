@@ -22,7 +22,8 @@ from itemese import __version__
 from itemese.core.artifacts import Folder
 from itemese.core.config import digest_of
 from itemese.core.errors import ArtifactError, DataError
-from itemese.core.schema import Catalog, Embeddings, SemanticIds
+from itemese.core.schema import Catalog
+from itemese.core.vectors import Embeddings, SemanticIds
 
 FORMAT_VERSION = 1
 """Raised when a reader of older code could not use what this one writes."""

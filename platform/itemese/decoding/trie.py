@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from itemese.core.errors import DataError
-from itemese.core.schema import SemanticIds
+from itemese.core.vectors import SemanticIds
 
 MAX_DENSE_PLACES = 1 << 22
 """Largest dense table, 32 MiB: two full levels of 2,048 codes."""
@@ -39,7 +39,7 @@ class PrefixTrie:
         depth_start: L + 2 numbers, the first node of each depth, then the number of nodes.
         code_sizes: L sizes of the codes.
         num_predicted: Codes that a model predicts, P <= L; those after them only tell apart the
-            items that share the first P (`schema.SemanticIds`).
+            items that share the first P (`vectors.SemanticIds`).
         most_children: L + 1 numbers, the most children of any node of each depth.
         dense: For the depths 0, 1, ... that have one: ``[nodes of that depth, K_l] int64``, the
             child by code, -1 where there is none.

@@ -7,7 +7,7 @@ import numpy as np
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.errors import DataError
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 from itemese.embeddings.config import RecommenderVectorsConfig
 
 VERSION = 1

@@ -20,7 +20,7 @@ import ray
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.cluster import connect
 from itemese.core.errors import ConfigError, DataError
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 from itemese.embeddings.assembly import Assembly
 from itemese.embeddings.collaborative import collaborative_vectors
 from itemese.embeddings.config import EmbeddingsConfig

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from itemese.core.config import Config
 from itemese.core.ranking import Answers, Candidates, ClickScores, Ranking, Scores
-from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
+from itemese.core.schema import Catalog, Histories, Request
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.layers.histories import last_states, next_item_pairs, pad_histories
 from itemese.losses.next_item import next_item_loss
 
@@ -91,7 +92,7 @@ class Inputs:
     start: nn.Module | None = None
 
     def part(self, source: str) -> Tensor:
-        """Return the vectors ``[I, d]`` of one source of the embeddings; see `schema.part_of`."""
+        """Return the vectors ``[I, d]`` of one source of the embeddings; see `vectors.part_of`."""
         assert self.embeddings is not None, "training reads what the codes were made of"
         return torch.from_numpy(self.embeddings.part(source)).contiguous()
 

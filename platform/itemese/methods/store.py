@@ -40,7 +40,8 @@ from itemese.backbones.text_backbone import (
 from itemese.backbones.text_slots import TextSlots
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
-from itemese.core.schema import Request, SemanticIds
+from itemese.core.schema import Request
+from itemese.core.vectors import SemanticIds
 from itemese.decoding.beams import CodeNormalisation
 from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache

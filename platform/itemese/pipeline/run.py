@@ -13,7 +13,8 @@ from itemese.codebooks.stage import build_codebooks
 from itemese.core.artifacts import Artifact, Counts, Folder, Store
 from itemese.core.bundle import write_bundle
 from itemese.core.config import digest_of, with_values
-from itemese.core.schema import Catalog, Embeddings, SemanticIds
+from itemese.core.schema import Catalog
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.embeddings.recommended import VERSION as RECOMMENDED_VERSION
 from itemese.embeddings.recommended import append_recommender
 from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION

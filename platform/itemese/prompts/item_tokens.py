@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from itemese.core.schema import SemanticIds
+from itemese.core.vectors import SemanticIds
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from itemese.core.schema import Catalog, SemanticIds
+from itemese.core.schema import Catalog
+from itemese.core.vectors import SemanticIds
 from itemese.serving.query import Explanation, Related
 
 NUM_SIBLINGS = 3

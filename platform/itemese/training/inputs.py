@@ -9,7 +9,8 @@ from torch import nn
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.randomness import derive_seed
-from itemese.core.schema import Catalog, Embeddings, Histories, SemanticIds, Split
+from itemese.core.schema import Catalog, Histories, Split
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs, Method, MethodConfig, Need
 from itemese.methods.lookup import method_of
 

@@ -10,7 +10,7 @@ import pytest
 from itemese.benchmarks import quantize as benchmark
 from itemese.codebooks.config import CodebooksConfig, QuantizerKind, RqVaeConfig
 from itemese.core.artifacts import Store
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from itemese.codebooks.kinds import QUANTIZERS
 from itemese.codebooks.stage import build_codebooks
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
-from itemese.core.schema import Embeddings, SemanticIds
+from itemese.core.vectors import Embeddings, SemanticIds
 
 NUM_ITEMS = 60
 TREE = CodebooksConfig(

@@ -19,7 +19,8 @@ from itemese.codebooks.residual_kmeans import ResidualKMeans
 from itemese.codebooks.stage import build_codebooks
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
-from itemese.core.schema import Codes, Embeddings, Histories, SemanticIds, Split
+from itemese.core.schema import Histories, Split
+from itemese.core.vectors import Codes, Embeddings, SemanticIds
 
 SMALL = CodebooksConfig(num_codebooks=2, codebook_size=4)
 

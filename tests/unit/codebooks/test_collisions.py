@@ -10,7 +10,7 @@ from itemese.codebooks.base import Quantizer, collision_rate
 from itemese.codebooks.collisions import reassigned, with_suffix
 from itemese.codebooks.config import CodebooksConfig
 from itemese.core.errors import DataError
-from itemese.core.schema import Codes
+from itemese.core.vectors import Codes
 
 
 def make(rows: np.ndarray, size: int) -> Codes:

@@ -11,7 +11,7 @@ from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.health.domination import NEIGHBOURS, domination
 from itemese.codebooks.stage import build_codebooks
 from itemese.core.artifacts import Folder
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 
 ITEMS = 300
 PARTS = (("text", 6), ("behaviour", 4))

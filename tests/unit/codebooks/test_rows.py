@@ -12,7 +12,7 @@ from itemese.codebooks import rows as rows_module
 from itemese.codebooks.rows import VectorFile, blocks
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError, DataError
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 
 
 def write(root: Path, vectors: np.ndarray) -> Folder:

@@ -13,7 +13,8 @@ from itemese.core.artifacts import Folder
 from itemese.core.bundle import copy_bundle, find_bundle, read_bundle, verify_bundle, write_bundle
 from itemese.core.config import digest_of
 from itemese.core.errors import ArtifactError
-from itemese.core.schema import Catalog, Embeddings, SemanticIds
+from itemese.core.schema import Catalog
+from itemese.core.vectors import Embeddings, SemanticIds
 
 
 def catalog():

@@ -7,7 +7,7 @@ import torch
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
-from itemese.core.schema import SemanticIds
+from itemese.core.vectors import SemanticIds
 from itemese.decoding.decoding import beam_search, exact_scores
 from itemese.decoding.free_beams import Waste, free_beam_search
 from itemese.decoding.text_item_lm import TextItemLanguageModel

@@ -9,7 +9,8 @@ import pytest
 from scipy import sparse
 
 from itemese.core.artifacts import Folder
-from itemese.core.schema import Embeddings, Histories, Split
+from itemese.core.schema import Histories, Split
+from itemese.core.vectors import Embeddings
 from itemese.embeddings.collaborative import (
     collaborative_vectors,
     count_pairs,

@@ -8,7 +8,7 @@ import pytest
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.embeddings.models import HashingModel
 from itemese.embeddings.stage import _blocks, build_embeddings

@@ -8,7 +8,7 @@ import torch
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 from itemese.embeddings.config import RecommenderVectorsConfig
 from itemese.embeddings.recommended import append_recommender
 from itemese.layers.id_vectors import trained_vectors

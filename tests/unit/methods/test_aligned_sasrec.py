@@ -10,7 +10,8 @@ import torch
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
-from itemese.core.schema import Catalog, Embeddings, Request
+from itemese.core.schema import Catalog, Request
+from itemese.core.vectors import Embeddings
 from itemese.methods.aligned_sasrec.network import AdaptiveLayerNorm
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from itemese.core.ranking import Candidates, Ranking
-from itemese.core.schema import Embeddings, SemanticIds
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs, Method
 from itemese.methods.lookup import method_of, parse_method_config
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from itemese.core.schema import Catalog, Embeddings, Histories, SemanticIds
+from itemese.core.schema import Catalog, Histories
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
 

@@ -9,7 +9,7 @@ from peft.tuners.lora import LoraLayer
 
 from itemese.backbones.adapters import FIRST
 from itemese.core.errors import ConfigError, DataError
-from itemese.core.schema import Embeddings
+from itemese.core.vectors import Embeddings
 from itemese.decoding.item_language import ItemLanguageModel
 from itemese.methods.eager_llm.method import ANNEALING
 from itemese.methods.eager_llm.network import TASK_ROWS, AlignedItemLanguageModel

@@ -9,7 +9,8 @@ import torch
 
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.ranking import Candidates
-from itemese.core.schema import Catalog, Embeddings, Request, SemanticIds
+from itemese.core.schema import Catalog, Request
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.decoding.code_seq2seq import CodeSeq2Seq
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config

@@ -10,7 +10,8 @@ import torch
 
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.ranking import Candidates
-from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
+from itemese.core.schema import Catalog, Histories, Request
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from itemese.core.schema import SemanticIds
+from itemese.core.vectors import SemanticIds
 from itemese.prompts.item_tokens import TokenLayout
 
 CODES = np.array([[0, 2], [1, 0]], dtype=np.int32)

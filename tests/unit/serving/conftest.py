@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 
 from itemese.core.artifacts import Folder
 from itemese.core.bundle import write_bundle
-from itemese.core.schema import Catalog, SemanticIds
+from itemese.core.schema import Catalog
+from itemese.core.vectors import SemanticIds
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.config import ServeArgs, ServingConfig

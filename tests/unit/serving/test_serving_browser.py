@@ -9,7 +9,7 @@ import torch
 
 from itemese.core.artifacts import Folder
 from itemese.core.bundle import write_bundle
-from itemese.core.schema import SemanticIds
+from itemese.core.vectors import SemanticIds
 from itemese.serving.config import ServeArgs
 from itemese.serving.registry import promote, try_out
 from itemese.serving.replica import Replica

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from itemese.core.errors import ConfigError
-from itemese.core.schema import SemanticIds
+from itemese.core.vectors import SemanticIds
 from itemese.serving.client import Client
 from itemese.serving.config import ServingConfig
 from itemese.serving.engine import Recommender

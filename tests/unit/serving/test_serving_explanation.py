@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from itemese.core.schema import Catalog, SemanticIds
+from itemese.core.schema import Catalog
+from itemese.core.vectors import SemanticIds
 from itemese.serving.engine import Recommender
 from itemese.serving.explanation import NUM_SIBLINGS, Explainer
 from itemese.serving.query import Query, Related

@@ -11,7 +11,8 @@ from itemese.core.artifacts import Folder
 from itemese.core.bundle import read_bundle, write_bundle
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
-from itemese.core.schema import Catalog, Embeddings, Histories, Request, SemanticIds
+from itemese.core.schema import Catalog, Histories, Request
+from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs, Need
 from itemese.methods.lookup import method_names, method_of, parse_method_config
 from itemese.serving.engine import Recommender

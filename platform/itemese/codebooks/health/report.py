@@ -11,7 +11,7 @@ import torch
 from itemese.codebooks.base import Quantizer, collision_rate, group_sizes
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.rows import Rows, blocks
-from itemese.core.schema import Codes, SemanticIds
+from itemese.core.vectors import Codes, SemanticIds
 
 LEAST_FIRST_USE = 0.95
 """Share of the first codebook that a healthy one uses."""

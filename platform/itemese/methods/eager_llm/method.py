@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from itemese.backbones.adapters import FIRST, add_adapter, save_adapters_only, use_adapters
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, locate
 from itemese.core.ranking import Candidates, Ranking, Scores
-from itemese.core.schema import Request, SemanticIds
+from itemese.core.schema import Request
+from itemese.core.vectors import SemanticIds
 from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.trie import PrefixTrie

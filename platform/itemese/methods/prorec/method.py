@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, Ranking, Scores
-from itemese.core.schema import Request, SemanticIds
+from itemese.core.schema import Request
+from itemese.core.vectors import SemanticIds
 from itemese.decoding.beams import search
 from itemese.decoding.catalogue_scores import score_items
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, read_memory
