@@ -1,6 +1,7 @@
 """One seed an experiment; each consumer derives its own from (seed, purpose)."""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -28,3 +29,14 @@ def numpy_generator(seed: int, purpose: str) -> np.random.Generator:
 def torch_generator(seed: int, purpose: str) -> torch.Generator:
     """Return a CPU torch generator for ``(seed, purpose)``."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose))
+
+
+def hash_ids(ids: Iterable[str], seed: int, purpose: str) -> np.ndarray:
+    """Return a hash of each id, ``[N] uint64``, for ``(seed, purpose)``; the same everywhere.
+
+    The ids of lowest hash are a random sample that depends neither on their order nor on how they
+    are sharded.
+    """
+    key = derive_seed(seed, purpose).to_bytes(8, "big")
+    digests = (hashlib.blake2b(one.encode(), digest_size=8, key=key).digest() for one in ids)
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)

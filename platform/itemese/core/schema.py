@@ -4,7 +4,7 @@ Shape letters: U users, I items, E events, D vector size, C number of codebooks,
 T events of a history.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -223,6 +223,23 @@ class Histories:
         sizes = np.bincount(owner[keep], minlength=self.num_users)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         return self.at(self.user_id, offsets, np.flatnonzero(keep))
+
+    def take(self, users: np.ndarray) -> "Histories":
+        """Return these users, ``users [M] int64``, in this order."""
+        sizes = self.lengths()[users]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        events = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], sizes)
+        return self.at([self.user_id[user] for user in users.tolist()], offsets, events)
+
+    @classmethod
+    def concat(cls, parts: Sequence["Histories"]) -> "Histories":
+        """Join blocks of different users; no block at all gives no user."""
+        if not parts:
+            return cls.from_table(HISTORIES.empty_table())
+        sizes = np.concatenate([part.lengths() for part in parts])
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        events = {n: np.concatenate([p.events()[n] for p in parts]) for n in parts[0].events()}
+        return cls([user for part in parts for user in part.user_id], offsets, **events)
 
     def at(self, user_id: list[str], offsets: np.ndarray, events: np.ndarray) -> "Histories":
         """Return a block of these users that holds the events at ``events [M] int64``."""

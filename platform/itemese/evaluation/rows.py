@@ -1,12 +1,11 @@
 """Users to rank, gathered from streamed blocks of histories."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from itemese.core.randomness import derive_seed
+from itemese.core.randomness import hash_ids
 from itemese.core.schema import Histories, Request, Split
 
 
@@ -89,7 +88,7 @@ def sample(parts: Iterable[Rows], nobody: Rows, *, max_users: int, seed: int) ->
     kept, order = nobody, np.empty(0, dtype=np.uint64)
     for part in parts:
         kept = kept.join(part)
-        order = np.concatenate([order, _hashes(part.user_id, seed)])
+        order = np.concatenate([order, hash_ids(part.user_id, seed, "evaluation/users")])
         if kept.num_users > max_users:
             lowest = np.sort(np.argpartition(order, max_users - 1)[:max_users])
             kept, order = kept.take(lowest), order[lowest]
@@ -110,10 +109,3 @@ def _distinct(
     keys = np.unique(owner * num_items + block.item_index[events].astype(np.int64))
     borders = np.searchsorted(keys, np.arange(1, len(rows)) * num_items)
     return np.split(keys % num_items, borders)
-
-
-def _hashes(user_ids: list[str], seed: int) -> np.ndarray:
-    """Return ``[N] uint64``, the same on every machine."""
-    key = derive_seed(seed, "evaluation/users").to_bytes(8, "big")
-    digests = (hashlib.blake2b(user.encode(), digest_size=8, key=key).digest() for user in user_ids)
-    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)

@@ -3,7 +3,6 @@
 Shapes: N users, M metrics.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from torch import nn
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
-from itemese.core.randomness import derive_seed
+from itemese.core.randomness import hash_ids
 from itemese.core.schema import Catalog, Histories, Split
 from itemese.evaluation.choosing import ask
 from itemese.evaluation.clicks import ClickRows, method_scorer, score_clicks
@@ -192,18 +191,10 @@ class Validator:
     def _share(self, rank: int, workers: int) -> Iterator[Histories]:
         """Yield every `workers`-th user of the drawn ones, or every `workers`-th shard."""
         if self.drawn is not None:
-            yield take(self.drawn, np.arange(rank, self.drawn.num_users, workers))
+            yield self.drawn.take(np.arange(rank, self.drawn.num_users, workers))
             return
         for shard in Histories.shard_names(self.sequences)[rank::workers]:
             yield Histories.read(self.sequences, [shard])
-
-
-def take(block: Histories, users: np.ndarray) -> Histories:
-    """Return these users of a block, ``users [N] int64``, in this order."""
-    sizes = block.lengths()[users]
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    events = np.arange(offsets[-1]) + np.repeat(block.offsets[users] - offsets[:-1], sizes)
-    return block.at([block.user_id[user] for user in users], offsets, events)
 
 
 def _draw(sequences: Folder, max_users: int, seed: int) -> Histories:
@@ -211,27 +202,13 @@ def _draw(sequences: Folder, max_users: int, seed: int) -> Histories:
 
     The draw depends on ids and seed alone: neither sharding nor order changes it.
     """
-    kept: Histories | None = None
-    order = np.empty(0, dtype=np.uint64)
-    key = derive_seed(seed, "training/validation_users").to_bytes(8, "big")
+    kept, order = Histories.concat([]), np.empty(0, dtype=np.uint64)
     for block in Histories.stream(sequences):
-        found = take(block, block.targets(Split.VALIDATION).row)
-        kept = found if kept is None else _join(kept, found)
-        order = np.concatenate([order, _hashes(found.user_id, key)])
+        found = block.take(block.targets(Split.VALIDATION).row)
+        hashes = hash_ids(found.user_id, seed, "training/validation_users")
+        kept = Histories.concat([kept, found] if kept.num_users else [found])
+        order = np.concatenate([order, hashes])
         if kept.num_users > max_users:
             lowest = np.sort(np.argpartition(order, max_users - 1)[:max_users])
-            kept, order = take(kept, lowest), order[lowest]
-    return kept if kept is not None else Histories.read(sequences, [])
-
-
-def _join(first: Histories, second: Histories) -> Histories:
-    """Return the users of both blocks."""
-    lists = {n: np.concatenate([v, second.events()[n]]) for n, v in first.events().items()}
-    offsets = np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]])
-    return Histories(first.user_id + second.user_id, offsets, **lists)
-
-
-def _hashes(user_ids: list[str], key: bytes) -> np.ndarray:
-    """Return ``[N] uint64``, the same on every machine."""
-    digests = (hashlib.blake2b(u.encode(), digest_size=8, key=key).digest() for u in user_ids)
-    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
+            kept, order = kept.take(lowest), order[lowest]
+    return kept

@@ -100,3 +100,14 @@ def test_rows_are_taken_in_any_order() -> None:
     turned = offered().take(np.array([1, 0, 1]))
     assert turned.to_table()["candidates"].to_pylist() == [[6, 3], [9, 1, 2], [6, 3]]
     assert same(offered().take(np.array([False, True])), offered().take(np.array([1])))
+
+
+def test_users_are_taken_and_joined() -> None:
+    whole = histories()
+    turned = whole.take(np.array([1, 0, 1]))
+    assert turned.user_id == ["u1", "u0", "u1"]
+    assert turned.offsets.tolist() == [0, 2, 5, 7]
+    assert turned.item_index.tolist() == [5, 6, 7, 8, 9, 5, 6]
+    parts = [whole.take(np.array([user])) for user in (0, 1)]
+    assert Histories.concat(parts).to_table().equals(whole.to_table())
+    assert Histories.concat([]).num_users == 0

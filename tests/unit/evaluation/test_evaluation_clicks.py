@@ -21,7 +21,6 @@ from itemese.evaluation.per_user_clicks import PerUserClicks, read_judged
 from itemese.evaluation.report.write import render
 from itemese.evaluation.result_file import check_comparable, headline_metrics, main_metric, ordered
 from itemese.evaluation.significance import MOST_KINDS, alike, paired_test
-from itemese.training.validation import take
 
 NUM_ITEMS = 20
 
@@ -89,7 +88,7 @@ def test_non_clicks_are_unseen_and_the_same_however_users_are_dealt_out():
         assert not set(items) & set(history), user
     parts = {}
     for rows in np.array_split(np.random.default_rng(1).permutation(block.num_users), 4):
-        parts |= by_user(asked(take(block, rows)))
+        parts |= by_user(asked(block.take(rows)))
     assert parts == whole
     assert by_user(asked(block, seed=2)) != whole
     counts = np.bincount(np.concatenate([items[1:] for items, *_ in whole.values()]))
@@ -97,7 +96,7 @@ def test_non_clicks_are_unseen_and_the_same_however_users_are_dealt_out():
 
 
 def test_users_with_one_history_get_draws_of_their_own():
-    block = take(histories(), np.zeros(12, np.int64))
+    block = histories().take(np.zeros(12, np.int64))
     twins = replace(block, user_id=[f"twin{user}" for user in range(12)])
     assert len({tuple(items) for items, *_ in by_user(asked(twins)).values()}) > 6
 
@@ -136,7 +135,7 @@ def test_every_row_gets_its_own_probability():
     found = score_clicks(scorer, [block], Split.TEST, config=config, catalog=catalog())
     wanted = (found.candidate + 0.1 * (found.history_length[:, None] % 10)) / 30
     np.testing.assert_allclose(found.prob, wanted, rtol=1e-6)
-    parts = [take(block, rows) for rows in np.array_split(np.arange(30), 3)]
+    parts = [block.take(rows) for rows in np.array_split(np.arange(30), 3)]
     again = score_clicks(scorer, parts, Split.TEST, config=config, catalog=catalog())
     np.testing.assert_array_equal(again.prob, found.prob)
     shown = summarise_clicks(found, config)
