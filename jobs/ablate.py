@@ -10,7 +10,7 @@ import typer
 
 from itemese.cli import console
 from itemese.core.artifacts import Store
-from itemese.pipeline.run import ablation
+from itemese.pipeline import ablation
 
 
 def main(

@@ -10,8 +10,8 @@ import typer
 from itemese.cli import console
 from itemese.core.artifacts import Store
 from itemese.evaluation.compare import leaderboard
-from itemese.evaluation.report.write import seed_table as recipes_table
-from itemese.pipeline import run as pipeline
+from itemese.evaluation.report import seed_table as recipes_table
+from itemese.pipeline.compare import compare as compare_runs
 from itemese.pipeline.experiment import Experiment
 
 
@@ -27,7 +27,7 @@ def main(
     """Evaluate RECIPES (training those that nobody has) and compare them."""
     base = [Experiment.from_yaml(recipe, set_ or []) for recipe in recipes]
     runs = [one.with_seed(seed) for one in base for seed in console.integers(seeds, "--seeds")]
-    compared = pipeline.compare(runs, Store(storage), tie_twin=tie_twin)
+    compared = compare_runs(runs, Store(storage), tie_twin=tie_twin)
     over_seeds = compared.comparison["recipes"]
     print(leaderboard(compared.results, judge=over_seeds is None))
     if over_seeds is not None:

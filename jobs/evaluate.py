@@ -10,8 +10,9 @@ import typer
 from itemese.cli import console
 from itemese.core.artifacts import Store
 from itemese.evaluation.compare import leaderboard
-from itemese.pipeline import run as pipeline
+from itemese.pipeline.compare import with_tie_twin
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 
 
 def main(
@@ -24,8 +25,7 @@ def main(
 ) -> None:
     """Evaluate RECIPE; its figures on every split are printed, the seen-allowed twin included."""
     experiment, store = Experiment.from_yaml(recipe, set_ or []), Store(storage)
-    judge = pipeline.with_tie_twin if tie_twin else pipeline.evaluate
-    evaluated = judge(experiment, store)
+    evaluated = with_tie_twin(experiment, store) if tie_twin else Run(experiment, store).evaluated
     result = evaluated.folder.read_json("result.json")
     print(leaderboard([result]))
     for name, figure in result["metrics"].items():

@@ -9,8 +9,8 @@ import typer
 
 from itemese.cli import console
 from itemese.core.artifacts import Store
+from itemese.pipeline import poisoning
 from itemese.pipeline.experiment import Experiment
-from itemese.pipeline.run import poisoning
 
 
 def main(

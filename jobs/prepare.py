@@ -10,8 +10,8 @@ import typer
 from itemese.cli import console
 from itemese.core.artifacts import Store
 from itemese.logs.inspect import describe, inspect_logs
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 
 
 def main(
@@ -21,12 +21,11 @@ def main(
     inspect: Annotated[bool, typer.Option("--inspect", help="Describe the log and stop")] = False,
 ) -> None:
     """Prepare the data of RECIPE, or describe its behaviour log."""
-    experiment, store = Experiment.from_yaml(recipe, set_ or []), Store(storage)
+    run = Run(Experiment.from_yaml(recipe, set_ or []), Store(storage))
     if inspect:
-        print(describe(inspect_logs(pipeline.read_logs(experiment, store).folder)))
+        print(describe(inspect_logs(run.logs.folder)))
         return
-    prepared = pipeline.prepare(experiment, store)
-    for stage, artifact in prepared.artifacts().items():
+    for stage, artifact in run.ancestors.items():
         print(f"{stage}: {artifact.folder.uri}")
         for name, value in artifact.counts.items():
             print(f"  {name}: {value}")

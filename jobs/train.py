@@ -10,8 +10,9 @@ import typer
 from itemese.cli import console
 from itemese.core.artifacts import Store
 from itemese.evaluation.compare import leaderboard
-from itemese.pipeline import run as pipeline
+from itemese.pipeline.compare import compare
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 
 
 def main(
@@ -25,13 +26,14 @@ def main(
 ) -> None:
     """Train and evaluate RECIPE; everything that was done before is reused."""
     experiment, store = Experiment.from_yaml(recipe, set_ or []), Store(storage)
-    evaluated = pipeline.evaluate(experiment, store)
+    run = Run(experiment, store)
+    evaluated = run.evaluated
     folder, results = evaluated.folder, [evaluated.folder.read_json("result.json")]
     if bundle:
-        pipeline.bundle(experiment, store, Store(bundle).root)
+        run.bundle(Store(bundle).root)
         print(f"bundle: {bundle}")
     if rivals:
-        compared = pipeline.compare([experiment, *pipeline.rivals(experiment)], store)
+        compared = compare([experiment, *rivals(experiment)], store)
         folder, results = compared.folder, compared.results
     print(leaderboard(results))
     print(f"report: {folder.uri}/report.html")

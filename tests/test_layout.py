@@ -106,12 +106,18 @@ def test_a_package_imports_only_what_the_table_allows(file: Path) -> None:
     assert not forbidden, f"{here} must not import {forbidden}"
 
 
+LATE = [("pipeline.experiment", "pipeline.run")]
+"""Imports inside a function that close a circle: `Experiment.run` is a promise of the interface."""
+
+
 def test_no_module_is_part_of_an_import_circle() -> None:
     names = {dotted(file) for file in modules()}
     edges: dict[str, set[str]] = {}
     for file in modules():
         found = {n.removeprefix("itemese.") for n in imports(file) if n.startswith("itemese.")}
         edges[dotted(file)] = found & names - {dotted(file)}
+    for late in LATE:
+        edges[late[0]].remove(late[1])
     while free := {name for name, needs in edges.items() if not needs & edges.keys()}:
         edges = {name: needs for name, needs in edges.items() if name not in free}
     left = {name for name in edges if any(name in needs for needs in edges.values())}

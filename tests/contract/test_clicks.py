@@ -11,7 +11,7 @@ from itemese.core.ranking import Candidates, ClickScores, Ranking
 from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.core.vectors import SemanticIds
 from itemese.evaluation.metrics import auc
-from itemese.methods.base import Inputs, Method, Task
+from itemese.methods.base import Inputs, Method, Need, Task
 from itemese.methods.lookup import method_class, method_names, method_of
 
 NUM_ITEMS, NUM_USERS, LENGTH = 24, 200, 12
@@ -51,7 +51,9 @@ def inputs(block: Histories) -> Inputs:
     catalog = Catalog.from_table(pa.table(table))
     codes = np.stack([np.arange(NUM_ITEMS) // 4, np.arange(NUM_ITEMS) % 4], axis=1)
     ids = SemanticIds(codes.astype(np.int32), (6, 4))
-    return Inputs(catalog, lambda: iter([block.only(Split.TRAIN)]), semantic_ids=ids)
+    return Inputs(
+        catalog, lambda: iter([block.only(Split.TRAIN)]), artifacts={Need.SEMANTIC_IDS: ids}
+    )
 
 
 def make(name: str, block: Histories) -> tuple[Method, torch.nn.Module]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from given import changed, given
 from itemese.core.config import read_yaml
 from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Catalog, Histories, Request, Split
@@ -65,9 +66,7 @@ def inputs() -> Inputs:
     vectors = np.random.default_rng(4).normal(size=(NUM_ITEMS, 14)).astype(np.float32)
     parts = (("text", 8), ("recommender", 6))
     embeddings = Embeddings("item", vectors, "drawn", parts=parts)
-    return Inputs(
-        catalog(), train, semantic_ids=ids, embeddings=embeddings, recommender=recommender
-    )
+    return given(catalog(), train, semantic_ids=ids, embeddings=embeddings, recommender=recommender)
 
 
 def make(name: str, dropout: float = 0.0) -> tuple[Method, torch.nn.Module]:
@@ -223,7 +222,7 @@ def test_the_choice_is_the_offered_item_that_scores_highest(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in NAMES if Need.SEMANTIC_IDS in method_class(n).needs])
 def test_items_may_share_their_codes(name: str) -> None:
-    shared = replace(inputs(), semantic_ids=replace(inputs().semantic_ids, num_predicted=1))
+    shared = changed(inputs(), semantic_ids=replace(inputs().semantic_ids, num_predicted=1))
     method = method_of(method_class(name).Config.parse({"name": name, **SMALL.get(name, {})}))
     module = method.build(shared)
     terms = method.losses(module, method.collate(training_examples(4)))
@@ -239,7 +238,9 @@ def test_items_may_share_their_codes(name: str) -> None:
 def test_saved_tensors_restore_the_same_scores_without_training_data(name: str) -> None:
     method, module = make(name)
     state = {k: v.clone() for k, v in module.state_dict().items()}
-    empty = Inputs(catalog(), lambda: iter(()), semantic_ids=inputs().semantic_ids)
+    empty = Inputs(
+        catalog(), lambda: iter(()), artifacts={Need.SEMANTIC_IDS: inputs().semantic_ids}
+    )
     torch.manual_seed(1)
     restored = method.restore(empty, state)
     first = predict(method, module, requests(), 5, Candidates())
@@ -375,7 +376,7 @@ def test_item_tokens_begin_as_the_vectors_of_their_codes() -> None:
     vectors = np.random.default_rng(0).normal(size=(NUM_ITEMS, 8)).astype(np.float32)
     method, plain = make("semantic_id_lm")
     torch.manual_seed(0)
-    begun = method.build(replace(inputs(), embeddings=Embeddings("item", vectors, "drawn")))
+    begun = method.build(changed(inputs(), embeddings=Embeddings("item", vectors, "drawn")))
     first = torch.from_numpy(vectors).view(5, 6, 8).mean(dim=1)  # six items share each first code
     tokens = begun.token_table[begun.starts[0] : begun.starts[0] + 5, :8].detach()
     torch.testing.assert_close(

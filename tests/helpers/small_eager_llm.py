@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from given import given
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs
@@ -58,11 +59,11 @@ def inputs(**changes: Any) -> Inputs:
     codes = np.stack([np.arange(NUM_ITEMS) // 4, np.arange(NUM_ITEMS) % 4] * 2, axis=1)
     vectors = np.random.default_rng(0).normal(size=(NUM_ITEMS, 9)).astype(np.float32)
     parts = (("text", 5), ("recommender", 4))
-    given = {
+    parts_of = {
         "semantic_ids": SemanticIds(codes.astype(np.int32), (3, 4, 3, 4)),
         "embeddings": Embeddings("item", vectors, "drawn", parts=parts),
     }
-    return Inputs(catalog(), nothing, **{**given, **changes})
+    return given(catalog(), nothing, **{**parts_of, **changes})
 
 
 def made(**changes: Any) -> tuple[EagerLlm, AlignedItemLanguageModel]:

@@ -14,7 +14,7 @@ from itemese.evaluation.per_user import PerUser
 from itemese.evaluation.significance import mean_over_users, paired_difference
 from itemese.pipeline import choice as selection
 from itemese.pipeline.ablation import Ablation, ablate, table
-from itemese.pipeline.run import evaluate
+from itemese.pipeline.run import Run
 
 RECIPE = {
     "name": "small",
@@ -63,7 +63,7 @@ def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
     rows, folder = ablate(found, store)
     head = [row for row in rows if row["figure"] == "ndcg@10 head"]
     rows = [row for row in rows if row not in head]
-    result = evaluate(found.experiments["popular"], store).folder.read_json("result.json")
+    result = Run(found.experiments["popular"], store).evaluated.folder.read_json("result.json")
     assert head[-1]["mean"] == pytest.approx(result["slices"]["head"]["ndcg@10"]["value"])
     assert "p_holm" in head[0]
     assert [(row["name"], row["figure"]) for row in rows] == [
@@ -74,7 +74,7 @@ def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
     assert len(folder.read_json("ablation.json")["rows"]) == len(rows) + len(head)
     runs = {
         (name, seed): PerUser.read(
-            evaluate(experiment.with_seed(seed), store).folder, "per_user.parquet"
+            Run(experiment.with_seed(seed), store).evaluated.folder, "per_user.parquet"
         )
         for name, experiment in found.experiments.items()
         for seed in (0, 1)
@@ -110,7 +110,9 @@ def test_a_table_of_clicks(ray_cluster: None, tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(sliced))
     rows, _ = ablate(Ablation.read(path), Store(tmp_path / "runs"))
     results = [
-        evaluate(Ablation.read(path).experiments["a"].with_seed(seed), Store(tmp_path / "runs"))
+        Run(
+            Ablation.read(path).experiments["a"].with_seed(seed), Store(tmp_path / "runs")
+        ).evaluated
         for seed in (0, 1)
     ]
     own = [r.folder.read_json("result.json")["slices"]["warm"]["auc"]["value"] for r in results]

@@ -9,8 +9,9 @@ import pytest
 from itemese.core.artifacts import Store
 from itemese.core.errors import ConfigError, DataError
 from itemese.evaluation.per_user_clicks import read_judged
-from itemese.pipeline import run as pipeline
+from itemese.pipeline.compare import compare, rivals
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.serving.engine import Recommender
 
 pytestmark = pytest.mark.ray
@@ -58,9 +59,9 @@ def test_din_learns_who_clicks_on_what_and_popularity_cannot(
 ) -> None:
     store = Store(tmp_path / "runs")
     mine = experiment(write_log(tmp_path / "log"), DIN)
-    rivals = pipeline.rivals(mine)
-    assert [rival.method.name for rival in rivals] == ["popularity"]
-    found = pipeline.compare([mine, *rivals], store)
+    others = rivals(mine)
+    assert [rival.method.name for rival in others] == ["popularity"]
+    found = compare([mine, *others], store)
     din, popularity = found.results
     assert auc_of(din) > 0.85
     assert 0.35 < auc_of(popularity) < 0.65
@@ -69,7 +70,7 @@ def test_din_learns_who_clicks_on_what_and_popularity_cannot(
     assert din["protocol"]["labels"] == din["facts"]["labels"] == "rating >= 4"
     assert din["facts"]["rows"] == NUM_USERS
     curve = [row["val/auc"] for row in din["learning_curve"]]
-    trained = pipeline.train(mine, store)
+    trained = Run(mine, store).trained
     assert trained.counts["best"]["val/auc"] == max(curve)
     tests = {test["metric"]: test for test in found.comparison["tests"]}
     assert found.comparison["baseline"] == "din"
@@ -81,11 +82,11 @@ def test_din_learns_who_clicks_on_what_and_popularity_cannot(
     assert "rating &gt;= 4" in page
     assert "recall" not in page
     assert "illegal" not in page
-    rows = read_judged(pipeline.evaluate(mine, store).folder)
+    rows = read_judged(Run(mine, store).evaluated.folder)
     assert rows.values("auc").mean() == pytest.approx(auc_of(din))
 
     bundle = Store(tmp_path / "bundle").root
-    pipeline.bundle(mine, store, bundle)
+    Run(mine, store).bundle(bundle)
     engine = Recommender.load(bundle.uri)
     red, blue = ([f"i{item}" for item in range(first, 16, 2)] for first in (0, 1))
     scores = [item.score for item in engine.score(red, ["i30", "i31"])]
@@ -98,7 +99,7 @@ def test_din_learns_who_clicks_on_what_and_popularity_cannot(
 
 def test_nothing_is_learnt_from_shuffled_labels(ray_cluster: None, tmp_path: Path) -> None:
     mine = experiment(write_log(tmp_path / "log", shuffled=True), DIN)
-    result = pipeline.run(mine, Store(tmp_path / "runs"))
+    result = Run(mine, Store(tmp_path / "runs")).result
     assert 0.4 < auc_of(result) < 0.6
 
 
@@ -108,31 +109,31 @@ def test_without_ratings_non_clicks_are_drawn_and_a_ranking_is_no_rival(
     store, logs = Store(tmp_path / "runs"), write_log(tmp_path / "log", mixed=0.05)
     drawn = {"sequences": {}, "evaluation": {"click_negatives": 2}}
     mine = experiment(logs, {**DIN, "num_negatives": 2}, **drawn)
-    result = pipeline.run(mine, store)
+    result = Run(mine, store).result
     assert result["protocol"]["labels"] == "2 drawn non-clicks a click"
     assert (result["facts"]["clicks"], result["facts"]["rows"]) == (NUM_USERS, 3 * NUM_USERS)
     assert auc_of(result) > 0.7, "which colour comes next can be guessed"
     ranking = experiment(logs, {"name": "popularity"}, training={}, **drawn)
     with pytest.raises(ConfigError, match="results of one task; got click and next_item"):
-        pipeline.compare([mine, ranking], store)
+        compare([mine, ranking], store)
     other = experiment(logs, {"name": "popularity", "task": "click"}, sequences={})
     with pytest.raises(ConfigError, match="got `labels` '2 drawn non-clicks a click' and '1 drawn"):
-        pipeline.compare([mine, other], store)
+        compare([mine, other], store)
 
 
 def test_one_class_has_no_auc(ray_cluster: None, tmp_path: Path) -> None:
     store, logs = Store(tmp_path / "runs"), write_log(tmp_path / "log")
     all_clicks = {"sequences": {"clicked_at": 1}}
     rival = experiment(logs, {"name": "popularity", "task": "click"}, **all_clicks)
-    found = pipeline.compare([rival, rival.with_seed(1)], store)
+    found = compare([rival, rival.with_seed(1)], store)
     assert set(found.results[0]["metrics"]) == {"test/log_loss", "validation/log_loss"}
     assert found.comparison["metrics"] == ["log_loss"]
     with pytest.raises(DataError, match="must be log_loss where validation holds only clicks"):
-        pipeline.train(experiment(logs, DIN, **all_clicks), store)
+        _ = Run(experiment(logs, DIN, **all_clicks), store).trained
     losses = {**QUICK, "metric": "log_loss", "max_epochs": 3}
-    result = pipeline.run(experiment(logs, DIN, training=losses, **all_clicks), store)
+    result = Run(experiment(logs, DIN, training=losses, **all_clicks), store).result
     curve = [row["val/log_loss"] for row in result["learning_curve"]]
-    trained = pipeline.train(experiment(logs, DIN, training=losses, **all_clicks), store)
+    trained = Run(experiment(logs, DIN, training=losses, **all_clicks), store).trained
     assert trained.counts["best"]["val/log_loss"] == min(curve)
     assert "val/auc" not in trained.counts["best"]
 
@@ -140,4 +141,4 @@ def test_one_class_has_no_auc(ray_cluster: None, tmp_path: Path) -> None:
 def test_a_click_model_is_not_selected_by_a_ranking(ray_cluster: None, tmp_path: Path) -> None:
     wrong = experiment(write_log(tmp_path / "log"), DIN, training={**QUICK, "metric": "ndcg@10"})
     with pytest.raises(ConfigError, match="must be one of auc, log_loss; got 'ndcg@10'"):
-        pipeline.train(wrong, Store(tmp_path / "runs"))
+        _ = Run(wrong, Store(tmp_path / "runs")).trained

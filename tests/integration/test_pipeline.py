@@ -16,8 +16,9 @@ from itemese.core.artifacts import Store
 from itemese.core.config import with_values
 from itemese.core.errors import ConfigError, DataError, TrainingError
 from itemese.core.vectors import Embeddings, SemanticIds
-from itemese.pipeline import run as pipeline
+from itemese.pipeline.compare import compare
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.serving.engine import Recommender
 
 ROOT = Path(__file__).parents[2]
@@ -56,13 +57,13 @@ def test_simulated_logs_become_a_result_beside_the_best_achievable(
 ) -> None:
     store = Store(tmp_path)
     wanted = experiment(method=SASREC, training=QUICK)
-    result = pipeline.run(wanted, store)
+    result = Run(wanted, store).result
     metrics, oracle = result["metrics"], result["oracle"]
     assert 0 < metrics["test/recall@10"]["value"] < oracle["test/recall@10"]["value"]
     assert {"test_seen_allowed/recall@10", "validation/ndcg@10"} <= set(metrics)
     assert result["checks"]["illegal"] == result["checks"]["duplicates"] == 0
     assert result["split_hash"]
-    evaluated = pipeline.evaluate(wanted, store)
+    evaluated = Run(wanted, store).evaluated
     assert evaluated.reused
     page = evaluated.folder.read_bytes("report.html").decode()
     assert "sasrec" in page
@@ -78,16 +79,16 @@ def test_a_refit_trains_on_validation_events_and_is_named_in_the_protocol(
     refit = experiment(training=QUICK, method={"name": "popularity"}, evaluation={"refit": True})
     events = {}
     for one in (plain, refit):
-        state = pipeline.final_model(one, store).folder.read_tensors("model.safetensors")
+        state = Run(one, store).final.folder.read_tensors("model.safetensors")
         events[one.evaluation.refit] = int(state["count_of"].sum())
-    users = pipeline.prepare(plain, store).sequences.counts["num_users"]
+    users = Run(plain, store).sequences.counts["num_users"]
     assert events[True] == events[False] + users
     assert (
-        pipeline.evaluate(refit, store).folder.read_json("result.json")["protocol"]["fitted_on"]
+        Run(refit, store).evaluated.folder.read_json("result.json")["protocol"]["fitted_on"]
         == "train + validation"
     )
     with pytest.raises(ConfigError):
-        pipeline.compare([plain, refit], store)
+        compare([plain, refit], store)
 
 
 def test_runs_stand_beside_their_twins_with_ties_shuffled(
@@ -98,10 +99,10 @@ def test_runs_stand_beside_their_twins_with_ties_shuffled(
         experiment(name=name, training=QUICK, method={"name": name})
         for name in ("popularity", "transition_graph")
     ]
-    plain, twins = (pipeline.compare(runs, store, tie_twin=twin) for twin in (False, True))
+    plain, twins = (compare(runs, store, tie_twin=twin) for twin in (False, True))
     for one, result in zip(runs, twins.results, strict=True):
         shuffled = Experiment.parse(with_values(one.values(), {"sequences.ties": "shuffle"}))
-        alone = pipeline.evaluate(shuffled, store).folder.read_json("result.json")["metrics"]
+        alone = Run(shuffled, store).evaluated.folder.read_json("result.json")["metrics"]
         metrics = result["metrics"]
         assert metrics["test_ties_shuffled/ndcg@10"] == alone["test/ndcg@10"]
     assert plain.comparison["tests"] == twins.comparison["tests"]
@@ -112,7 +113,7 @@ def test_runs_stand_beside_their_twins_with_ties_shuffled(
 def test_a_refit_stops_where_validation_stopped(ray_cluster: None, tmp_path: Path) -> None:
     store = Store(tmp_path)
     one = experiment(method=SASREC, training=QUICK, evaluation={"refit": True})
-    trained, final = pipeline.train(one, store), pipeline.final_model(one, store)
+    trained, final = Run(one, store).trained, Run(one, store).final
     assert final.counts["steps"] == sum(trained.counts["selected_steps"])
     assert final.counts["best"] == {}
 
@@ -124,9 +125,9 @@ def test_own_csv_through_training_to_a_bundle(ray_cluster: None, tmp_path: Path)
     logs = {**own_csv(folder), "max_quarantined_share": 0.05}
     mine = experiment(logs=logs, method={"name": "transition_graph"})
     store = Store(tmp_path / "runs")
-    assert pipeline.read_logs(mine, store).counts["rows_quarantined"] == 1
+    assert Run(mine, store).logs.counts["rows_quarantined"] == 1
     out = Store(tmp_path / "bundle").root
-    pipeline.bundle(mine, store, out)
+    Run(mine, store).bundle(out)
     answer = Recommender.load(out.uri).recommend(["i3", "i4"], k=1)
     assert [item.item_id for item in answer] == ["i5"]
 
@@ -152,18 +153,18 @@ def test_the_recommenders_vectors_name_items_and_the_future_leaves_no_trace(
             method={"name": "semantic_id_lm", "backbone": {"dim": 16, "num_layers": 1}},
             training=QUICK,
         )  # fmt: skip
-        found.append(pipeline.prepare(mine, store))
-    first, second = (Embeddings.read(prepared.embeddings.folder) for prepared in found)
+        found.append(Run(mine, store))
+    first, second = (Embeddings.read(run.artifact("embeddings").folder) for run in found)
     assert first.parts == (("text", 256), ("recommender", 16))
     assert np.linalg.norm(first.part("recommender"), axis=1) == pytest.approx(2.0)
     np.testing.assert_array_equal(first.vectors, second.vectors)
     assert found[0].sequences.key != found[1].sequences.key
-    ids = [SemanticIds.read(prepared.codebooks.folder) for prepared in found]
+    ids = [SemanticIds.read(run.artifact("codebooks").folder) for run in found]
     assert ids[0].code_sizes == (4, 4, 4, 4)
     np.testing.assert_array_equal(ids[0].codes, ids[1].codes)
     assert ids[0].columns == ((0, 256), (256, 272))
-    result = pipeline.run(mine, store)
-    before = pipeline.train(mine.upstream, store)
+    result = Run(mine, store).result
+    before = Run(mine.upstream, store).trained
     assert before.reused
     assert result["recommender_seconds"] == before.counts["seconds"] > 0
 
@@ -171,19 +172,17 @@ def test_the_recommenders_vectors_name_items_and_the_future_leaves_no_trace(
 def test_one_user_and_one_item_end_in_a_sentence(ray_cluster: None, tmp_path: Path) -> None:
     lonely = write_csv(tmp_path / "one_user", [f"u,i{n},{n}" for n in range(5)])
     store = Store(tmp_path / "runs")
-    result = pipeline.run(experiment(logs=own_csv(lonely)), store)
+    result = Run(experiment(logs=own_csv(lonely)), store).result
     assert result["data"]["num_users"] == 1
     single = write_csv(tmp_path / "one_item", [f"u{n},i,{t}" for n in range(5) for t in range(4)])
-    shown = pipeline.run(
-        experiment(logs=own_csv(single), evaluation={"exclude_seen": False}), store
-    )
+    shown = Run(experiment(logs=own_csv(single), evaluation={"exclude_seen": False}), store).result
     assert shown["metrics"]["test/recall@10"]["value"] == 1.0
 
 
 def test_short_histories_cannot_be_evaluated_and_say_so(ray_cluster: None, tmp_path: Path) -> None:
     short = write_csv(tmp_path / "short", [f"u{u},i{n},{n}" for u in range(5) for n in range(2)])
     with pytest.raises(DataError, match=r"3 events|three or more"):
-        pipeline.run(experiment(logs=own_csv(short)), Store(tmp_path / "runs"))
+        _ = Run(experiment(logs=own_csv(short)), Store(tmp_path / "runs")).result
 
 
 def test_nan_loss_names_its_term_and_leaves_no_model(
@@ -197,7 +196,7 @@ def test_nan_loss_names_its_term_and_leaves_no_model(
     monkeypatch.setattr(module, "next_item_loss", broken)
     store = Store(tmp_path)
     with pytest.raises(TrainingError, match="next_item"):
-        pipeline.train(experiment(method=SASREC, training=QUICK), store)
+        _ = Run(experiment(method=SASREC, training=QUICK), store).trained
     assert not list(tmp_path.glob("training/*/attempt-*"))
 
 
@@ -223,4 +222,4 @@ def test_the_same_job_by_ray_job_submit(submit_job: Callable[..., str], tmp_path
     result = json.loads(Path(found.group(1)).read_text())
     assert result["metrics"]["test/recall@10"]["value"] > 0
     # The same code here finds the same artifacts: nothing is built again.
-    assert pipeline.evaluate(experiment(), Store(tmp_path / "runs")).reused
+    assert Run(experiment(), Store(tmp_path / "runs")).evaluated.reused

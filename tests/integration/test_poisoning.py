@@ -6,9 +6,9 @@ import pytest
 
 from itemese.core.artifacts import Folder, Store
 from itemese.core.errors import ConfigError, DataError
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.poisoning import PoisonConfig, measure, poison
+from itemese.pipeline.run import Run
 
 pytestmark = pytest.mark.ray
 
@@ -29,7 +29,7 @@ def test_a_click_is_no_list(tmp_path: Path) -> None:
 
 
 def test_the_poisoned_log_is_the_clean_one_and_the_fakes(ray_cluster: None, tmp_path: Path) -> None:
-    logs = pipeline.read_logs(Experiment.parse(VALUES), Store(tmp_path / "runs"))
+    logs = Run(Experiment.parse(VALUES), Store(tmp_path / "runs")).logs
     out, config = (
         Folder.at(str(tmp_path / "poisoned")),
         PoisonConfig(share=0.05, num_carriers=3, length=12),

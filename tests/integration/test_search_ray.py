@@ -19,8 +19,8 @@ import yaml
 
 from itemese.core.artifacts import Folder, Store
 from itemese.core.errors import ArtifactError, ConfigError, TrainingError
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import gain_line, ranked
 from itemese.search.planning import Plan
@@ -191,7 +191,7 @@ def test_early_stops_keep_their_figures_and_nobody_is_stopped_at_the_end(
     space = replace(space, recipe=recipe, defaults=own)
     storage = str(tmp_path / "store")
     # Trained before, without any study: its first validation is compared, not its last.
-    pipeline.train(Experiment.parse(space.recipe), Store(storage))
+    _ = Run(Experiment.parse(space.recipe), Store(storage)).trained
     result = run_study(space, storage=storage, name="asha", max_concurrent=1)
     default, lagging, again, best = (trial.ending for trial in result.trials)
     assert (default.status, len(default.curve)) == ("completed", 4)

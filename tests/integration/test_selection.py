@@ -110,12 +110,12 @@ def test_runs_are_tested_against_the_first_in_the_same_way(
 
 
 def test_the_recommender_is_the_artifact_of_a_plain_run(ray_cluster: None, tmp_path: Path) -> None:
-    from itemese.pipeline import run as pipeline
+    from itemese.pipeline.run import Run
 
     store = Store(tmp_path)
-    prepared = pipeline.prepare(Experiment.parse(VALUES), store)
+    run = Run(Experiment.parse(VALUES), store)
     plain = Experiment.parse(
         {**VALUES, **VALUES["recommender"], "recommender": None}  # type: ignore[dict-item]
     )
-    assert prepared.recommender is not None
-    assert prepared.recommender.key == pipeline.train(plain, store).key
+    assert run.recommender is not None
+    assert run.recommender.trained.key == Run(plain, store).trained.key

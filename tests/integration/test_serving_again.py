@@ -37,8 +37,6 @@ def test_a_second_service_in_one_process(tmp_path):
         method_config={"name": "popularity"},
         state={"count_of": torch.tensor([1.0, 2.0]).double()},
         catalog=Catalog.from_table(table),
-        semantic_ids=None,
-        embeddings=None,
         metrics={},
         ancestry={},
     )

@@ -48,8 +48,6 @@ def bundle(tmp_path_factory):
         method_config=config.model_dump(mode="json"),
         state=module.state_dict(),
         catalog=catalog,
-        semantic_ids=None,
-        embeddings=None,
         metrics={},
         ancestry={},
     )
@@ -87,8 +85,6 @@ def test_a_bundle_that_fails_in_the_replica_says_why(ray_cluster, tmp_path):
         method_config={"name": "sasrec"},
         state={"x": torch.zeros(1)},
         catalog=Catalog.from_table(table),
-        semantic_ids=None,
-        embeddings=None,
         metrics={},
         ancestry={},
     )

@@ -27,8 +27,6 @@ def bundle(folder: Folder, counts: list[float]) -> str:
         method_config={"name": "popularity"},
         state={"count_of": torch.tensor(counts).double()},
         catalog=Catalog.from_table(table),
-        semantic_ids=None,
-        embeddings=None,
         metrics={},
         ancestry={},
     )

@@ -18,6 +18,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.config import read_yaml
 from itemese.core.errors import ConfigError, TrainingError
 from itemese.core.schema import Histories
+from itemese.core.stages import READERS, Stored
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.lookup import parse_method_config
@@ -76,8 +77,7 @@ def spec_of(world: Folder, place: Path, *, method=None, **training) -> TrainingS
         evaluation=EvaluationConfig(),
         seed=11,
         sequences=world,
-        embeddings=None,
-        codebooks=None,
+        artifacts={},
         checkpoints=Folder.at(place / "checkpoints" / "run"),
     )
 
@@ -144,7 +144,11 @@ def test_methods_of_several_terms_and_stages_train_alike_on_workers(
 
     def trained(place: str, **settings):
         spec = spec_of(world, tmp_path / place, method=method, **training, **settings)
-        return train(replace(spec, embeddings=vectors, codebooks=codes), tmp_path / place)
+        artifacts = {
+            "embeddings": Stored(vectors, READERS["embeddings"]),
+            "codebooks": Stored(codes, READERS["codebooks"]),
+        }
+        return train(replace(spec, artifacts=artifacts), tmp_path / place)
 
     alone, two = trained("a", accumulation=2), trained("b", num_workers=2)
     assert alone[0]["steps"] == two[0]["steps"] > 5

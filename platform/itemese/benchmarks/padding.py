@@ -20,7 +20,7 @@ from itemese.benchmarks.rows import figure
 from itemese.core.randomness import numpy_generator
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.core.vectors import SemanticIds
-from itemese.methods.base import Batch, Inputs, Method, MethodConfig
+from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Need
 from itemese.methods.lookup import method_of
 
 PADDED_BAR = 4.0
@@ -107,7 +107,9 @@ def _inputs(seed: int) -> Inputs:
     def nothing() -> Iterator[Histories]:
         yield from ()
 
-    return Inputs(catalog, nothing, semantic_ids=SemanticIds(rows, (256, 256, 256, 16)))
+    return Inputs(
+        catalog, nothing, artifacts={Need.SEMANTIC_IDS: SemanticIds(rows, (256, 256, 256, 16))}
+    )
 
 
 def _batch(method: Method, lengths: np.ndarray, draw: np.random.Generator) -> Batch:

@@ -101,8 +101,9 @@ def write_untrained(storage: str, settings: Mapping[str, Any], *, seed: int) -> 
     names = [f"item {n}" for n in range(NUM_ITEMS)]
     table = pa.table({"item_id": names, "title": names, "train_count": np.ones(NUM_ITEMS, int)})
     catalog = Catalog.from_table(table)
-    ids = _random_ids(seed) if Need.SEMANTIC_IDS in method.needs else None
-    module = method.build(Inputs(catalog, lambda: iter(()), seed=seed, semantic_ids=ids))
+    coded = Need.SEMANTIC_IDS in method.needs
+    artifacts: dict[str, Any] = {Need.SEMANTIC_IDS: _random_ids(seed)} if coded else {}
+    module = method.build(Inputs(catalog, lambda: iter(()), seed=seed, artifacts=artifacts))
     folder = Folder.at(storage).child(f"serving/{config.name}")
     write_bundle(
         folder,
@@ -110,8 +111,7 @@ def write_untrained(storage: str, settings: Mapping[str, Any], *, seed: int) -> 
         method_config=config.model_dump(mode="json"),
         state=dict(module.state_dict()),
         catalog=catalog,
-        semantic_ids=ids,
-        embeddings=None,
+        artifacts=artifacts,
         metrics={},
         ancestry={},
     )

@@ -71,8 +71,7 @@ def benchmark_training(
                         evaluation=EvaluationConfig(),
                         seed=seed,
                         sequences=sequences,
-                        embeddings=None,
-                        codebooks=None,
+                        artifacts={},
                         checkpoints=home.child(f"checkpoints/{turn}-{num_workers}"),
                     )
                     out = home.child(f"out/{turn}-{num_workers}").create()

@@ -19,8 +19,9 @@ from itemese.evaluation.report.write import write_report
 from itemese.logs import sources
 from itemese.logs.config import LogsConfig
 from itemese.logs.fetch import fetch
-from itemese.pipeline import run as pipeline
+from itemese.pipeline.compare import compare
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.search.space import load_space
 from itemese.search.study import run_study
 from itemese.search.winner import Winner
@@ -93,7 +94,7 @@ def run(recipes: Path, space: Path, storage: str, data_folder: str) -> Shown:
     language = Experiment.from_yaml(recipes / "semantic_id_lm_demo.yaml", overrides)
     values = sasrec.values()
     simple = [with_values(values, {"name": name, "method": {"name": name}}) for name in SIMPLE]
-    compared = pipeline.compare([*map(Experiment.parse, simple), sasrec, language], store)
+    compared = compare([*map(Experiment.parse, simple), sasrec, language], store)
 
     name = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     study = run_study(load_space(space, overrides=overrides), storage=storage, name=name)
@@ -110,7 +111,7 @@ def _result_of(winner: Winner, recipe: Experiment, store: Store) -> dict[str, An
     """Return the result of the bundled rerun, named for what it is."""
     settings = {**winner.values, "seed": winner.bundled_seed}
     experiment = Experiment.parse(with_values(recipe.values(), settings))
-    result: dict[str, Any] = pipeline.evaluate(experiment, store).folder.read_json("result.json")
+    result: dict[str, Any] = Run(experiment, store).result
     return {**result, "name": "study_winner"}
 
 
@@ -122,7 +123,7 @@ def serve_and_ask(bundle: str, experiment: Experiment, store: Store) -> Answer:
         experiment: Names the data that the users come from.
         store: Where its artifacts are.
     """
-    sequences = pipeline.prepare(experiment, store).sequences.folder
+    sequences = Run(experiment, store).sequences.folder
     catalog = Catalog.read(sequences)
     block = Histories.read(sequences, Histories.shard_names(sequences)[:1])
     targets = block.targets(Split.TEST)

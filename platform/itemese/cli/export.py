@@ -38,8 +38,7 @@ def export_bundle(bundle: str, folder: str | Path, *, merged: bool = True) -> li
     inputs = Inputs(
         found.catalog,
         lambda: iter(()),
-        embeddings=found.embeddings,
-        semantic_ids=found.semantic_ids,
+        artifacts=found.artifacts,
     )
     module = method.restore(inputs, dict(found.state)).eval()
     models = {n: m for n, m in module.named_modules() if isinstance(m, PreTrainedModel)}

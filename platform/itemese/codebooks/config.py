@@ -1,6 +1,6 @@
 """The `codebooks` section of a recipe: how item vectors become semantic IDs."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -114,8 +114,6 @@ class CodebooksConfig(Config):
         rq_vae: Read by that kind only.
         balanced_tree: Read by that kind only.
     """
-
-    added_later: ClassVar[frozenset[str]] = frozenset({"numbering"})
 
     kind: QuantizerKind = "residual_kmeans"
     sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()

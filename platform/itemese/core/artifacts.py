@@ -1,10 +1,11 @@
 """Content-addressed stage outputs on any filesystem, manifest last.
 
 A stage is a function of (its section of the config, input artifacts). Its output lives under the
-hash of exactly those and the stage's version, so equal work is done once and every number can
-name its ancestors. Each attempt writes into a folder of its own, and one small manifest, written
-last, names the attempt that counts. No rename is needed, so the same code is right on a local
-folder, NFS, ``s3://`` and ``gs://``; a stage without a manifest does not exist.
+hash of exactly those, the stage's version and a digest of its source, so equal work is done once,
+edited code is run again and every number can name its ancestors. Each attempt writes into a folder
+of its own, and one small manifest, written last, names the attempt that counts. No rename is
+needed, so the same code is right on a local folder, NFS, ``s3://`` and ``gs://``; a stage without a
+manifest does not exist.
 """
 
 import json
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,10 @@ from safetensors.torch import save as save_tensors
 from itemese import __version__
 from itemese.core.config import Config, digest_of
 from itemese.core.errors import ArtifactError, ItemeseError
+from itemese.core.source import git_state
 
 Counts = dict[str, Any]
-"""What a stage tells of its output: row counts and other JSON-able facts."""
+"""Row counts and other JSON-able facts of a stage's output."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,8 @@ class Manifest:
     seconds: float
     code_version: str
     created: str
+    source: str = ""
+    git: dict[str, str | bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -227,23 +232,94 @@ class Artifact:
 
     @property
     def counts(self) -> Counts:
-        """What the stage told of its output."""
+        """Row counts and other facts of the output."""
         return self.manifest.counts
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A stage's output by everything that decides it.
+
+    Attributes:
+        name: The stage.
+        version: Its version.
+        values: The settings, as plain values.
+        inputs: Keys of artifacts, or fingerprints, by role.
+        source: Digest of the code.
+    """
+
+    name: str
+    version: int
+    values: dict[str, Any]
+    inputs: dict[str, str]
+    source: str
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        version: int,
+        config: Config | None,
+        inputs: Mapping[str, Artifact | str],
+        source: str,
+    ) -> "Wanted":
+        """Gather what `Store.stage` is given."""
+        roles = {role: i.key if isinstance(i, Artifact) else i for role, i in inputs.items()}
+        return cls(name, version, config.model_dump(mode="json") if config else {}, roles, source)
+
+    @cached_property
+    def key(self) -> str:
+        """``<stage>/<hash>``."""
+        parts = [self.name, self.version, self.values, self.inputs, self.source]
+        return f"{self.name}/{digest_of(parts)}"
+
+    def manifest(self, attempt: str, counts: Counts, seconds: float) -> Manifest:
+        """Return the record of a finished attempt."""
+        return Manifest(
+            stage=self.name,
+            version=self.version,
+            attempt=attempt,
+            config=self.values,
+            inputs=self.inputs,
+            counts=counts,
+            seconds=seconds,
+            code_version=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=self.source,
+            git=git_state(),
+        )
+
+
 class Store:
-    """All artifacts of a storage location."""
+    """All artifacts of a storage location.
+
+    Finished artifacts never change, so each is looked up once and then remembered.
+    """
 
     def __init__(self, location: str | Path) -> None:
         self.root = Folder.at(location)
+        self._found: dict[str, Artifact] = {}
+        self._once: dict[str, str] = {}
+
+    def once(self, parts: Any, compute: Callable[[], str]) -> str:
+        """Return a fingerprint of what lies outside, computed once for equal `parts`.
+
+        Runs that share a store share it, so raw files that change meanwhile are not noticed.
+        """
+        name = digest_of(parts)
+        if name not in self._once:
+            self._once[name] = compute()
+        return self._once[name]
 
     def find(self, key: str) -> Artifact | None:
         """Return the finished artifact `key`, or None."""
-        home = self.root.child(key)
-        if not home.exists("manifest.json"):
-            return None
-        manifest = Manifest(**home.read_json("manifest.json"))
-        return Artifact(key, home.child(manifest.attempt), manifest, reused=True)
+        if key not in self._found:
+            home = self.root.child(key)
+            if not home.exists("manifest.json"):
+                return None
+            manifest = Manifest(**home.read_json("manifest.json"))
+            self._found[key] = Artifact(key, home.child(manifest.attempt), manifest, reused=True)
+        return self._found[key]
 
     def stage(
         self,
@@ -253,47 +329,38 @@ class Store:
         config: Config | None,
         inputs: Mapping[str, Artifact | str],
         build: Callable[[Folder], Counts],
+        source: str = "",
     ) -> Artifact:
         """Return the stage's output, building it only if no equal one is finished.
 
         Args:
-            name: The room, for example ``"sequences"``.
-            version: Raised by hand when the stage's code changes what it writes.
+            name: The stage, for example ``"sequences"``.
+            version: Raised by hand where something besides the source changes what is written.
             config: The section of the experiment that decides the output.
             inputs: Artifacts, or fingerprints of what lies outside the store, by role.
             build: Fills the folder that it is given and returns counts.
+            source: `source.source_digest` of the code that builds.
 
         Raises:
             ArtifactError: The storage cannot be written. Nothing half-written stays behind.
         """
-        roles = {role: i.key if isinstance(i, Artifact) else i for role, i in inputs.items()}
-        values = config.model_dump(mode="json") if config else {}
-        key = f"{name}/{digest_of([name, version, values, roles])}"
-        found = self.find(key)
-        if found:
-            return found
-        home = self.root.child(key)
+        wanted = Wanted.of(name, version, config, inputs, source)
+        return self.find(wanted.key) or self.make(wanted, build)
+
+    def make(self, wanted: "Wanted", build: Callable[[Folder], Counts]) -> Artifact:
+        """Build a stage's output that is not there; see `stage`."""
+        home = self.root.child(wanted.key)
         attempt = f"attempt-{uuid.uuid4().hex[:8]}"
         folder = home.child(attempt).create()
         started = time.monotonic()
         try:
             counts = build(folder)
-            manifest = Manifest(
-                stage=name,
-                version=version,
-                attempt=attempt,
-                config=values,
-                inputs=roles,
-                counts=counts,
-                seconds=round(time.monotonic() - started, 3),
-                code_version=__version__,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
+            manifest = wanted.manifest(attempt, counts, round(time.monotonic() - started, 3))
             home.write_json("manifest.json", asdict(manifest))
         except BaseException:
             _remove_quietly(home, folder)
             raise
-        return Artifact(key, folder, manifest)
+        return Artifact(wanted.key, folder, manifest)
 
     def ancestry(self, artifact: Artifact) -> dict[str, dict[str, Any]]:
         """Return the manifests of an artifact and of everything that it was made from."""

@@ -1,13 +1,15 @@
 """The bundle: all that a service needs of one trained method, in one folder.
 
-Plain files: weights as safetensors, the catalogue, semantic IDs or vectors if the method needs
-them, the recipe and a model card. ``bundle.json`` is written last and holds the hash of each of
-the others, so a folder without it is no bundle and a changed byte is noticed. Nothing in it is a
-pickle and nothing in it is code; files that ``bundle.json`` does not name are never opened.
+Plain files: weights as safetensors, the catalogue, the artifacts that the method answers with
+(``artifacts/<need>/``: semantic IDs, vectors), the recipe and a model card. ``bundle.json`` is
+written last and holds the hash of each of the others, so a folder without it is no bundle and a
+changed byte is noticed. Nothing in it is a pickle and nothing in it is code; files that
+``bundle.json`` does not name are never opened.
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,10 +24,12 @@ from itemese import __version__
 from itemese.core.artifacts import Folder
 from itemese.core.config import digest_of
 from itemese.core.errors import ArtifactError, DataError
+from itemese.core.model_card import model_card
 from itemese.core.schema import Catalog
-from itemese.core.vectors import Embeddings, SemanticIds
+from itemese.core.stages import READERS, Reader, outside_stage
+from itemese.core.vectors import SemanticIds
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when a reader of older code could not use what this one writes."""
 
 _REQUIRED = (
@@ -37,8 +41,7 @@ _REQUIRED = (
     "ancestry.json",
     "README.md",
 )
-_SEMANTIC_IDS = ("semantic_ids.safetensors", "semantic_ids.json")
-_EMBEDDINGS = ("embeddings.safetensors", "embeddings.json")
+_ARTIFACT = re.compile(r"artifacts/(?P<need>\w+(\.\w+)*)/(?!\.)[\w.-]+")
 _CHUNK_BYTES = 8 << 20
 
 
@@ -51,8 +54,8 @@ class Bundle:
         method_config: The recipe's ``method`` section with all defaults filled in.
         state: Tensors of the module, on the CPU.
         catalog: The items.
-        semantic_ids: Codes of the items, if the method needs them.
-        embeddings: Vectors of the items, if the method needs them.
+        artifacts: What the method answers with, by need, as its reader returns it.
+        file_digests: `Method.file_digests` of the trained method: templates, pretrained weights.
         metrics: ``"test/recall@10" -> {"value", "low", "high"}`` and so on.
         ancestry: Manifests of all artifacts that it was made from, by key.
         created: ISO time, UTC.
@@ -65,14 +68,19 @@ class Bundle:
     method_config: dict[str, Any]
     state: dict[str, torch.Tensor]
     catalog: Catalog
-    semantic_ids: SemanticIds | None
-    embeddings: Embeddings | None
+    artifacts: dict[str, Any]
+    file_digests: dict[str, str]
     metrics: dict[str, Any]
     ancestry: dict[str, Any]
     created: str
     code_version: str
     digest: str
     uri: str
+
+    @property
+    def semantic_ids(self) -> SemanticIds | None:
+        """Codes of the items, if the method answers with them."""
+        return self.artifacts.get("codebooks")
 
     @property
     def name(self) -> str:
@@ -87,10 +95,10 @@ def write_bundle(
     method_config: Mapping[str, Any],
     state: Mapping[str, torch.Tensor],
     catalog: Catalog,
-    semantic_ids: SemanticIds | None,
-    embeddings: Embeddings | None,
     metrics: Mapping[str, Any],
     ancestry: Mapping[str, Any],
+    artifacts: Mapping[str, Any] | None = None,
+    file_digests: Mapping[str, str] | None = None,
 ) -> None:
     """Write a bundle; an older one in the same folder stops being one as soon as this begins.
 
@@ -100,10 +108,10 @@ def write_bundle(
         method_config: The method's section with defaults filled in.
         state: Tensors from which the method's `restore` rebuilds its module.
         catalog: The items in the order of their index.
-        semantic_ids: If the method needs them.
-        embeddings: If the method needs them.
         metrics: What evaluation measured.
         ancestry: Manifests by artifact key.
+        artifacts: What the method answers with, by need; each has ``write(folder)``.
+        file_digests: `Method.file_digests` of the trained method.
 
     Raises:
         ArtifactError: A weight is NaN, or the storage cannot be written.
@@ -113,12 +121,11 @@ def write_bundle(
     folder.write_tensors("model.safetensors", state)
     folder.write_table("catalog.parquet", catalog.table)
     written = list(_REQUIRED)
-    if semantic_ids is not None:
-        semantic_ids.write(folder)
-        written += _SEMANTIC_IDS
-    if embeddings is not None:
-        embeddings.write(folder)
-        written += _EMBEDDINGS
+    for need, artifact in (artifacts or {}).items():
+        place = folder.child(f"artifacts/{need}")
+        place.delete()
+        artifact.write(place)
+        written += [f"artifacts/{need}/{name}" for name in place.names()]
     recipe = yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True)
     folder.write_bytes("experiment.yaml", recipe.encode())
     folder.write_json("method.json", dict(method_config))
@@ -135,6 +142,7 @@ def write_bundle(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "digest": digest_of(files),
             "files": files,
+            "file_digests": dict(file_digests or {}),
         },
     )
 
@@ -173,6 +181,7 @@ def copy_bundle(source: Folder, target: Folder) -> None:
     there, place = target.filesystem()
     try:
         for name in record["files"]:
+            target.child(name.rpartition("/")[0]).create() if "/" in name else None
             pafs.copy_files(f"{path}/{name}", f"{place}/{name}", here, there)
     except OSError as error:
         message = f"`bundle` must be copied to {target.uri!r}; got {error}. Copy it again."
@@ -204,12 +213,12 @@ def read_bundle(folder: Folder) -> Bundle:
     record = verify_bundle(folder)
     try:
         catalog = Catalog.read(folder)
-        semantic_ids = SemanticIds.read(folder) if _SEMANTIC_IDS[0] in record["files"] else None
-        embeddings = Embeddings.read(folder) if _EMBEDDINGS[0] in record["files"] else None
-        if semantic_ids is not None:
-            semantic_ids.validate(catalog.num_items)
-        if embeddings is not None:
-            embeddings.validate(catalog.num_items)
+        artifacts = {
+            need: _reader(need).read(folder.child(f"artifacts/{need}"))
+            for need in _needs(record["files"])
+        }
+        for artifact in artifacts.values():
+            artifact.validate(catalog.num_items)
         experiment = yaml.safe_load(folder.read_bytes("experiment.yaml"))
     except (DataError, KeyError, TypeError, pa.ArrowException, yaml.YAMLError) as error:
         message = f"`bundle` must hold readable files; got {folder.uri!r}: {error}. Write it again."
@@ -228,8 +237,8 @@ def read_bundle(folder: Folder) -> Bundle:
         method_config=method_config,
         state=state,
         catalog=catalog,
-        semantic_ids=semantic_ids,
-        embeddings=embeddings,
+        artifacts=artifacts,
+        file_digests=dict(record.get("file_digests") or {}),
         metrics=folder.read_json("metrics.json"),
         ancestry=folder.read_json("ancestry.json"),
         created=str(record.get("created", "")),
@@ -237,76 +246,6 @@ def read_bundle(folder: Folder) -> Bundle:
         digest=record["digest"],
         uri=folder.uri,
     )
-
-
-def model_card(
-    experiment: Mapping[str, Any],
-    method_config: Mapping[str, Any],
-    catalog: Catalog,
-    metrics: Mapping[str, Any],
-    ancestry: Mapping[str, Any],
-) -> str:
-    """Return the bundle's README: data, protocol, measured quality, limits."""
-    sections = {key: experiment.get(key) or {} for key in ("logs", "sequences", "evaluation")}
-    counts = {m.get("stage"): m.get("counts") or {} for m in ancestry.values()}
-    told = counts.get("sequences", {})
-    facts = {
-        "source": sections["logs"].get("source"),
-        "users": told.get("num_users"),
-        "items": catalog.num_items,
-        "events": told.get("num_events"),
-        "split": sections["sequences"].get("split"),
-        "split hash": told.get("split_hash"),
-        "ties": sections["sequences"].get("ties"),
-        "candidates": "full catalogue, item-level",
-        "items already seen are excluded": sections["evaluation"].get("exclude_seen"),
-        "seed": experiment.get("seed"),
-        "written by": f"itemese {__version__}",
-    }
-    rows = [f"| {_cell(k)} | {_cell(v)} |" for k, v in facts.items() if v is not None]
-    scores = [_score_row(name, value) for name, value in sorted(metrics.items())]
-    longest = method_config.get("max_history", "?")
-    return "\n".join(
-        [
-            f"# {_cell(experiment.get('name', 'model'))}: {_cell(method_config.get('name'))}",
-            "",
-            "## Data and protocol",
-            "",
-            "| what | value |",
-            "|---|---|",
-            *rows,
-            "",
-            "## Measured quality (with confidence intervals over users)",
-            "",
-            "| metric | value | low | high |",
-            "|---|---|---|---|",
-            *(scores or ["| not evaluated | | | |"]),
-            "",
-            "## Limits",
-            "",
-            f"* Only the {catalog.num_items} items of the catalogue can be recommended; an item",
-            "  that is not in it is ignored when it stands in a history.",
-            f"* At most the newest {longest} events of a history are read.",
-            "* Without any known item in the history the answer is the most popular items.",
-            "* The figures hold for the data and the protocol above and for nothing else.",
-            "",
-        ]
-    )
-
-
-def _cell(value: Any) -> str:
-    """Return text that stays inside one cell of a Markdown table and is no markup."""
-    text = " ".join(str(value).split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-
-
-def _score_row(name: str, value: Any) -> str:
-    """Return one metric's row; a bare number has no interval."""
-    if not isinstance(value, Mapping):
-        value = {"value": value}
-    figures = [value.get(key) for key in ("value", "low", "high")]
-    shown = [f"{f:.4f}" if isinstance(f, int | float) else "" for f in figures]
-    return f"| {_cell(name)} | {' | '.join(shown)} |"
 
 
 def _forget(folder: Folder) -> None:
@@ -349,8 +288,8 @@ def _read_record(folder: Folder) -> dict[str, Any]:
         )
         raise ArtifactError(message)
     files = record.get("files")
-    known = {*_REQUIRED, *_SEMANTIC_IDS, *_EMBEDDINGS}
-    if not isinstance(files, dict) or not set(_REQUIRED) <= set(files) <= known:
+    plain = isinstance(files, dict) and all(map(_is_known, files))
+    if not isinstance(files, dict) or not plain or not set(_REQUIRED) <= set(files):
         named = sorted(files) if isinstance(files, dict) else files
         message = (
             f"`bundle.files` must name {sorted(_REQUIRED)}; got {named} in {folder.uri!r}. "
@@ -365,6 +304,33 @@ def _read_record(folder: Folder) -> dict[str, Any]:
         )
         raise ArtifactError(message)
     return record
+
+
+def _reader(need: str) -> Reader:
+    """Return what reads an artifact.
+
+    Raises:
+        ArtifactError: It is not known, or is of a package that is not installed here.
+    """
+    stage = None if need in READERS else outside_stage(need)
+    if need not in READERS and stage is None:
+        message = (
+            f"`bundle.artifacts` must be known artifacts or modules that define STAGE; got "
+            f"{need!r}. Install the package that it is from."
+        )
+        raise ArtifactError(message)
+    return READERS[need] if stage is None else stage.reader
+
+
+def _is_known(name: str) -> bool:
+    """Return whether a bundle may hold a file of that name; none leads out of its folder."""
+    return name in _REQUIRED or bool(_ARTIFACT.fullmatch(name))
+
+
+def _needs(names: Iterable[str]) -> list[str]:
+    """Return the needs whose artifacts are among the files of a bundle."""
+    found = (_ARTIFACT.fullmatch(name) for name in names)
+    return sorted({match["need"] for match in found if match})
 
 
 def _check(folder: Folder, name: str, expected: Any) -> None:

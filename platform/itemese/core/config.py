@@ -9,15 +9,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
 )
 
 from itemese.core.errors import ConfigError
@@ -29,18 +27,6 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
-
-    added_later: ClassVar[frozenset[str]] = frozenset()
-    """Fields that the values leave out while they hold their default, so that artifacts which are
-    older than the field keep their keys."""
-
-    @model_serializer(mode="wrap")
-    def _without_added(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        for name in self.added_later & set(values):
-            if getattr(self, name) == type(self).model_fields[name].default:
-                del values[name]
-        return values
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:

@@ -1,6 +1,6 @@
 """Settings of the evaluation."""
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -29,8 +29,6 @@ class EvaluationConfig(Config):
             with none is unseen as well.
         history_bins: Shortest history (events) of each slice but the first, rising.
     """
-
-    added_later: ClassVar[frozenset[str]] = frozenset({"click_negatives"})
 
     cutoffs: tuple[Positive, ...] = (5, 10, 20)
     exclude_seen: bool = True

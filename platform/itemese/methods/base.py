@@ -5,7 +5,7 @@ name is its name in YAML. There is no registry and no second list.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -37,10 +37,14 @@ class Task(StrEnum):
 
 
 class Need(StrEnum):
-    """An artifact that a method consumes besides catalogue and histories."""
+    """An artifact that a method consumes besides catalogue and histories.
+
+    The value is the name of the stage that makes it. A method may also need an artifact from
+    outside this package, by the dotted path of the module that defines its stage.
+    """
 
     EMBEDDINGS = "embeddings"
-    SEMANTIC_IDS = "semantic_ids"
+    SEMANTIC_IDS = "codebooks"
     RECOMMENDER = "recommender"
     KNOWLEDGE = "knowledge"
 
@@ -72,13 +76,9 @@ class Inputs:
             `Need.KNOWLEDGE` is declared and the section is there. A bundle holds none of them.
         train: Yields blocks of histories holding training events only; callable again and again.
         seed: The experiment's seed; derive generators from it by purpose.
-        embeddings: Item vectors, if `Need.EMBEDDINGS` is declared; in training also where
-            `Need.SEMANTIC_IDS` is, whose own columns are `coded_vectors`. A bundle holds them for
-            `Need.EMBEDDINGS` only.
-        semantic_ids: Item codes, if `Need.SEMANTIC_IDS` is declared.
-        recommender: A trained recommender that encodes, if `Need.RECOMMENDER` is declared: called
-            with ``item_index [B, T]``, it returns ``states [B, T, d]`` and item vectors
-            ``[I, d]``. Given in training only: a bundle holds no second model.
+        artifacts: What the method needs, by need. In training the embeddings are among them also
+            where only `Need.SEMANTIC_IDS` is declared, whose own columns are `coded_vectors`. A
+            bundle holds what the method answers with: no recommender, no texts.
         start: A trained module of the same method to go on from, perhaps of another catalogue; for
             methods that go on. Given in training only.
     """
@@ -86,10 +86,27 @@ class Inputs:
     catalog: Catalog
     train: Callable[[], Iterator[Histories]]
     seed: int = 0
-    embeddings: Embeddings | None = None
-    semantic_ids: SemanticIds | None = None
-    recommender: nn.Module | None = None
+    artifacts: Mapping[str, Any] = field(default_factory=dict)
     start: nn.Module | None = None
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """Vectors of the items, if they are at hand."""
+        return self.artifacts.get(Need.EMBEDDINGS)
+
+    @property
+    def semantic_ids(self) -> SemanticIds | None:
+        """Codes of the items, if they are at hand."""
+        return self.artifacts.get(Need.SEMANTIC_IDS)
+
+    @property
+    def recommender(self) -> nn.Module | None:
+        """A trained recommender that encodes, frozen, if it is at hand.
+
+        Called with ``item_index [B, T]``, it returns ``states [B, T, d]`` and item vectors
+        ``[I, d]``.
+        """
+        return self.artifacts.get(Need.RECOMMENDER)
 
     def part(self, source: str) -> Tensor:
         """Return the vectors ``[I, d]`` of one source of the embeddings; see `vectors.part_of`."""
@@ -134,7 +151,7 @@ class Stage:
 class Method(ABC):
     """One recommender: stateless, its settings in `config`, its weights in the module it builds."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     encodes: ClassVar[bool] = False
     """Whether its module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item
@@ -158,12 +175,15 @@ class Method(ABC):
         """What these settings predict: their `task`, where a method has more than one."""
         return Task(getattr(self.config, "task", Task.NEXT_ITEM))
 
-    def reads(self) -> frozenset[Need]:
+    def reads(self) -> frozenset[str]:
         """Return what of its `needs` these settings ask for; all of it by default."""
         return self.needs
 
     def file_digests(self) -> dict[str, str]:
-        """Return hashes of files that the settings only name; they decide the model too."""
+        """Return hashes of files that the settings only name: templates, pretrained weights.
+
+        They decide the model too; a bundle answers only where they are the same.
+        """
         return {}
 
     @abstractmethod

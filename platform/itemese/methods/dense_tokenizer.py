@@ -25,7 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.backbones.adapters import save_adapters_only
-from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, locate
+from itemese.backbones.backbone import locate, weights_digests
+from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.backbones.text_slots import SlotMask, TextSlots
 from itemese.core.schema import Request
 from itemese.layers.histories import last_states, pad_histories
@@ -72,6 +73,10 @@ class DenseTokenizer(CatalogueMethod):
     config: DenseTokenizerConfig
     encodes: ClassVar[bool] = True
     embeds: ClassVar[bool] = True
+
+    def file_digests(self) -> dict[str, str]:
+        """Return the hash of pretrained weights."""
+        return weights_digests(self.config.backbone)
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with its slots and the catalogue's texts."""

@@ -44,8 +44,6 @@ from itemese.methods.base import (
 class DinLossWeights(LossWeights):
     """DIN has one term for each task."""
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"click"})
-
     next_item: float = Field(default=1.0, ge=0)
     click: float = Field(default=1.0, ge=0)
 
@@ -67,8 +65,6 @@ class DinConfig(MethodConfig):
         targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
         loss_weights: Multipliers of the loss terms.
     """
-
-    added_later: ClassVar[frozenset[str]] = frozenset({"task"})
 
     name: Literal["din"] = "din"
     task: Literal[Task.NEXT_ITEM, Task.CLICK] = Task.NEXT_ITEM

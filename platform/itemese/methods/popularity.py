@@ -11,7 +11,7 @@ Shapes: B batch, I items.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -77,8 +77,6 @@ class PopularityConfig(MethodConfig):
         num_negatives: For clicks in a log without labels: non-clicks drawn for each click; take
             ``evaluation.click_negatives``.
     """
-
-    added_later: ClassVar[frozenset[str]] = frozenset({"task", "num_negatives"})
 
     name: Literal["popularity"] = "popularity"
     task: Literal[Task.NEXT_ITEM, Task.CLICK] = Task.NEXT_ITEM

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.backbones.backbone import BackboneConfig, build_backbone
+from itemese.backbones.backbone import BackboneConfig, build_backbone, weights_digests
 from itemese.backbones.token_vectors import code_vectors, start_tokens
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
@@ -70,6 +70,10 @@ class SemanticIdLm(Method):
     config: SemanticIdLmConfig
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS})
 
+    def file_digests(self) -> dict[str, str]:
+        """Return the hash of pretrained weights."""
+        return weights_digests(self.config.backbone)
+
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the decoder with item tokens for this catalogue's semantic IDs."""
         ids = inputs.semantic_ids
@@ -100,7 +104,9 @@ class SemanticIdLm(Method):
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild the decoder from its tensors; what tokens began as no longer matters."""
-        return super().restore(replace(inputs, embeddings=None), state)
+        return super().restore(
+            replace(inputs, artifacts={Need.SEMANTIC_IDS: inputs.semantic_ids}), state
+        )
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""

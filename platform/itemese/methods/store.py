@@ -31,12 +31,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from itemese.backbones.adapters import save_adapters_only
-from itemese.backbones.text_backbone import (
-    TextBackboneConfig,
-    build_text_backbone,
-    locate,
-    take_weights,
-)
+from itemese.backbones.backbone import locate, weights_digests
+from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, take_weights
 from itemese.backbones.text_slots import TextSlots
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
@@ -94,8 +90,6 @@ class StoreConfig(MethodConfig):
         backbone: The language model; ``adapter: lora`` leaves a pretrained one as it is.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"task"})
-
     name: Literal["store"] = "store"
     task: Literal[Task.NEXT_ITEM, Task.CLICK] = Task.NEXT_ITEM
     start: Literal["tokenizer", "fresh"] = "tokenizer"
@@ -128,6 +122,10 @@ class Store(Method):
     def reads(self) -> frozenset[Need]:
         """Return semantic IDs, and the tokenizer unless the model starts afresh."""
         return self.needs if self.config.start == "tokenizer" else frozenset({Need.SEMANTIC_IDS})
+
+    def file_digests(self) -> dict[str, str]:
+        """Return the hash of pretrained weights."""
+        return weights_digests(self.config.backbone)
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with tokens for this catalogue's semantic IDs.

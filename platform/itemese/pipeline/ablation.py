@@ -35,8 +35,8 @@ from itemese.evaluation.summary import slice_names, slices
 from itemese.methods.base import Task
 from itemese.methods.lookup import method_of
 from itemese.pipeline import choice as selection
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 
 Row = dict[str, Any]
 
@@ -302,7 +302,7 @@ def _ranked(
     run: Experiment, store: Store, config: AblationConfig, results: list[dict[str, Any]]
 ) -> dict[str, np.ndarray]:
     """Return each figure of each test user, in the order of their ids; note the result."""
-    folder = pipeline.evaluate(run, store).folder
+    folder = Run(run, store).evaluated.folder
     results.append(folder.read_json("result.json"))
     rows = read_judged(folder)
     ordered = rows.take(np.argsort(np.array(rows.user_id), kind="stable"))

@@ -19,17 +19,16 @@ from itemese.evaluation.offers import Offers, OffersConfig, choice_figures, pair
 from itemese.evaluation.rows import Rows, rows_of, sample
 from itemese.methods.lookup import method_of
 from itemese.methods.rsllm.network import TwoTowers
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
-from itemese.pipeline.result import artifacts_of
+from itemese.pipeline.result import restored
+from itemese.pipeline.run import Run
 from itemese.prompts.titles import clean_titles, contained
 from itemese.prompts.tokenizer import TextTokenizer
-from itemese.training.stage import load_module
 
 
 def draw_offers(experiment: Experiment, store: Store, config: OffersConfig) -> Artifact:
     """Draw and store what each test user is offered; only data and `config` decide it."""
-    sequences = pipeline.prepare(experiment, store).sequences
+    sequences = Run(experiment, store).sequences
 
     def build(out: Folder) -> Counts:
         catalog = Catalog.read(sequences.folder)
@@ -64,11 +63,12 @@ def choose(experiment: Experiment, store: Store, config: OffersConfig) -> Artifa
         that reads cut titles ``users_with_answer_in_answer``, and for each way of choosing
         `choice_figures`; ``choices.parquet`` has a row a user and way.
     """
-    prepared, model = pipeline.prepare(experiment, store), pipeline.final_model(experiment, store)
+    run = Run(experiment, store)
+    model = run.final
     offers = draw_offers(experiment, store, config)
 
     def build(out: Folder) -> Counts:
-        artifacts = {**prepared.artifacts(), "model": model}
+        artifacts = run.models
         table, facts = _ask(experiment, artifacts, offers, config)
         out.write_table("choices.parquet", table)
         modes = table["mode"].unique().to_pylist()
@@ -85,7 +85,7 @@ def choose(experiment: Experiment, store: Store, config: OffersConfig) -> Artifa
         "selection",
         version=1,
         config=experiment,
-        inputs={"model": model, "offers": offers, **prepared.artifacts()},
+        inputs={"model": model, "offers": offers, **run.ancestors},
         build=build,
     )
 
@@ -168,8 +168,7 @@ def _ask(
     method, folder = method_of(experiment.method), artifacts["sequences"].folder
     catalog, stored = Catalog.read(folder), Offers.read(offers.folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folders = artifacts_of(artifacts)
-    module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
+    module = restored(experiment, method, artifacts, "model")
     longest = experiment.method.max_history
     rows = _asked(folder, catalog, config, experiment.data_seed, longest=longest)
     chosen = ask(method, module.to(device), rows, stored, device=device)

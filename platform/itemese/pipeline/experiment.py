@@ -66,7 +66,7 @@ class StartConfig(Config):
 
 
 class Experiment(Config):
-    """One section for each room; no room receives more than its own.
+    """One section for each package; no package receives more than its own.
 
     Attributes:
         name: For reports and folders; changes no number.
@@ -84,6 +84,8 @@ class Experiment(Config):
         method: The recommender; its `name` selects the settings that are allowed.
         training: The loop.
         evaluation: The protocol.
+        artifacts: Settings of stages from outside this package, by the dotted path of the module
+            that defines the stage.
     """
 
     name: str = Field(min_length=1)
@@ -99,6 +101,7 @@ class Experiment(Config):
     method: SerializeAsAny[MethodConfig]
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    artifacts: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("method", mode="before")
     @classmethod
@@ -219,6 +222,6 @@ class Experiment(Config):
     def run(self, storage: str | Path = "runs") -> dict[str, Any]:
         """Prepare, train and evaluate; return the result that ``result.json`` holds."""
         from itemese.core.artifacts import Store
-        from itemese.pipeline import run as pipeline
+        from itemese.pipeline.run import Run  # late: a run holds an experiment
 
-        return pipeline.run(self, Store(storage))
+        return Run(self, Store(storage)).result

@@ -27,8 +27,8 @@ from itemese.evaluation.significance import paired_difference
 from itemese.logs.config import LogsConfig
 from itemese.methods.base import Task
 from itemese.methods.lookup import method_of
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 
 _EVERY = 3
 _LEAST_EVENTS = 5
@@ -90,7 +90,7 @@ def measure(experiment: Experiment, store: Store, config: PoisonConfig) -> dict[
             "it out."
         )
         raise ConfigError(message)
-    logs = pipeline.read_logs(experiment, store)
+    logs = Run(experiment, store).logs
     folder = store.root.child(f"poisoned/{logs.key}-{config.digest()}")
     attack = poison(logs, folder, config, seed=experiment.data_seed)
     place = LogsConfig(source="parquet", path=folder.uri, duplicates="keep")
@@ -183,8 +183,9 @@ def _lists(
     experiment: Experiment, store: Store, cutoff: int
 ) -> dict[str, tuple[frozenset[str], float]]:
     """Return each test user's first items and ndcg@10."""
-    rows = PerUser.read(pipeline.evaluate(experiment, store).folder, "per_user.parquet")
-    catalog = Catalog.read(pipeline.prepare(experiment, store).sequences.folder)
+    run = Run(experiment, store)
+    rows = PerUser.read(run.evaluated.folder, "per_user.parquet")
+    catalog = Catalog.read(run.sequences.folder)
     shown = [
         frozenset(catalog.item_ids[i] for i in items if i >= 0)
         for items in rows.recommended[:, :cutoff].tolist()

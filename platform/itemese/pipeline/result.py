@@ -19,6 +19,7 @@ from itemese.core.artifacts import Artifact, Counts, Folder
 from itemese.core.randomness import numpy_generator
 from itemese.core.ranking import Candidates
 from itemese.core.schema import Catalog, Histories, Request, Split
+from itemese.core.source import git_state
 from itemese.evaluation.clicks import label_rule, method_scorer, score_clicks, summarise_clicks
 from itemese.evaluation.leakage import audit
 from itemese.evaluation.per_user import PerUser
@@ -30,6 +31,7 @@ from itemese.layers.id_vectors import trained_vectors
 from itemese.methods.base import Method, Task, count_parameters
 from itemese.methods.lookup import method_of
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.stages import stored
 from itemese.simulation.ceiling import oracle_ranker
 from itemese.simulation.world import World
 from itemese.training.stage import load_module
@@ -62,10 +64,8 @@ def assemble_result(
     sequences, trained = artifacts["sequences"], artifacts["training"]
     upstream = artifacts.get("recommender")
     device = _device()
-    folders = artifacts_of(artifacts)
-    module = load_module(method, artifacts["model"].folder, folders, seed=experiment.seed)
-    module.to(device)
-    selected = load_module(method, trained.folder, folders, seed=experiment.seed).to(device)
+    module = restored(experiment, method, artifacts, "model").to(device)
+    selected = restored(experiment, method, artifacts, "training").to(device)
     judge = _judge_clicks if method.task is Task.CLICK else _judge_rankings
     modules = {Split.TEST: module, Split.VALIDATION: selected}
     summary, metrics, oracle = judge(experiment, method, modules, sequences.folder, out)
@@ -190,8 +190,17 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def restored(
+    experiment: Experiment, method: Method, artifacts: Mapping[str, Artifact], role: str
+) -> nn.Module:
+    """Return the module of the artifact ``training`` or ``model``, on the CPU."""
+    sequences, folder = artifacts["sequences"].folder, artifacts[role].folder
+    parts = stored(method, artifacts)
+    return load_module(method, folder, sequences, parts, seed=experiment.seed)
+
+
 def vectors_of(
-    experiment: Experiment, artifacts: Mapping[str, Artifact]
+    experiment: Experiment, method: Method, artifacts: Mapping[str, Artifact]
 ) -> tuple[np.ndarray, tuple[tuple[str, int], ...]]:
     """Return the item vectors of a trained recommender, ``[I, d] float32``, and their parts.
 
@@ -199,12 +208,11 @@ def vectors_of(
 
     Args:
         experiment: Its own, `Experiment.upstream`.
+        method: The recommender.
         artifacts: What it was built from, and ``training``.
     """
-    method, folders = method_of(experiment.method), artifacts_of(artifacts)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = load_module(method, artifacts["training"].folder, folders, seed=experiment.seed)
-    found = method.item_vectors(module.to(device)).detach()
+    module = restored(experiment, method, artifacts, "training")
+    found = method.item_vectors(module.to(_device())).detach()
     vectors = torch.empty(found.shape)
     for first in range(0, len(found), VECTORS_AT_ONCE):
         block = slice(first, first + VECTORS_AT_ONCE)
@@ -213,12 +221,6 @@ def vectors_of(
         catalog = Catalog.read(artifacts["sequences"].folder)
         vectors = trained_vectors(vectors, catalog.train_count)
     return vectors.numpy(), method.vector_parts(module)
-
-
-def artifacts_of(artifacts: Mapping[str, Artifact]) -> dict[str, Folder | None]:
-    """Return the folders that a method's inputs are read from."""
-    names = ("sequences", "embeddings", "codebooks")
-    return {n: artifacts[n].folder if n in artifacts else None for n in names}
 
 
 def protocol(experiment: Experiment) -> dict[str, Any]:
@@ -248,6 +250,7 @@ def environment() -> dict[str, Any]:
     """Describe machine and versions, without names of hosts, users or folders."""
     return {
         "itemese": __version__,
+        "git": git_state(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -288,8 +291,7 @@ def measure_costs(
         validation user at a time in this process: after as many unmeasured ones the lowest of
         `LATENCY_ROUNDS`, since other work on the machine only ever adds to a time.
     """
-    folders = artifacts_of(artifacts)
-    module = load_module(method, artifacts["training"].folder, folders, seed=experiment.seed)
+    module = restored(experiment, method, artifacts, "training")
     answer = _one_answer(method, module.to(_device()))
     sequences = artifacts["sequences"].folder
     _latency(answer, sequences, experiment, Split.VALIDATION)  # first calls compile and allocate

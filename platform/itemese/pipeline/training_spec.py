@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
-
 from itemese.core.artifacts import Artifact, Folder
 from itemese.core.config import Config, digest_of
+from itemese.core.stages import Loadable, Stored
 from itemese.evaluation.config import EvaluationConfig
+from itemese.methods.base import Need
 from itemese.methods.lookup import method_of
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.stages import stage_of
 from itemese.training.config import TrainingConfig
 from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import TrainedModel
@@ -23,19 +24,16 @@ class TrainingKey(Config):
         training: Settings of the training.
         evaluation: Cutoffs and batch size of the validations.
         seed: The experiment's.
-        files: `Method.file_digests`; no part of the key of a method that names no files.
+        files: `Method.file_digests`.
+        refit: As in `TrainingSpec`.
     """
 
     method: dict[str, Any]
     training: TrainingConfig
     evaluation: EvaluationConfig
     seed: int
-    files: dict[str, str] = Field(default_factory=dict)
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        return values if self.files else {n: v for n, v in values.items() if n != "files"}
+    files: dict[str, str]
+    refit: tuple[int, ...] | None = None
 
 
 def training_spec(
@@ -49,40 +47,45 @@ def training_spec(
 
     Args:
         experiment: What is trained.
-        artifacts: What it is trained on, by the fields of `pipeline.Prepared`.
+        artifacts: What it is built from: `Run.ancestors`.
         root: Of the storage, where checkpoints lie.
         refit: As in `TrainingSpec`.
 
     Returns:
         The settings that decide the model, and the whole.
     """
+    method = method_of(experiment.method)
     key = TrainingKey(
         method=experiment.method.model_dump(mode="json"),
         training=experiment.training,
         evaluation=experiment.evaluation.model_copy(update={"refit": False}),
         seed=experiment.seed,
-        files=method_of(experiment.method).file_digests(),
+        files=method.file_digests(),
+        refit=refit,
     )
     folders = {name: artifact.folder for name, artifact in artifacts.items()}
-    recommender = start = None
-    if "recommender" in folders:
-        method = experiment.upstream.method
-        recommender = TrainedModel(method, folders["sequences"], folders["recommender"])
+    read = method.reads() | ({Need.EMBEDDINGS} if Need.SEMANTIC_IDS in method.reads() else set())
+    needed: dict[str, Loadable] = {
+        need: Stored(folders[need], stage_of(need).reader)
+        for need in read & folders.keys() - {Need.RECOMMENDER}
+    }
+    seed, start = experiment.seed, None
+    if Need.RECOMMENDER in read:
+        before = experiment.upstream.method
+        model = TrainedModel(before, folders["sequences"], folders["recommender"], seed)
+        needed[Need.RECOMMENDER] = model
     if "start" in folders:
-        method = experiment.preceding.method
-        start = TrainedModel(method, folders["start_sequences"], folders["start"])
-    upstream = digest_of([key.digest(), *(a.key for a in artifacts.values()), refit])
+        before = experiment.preceding.method
+        start = TrainedModel(before, folders["start_sequences"], folders["start"], seed)
+    upstream = digest_of([key.digest(), *(a.key for a in artifacts.values())])
     spec = TrainingSpec(
         method=experiment.method,
         training=experiment.training,
         evaluation=experiment.evaluation,
-        seed=experiment.seed,
+        seed=seed,
         sequences=folders["sequences"],
-        embeddings=folders.get("embeddings"),
-        codebooks=folders.get("codebooks"),
-        knowledge=folders.get("knowledge"),
+        artifacts=needed,
         checkpoints=root.child(f"checkpoints/{upstream}"),
-        recommender=recommender,
         start=start,
         refit=refit,
     )

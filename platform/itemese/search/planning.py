@@ -1,15 +1,14 @@
 """How a study's trials share the cluster, and whether varying a stage makes sense at all."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from itemese import __version__
-from itemese.core.artifacts import Artifact, Counts, Folder, Manifest, Store
-from itemese.core.config import Config
+from itemese.core.artifacts import Artifact, Counts, Folder, Manifest, Store, Wanted
 from itemese.core.errors import ConfigError
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
-from itemese.search.sharing import stage_key
+from itemese.pipeline.run import Run
 from itemese.search.space import Space
 
 NOTHING = {"memory": 1.0}
@@ -32,25 +31,19 @@ class Walk(Store):
         self.asked: list[str] = []
         self.seconds: dict[str, float] = {}
 
-    def stage(
-        self,
-        name: str,
-        *,
-        version: int,
-        config: Config | None,
-        inputs: Mapping[str, Artifact | str],
-        build: Callable[[Folder], Counts],
-    ) -> Artifact:
-        """Return the stage's output, or an empty one under the same key."""
-        key = stage_key(name, version=version, config=config, inputs=inputs)
-        self.asked.append(key)
-        found = self.find(key)
-        if found:
-            self.seconds[key] = found.manifest.seconds
-            return found
-        keys = {role: i.key if isinstance(i, Artifact) else i for role, i in inputs.items()}
-        manifest = Manifest(name, version, "none", {}, keys, {}, 0.0, __version__, "")
-        return Artifact(key, self.root.child(key), manifest, reused=True)
+    def stage(self, name: str, **given: Any) -> Artifact:
+        """Return the stage's output, or an empty one under the same key, and note it."""
+        artifact = super().stage(name, **given)
+        self.asked.append(artifact.key)
+        if artifact.manifest.created:
+            self.seconds[artifact.key] = artifact.manifest.seconds
+        return artifact
+
+    def make(self, wanted: Wanted, build: Callable[[Folder], Counts]) -> Artifact:
+        """Return an artifact without files."""
+        record = (wanted.name, wanted.version, "none", wanted.values, wanted.inputs)
+        manifest = Manifest(*record, {}, 0.0, __version__, "")
+        return Artifact(wanted.key, self.root.child(wanted.key), manifest, reused=True)
 
 
 @dataclass(frozen=True)
@@ -124,12 +117,12 @@ def _stages_of_trials(space: Space, default: Experiment) -> set[str]:
         ConfigError: One of them trains on workers.
     """
     recipe, found = Walk(), set()
-    pipeline.prepare(default, recipe)
+    _ = Run(default, recipe).ancestors
     for path, parameter in space.config.parameters.items():
         for around in space.config.surroundings(path):
             for value in parameter.edges():
                 trial, walk = Experiment.parse(space.values({**around, path: value})), Walk()
-                pipeline.prepare(trial, walk)
+                _ = Run(trial, walk).ancestors
                 new = set(walk.asked) - set(recipe.asked)
                 _check_workers(path, trial, new)
                 found |= {key.partition("/")[0] for key in new}
@@ -140,7 +133,7 @@ def _check_workers(path: str, trial: Experiment, new: set[str]) -> None:
     """Refuse to train on workers within a trial what comes before its method."""
     for section, before in _trained_before(trial):
         workers = before.training.num_workers
-        if workers and pipeline.train(before, Walk()).key in new:
+        if workers and Run(before, Walk()).trained.key in new:
             message = (
                 f"`{section}.training.num_workers` must be 0 where {path} varies, as trials train "
                 f"their own; got {workers}. Set it in `overrides`."
@@ -157,24 +150,24 @@ def _trained_before(trial: Experiment, above: str = "") -> Iterator[tuple[str, E
         yield from _trained_before(trial.preceding, f"{above}start.")
 
 
-def check_effect(space: Space, prepared: pipeline.Prepared) -> None:
+def check_effect(space: Space, recipe: Run) -> None:
     """Refuse to vary a stage that nothing in the recipe uses: all trials would be one.
 
     A parameter with a condition is judged by the recipes in which that holds.
 
     Args:
         space: What varies.
-        prepared: The recipe as it is.
+        recipe: The recipe as it is.
     """
     for path in space.config.parameters:
         stage = path.partition(".")[0]
         if stage not in ("knowledge", "embeddings", "recommender", "codebooks"):
             continue
-        recipes = [
-            pipeline.prepare(Experiment.parse(space.values(point)), Walk()) if point else prepared
+        runs = [
+            Run(Experiment.parse(space.values(point)), Walk()) if point else recipe
             for point in space.config.surroundings(path)
         ]
-        if not any(stage in _used(recipe) for recipe in recipes):
+        if not any(stage in _used(run) for run in runs):
             message = (
                 f"`parameters.{path}` must have an effect; got a recipe whose method "
                 f"({space.recipe['method']['name']}) uses no {stage}. Drop the parameter."
@@ -182,7 +175,7 @@ def check_effect(space: Space, prepared: pipeline.Prepared) -> None:
             raise ConfigError(message)
 
 
-def _used(prepared: pipeline.Prepared) -> set[str]:
-    """Return what the method is built from, and what that is."""
-    made = prepared.artifacts()
+def _used(run: Run) -> set[str]:
+    """Return the stages that the method is built from, and what those are made from."""
+    made = run.ancestors
     return {*made, *(role for artifact in made.values() for role in artifact.manifest.inputs)}

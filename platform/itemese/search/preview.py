@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from itemese.core.artifacts import Folder, Store
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.search.outcome import rule
 from itemese.search.planning import Walk
 from itemese.search.records import short
@@ -102,7 +102,7 @@ def estimate(space: Space, points: list[Values], store: Store) -> Estimate:
 
 def _names(trial: Experiment, walk: Walk) -> dict[str, str]:
     """Return the name of every stage that a trial asks for, by its key, in order."""
-    trained = pipeline.train(trial, walk)
+    trained = Run(trial, walk).trained
     above = trained.manifest.inputs.get("recommender")
     before = {trained.key: "training", above: "recommender"}
     stages = {key: key.partition("/")[0] for key in walk.asked}

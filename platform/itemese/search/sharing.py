@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import pyarrow.fs as pafs
 import ray
 
 from itemese.core import cluster
-from itemese.core.artifacts import Artifact, Counts, Folder, Store
-from itemese.core.config import Config, digest_of
+from itemese.core.artifacts import Artifact, Counts, Folder, Store, Wanted
+from itemese.core.config import digest_of
 from itemese.core.errors import ArtifactError
 
 POLL_SECONDS = 0.1
@@ -37,34 +37,17 @@ class SharedStore(Store):
         self.built: list[str] = []
         self.reused: list[str] = []
 
-    def stage(
-        self,
-        name: str,
-        *,
-        version: int,
-        config: Config | None,
-        inputs: Mapping[str, Artifact | str],
-        build: Callable[[Folder], Counts],
-    ) -> Artifact:
-        """Return the stage's output as `Store.stage` does; wait for another's that is begun."""
-        given: dict[str, Any] = {"version": version, "config": config, "inputs": inputs}
-        key = stage_key(name, **given)
-        artifact = self.find(key)
-        if artifact is None:
-            with claim(self.root.child("claims"), f"{key.replace('/', '-')}.lock"):
-                artifact = super().stage(name, build=build, **given)
+    def stage(self, name: str, **given: Any) -> Artifact:
+        """Return the stage's output as `Store.stage` does, and count it."""
+        artifact = super().stage(name, **given)
         if artifact.key not in (*self.built, *self.reused):
             (self.reused if artifact.reused else self.built).append(artifact.key)
         return artifact
 
-
-def stage_key(
-    name: str, *, version: int, config: Config | None, inputs: Mapping[str, Artifact | str]
-) -> str:
-    """Return the key under which `Store.stage` keeps an output."""
-    roles = {role: i.key if isinstance(i, Artifact) else i for role, i in inputs.items()}
-    values = config.model_dump(mode="json") if config else {}
-    return f"{name}/{digest_of([name, version, values, roles])}"
+    def make(self, wanted: Wanted, build: Callable[[Folder], Counts]) -> Artifact:
+        """Build it, unless another process that holds the stage's lock has built it meanwhile."""
+        with claim(self.root.child("claims"), f"{wanted.key.replace('/', '-')}.lock"):
+            return self.find(wanted.key) or super().make(wanted, build)
 
 
 @contextmanager

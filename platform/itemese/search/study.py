@@ -19,8 +19,8 @@ from itemese.core import cluster
 from itemese.core.artifacts import Folder, Store
 from itemese.core.config import flat_paths
 from itemese.core.errors import ConfigError, TrainingError
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.search.messages import NUMBER, OBJECTIVE
 from itemese.search.outcome import Saved, StudyResult, finalists, ranked, tell
 from itemese.search.planning import Plan, check_effect, plan_resources
@@ -117,9 +117,9 @@ class _Study:
         study = open_study(space, begun, name=self.name, home=self.home, url=url)
         # Built once here: trials that start side by side would wait for the first of them, and
         # Ray Data's tasks for CPUs that the trials hold.
-        prepared = pipeline.prepare(default, self.store)
-        check_effect(space, prepared)
-        self._check_data(prepared)
+        recipe = Run(default, self.store)
+        check_effect(space, recipe)
+        self._check_data(recipe)
         asked = {"num_trials": self.total, "written": config.num_trials}
         self.home.write_json("space.json", {**asked, **space.identity()})
         logger.info(
@@ -199,9 +199,9 @@ class _Study:
         now = self.space.config.num_trials
         return int(asked["num_trials"]) if asked.get("written", now) == now else None
 
-    def _check_data(self, prepared: pipeline.Prepared) -> None:
+    def _check_data(self, recipe: Run) -> None:
         """Refuse to go on where the recipe's own stages came to something else than before."""
-        keys = {stage: artifact.key for stage, artifact in prepared.artifacts().items()}
+        keys = {stage: artifact.key for stage, artifact in recipe.ancestors.items()}
         before = self.home.read_json("data.json") if self.home.exists("data.json") else keys
         changed = [stage for stage in keys if keys[stage] != before.get(stage)]
         if changed:

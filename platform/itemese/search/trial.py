@@ -3,15 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import tune
 
 from itemese.core.artifacts import Store
 from itemese.core.errors import ConfigError, TrainingError
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.search.messages import FOUND, NUMBER, OBJECTIVE, STAGE
 from itemese.search.records import Ending, Records, Status, one_sentence
 from itemese.search.sharing import SharedStore
@@ -107,9 +107,10 @@ def run_trial(
         TrainingError: The metric was not finite.
     """
     experiment = Experiment.parse(recipe)
-    stages = pipeline.stage_names(experiment)
+    run = Run(experiment, store)
+    stages = [stage.name for stage in run.method.stages()]
     judge = Judge(metric, stages, report)
-    model = pipeline.train(experiment, store, on_metrics=judge)
+    model = replace(run, on_metrics=judge).trained
     best: dict[str, float] = dict(model.counts.get("best") or {})
     if metric not in best:
         message = (
@@ -121,7 +122,7 @@ def run_trial(
     if not judge.curve:  # the model was found finished
         for row in rows:
             judge(row, found=True)
-    costs = pipeline.costs(experiment, store) if minimise else {}
+    costs = run.costs() if minimise else {}
     return Outcome(
         best,
         {name: costs[name] for name in minimise},

@@ -16,8 +16,9 @@ import ray
 from itemese.core.artifacts import Folder, Store
 from itemese.core.config import with_values
 from itemese.core.errors import ArtifactError, ItemeseError, TrainingError
-from itemese.pipeline import run as pipeline
+from itemese.pipeline.compare import gain as paired_gain
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.search.planning import Plan
 from itemese.search.records import Trial, one_sentence
 from itemese.search.sharing import SharedStore
@@ -80,8 +81,8 @@ class Winner:
         validation: Mean over fresh seeds of the metric that was judged.
         test: Mean, lowest and highest value over fresh seeds of each test metric.
         gain: Test metric of the winner less that of the recipe as it is, both on the fresh seeds,
-            with its interval over users (`pipeline.gain`); None where the recipe itself won, or
-            failed.
+            with its interval over users (`pipeline.compare.gain`); None where the recipe
+            itself won, or failed.
         recipe_failed: Why the recipe as it is has no figure on the fresh seeds; empty otherwise.
         seconds: Wall clock of all this.
         bundle: Folder of the bundle.
@@ -161,13 +162,14 @@ def crown(
     runs = tuple(Rerun(s, told[best.number, s], tested["ours", s]) for s in seeds)
     bundled = max(runs, key=lambda run: run.validation[metric])
     store = Store(storage)
-    pipeline.bundle(Experiment.parse(ours[bundled.seed]), store, folder)
+    Run(Experiment.parse(ours[bundled.seed]), store).bundle(folder)
     gain, recipe_failed = None, next(iter(untested.values()), "")
     if changed and not recipe_failed:
         sides = [[Experiment.parse(r) for r in side.values()] for side in (ours, theirs)]
         # Choosing among offered items is no part of the test, the whole catalogue's ranking is.
         ranks = metric.removeprefix("val/")
-        gain = pipeline.gain(sides[0], sides[1], store, "ndcg@10" if "/" in ranks else ranks)
+        figure = "ndcg@10" if "/" in ranks else ranks
+        gain = paired_gain(sides[0], sides[1], store, figure)
     return Winner(
         trial=best.number,
         values=best.values,
@@ -221,7 +223,7 @@ def _all_of(
     failed: dict[Any, str] = {}
     for key, recipe in recipes.items():  # on the driver, so that Ray Data's tasks find free CPUs
         try:
-            pipeline.prepare(Experiment.parse(recipe), store)
+            _ = Run(Experiment.parse(recipe), store).ancestors
         except ArtifactError:
             raise
         except ItemeseError as error:
@@ -252,13 +254,12 @@ def _all_of(
 
 def _train(recipe: Mapping[str, Any], *, storage: str) -> Metrics:
     """Train one recipe; return the validation metrics of what was kept. Runs in a Ray task."""
-    return dict(pipeline.train(Experiment.parse(recipe), SharedStore(storage)).counts["best"])
+    return dict(Run(Experiment.parse(recipe), SharedStore(storage)).trained.counts["best"])
 
 
 def _test(recipe: Mapping[str, Any], *, storage: str) -> Metrics:
     """Evaluate one recipe; return its test metrics. Runs in a Ray task."""
-    evaluated = pipeline.evaluate(Experiment.parse(recipe), SharedStore(storage))
-    result = evaluated.folder.read_json("result.json")
+    result = Run(Experiment.parse(recipe), SharedStore(storage)).result
     return {
         name: float(metric["value"])
         for name, metric in result["metrics"].items()

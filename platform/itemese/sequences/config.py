@@ -1,6 +1,6 @@
 """What the sequences room may be told."""
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,8 +31,6 @@ class SequencesConfig(Config):
             methods that predict clicks. None takes every event for a click: non-clicks are then
             drawn (``evaluation.click_negatives``). Histories hold all events either way.
     """
-
-    added_later: ClassVar[frozenset[str]] = frozenset({"clicked_at"})
 
     duplicates: Literal["keep", "drop"] = "drop"
     min_user_events: int = Field(default=0, ge=0)

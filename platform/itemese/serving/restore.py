@@ -60,12 +60,12 @@ def restore(bundle: Bundle, precision: Precision) -> tuple[Method, torch.nn.Modu
     """
     config = parse_method_config(bundle.method_config)
     method = method_of(config)
+    check_files(bundle, method)
     inputs = Inputs(
         catalog=bundle.catalog,
         train=lambda: iter(()),
         seed=int(bundle.experiment.get("seed") or 0),
-        embeddings=bundle.embeddings,
-        semantic_ids=bundle.semantic_ids,
+        artifacts=bundle.artifacts,
     )
     try:
         module = method.restore(inputs, dict(bundle.state))
@@ -79,6 +79,21 @@ def restore(bundle: Bundle, precision: Precision) -> tuple[Method, torch.nn.Modu
     if precision == "bf16":
         _halve(module, config.name)
     return method, module
+
+
+def check_files(bundle: Bundle, method: Method) -> None:
+    """Raise `ArtifactError` if a file that the settings only name is not that of the training.
+
+    Adapters answer well on the base that they were trained on, and on no other of the same name.
+    """
+    here = method.file_digests()
+    for name, digest in bundle.file_digests.items():
+        if here.get(name) != digest:
+            message = (
+                f"`bundle` must find the {name} that its model was trained with ({digest}); got "
+                f"{here.get(name) or 'none'} for {bundle.uri!r}. Bring that one, or train again."
+            )
+            raise ArtifactError(message)
 
 
 def _halve(module: torch.nn.Module, method: str) -> None:

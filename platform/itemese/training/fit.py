@@ -1,12 +1,14 @@
 """One training run in this process, which may be one of several workers."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import nn
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.schema import Split
+from itemese.core.stages import Loadable
 from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.base import Method, MethodConfig, count_parameters
 from itemese.methods.lookup import method_of
@@ -29,11 +31,8 @@ class TrainingSpec:
         evaluation: The evaluation section, for validation.
         seed: The experiment's.
         sequences: The sequences artifact.
-        embeddings: The embeddings artifact, if the method needs it.
-        codebooks: The codebooks artifact, if the method needs it.
+        artifacts: What else the method is built from, by need.
         checkpoints: Where this run's checkpoints lie, the same after a restart.
-        recommender: A trained recommender, if the method needs it.
-        knowledge: The knowledge artifact, if the method reads it and the recipe asks for it.
         start: What the method goes on from, if anything.
         refit: None selects the best state on validation events. Otherwise they are trained on
             as well, nothing is selected, and each stage ends after so many steps.
@@ -44,12 +43,9 @@ class TrainingSpec:
     evaluation: EvaluationConfig
     seed: int
     sequences: Folder
-    embeddings: Folder | None
-    codebooks: Folder | None
+    artifacts: Mapping[str, Loadable]
     checkpoints: Folder
-    recommender: TrainedModel | None = None
     start: TrainedModel | None = None
-    knowledge: Folder | None = None
     refit: tuple[int, ...] | None = None
 
     @property
@@ -108,15 +104,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
 
 def build_untrained(method: Method, spec: TrainingSpec) -> nn.Module:
     """Build the untrained module from the spec's artifacts."""
-    inputs = load_inputs(
-        method,
-        sequences=spec.sequences,
-        embeddings=spec.embeddings,
-        codebooks=spec.codebooks,
-        recommender=spec.recommender,
-        knowledge=spec.knowledge,
-        start=spec.start,
-        seed=spec.seed,
-        until=spec.until,
-    )
+    inputs = load_inputs(method, spec.sequences, spec.artifacts, seed=spec.seed, until=spec.until)
+    if spec.start is not None:
+        inputs = replace(inputs, start=spec.start.load())
     return build_module(method, inputs)

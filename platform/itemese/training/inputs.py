@@ -1,8 +1,9 @@
-"""Read the artifacts that a method declares it needs, and nothing else."""
+"""Read the artifacts that a method needs, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -10,56 +11,49 @@ from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.randomness import derive_seed
 from itemese.core.schema import Catalog, Histories, Split
-from itemese.core.vectors import Embeddings, SemanticIds
+from itemese.core.stages import Loadable
 from itemese.methods.base import Inputs, Method, MethodConfig, Need
 from itemese.methods.lookup import method_of
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model that was trained before the method that reads it or goes on from it.
+    """A model that was trained before the method that reads it or starts from it.
 
     Attributes:
         method: Its settings.
         sequences: The sequences artifact that it was trained on.
         folder: Its training artifact.
+        seed: The experiment's.
     """
 
     method: MethodConfig
     sequences: Folder
     folder: Folder
+    seed: int
 
-    def load(self, seed: int) -> nn.Module:
+    def load(self) -> nn.Module:
         """Return it, frozen and in evaluation mode; no history is read."""
-        inputs = Inputs(Catalog.read(self.sequences), lambda: iter(()), seed=seed)
+        inputs = Inputs(Catalog.read(self.sequences), lambda: iter(()), seed=self.seed)
         state = self.folder.read_tensors("model.safetensors")
         return method_of(self.method).restore(inputs, state).eval().requires_grad_(False)
 
 
 def load_inputs(
     method: Method,
-    *,
     sequences: Folder,
-    embeddings: Folder | None = None,
-    codebooks: Folder | None = None,
-    recommender: TrainedModel | None = None,
-    start: TrainedModel | None = None,
-    knowledge: Folder | None = None,
+    artifacts: Mapping[str, Loadable] | None = None,
+    *,
     seed: int = 0,
     until: Split = Split.TRAIN,
 ) -> Inputs:
     """Read what `method` may be built from; events of validation and test are left out.
 
     Args:
-        method: What it `reads` decides.
+        method: What it `reads` must be among the artifacts, but for `Need.KNOWLEDGE`, which a
+            recipe may leave out.
         sequences: The sequences artifact.
-        embeddings: The embeddings artifact, required for `Need.EMBEDDINGS`; read as well for
-            `Need.SEMANTIC_IDS`, which are made of it, if it is given.
-        codebooks: The codebooks artifact, required for `Need.SEMANTIC_IDS`.
-        recommender: Handed, frozen, to a method with `Need.RECOMMENDER`; a module that is only
-            restored needs none.
-        start: Handed to a method that goes on from it.
-        knowledge: The knowledge artifact, whose texts become columns of the catalogue.
+        artifacts: By need; all of them are read.
         seed: The experiment's.
         until: Newest split whose events count as training events.
 
@@ -67,42 +61,34 @@ def load_inputs(
         ConfigError: A needed artifact was not given.
         DataError: Its rows do not fit the catalogue.
     """
-    catalog = Catalog.read(sequences)
-    if knowledge is not None:
-        catalog = _with_texts(catalog, knowledge)
+    for need in sorted(method.reads() - {*(artifacts or {}), Need.KNOWLEDGE}):
+        message = (
+            f"`{need}` must be given for method {method.config.name!r}; got nothing. "
+            f"Add the section to the recipe."
+        )
+        raise ConfigError(message)
 
     def train() -> Iterator[Histories]:
         for block in Histories.stream(sequences):
             yield block.up_to(until)
 
-    vectors = ids = None
-    needs = method.reads()
-    coded = Need.SEMANTIC_IDS in needs and embeddings is not None
-    if Need.EMBEDDINGS in needs or coded:
-        vectors = Embeddings.read(_given(embeddings, "embeddings", method))
-        vectors.validate(catalog.num_items)
-    if Need.SEMANTIC_IDS in needs:
-        ids = SemanticIds.read(_given(codebooks, "codebooks", method))
-        ids.validate(catalog.num_items)
-    wanted = recommender if Need.RECOMMENDER in needs else None
-    return Inputs(
-        catalog,
-        train,
-        seed=seed,
-        embeddings=vectors,
-        semantic_ids=ids,
-        recommender=None if wanted is None else wanted.load(seed),
-        start=None if start is None else start.load(seed),
-    )
+    catalog = Catalog.read(sequences)
+    found = {need: artifact.load() for need, artifact in (artifacts or {}).items()}
+    texts = found.get(Need.KNOWLEDGE)
+    if texts is not None:
+        catalog = _with_texts(catalog, texts)
+    for need in (Need.EMBEDDINGS, Need.SEMANTIC_IDS):
+        if need in found:
+            found[need].validate(catalog.num_items)
+    return Inputs(catalog, train, seed=seed, artifacts=found)
 
 
-def _with_texts(catalog: Catalog, knowledge: Folder) -> Catalog:
+def _with_texts(catalog: Catalog, texts: pa.Table) -> Catalog:
     """Return the catalogue with the texts that were written of its items.
 
     Raises:
         DataError: They are those of another catalogue.
     """
-    texts = knowledge.read_table("knowledge.parquet")
     if texts["item_id"].to_pylist() != catalog.item_ids:
         message = (
             f"`knowledge` must hold a row for each of {catalog.num_items} items in their order; "
@@ -120,14 +106,3 @@ def build_module(method: Method, inputs: Inputs) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(inputs.seed, "training/module"))
         return method.build(inputs)
-
-
-def _given(folder: Folder | None, section: str, method: Method) -> Folder:
-    """Return the folder of an artifact that the method cannot do without."""
-    if folder is None:
-        message = (
-            f"`{section}` must be given for method {method.config.name!r}; got nothing. "
-            f"Add the section to the recipe."
-        )
-        raise ConfigError(message)
-    return folder

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from itemese.core.artifacts import Counts, Folder
-from itemese.methods.base import Method, count_parameters
+from itemese.core.schema import Catalog
+from itemese.core.stages import Loadable
+from itemese.methods.base import Inputs, Method, count_parameters
 from itemese.methods.lookup import method_of
 from itemese.training.checkpoints import snapshot
 from itemese.training.fit import TrainingSpec, build_untrained, fit_spec
-from itemese.training.inputs import load_inputs
 from itemese.training.loop import Hooks
 
 VERSION = 3
@@ -60,25 +61,25 @@ def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
 
 
 def load_module(
-    method: Method, folder: Folder, artifacts: Mapping[str, Folder | None], *, seed: int = 0
+    method: Method,
+    folder: Folder,
+    sequences: Folder,
+    artifacts: Mapping[str, Loadable] | None = None,
+    *,
+    seed: int = 0,
 ) -> nn.Module:
     """Return the trained module, on the CPU and in evaluation mode.
 
     Args:
         method: The one that was trained.
         folder: What `train_model` filled.
-        artifacts: ``sequences`` and, if needed, ``embeddings`` and ``codebooks``.
+        sequences: The sequences artifact.
+        artifacts: What it answers with, by need.
         seed: The experiment's.
     """
-    sequences = artifacts["sequences"]
-    assert sequences is not None, "a module cannot be loaded without its sequences artifact"
-    inputs = load_inputs(
-        method,
-        sequences=sequences,
-        embeddings=artifacts.get("embeddings"),
-        codebooks=artifacts.get("codebooks"),
-        seed=seed,
-    )
+    catalog = Catalog.read(sequences)
+    found = {need: artifact.load() for need, artifact in (artifacts or {}).items()}
+    inputs = Inputs(catalog, lambda: iter(()), seed=seed, artifacts=found)
     return method.restore(inputs, folder.read_tensors("model.safetensors")).eval()
 
 

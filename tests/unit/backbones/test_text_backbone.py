@@ -13,7 +13,8 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from itemese.backbones.text_backbone import PACKAGED, TextBackboneConfig, build_text_backbone
+from itemese.backbones.backbone import PACKAGED
+from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.core.errors import ConfigError
 
 SIZES = {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64}

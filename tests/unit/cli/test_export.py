@@ -47,8 +47,6 @@ def bundle_of(folder: Path, method_config: dict) -> torch.nn.Module:  # type: ig
         method_config=method.config.model_dump(mode="json"),
         state=snapshot(module),
         catalog=catalog(),
-        semantic_ids=None,
-        embeddings=None,
         metrics={},
         ancestry={},
     )

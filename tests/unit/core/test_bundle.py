@@ -34,8 +34,6 @@ def write(folder, **changes):
         "method_config": {"name": "popularity", "max_history": 9},
         "state": {"count_of": torch.tensor([3.0, 2.0]).double(), "n": torch.tensor(2)},
         "catalog": catalog(),
-        "semantic_ids": None,
-        "embeddings": None,
         "metrics": {"test/recall@10": {"value": 0.25, "low": 0.2, "high": 0.3}},
         "ancestry": {"sequences/1": {"stage": "sequences", "counts": {"num_users": 42}}},
     }
@@ -51,7 +49,7 @@ def folder(tmp_path: Path) -> Folder:
 def test_round_trip(tmp_path):
     ids = SemanticIds(np.array([[0, 1], [1, 0]], np.int32), (2, 2))
     vectors = Embeddings("item", np.eye(2, dtype=np.float32), "by hand")
-    bundle = read_bundle(write(tmp_path / "x", semantic_ids=ids, embeddings=vectors))
+    bundle = read_bundle(write(tmp_path / "x", artifacts={"codebooks": ids, "embeddings": vectors}))
     assert bundle.experiment["seed"] == 7
     assert bundle.method_config == {"name": "popularity", "max_history": 9}
     assert bundle.state["count_of"].tolist() == [3, 2]
@@ -61,7 +59,7 @@ def test_round_trip(tmp_path):
     assert bundle.catalog.train_count.tolist() == [3, 2]
     assert bundle.semantic_ids.codes.tolist() == [[0, 1], [1, 0]]
     assert bundle.semantic_ids.code_sizes == (2, 2)
-    assert bundle.embeddings.vectors.tolist() == [[1, 0], [0, 1]]
+    assert bundle.artifacts["embeddings"].vectors.tolist() == [[1, 0], [0, 1]]
     assert bundle.metrics["test/recall@10"]["low"] == 0.2
     assert bundle.ancestry["sequences/1"]["counts"] == {"num_users": 42}
     assert bundle.name == f"a | <b>@{bundle.digest[:8]}"
@@ -77,7 +75,7 @@ def test_equal_contents_have_equal_digests(tmp_path):
 def test_optional_parts_are_absent_when_not_written(folder):
     bundle = read_bundle(folder)
     assert bundle.semantic_ids is None
-    assert bundle.embeddings is None
+    assert not bundle.artifacts
 
 
 def test_the_record_is_written_last(tmp_path, monkeypatch):
@@ -136,8 +134,8 @@ def test_a_harmed_file_is_refused(folder, name, harm):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"format_version": 99}, "`bundle.format_version` must be 1; got 99"),
-        ({"format_version": None}, "`bundle.format_version` must be 1; got None"),
+        ({"format_version": 99}, "`bundle.format_version` must be 2; got 99"),
+        ({"format_version": None}, "`bundle.format_version` must be 2; got None"),
         ({"files": {}}, r"`bundle\.files` must name"),
         ({"files": []}, r"`bundle\.files` must name"),
         ({"files": {"../../secret": {}}}, r"`bundle\.files` must name"),
@@ -253,7 +251,7 @@ def test_nan_weights_under_a_right_hash_are_refused(folder):
 def test_semantic_ids_must_fit_the_catalogue(tmp_path):
     ids = SemanticIds(np.array([[0, 1], [0, 1]], np.int32), (2, 2))
     with pytest.raises(ArtifactError, match="unique rows"):
-        read_bundle(write(tmp_path / "x", semantic_ids=ids))
+        read_bundle(write(tmp_path / "x", artifacts={"codebooks": ids}))
 
 
 def test_an_empty_catalogue_is_refused(tmp_path):

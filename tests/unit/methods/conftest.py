@@ -1,7 +1,6 @@
 """A small RSLLM, shared by its tests."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config
 
+from given import changed, given
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_class, method_of
@@ -50,8 +50,8 @@ def recommender(name: str = "sasrec") -> nn.Module:
 
 
 def inputs(**changes: Any) -> Inputs:
-    whole = Inputs(catalog(), lambda: iter(()), recommender=recommender())
-    return replace(whole, **changes)
+    whole = given(catalog(), lambda: iter(()), recommender=recommender())
+    return changed(whole, **changes)
 
 
 def make(**changes: Any) -> tuple[Rsllm, TwoTowers]:

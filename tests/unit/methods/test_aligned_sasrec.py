@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from given import given
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
 from itemese.core.schema import Catalog, Request
 from itemese.core.vectors import Embeddings
 from itemese.methods.aligned_sasrec.network import AdaptiveLayerNorm
-from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.result import vectors_of
@@ -29,7 +29,7 @@ def make(text=TEXT, unseen=(11,), **settings):
     table = pa.table({"item_id": ids, "title": ids, "train_count": counts})
     parts = (("collaborative", 3), ("text", TEXT_DIM))
     vectors = np.concatenate([np.full((ITEMS, 3), 9.0, np.float32), text], axis=1)
-    given = Inputs(
+    built_from = given(
         Catalog.from_table(table),
         lambda: iter(()),
         embeddings=Embeddings("item", vectors, "drawn", parts=parts),
@@ -37,7 +37,7 @@ def make(text=TEXT, unseen=(11,), **settings):
     config = {"name": "aligned_sasrec", "dim": DIM, "dropout": 0.0, **settings}
     method = method_of(parse_method_config(config))
     torch.manual_seed(0)
-    return method, method.build(given)
+    return method, method.build(built_from)
 
 
 def batch(method, *histories):
@@ -213,7 +213,7 @@ def test_the_embeddings_take_what_it_knows_of_items_without_events(
     recommender = {"method": {"name": "aligned_sasrec", "dim": DIM, "fusion": fusion}}
     upstream = Experiment.parse({**RECIPE, "recommender": recommender}).upstream
     artifacts = {name: SimpleNamespace(folder=folder) for name, folder in places.items()}
-    vectors, parts = vectors_of(upstream, artifacts)
+    vectors, parts = vectors_of(upstream, method_of(upstream.method), artifacts)
     expected = method.item_vectors(module).detach()
     torch.testing.assert_close(torch.from_numpy(vectors), expected)
     assert parts == method.vector_parts(module)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from given import given
 from itemese.core.schema import Catalog, Histories
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs
@@ -40,7 +41,7 @@ def inputs(columns: tuple[tuple[int, int], ...] | None, *moved: tuple[int, int])
         vectors[:, start:stop] = vectors[::-1, start:stop]
     parts = (("text", 5), ("recommender", 4))
     codes = np.stack([np.arange(NUM_ITEMS) // 4, np.arange(NUM_ITEMS) % 4], axis=1)
-    return Inputs(
+    return given(
         Catalog(ids, ids, np.ones(NUM_ITEMS, np.int64), table),
         nothing,
         embeddings=Embeddings("item", vectors, "drawn", parts=parts),

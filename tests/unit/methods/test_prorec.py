@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from given import given
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.ranking import Candidates
 from itemese.core.schema import Catalog, Request
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.decoding.code_seq2seq import CodeSeq2Seq
-from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.methods.prorec.network import SummarySeq2Seq
 
@@ -33,7 +33,7 @@ def inputs(parts=(("text", 2), ("recommender.collaborative", 3), ("recommender.t
     ids = [f"i{n}" for n in range(ITEMS)]
     table = pa.table({"item_id": ids, "title": ids, "train_count": np.ones(ITEMS, np.int64)})
     vectors = np.concatenate([np.full((ITEMS, 2), 7.0, np.float32), TEACHER], axis=1)
-    return Inputs(
+    return given(
         Catalog.from_table(table),
         lambda: iter(()),
         embeddings=Embeddings("item", vectors, "drawn", parts=parts) if parts else None,

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from itemese.backbones.text_backbone import PACKAGED, TextBackboneConfig, build_text_backbone
+from itemese.backbones.backbone import PACKAGED
+from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel, make_projector
 from itemese.methods.rsllm.reading import Reading, walk_trie
 

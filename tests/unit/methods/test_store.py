@@ -1,18 +1,17 @@
 """STORE on a catalogue of a few items: one model from text to tokens to the next item."""
 
 import importlib.util
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from given import changed, given
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.ranking import Candidates
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.core.vectors import Embeddings, SemanticIds
-from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
 
 TITLES = ["red lip stick", "pink lip stick", "hair oil", "hair gel", "nail file", None]
@@ -36,7 +35,7 @@ def inputs(**more):
         np.arange(5, dtype=np.int64),
         np.zeros(5, np.int8),
     )
-    return Inputs(catalog(), lambda: iter([block]), semantic_ids=SemanticIds(CODES, (3, 2)), **more)
+    return given(catalog(), lambda: iter([block]), semantic_ids=SemanticIds(CODES, (3, 2)), **more)
 
 
 def make(name, given, **settings):
@@ -218,7 +217,7 @@ def test_lora_trains_the_codes_beside_a_frozen_model() -> None:
     assert all("lora_" in name for name in trained - {"code_table.weight"})
     state = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     assert sum(t.numel() for t in state.values()) < 1_000_000, "the frozen model is not saved"
-    again = method.restore(replace(inputs(), recommender=None), state)
+    again = method.restore(changed(inputs(), recommender=None), state)
     history = batch(method, [0, 3])
     module.eval(), again.eval()
     with torch.no_grad():

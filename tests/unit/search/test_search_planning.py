@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from itemese.core.errors import ConfigError
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.search.config import SearchConfig
 from itemese.search.planning import Plan, Walk, check_effect, plan_resources
 from itemese.search.space import Space, check_space
@@ -136,7 +136,7 @@ def test_a_parameter_is_judged_where_its_condition_holds(log: str) -> None:
         rate = {**RATE, "when": {"method.item_form": when["form"]}} if when else RATE
         varied = {"method.item_form": form, "recommender.training.learning_rate": rate}
         space = make_space(log, varied, **rsllm)
-        check_effect(space, pipeline.prepare(Experiment.parse(space.recipe), Walk()))
+        check_effect(space, Run(Experiment.parse(space.recipe), Walk()))
 
     check(form="text_id")
     for when in ({"form": "text"}, {}):
@@ -151,7 +151,7 @@ def test_what_only_the_recommender_reads_has_an_effect(log: str) -> None:
         "recommender": {"method": {"name": "aligned_sasrec"}},
     }
     space = make_space(log, sizes, **sections)
-    check_effect(space, pipeline.prepare(Experiment.parse(space.recipe), Walk()))
+    check_effect(space, Run(Experiment.parse(space.recipe), Walk()))
     space = make_space(log, sizes)
     with pytest.raises(ConfigError, match=r"\(sasrec\) uses no embeddings"):
-        check_effect(space, pipeline.prepare(Experiment.parse(space.recipe), Walk()))
+        check_effect(space, Run(Experiment.parse(space.recipe), Walk()))

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from itemese.core.artifacts import Store
-from itemese.pipeline import run as pipeline
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 from itemese.search.config import SearchConfig
 from itemese.search.preview import estimate, first_points, preview
 from itemese.search.space import Space, check_space
@@ -99,7 +99,7 @@ def test_what_runs_again_on_fresh_seeds(tmp_path: Path) -> None:
 @pytest.mark.ray
 def test_times_come_from_what_the_storage_holds(tmp_path: Path, ray_cluster: None) -> None:
     space, store = make_space(tmp_path), Store(tmp_path / "store")
-    pipeline.read_logs(Experiment.parse(space.recipe), store)
+    _ = Run(Experiment.parse(space.recipe), store).logs
     found = estimate(space, first_points(space, 3), store)
     assert list(found.seconds) == ["logs"]
     assert found.runs == {"logs": 1, "sequences": 1, "training": 3}
@@ -119,7 +119,7 @@ def test_the_recommenders_time_is_not_taken_for_the_methods(
         },
     )
     store = Store(tmp_path / "store")
-    pipeline.train(Experiment.parse(space.recipe).upstream, store)
+    _ = Run(Experiment.parse(space.recipe).upstream, store).trained
     found = estimate(space, first_points(space, 5), store)
     assert list(found.seconds) == ["logs", "sequences", "recommender"]
     assert found.runs == {"logs": 1, "sequences": 1, "recommender": 1, "training": 5}

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from itemese.core.artifacts import Artifact, Folder, Store
+from itemese.core.artifacts import Artifact, Folder
 from itemese.core.errors import ArtifactError, TrainingError
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import finalists, pareto_front, ranked, rule
 from itemese.search.records import Ending, Records, Trial, one_sentence
-from itemese.search.sharing import SharedStore, locks_of, stage_key
+from itemese.search.sharing import SharedStore, locks_of
 from itemese.search.trial import Judge
 
 
@@ -185,7 +185,7 @@ def test_one_builds_while_others_wait(tmp_path: Path) -> None:
 
 BUILDER = """
 import sys, time
-from itemese.search.sharing import SharedStore, stage_key
+from itemese.search.sharing import SharedStore
 def build(folder):
     print("building", flush=True)
     time.sleep(600)
@@ -218,10 +218,3 @@ def test_waiting_for_a_claim_opens_no_more_files(tmp_path: Path) -> None:
         assert len(list(opened.iterdir())) == before
     with locks_of(folder) as mine:
         assert mine("stage.lock")
-
-
-def test_a_key_is_the_one_that_the_store_gives(tmp_path: Path) -> None:
-    given: dict[str, Any] = {"version": 3, "config": config(), "inputs": {"raw": "x"}}
-    made = Store(tmp_path).stage("s", build=lambda folder: {}, **given)
-    assert stage_key("s", **given) == made.key
-    assert stage_key("s", **{**given, "inputs": {"raw": made}}) != made.key

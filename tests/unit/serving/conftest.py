@@ -20,7 +20,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.bundle import write_bundle
 from itemese.core.schema import Catalog
 from itemese.core.vectors import SemanticIds
-from itemese.methods.base import Inputs
+from itemese.methods.base import Inputs, Need
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.config import ServeArgs, ServingConfig
 from itemese.serving.engine import Recommender
@@ -65,8 +65,6 @@ def bundle_of(tmp_path: Path, catalog: Catalog) -> Callable[..., str]:
             method_config=method or {"name": "popularity", "max_history": 3},
             state=state or {"count_of": torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).double()},
             catalog=catalog,
-            semantic_ids=None,
-            embeddings=None,
             metrics={"test/recall@10": {"value": 0.25, "low": 0.2, "high": 0.3}},
             ancestry={},
         )
@@ -83,7 +81,7 @@ def language_bundle(tmp_path: Path, catalog: Catalog) -> Callable[..., str]:
         ids = SemanticIds(np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]], np.int32), (3, 3))
         config = parse_method_config({"name": "semantic_id_lm", "max_history": 6, **settings})
         method = method_of(config)
-        module = method.build(Inputs(catalog, lambda: iter(()), semantic_ids=ids))
+        module = method.build(Inputs(catalog, lambda: iter(()), artifacts={Need.SEMANTIC_IDS: ids}))
         folder = Folder.at(tmp_path / config.name)
         write_bundle(
             folder,
@@ -91,8 +89,7 @@ def language_bundle(tmp_path: Path, catalog: Catalog) -> Callable[..., str]:
             method_config=config.model_dump(mode="json"),
             state={name: tensor.clone() for name, tensor in module.state_dict().items()},
             catalog=catalog,
-            semantic_ids=ids,
-            embeddings=None,
+            artifacts={Need.SEMANTIC_IDS: ids},
             metrics={},
             ancestry={},
         )

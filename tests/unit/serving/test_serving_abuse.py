@@ -218,8 +218,6 @@ def nasty(tmp_path):
         method_config={"name": "popularity"},
         state={"count_of": torch.arange(200, 0, -1).double()},
         catalog=Catalog.from_table(table),
-        semantic_ids=None,
-        embeddings=None,
         metrics={},
         ancestry={},
     )

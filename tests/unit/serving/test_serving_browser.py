@@ -38,8 +38,7 @@ def registry(tmp_path, catalog):
             method_config={"name": "popularity"},
             state={"count_of": torch.tensor(counts).double()},
             catalog=catalog,
-            semantic_ids=SemanticIds(codes, (2, 3)),
-            embeddings=None,
+            artifacts={"codebooks": SemanticIds(codes, (2, 3))},
             metrics={},
             ancestry={},
         )

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from given import answered_with, given
 from itemese.core.artifacts import Folder
 from itemese.core.bundle import read_bundle, write_bundle
 from itemese.core.errors import ConfigError
@@ -96,7 +97,7 @@ def inputs(method, num_items=NUM_ITEMS):
         encoder = method_of(parse_method_config({"name": "gru4rec", "dim": 8}))
         recommender = encoder.build(Inputs(catalog, lambda: iter([block]))).eval()
         recommender.requires_grad_(requires_grad=False)
-    return Inputs(
+    return given(
         catalog,
         lambda: iter([block]),
         seed=1,
@@ -123,8 +124,7 @@ def write(name, folder, num_items=NUM_ITEMS, **settings):
         method_config=config.model_dump(mode="json"),
         state={k: v.clone() for k, v in module.state_dict().items()},
         catalog=built.catalog,
-        semantic_ids=built.semantic_ids,
-        embeddings=built.embeddings,
+        artifacts=answered_with(built),
         metrics={},
         ancestry={},
     )

@@ -147,8 +147,7 @@ def test_kill_minus_nine_and_start_again(world, tmp_path) -> None:
             EvaluationConfig(),
             seed=5,
             sequences=world,
-            embeddings=None,
-            codebooks=None,
+            artifacts={},
             checkpoints=Folder.at(tmp_path / name / "checkpoints"),
         )
 

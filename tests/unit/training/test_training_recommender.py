@@ -1,11 +1,14 @@
 """A recommender is trained first and handed, frozen, to the method that reads it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
 from itemese.evaluation.config import EvaluationConfig
+from itemese.methods.base import Need
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.methods.rsllm.method import Rsllm
 from itemese.pipeline.experiment import Experiment
@@ -33,10 +36,8 @@ def fit(method, world, folder, *, recommender=None, **settings):
         evaluation=EvaluationConfig(),
         seed=5,
         sequences=world,
-        embeddings=None,
-        codebooks=None,
+        artifacts={} if recommender is None else {Need.RECOMMENDER: recommender},
         checkpoints=folder.child("checkpoints"),
-        recommender=recommender,
     )
     out = folder.child("out").create()
     train_model(spec, out)
@@ -45,7 +46,7 @@ def fit(method, world, folder, *, recommender=None, **settings):
 
 def test_two_stages_on_the_vectors_of_a_trained_recommender(world, tmp_path) -> None:
     source = fit(SASREC, world, Folder.at(tmp_path / "sasrec"))
-    handed = TrainedModel(parse_method_config(SASREC), world, source)
+    handed = TrainedModel(parse_method_config(SASREC), world, source, 5)
     out = fit(RSLLM, world, Folder.at(tmp_path / "rsllm"), recommender=handed)
     saved = out.read_tensors("model.safetensors")
     vectors = source.read_tensors("model.safetensors")["item_vectors.weight"][:-1]
@@ -53,7 +54,7 @@ def test_two_stages_on_the_vectors_of_a_trained_recommender(world, tmp_path) -> 
     torch.testing.assert_close(saved["network.item_vectors"] * scale, vectors)
     assert not [name for name in saved if "recommender" in name]
     method = method_of(parse_method_config(RSLLM))
-    module = load_module(method, out, {"sequences": world}, seed=5)  # needs no recommender
+    module = load_module(method, out, world, seed=5)  # needs no recommender
     assert str(module.form) == "text_id"
     curve = out.read_json("learning_curve.json")
     assert [row["epoch"] for row in curve] == [1, 2]
@@ -61,7 +62,7 @@ def test_two_stages_on_the_vectors_of_a_trained_recommender(world, tmp_path) -> 
 
 def test_training_is_the_same_twice(world, tmp_path) -> None:
     source = fit(SASREC, world, Folder.at(tmp_path / "sasrec"))
-    handed = TrainedModel(parse_method_config(SASREC), world, source)
+    handed = TrainedModel(parse_method_config(SASREC), world, source, 5)
     first, second = (
         fit(RSLLM, world, Folder.at(tmp_path / name), recommender=handed).read_tensors(
             "model.safetensors"
@@ -94,9 +95,10 @@ def test_a_model_goes_on_from_another_catalogue(world, make_world, tmp_path) -> 
     first = fit(TEXT, elsewhere, Folder.at(tmp_path / "first"))
     source = fit(SASREC, world, Folder.at(tmp_path / "sasrec"))
     method = method_of(parse_method_config({**RSLLM, "text_share": 0.0}))
-    began = TrainedModel(parse_method_config(TEXT), elsewhere, first)
-    handed = TrainedModel(parse_method_config(SASREC), world, source)
-    inputs = load_inputs(method, sequences=world, recommender=handed, start=began, seed=5)
+    began = TrainedModel(parse_method_config(TEXT), elsewhere, first, 5)
+    handed = TrainedModel(parse_method_config(SASREC), world, source, 5)
+    inputs = load_inputs(method, world, {Need.RECOMMENDER: handed}, seed=5)
+    inputs = replace(inputs, start=began.load())
     state, before = build_module(method, inputs).state_dict(), first.read_tensors(MODEL)
     kept = [name for name in before if name.startswith("network.lm.")]
     assert kept

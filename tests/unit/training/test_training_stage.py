@@ -11,11 +11,13 @@ import torch
 from itemese.core.artifacts import Folder, Store
 from itemese.core.errors import ArtifactError, ConfigError, DataError
 from itemese.core.schema import Catalog, Split
+from itemese.core.stages import Stored
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.offers import Offers
 from itemese.evaluation.rows import rows_of
 from itemese.methods.base import Need
 from itemese.methods.lookup import method_of, parse_method_config
+from itemese.pipeline.stages import STAGES
 from itemese.training.config import TrainingConfig
 from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import build_module, load_inputs
@@ -34,8 +36,7 @@ def spec_of(world, tmp_path):
             evaluation=EvaluationConfig(),
             seed=5,
             sequences=sequences,
-            embeddings=None,
-            codebooks=None,
+            artifacts={},
             checkpoints=Folder.at(tmp_path / "checkpoints"),
         )
 
@@ -52,7 +53,7 @@ def test_a_trained_module_comes_back(spec_of, world, tmp_path) -> None:
     assert counts["steps"] == curve[-1]["step"]
     assert counts["tokens_per_second"] > 0
     assert not (tmp_path / "checkpoints").exists()
-    module = load_module(method_of(spec.method), out, {"sequences": world}, seed=5)
+    module = load_module(method_of(spec.method), out, world, seed=5)
     saved = out.read_tensors("model.safetensors")
     assert all(torch.equal(saved[name], tensor) for name, tensor in module.state_dict().items())
     assert counts["parameters"] == sum(p.numel() for p in module.parameters())
@@ -65,7 +66,7 @@ def test_a_training_free_method_is_built_and_saved(spec_of, world, tmp_path) -> 
     counts = train_model(spec, out)
     assert (counts["steps"], counts["best"], counts["parameters"]) == (0, {}, 0)
     assert out.read_json("learning_curve.json") == []
-    assert load_module(method_of(spec.method), out, {"sequences": world}).state_dict()
+    assert load_module(method_of(spec.method), out, world).state_dict()
 
 
 def test_building_is_reproducible_whatever_ran_before(world) -> None:
@@ -135,7 +136,7 @@ def test_the_checkpoint_may_be_selected_by_choosing_among_offered_items(
     assert len(set(curve)) > 1
     # What is offered is drawn by user: the trained model's choices are counted by hand.
     method, catalog = method_of(spec.method), Catalog.read(world)
-    module = load_module(method, out, {"sequences": world}, seed=5)
+    module = load_module(method, out, world, seed=5)
     validator = Validator.prepare(
         method, sequences=world, training=spec.training, evaluation=spec.evaluation, seed=5
     )
@@ -164,9 +165,10 @@ def test_texts_that_were_written_become_columns_of_the_catalogue(world, tmp_path
     texts = [f"a wish for {item_id}" for item_id in known.item_ids]
     table = {"item_id": known.item_ids, "intention": texts}
     folder.write_table("knowledge.parquet", pa.table(table))
-    found = load_inputs(method, sequences=world, knowledge=folder).catalog
+    written = Stored(folder, STAGES[Need.KNOWLEDGE].reader)
+    found = load_inputs(method, sequences=world, artifacts={Need.KNOWLEDGE: written}).catalog
     assert found.table["intention"].to_pylist() == texts
     assert found.item_ids == known.item_ids
     folder.write_table("knowledge.parquet", pa.table(table).slice(1))
     with pytest.raises(DataError, match=r"of another catalogue\. Write this catalogue's"):
-        load_inputs(method, sequences=world, knowledge=folder)
+        load_inputs(method, sequences=world, artifacts={Need.KNOWLEDGE: written})

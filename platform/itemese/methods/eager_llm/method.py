@@ -32,7 +32,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.backbones.adapters import FIRST, add_adapter, save_adapters_only, use_adapters
-from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, locate
+from itemese.backbones.backbone import locate, weights_digests
+from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
@@ -109,8 +110,6 @@ class EagerLlmConfig(MethodConfig):
         loss_weights: Multipliers of the loss terms.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"preferences", "instructions"})
-
     name: Literal["eager_llm"] = "eager_llm"
     max_history: int = Field(default=20, ge=1, le=100_000)
     semantic_source: str = Field(default="text", min_length=1)
@@ -154,8 +153,9 @@ class EagerLlm(Method):
         return self.needs if written else self.needs - {Need.KNOWLEDGE}
 
     def file_digests(self) -> dict[str, str]:
-        """Return the hashes of the sentences, where there are any."""
-        return instructions.digests() if self.config.instructions == "words" else {}
+        """Return the hashes of the sentences, where there are any, and of pretrained weights."""
+        sentences = instructions.digests() if self.config.instructions == "words" else {}
+        return sentences | weights_digests(self.config.backbone)
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model with tokens for this catalogue's semantic IDs.

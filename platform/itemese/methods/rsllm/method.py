@@ -30,12 +30,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from itemese.backbones.adapters import save_adapters_only
-from itemese.backbones.text_backbone import (
-    TextBackboneConfig,
-    build_text_backbone,
-    locate,
-    take_weights,
-)
+from itemese.backbones.backbone import locate, weights_digests
+from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, take_weights
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Answers
 from itemese.core.schema import Catalog, Request
@@ -155,8 +151,9 @@ class Rsllm(CatalogueMethod):
         return self.needs if self.config.item_form is not ItemForm.TEXT else frozenset()
 
     def file_digests(self) -> dict[str, str]:
-        """Return the template's hash."""
-        return {"template": load_templates(self.config.template).digest}
+        """Return the hashes of the template and of pretrained weights."""
+        template = {"template": load_templates(self.config.template).digest}
+        return template | weights_digests(self.config.backbone)
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return the model, its tokenizer and the frozen ID vectors."""

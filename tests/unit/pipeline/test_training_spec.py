@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from itemese.core.artifacts import Folder
-from itemese.core.config import digest_of
 from itemese.methods.rsllm import method as rsllm
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.training_spec import TrainingKey, training_spec
@@ -17,8 +16,9 @@ from itemese.training.fit import TrainingSpec
 
 def handed(method: dict[str, Any], root: Path) -> tuple[TrainingKey, TrainingSpec]:
     values = {"name": "x", "logs": {"source": "simulated"}, "method": method}
-    sequences: Any = SimpleNamespace(key="sequences/1", folder=Folder.at(root))
-    return training_spec(Experiment.parse(values), {"sequences": sequences}, Folder.at(root))
+    made: Any = SimpleNamespace(key="a/1", folder=Folder.at(root))
+    artifacts = dict.fromkeys(("sequences", "recommender"), made)
+    return training_spec(Experiment.parse(values), artifacts, Folder.at(root))
 
 
 def test_an_edited_template_is_another_model(
@@ -33,16 +33,3 @@ def test_an_edited_template_is_another_model(
     assert after.digest() != before.digest()
     assert other.checkpoints.uri != spec.checkpoints.uri
     assert after.files == {"template": edited.digest}
-
-
-@pytest.mark.parametrize("name", ["sasrec", "popularity"])
-def test_a_method_that_names_no_file_keeps_its_key(name: str, tmp_path: Path) -> None:
-    key, _ = handed({"name": name}, tmp_path)
-    plain = {
-        "method": key.method,
-        "training": key.training.model_dump(mode="json"),
-        "evaluation": key.evaluation.model_dump(mode="json"),
-        "seed": key.seed,
-    }
-    assert key.model_dump(mode="json") == plain
-    assert key.digest() == digest_of(plain)

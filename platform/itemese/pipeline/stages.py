@@ -1,0 +1,170 @@
+"""The table of stages: how each artifact is made, from what, and how a method is given it.
+
+Training and evaluation are no rows of it: they belong to a method, see `pipeline.run`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from itemese.codebooks.stage import VERSION as CODEBOOKS_VERSION
+from itemese.codebooks.stage import build_codebooks
+from itemese.core.artifacts import Artifact, Counts, Folder
+from itemese.core.config import digest_of, nearest
+from itemese.core.errors import ConfigError
+from itemese.core.source import weights_digest
+from itemese.core.stages import (
+    READERS,
+    Loadable,
+    Reader,
+    StageSpec,
+    Stored,
+    Surroundings,
+    outside_stage,
+)
+from itemese.embeddings.config import EmbeddingsConfig
+from itemese.embeddings.models import locate
+from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION
+from itemese.embeddings.stage import build_embeddings
+from itemese.knowledge.config import KnowledgeConfig
+from itemese.knowledge.prompts import template_digest, template_name
+from itemese.knowledge.stage import TABLE as KNOWLEDGE_TABLE
+from itemese.knowledge.stage import VERSION as KNOWLEDGE_VERSION
+from itemese.knowledge.stage import build_knowledge
+from itemese.logs.stage import VERSION as LOGS_VERSION
+from itemese.logs.stage import build_logs, fingerprint
+from itemese.methods.base import Method, Need
+from itemese.sequences.stage import VERSION as SEQUENCES_VERSION
+from itemese.sequences.stage import build_sequences
+
+Inputs = Mapping[str, Folder]
+
+
+def _build_logs(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_logs(config, out, seed=around.data_seed)
+
+
+def _build_sequences(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_sequences(config, inputs["logs"], out, seed=around.data_seed)
+
+
+def _build_knowledge(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    cache = around.root.child("cache/knowledge")
+    return build_knowledge(config, inputs["sequences"], cache, out)
+
+
+def _build_embeddings(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_embeddings(config, inputs["sequences"], out)
+
+
+def _build_codebooks(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    vectors, sequences = inputs[Need.EMBEDDINGS], inputs["sequences"]
+    return build_codebooks(config, vectors, sequences, out, seed=around.seed)
+
+
+def _raw_files(config: Any, around: Surroundings) -> str:
+    return fingerprint(config, around.data_seed)
+
+
+def _text_model(config: EmbeddingsConfig, around: Surroundings) -> str:
+    return weights_digest(locate(config.model))
+
+
+def _writer(config: KnowledgeConfig, around: Surroundings) -> str:
+    templates = [template_digest(template_name(config, text)) for text in config.texts]
+    return digest_of([templates, weights_digest(config.model) if config.model else ""])
+
+
+def _same(folder: Folder) -> Folder:
+    return folder
+
+
+def _read_texts(folder: Folder) -> Any:
+    return folder.read_table(KNOWLEDGE_TABLE)
+
+
+STAGES: dict[str, StageSpec] = {
+    spec.name: spec
+    for spec in (
+        StageSpec(
+            name="logs",
+            version=LOGS_VERSION,
+            section="logs",
+            outside=_raw_files,
+            build=_build_logs,
+            code=(build_logs.__module__,),
+            reader=Reader(_same),
+        ),
+        StageSpec(
+            name="sequences",
+            version=SEQUENCES_VERSION,
+            section="sequences",
+            inputs=("logs",),
+            seeds=("data_seed",),
+            build=_build_sequences,
+            code=(build_sequences.__module__,),
+            reader=Reader(_same),
+        ),
+        StageSpec(
+            name=Need.KNOWLEDGE,
+            version=KNOWLEDGE_VERSION,
+            section="knowledge",
+            inputs=("sequences",),
+            outside=_writer,
+            build=_build_knowledge,
+            code=(build_knowledge.__module__,),
+            reader=Reader(_read_texts),
+        ),
+        StageSpec(
+            name=Need.EMBEDDINGS,
+            version=EMBEDDINGS_VERSION,
+            section="embeddings",
+            inputs=("sequences",),
+            outside=_text_model,
+            build=_build_embeddings,
+            code=(build_embeddings.__module__,),
+            reader=READERS[Need.EMBEDDINGS],
+        ),
+        StageSpec(
+            name=Need.SEMANTIC_IDS,
+            version=CODEBOOKS_VERSION,
+            section="codebooks",
+            inputs=(Need.EMBEDDINGS, "sequences"),
+            seeds=("seed",),
+            build=_build_codebooks,
+            code=(build_codebooks.__module__,),
+            reader=READERS[Need.SEMANTIC_IDS],
+        ),
+    )
+}
+"""Every artifact that this package makes, by the name that a method needs it by."""
+
+
+def stage_of(name: str) -> StageSpec:
+    """Return the stage that makes an artifact.
+
+    Args:
+        name: A key of `STAGES`; or the dotted path of a module outside this package that defines
+            `STAGE`.
+
+    Raises:
+        ConfigError: There is none; the nearest name is suggested.
+    """
+    found = STAGES.get(name) or (outside_stage(name) if "." in name else None)
+    if found is None:
+        message = (
+            f"`needs` must name known artifacts, or modules that define STAGE; got {name!r}. "
+            f"{nearest(name, STAGES)}"
+        )
+        raise ConfigError(message)
+    return found
+
+
+def answered_with(method: Method) -> frozenset[str]:
+    """Return the artifacts that a trained method reads when it answers."""
+    reads = method.reads() - {Need.RECOMMENDER}
+    return frozenset(need for need in reads if stage_of(need).reader.answers)
+
+
+def stored(method: Method, artifacts: Mapping[str, Artifact]) -> dict[str, Loadable]:
+    """Return what a trained method answers with, as `training.stage.load_module` reads it."""
+    return {n: Stored(artifacts[n].folder, stage_of(n).reader) for n in answered_with(method)}
