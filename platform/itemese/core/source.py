@@ -58,6 +58,8 @@ def reachable(*modules: str) -> set[str]:
 def _file_of(module: str) -> Path | None:
     """Return the file of a module whose source is followed; None for any other name."""
     top, _, rest = module.partition(".")
+    if module == "itemese":
+        return None  # only the version and the public names, which it imports when asked
     root = PACKAGE if top == "itemese" else _root_of(top)
     if root is None:
         return None
