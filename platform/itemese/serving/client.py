@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from itemese.core.errors import ConfigError
+from itemese.core.limits import user_id_fault
 from itemese.serving.config import MAX_BATCH
 from itemese.serving.query import (
     Event,
@@ -73,6 +74,8 @@ class Client:
     ) -> list[Recommendation]:
         """Return at most `k` items for a history, or for a user whose history the service keeps.
 
+        A `user_id` beside a history names the user to the model; that history is then read.
+
         Raises:
             QueryError: The service cannot answer this question.
             Unavailable: It is too busy.
@@ -127,7 +130,15 @@ class Client:
         return int(answer["num_new"])
 
     def forget(self, user_id: str) -> int:
-        """Have the service erase a user; return how many events there were."""
+        """Have the service erase a user; return how many events there were.
+
+        Raises:
+            QueryError: No address can carry the user_id, so no service keeps that user.
+        """
+        fault = user_id_fault(user_id)
+        if fault is not None:
+            message = f"`user_id` must {fault}; got {user_id[:80]!r}. Erase another user."
+            raise QueryError(message)
         name = quote(user_id, safe="").replace(".", "%2E")  # a plain . or .. leads elsewhere
         return int(self._ask("DELETE", f"/v1/users/{name}")["num_events"])
 

@@ -16,6 +16,7 @@ import torch
 
 from itemese.core.bundle import Bundle, find_bundle, read_bundle
 from itemese.core.errors import ArtifactError
+from itemese.core.limits import user_id_fault
 from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Request
 from itemese.decoding.fast.prompt_cache import PromptCache
@@ -183,6 +184,7 @@ class Recommender:
         filter: Filter | None = None,  # noqa: A002  (the name it has over HTTP)
         *,
         explain: bool = False,
+        user_id: str = "",
     ) -> list[Recommendation]:
         """Return at most `k` items for one history.
 
@@ -193,12 +195,21 @@ class Recommender:
             exclude: item_ids never to return.
             filter: For example ``{"genres": "Drama"}`` or ``{"item_id": ["1", "2"]}``.
             explain: Whether items come with their codes, siblings and the closest seen item.
+            user_id: Names the user to models that know users; empty if unknown.
 
         Raises:
             QueryError: A field is malformed, or a filter names an unknown column.
         """
         items, times = split_events(history)
-        query = Query(items, times, k=k, exclude=tuple(exclude), filter=filter, explain=explain)
+        query = Query(
+            history=items,
+            timestamps=times,
+            k=k,
+            exclude=tuple(exclude),
+            filter=filter,
+            explain=explain,
+            user_id=user_id,
+        )
         return self.answers([query])[0].items
 
     def recommend_batch(
@@ -212,11 +223,16 @@ class Recommender:
         return [answer.items for answer in self.answers(queries)]
 
     def score(
-        self, history: Sequence[Event], item_ids: Sequence[str], *, explain: bool = False
+        self,
+        history: Sequence[Event],
+        item_ids: Sequence[str],
+        *,
+        explain: bool = False,
+        user_id: str = "",
     ) -> list[Recommendation]:
         """Return the scores of `item_ids` (of clicks: probabilities) for one history, in order."""
         items, times = split_events(history)
-        query = Query(items, times, score_items=tuple(item_ids), explain=explain)
+        query = Query(items, times, score_items=tuple(item_ids), explain=explain, user_id=user_id)
         return self.answers([query])[0].items
 
     def check(self, query: Query) -> None:
@@ -225,6 +241,9 @@ class Recommender:
         if isinstance(query.k, bool) or not 1 <= wanted <= MAX_K:
             name = "k" if query.score_items is None else "item_ids"
             message = f"`{name}` must be 1..{MAX_K}; got {wanted}. Ask for fewer, or in parts."
+            raise QueryError(message)
+        if query.user_id and (fault := user_id_fault(query.user_id)):
+            message = f"`user_id` must {fault}; got {query.user_id[:80]!r}. Rename that user."
             raise QueryError(message)
         self._filters.mask(query.filter)
 
@@ -310,14 +329,15 @@ class Recommender:
     def _example(self, query: Query) -> Request:
         """Return the newest known events that the model has room for."""
         index_of = self.catalog.index_of
-        times = query.timestamps or (0,) * len(query.history)
+        given = query.timestamps or (0,) * len(query.history)
         pairs = [
-            (index_of[i], t) for i, t in zip(query.history, times, strict=True) if i in index_of
+            (index_of[i], t) for i, t in zip(query.history, given, strict=True) if i in index_of
         ]
         surplus = max(0, len(pairs) - self._max_history)
         dropped = -(-surplus // self._history_step) * self._history_step
         history, timestamp = zip(*pairs[dropped:], strict=True)
-        return Request(np.array(history, np.int32), np.array(timestamp, np.int64))
+        items, times = np.array(history, np.int32), np.array(timestamp, np.int64)
+        return Request(items, times, query.user_id)
 
     def _ranked(self, queries: list[Query]) -> list[Answer]:
         """Answer queries with the same `k`, filter and items to score, none of them cold."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from itemese.core.errors import DataError
+from itemese.core.limits import timestamp_fault
 
 FilterValue = str | int | float | bool
 Filter = Mapping[str, FilterValue | Sequence[FilterValue]]
@@ -118,6 +119,7 @@ class Query:
         version: ``champion`` or ``canary``; None leaves it to the service.
         erasures: How often users had been erased just before the history was read from a store;
             None if it came with the request.
+        user_id: Names the user to models that know users; empty if the request names none.
     """
 
     history: tuple[str, ...] = ()
@@ -130,6 +132,7 @@ class Query:
     explain: bool = False
     version: str | None = None
     erasures: int | None = None
+    user_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,14 +169,21 @@ def split_events(history: Sequence[Event]) -> tuple[tuple[str, ...], tuple[int, 
         values = {"item_id": event} if isinstance(event, str) else event
         item = values.get("item_id") if isinstance(values, Mapping) else None
         time = values.get("timestamp") if isinstance(values, Mapping) else None
-        if not isinstance(item, str) or not (time is None or isinstance(time, int)):
+        if not isinstance(item, str):
             message = (
                 f"`history.{place}` must be an item_id or {{item_id, timestamp}}; got "
-                f"{str(event)[:80]!r}. Send ids as text and times as whole seconds."
+                f"{str(event)[:80]!r}. Send ids as text."
             )
             raise QueryError(message)
         items.append(item)
         if time is not None:
+            fault = timestamp_fault(time)
+            if fault is not None:
+                message = (
+                    f"`history.{place}.timestamp` must {fault}; got {str(time)[:80]!r}. Convert it."
+                )
+                raise QueryError(message)
+            assert isinstance(time, int)
             if times and time < times[-1]:
                 message = (
                     f"`history.{place}.timestamp` must not be earlier than the event before it; "

@@ -137,6 +137,7 @@ def test_the_wire(service):
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", port)) as slow:
         head = f"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        head += "Content-Type: application/json\r\n"
         slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         slow.settimeout(20)
         told = b""

@@ -12,6 +12,7 @@ from itemese.serving.http.guard import is_loopback
 from itemese.serving.query import Busy, Late
 
 TOKEN = "a-long-secret-t\u00f6ken"
+JSON = {"content-type": "application/json"}
 
 
 def test_recommend(client, world):
@@ -127,7 +128,7 @@ def test_times_that_fall_are_refused(client, fault):
     ],
 )
 def test_raw_nonsense_is_refused(client, raw):
-    answer = client.post("/v1/recommend", content=raw, headers={"content-type": "application/json"})
+    answer = client.post("/v1/recommend", content=raw, headers=JSON)
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"]["message"]
 
@@ -135,14 +136,14 @@ def test_raw_nonsense_is_refused(client, raw):
 def test_a_body_over_the_limit(client, fault):
     body = json.dumps({"history": ["a" * 500] * 50}).encode()
     assert len(body) > 20_000
-    told = fault(client.post("/v1/recommend", content=body), 413)
+    told = fault(client.post("/v1/recommend", content=body, headers=JSON), 413)
     assert "20000 bytes" in told
 
     def pieces():  # no content-length: only counting notices
         for start in range(0, len(body), 1000):
             yield body[start : start + 1000]
 
-    fault(client.post("/v1/recommend", content=pieces()), 413)
+    fault(client.post("/v1/recommend", content=pieces(), headers=JSON), 413)
 
 
 def test_unknown_address_and_method(client, fault):
@@ -207,7 +208,7 @@ def test_a_body_that_does_not_end_is_cut_off(world):
             "type": "http",
             "method": "POST",
             "path": "/v1/recommend",
-            "headers": [],
+            "headers": [(b"content-type", b"application/json")],
             "query_string": b"",
             "client": ("127.0.0.1", 5),
         }
@@ -371,7 +372,7 @@ near_misses = st.fixed_dictionaries(
 @given(path=st.sampled_from(["/v1/recommend", "/v1/score"]), body=json_values | near_misses)
 def test_no_body_breaks_the_service(client, path, body, fault):
     raw = json.dumps(body).encode()
-    answer = client.post(path, content=raw, headers={"content-type": "application/json"})
+    answer = client.post(path, content=raw, headers=JSON)
     assert answer.status_code in (200, 413, 422), answer.text
     if answer.status_code == 200:
         json.loads(answer.text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -384,6 +385,6 @@ def test_no_body_breaks_the_service(client, path, body, fault):
 )
 @given(raw=st.binary(max_size=200))
 def test_no_bytes_break_the_service(client, raw):
-    answer = client.post("/v1/recommend", content=raw)
+    answer = client.post("/v1/recommend", content=raw, headers=JSON)
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"]["message"]

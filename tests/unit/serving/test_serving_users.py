@@ -24,7 +24,7 @@ class Server:
         self.disk = [1, 0]
 
     def connect(self, url):
-        client = fakeredis.FakeRedis(server=self.server, encoding_errors="surrogatepass")
+        client = fakeredis.FakeRedis(server=self.server)
         plain = client.execute_command
 
         def execute(*command, **options):

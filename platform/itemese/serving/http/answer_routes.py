@@ -58,15 +58,22 @@ class Answering:
             explain=body.explain,
             version=body.version,
             erasures=erasures,
+            user_id=body.user_id or "",
         )
-        return await self._answered(request, query, body.user_id)
+        return await self._answered(request, query)
 
     async def score(self, request: Request, body: ScoreRequest) -> Answered:
         """Score given items."""
         items, times, erasures = await self._history_of(body)
-        wanted = tuple(body.item_ids)
-        query = Query(items, times, score_items=wanted, explain=body.explain, erasures=erasures)
-        return await self._answered(request, query, body.user_id)
+        query = Query(
+            history=items,
+            timestamps=times,
+            score_items=tuple(body.item_ids),
+            explain=body.explain,
+            erasures=erasures,
+            user_id=body.user_id or "",
+        )
+        return await self._answered(request, query)
 
     async def recommend_many(self, request: Request, body: BatchRequest) -> BatchAnswered:
         """Rank for each request; one that cannot be answered spoils no other.
@@ -92,9 +99,9 @@ class Answering:
             raise lacking[0]
         return BatchAnswered(answers=told)
 
-    async def _answered(self, request: Request, query: Query, user_id: str | None) -> Answered:
-        request.state.user_id = user_id
-        answer = await self._service.answer(query, user_id or request.state.request_id)
+    async def _answered(self, request: Request, query: Query) -> Answered:
+        request.state.user_id = query.user_id or None
+        answer = await self._service.answer(query, query.user_id or request.state.request_id)
         request.state.model = answer.model
         seconds = time.perf_counter() - request.state.started
         self._metrics.answers.labels(answer.model).observe(seconds)

@@ -22,7 +22,7 @@ from itemese.serving.users.calls import StoreCalls
 from itemese.serving.users.sqlite import UserStore
 
 _FAILURES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Failed} for status in (401, 404, 408, 413, 422, 500, 503)
+    status: {"model": Failed} for status in (401, 404, 408, 413, 415, 422, 500, 503)
 }
 
 

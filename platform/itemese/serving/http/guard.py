@@ -1,4 +1,4 @@
-"""What every request passes before and after the application: id, token, size, counting."""
+"""ASGI middleware of every request: id, token, body limits, counting."""
 
 import asyncio
 import hmac
@@ -7,11 +7,13 @@ import logging
 import re
 import time
 import uuid
+from urllib.parse import unquote
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from itemese.serving.config import ServingConfig
-from itemese.serving.http.failures import failure
+from itemese.serving.http.failures import BODIES, failure
 from itemese.serving.http.pages import PAGES
 from itemese.serving.journal import pseudonym, write_request
 from itemese.serving.metrics import Metrics
@@ -19,31 +21,34 @@ from itemese.serving.metrics import Metrics
 _LOG = logging.getLogger(__name__)
 
 OPEN_PATHS = PAGES | {"/healthz", "/readyz", "/openapi.json"}
-"""Answered without a token: they tell no more than that the service is there."""
+"""Answered without a token: they hold no data."""
 
-PATHS = OPEN_PATHS | {
-    "/v1/recommend",
-    "/v1/recommend/batch",
-    "/v1/score",
-    "/v1/events",
-    "/v1/items",
-    "/v1/model",
-    "/metrics",
-}
+PATHS = OPEN_PATHS | set(BODIES) | {"/v1/items", "/v1/model", "/metrics"}
 USERS_PATH = "/v1/users/"
+CLIENT_GONE = 499
+"""Status in metrics and logs of a request whose client left before its body was complete."""
+
+_JSON = re.compile(r"application/(?:[^/ ]+\+)?json")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::\d*)?")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
-class Guard:
-    """ASGI middleware around the application.
+class _ClientGone(Exception):  # noqa: N818  (no fault of the service)
+    """The client left before its body was complete."""
 
-    It gives each request an id (the ``X-Request-ID`` that the client or Serve sent, if that is
-    well-formed; Serve repeats it in the header of the answer), checks the
-    bearer token in constant time, reads the body if it is short and comes quickly, turns what
-    nobody expected into a 500 without its text, and counts. Without a token only this machine is
-    heard, and only under its own names: a browser's page may point a name of its own here.
+
+class Guard:
+    """Checks each request before the application parses it.
+
+    * It gives each request an id: the ``X-Request-ID`` that the client or Serve sent if that is
+      well-formed, else a new one. Serve repeats it in a header of the answer.
+    * It checks the bearer token in constant time. Without a token it answers only clients on this
+      machine, and only under this machine's names: a web page could point its own name here.
+    * It refuses encoded bodies and other media types than JSON (415), slow bodies (408) and large
+      ones (413). A request whose body breaks off is dropped without an answer.
+    * It answers HEAD as GET without the body (RFC 9110, section 9.3.2).
+    * It turns unexpected exceptions into a 500 without their text, and counts every request.
     """
 
     def __init__(
@@ -64,34 +69,45 @@ class Guard:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {}).update(request_id=request_id, started=started)
+        head = scope["method"] == "HEAD"
+        if raw := scope.get("raw_path"):  # decoded once, whatever stands before us decoded
+            scope = {**scope, "path": unquote(raw.partition(b"?")[0].decode("latin-1"))}
         status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # An answer holds texts of others: no browser may take it for a page.
+                # Answers hold texts of third parties: no browser may render them as a page.
                 message["headers"] = [*message.get("headers", ()), _NO_SNIFFING]
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self._admitted(scope, headers, receive, answer)
+            asked = {**scope, "method": "GET"} if head else scope
+            await self._admitted(asked, headers, receive, answer)
+        except _ClientGone:
+            status = CLIENT_GONE
         except Exception:
             _LOG.exception("request %s failed", request_id)
             if status:
                 raise
-            message = "`service` must not fail; got an error of its own. Report the request_id."
+            message = "The service failed. Report the request_id to its operator."
             await failure(500, message, request_id)(scope, receive, answer)
+        self._count(scope, status, time.perf_counter() - started)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request and write it to the log."""
         path = scope["path"] if scope["path"] in PATHS else "other"
         path = "/v1/users" if scope["path"].startswith(USERS_PATH) else path
-        seconds = time.perf_counter() - started
         self.metrics.requests.labels(path, str(status)).inc()
         self.metrics.seconds.labels(path).observe(seconds)
         if not self.settings.log_requests:
             return
         user, key = scope["state"].get("user_id"), self.settings.log_key
         write_request(
-            request_id=request_id,
+            request_id=scope["state"]["request_id"],
             method=scope["method"],
             path=path,
             status=status,
@@ -103,24 +119,10 @@ class Guard:
     async def _admitted(
         self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send
     ) -> None:
-        """Pass the request on if its token and its size are right."""
+        """Pass the request on if its token, its form and its size are right."""
         request_id = scope["state"]["request_id"]
-        if not self.token and not _is_own_name(headers.get("host")):
-            message = (
-                "`Host` must be 127.0.0.1, localhost or [::1] while the service has no token; got "
-                f"{headers['host'][:80]!r}. Ask under one of these, or set ITEMESE_TOKEN."
-            )
-            await failure(400, message, request_id, field="Host")(scope, receive, send)
-            return
-        if scope["path"] not in OPEN_PATHS and not self._may_ask(scope, headers):
-            message = (
-                "`Authorization` must be 'Bearer <token>' with the service's token. "
-                "Send that header."
-                if self.token
-                else "`client` must be on the service's machine, for it has no token. Set one "
-                "with ITEMESE_TOKEN to serve other machines."
-            )
-            refusal = failure(401, message, request_id, headers={"WWW-Authenticate": "Bearer"})
+        refusal = self._refused(scope, headers)
+        if refusal is not None:
             await refusal(scope, receive, send)
             return
         try:
@@ -139,6 +141,15 @@ class Guard:
             message = f"`body` must have at most {most} bytes. Send less at once."
             await failure(413, message, request_id)(scope, receive, send)
             return
+        media = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if body and scope["path"] in BODIES and not _JSON.fullmatch(media):
+            message = (
+                f"`Content-Type` must be application/json; got {media[:80] or 'none'!r}. Send that "
+                "header with the body."
+            )
+            other = failure(415, message, request_id, field="Content-Type")
+            await other(scope, receive, send)
+            return
         replayed = False
 
         async def replay() -> Message:
@@ -150,6 +161,39 @@ class Guard:
 
         await self.app(scope, replay, send)
 
+    def _refused(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+        """Return why the head of a request is refused, or None."""
+        request_id, path = scope["state"]["request_id"], scope["path"]
+        if not self.token and not _is_own_name(headers.get("host")):
+            message = (
+                "`Host` must be 127.0.0.1, localhost or [::1] while the service has no token; got "
+                f"{headers['host'][:80]!r}. Use one of these names, or set ITEMESE_TOKEN."
+            )
+            return failure(400, message, request_id, field="Host")
+        if path not in OPEN_PATHS and not self._may_ask(scope, headers):
+            message = (
+                "`Authorization` must be 'Bearer <token>' with the service's token. "
+                "Send that header."
+                if self.token
+                else "`client` must be on the service's machine, for it has no token. Set one "
+                "with ITEMESE_TOKEN to serve other machines."
+            )
+            return failure(401, message, request_id, headers={"WWW-Authenticate": "Bearer"})
+        if path.endswith("\n") and not path.startswith(USERS_PATH):
+            # Routers match with `$`, which ignores a newline at the end.
+            message = (
+                f"`path` must be a known address; got {path[:80]!r}. See /docs for the addresses."
+            )
+            return failure(404, message, request_id)
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", "identity"):
+            message = (
+                f"`Content-Encoding` must be identity; got {encoding[:80]!r}. Send the body "
+                "uncompressed."
+            )
+            return failure(415, message, request_id, field="Content-Encoding")
+        return None
+
     def _may_ask(self, scope: Scope, headers: dict[str, str]) -> bool:
         """Return whether the client showed the token, or needs none."""
         if self.token:
@@ -160,13 +204,19 @@ class Guard:
         return client is None or is_loopback(client[0])
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes | None:
-        """Return the body, or None as soon as it is known to be too large."""
+        """Return the whole body, or None as soon as it is known to be too large.
+
+        Raises:
+            _ClientGone: The client left before the last part.
+        """
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.settings.max_body_bytes:
+        if length.isdecimal() and int(length) > self.settings.max_body_bytes:
             return None
         body = bytearray()
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
             body += message.get("body", b"")
             if len(body) > self.settings.max_body_bytes:
                 return None

@@ -1,6 +1,7 @@
 """What travels over HTTP, typed; ``/docs`` is made from this."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, LiteralString
 
 from pydantic import (
     AfterValidator,
@@ -13,23 +14,38 @@ from pydantic import (
     StrictStr,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from itemese.core.limits import (
+    LAST_SECOND,
+    MAX_ID_LENGTH,
+    item_id_fault,
+    timestamp_fault,
+    user_id_fault,
+)
 from itemese.serving.config import MAX_BATCH, MAX_K
 
-
-def _addressable(user_id: str) -> str:
-    """Refuse what a client's library takes out of an address: it could never be erased."""
-    if user_id in {".", ".."}:
-        message = "anything but '.' and '..', which addresses cannot carry"
-        raise ValueError(message)
-    return user_id
+_LIMIT: LiteralString = "limit"
 
 
-ItemId = Annotated[StrictStr, Field(min_length=1, max_length=512)]
+def _within(fault: Callable[[Any], str | None]) -> Callable[[Any], Any]:
+    """Return a validator that passes a value on, or says what `fault` finds."""
+
+    def check(value: Any) -> Any:
+        found = fault(value)
+        if found is not None:
+            raise PydanticCustomError(_LIMIT, "{constraint}", {"constraint": found})
+        return value
+
+    return check
+
+
+_Id = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+ItemId = Annotated[_Id, AfterValidator(_within(item_id_fault))]
 UserId = Annotated[
-    StrictStr,
-    Field(min_length=1, max_length=256, json_schema_extra={"not": {"enum": [".", ".."]}}),
-    AfterValidator(_addressable),
+    _Id,
+    AfterValidator(_within(user_id_fault)),
+    Field(description="No control characters; no empty, '.' or '..' part between slashes."),
 ]
 
 
@@ -38,7 +54,11 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Seconds = Annotated[int, Field(strict=True, ge=0, le=2**53), BeforeValidator(_whole)]
+def _seconds(value: object) -> object:
+    return _within(timestamp_fault)(_whole(value))
+
+
+Seconds = Annotated[int, Field(ge=0, le=LAST_SECOND), BeforeValidator(_seconds)]
 Wanted = Annotated[int, Field(strict=True, ge=1, le=MAX_K), BeforeValidator(_whole)]
 Value = StrictStr | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)]
 
@@ -138,6 +158,7 @@ class RecommendRequest(Asked):
             "examples": [
                 {"history": ["1", "260"], "k": 5},
                 {"user_id": "u7", "k": 5},
+                {"user_id": "u7", "history": ["1", "260"], "k": 5},
                 {
                     "history": [{"item_id": "1", "timestamp": 978300760}],
                     "k": 5,
@@ -150,7 +171,9 @@ class RecommendRequest(Asked):
 
     history: History | None = Field(default=None, description="Oldest first; may be empty.")
     user_id: UserId | None = Field(
-        default=None, description="Instead of a history: that of the events kept for this user."
+        default=None,
+        description="Names the user to the model; without a history, that of the events kept for "
+        "this user is read.",
     )
     k: Wanted = Field(default=10, description="Items wanted.")
     exclude: list[ItemId] = Field(
@@ -187,7 +210,9 @@ class ScoreRequest(Asked):
 
     history: History | None = Field(default=None, description="Oldest first; may be empty.")
     user_id: UserId | None = Field(
-        default=None, description="Instead of a history: that of the events kept for this user."
+        default=None,
+        description="Names the user to the model; without a history, that of the events kept for "
+        "this user is read.",
     )
     item_ids: list[ItemId] = Field(fail_fast=True, min_length=1, max_length=MAX_K)
     explain: StrictBool = Field(default=False, description="Say why, for each item.")

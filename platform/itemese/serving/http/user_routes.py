@@ -1,8 +1,9 @@
-"""Whose history a request means, and the addresses that keep and erase histories."""
+"""Finds the history of a request; the addresses that keep and erase histories."""
 
 from typing import Protocol
 
 from fastapi import FastAPI, Request
+from starlette.convertors import Convertor, register_url_convertor
 
 from itemese.serving.http.messages import (
     EventsRequest,
@@ -17,15 +18,32 @@ from itemese.serving.users.calls import StoreCalls
 from itemese.serving.users.sqlite import UserEvent, UserStore
 
 
+class _AnyText(Convertor[str]):
+    """The rest of an address, line ends included: Starlette's ``path`` stops before them."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """Return the text."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return the text."""
+        return value
+
+
+register_url_convertor("any_text", _AnyText())
+
+
 class Forgetful(Protocol):
-    """Something that keeps what it computed."""
+    """Something that caches what it computed from histories."""
 
     def forget(self) -> None:
-        """Empty it."""
+        """Empty the caches."""
 
 
 class HistoryOf:
-    """Finds the history that a request is about: in itself, or kept under its user_id."""
+    """Finds the history of a request: its own, or the one kept under its user_id."""
 
     def __init__(self, stored: StoreCalls, max_history: int) -> None:
         self._stored = stored
@@ -36,21 +54,20 @@ class HistoryOf:
     ) -> tuple[tuple[str, ...], tuple[int, ...], int | None]:
         """Return item_ids and timestamps, oldest first; of a kept history the newest.
 
+        A history in the request is used as it is, also where a user_id stands beside it: that then
+        names the user to the model only.
+
         Third comes how often users had been erased before a kept history was read, else None.
 
         Raises:
-            QueryError: Both or none are given, too many events, or no store for names.
-            Unavailable: The store has too much to do, or does not answer.
+            QueryError: Neither is given, too many events, or no store of users.
+            Unavailable: The store is overloaded, or does not answer.
         """
-        history = body.history
-        if body.user_id is not None:
-            if history is not None:
-                message = "`user_id` must not stand beside `history`; got both. Send one of them."
-                raise QueryError(message)
-            user_id = body.user_id
+        history, user_id = body.history, body.user_id
+        if history is None and user_id is not None:
 
             def kept(users: UserStore) -> tuple[tuple[str, ...], tuple[int, ...], int]:
-                erasures = users.num_erasures()  # before: who is erased after it may be in here
+                erasures = users.num_erasures()  # first: an erasure after it may be in the history
                 return *users.history(user_id, self._max_history), erasures
 
             return await self._stored(kept)
@@ -74,13 +91,13 @@ def add_user_routes(app: FastAPI, service: Forgetful, stored: StoreCalls) -> Non
 
     @app.post("/v1/events")
     async def keep(request: Request, body: EventsRequest) -> Kept:
-        """Keep a user's events; when this answers they survive a crash."""
+        """Keep a user's events; once answered they survive a crash."""
         request.state.user_id = body.user_id
-        told = [UserEvent(e.item_id, e.timestamp, e.event_id) for e in body.events]
-        new = await stored(lambda users: users.append(body.user_id, told))
+        events = [UserEvent(e.item_id, e.timestamp, e.event_id) for e in body.events]
+        new = await stored(lambda users: users.append(body.user_id, events))
         return Kept(num_new=new, request_id=request.state.request_id)
 
-    @app.delete("/v1/users/{user_id:path}")
+    @app.delete("/v1/users/{user_id:any_text}")
     async def erase(request: Request, user_id: UserId) -> Forgotten:
         """Erase a user's events, and what was computed from them."""
         request.state.user_id = user_id

@@ -106,7 +106,7 @@ class RedisUsers:
             rows = self._redis.zrange(f"{_key(user_id)}:events", -limit, -1, withscores=True)
         except self._errors as error:
             raise _unavailable(error) from None
-        items = (row.decode("utf-8", "surrogatepass")[_DIGITS:] for row, _ in rows)
+        items = (row.decode()[_DIGITS:] for row, _ in rows)
         return tuple(items), tuple(int(at) for _, at in rows)
 
     def forget(self, user_id: str) -> int:
@@ -160,7 +160,6 @@ def _connect(url: str) -> Any:
         max_connections=1,
         socket_timeout=BUSY_SECONDS,
         retry=Retry(NoBackoff(), 0),
-        encoding_errors="surrogatepass",
     )
 
 
@@ -172,8 +171,7 @@ def _unavailable(error: Exception) -> StoreUnavailable:
 
 def _key(user_id: str) -> str:
     """Return what a user's keys begin with; the braces keep them on one node of a cluster."""
-    told = user_id.encode("utf-8", "surrogatepass")
-    return f"itemese:{{{hashlib.sha256(told).hexdigest()}}}"
+    return f"itemese:{{{hashlib.sha256(user_id.encode()).hexdigest()}}}"
 
 
 def _without_password(url: str) -> str:
