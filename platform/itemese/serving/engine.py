@@ -7,11 +7,9 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from itemese.core.bundle import Bundle, find_bundle, read_bundle
@@ -24,7 +22,7 @@ from itemese.decoding.free_beams import Waste
 from itemese.methods.base import Task, to_device
 from itemese.serving.config import MAX_K
 from itemese.serving.explanation import Explainer
-from itemese.serving.filters import ItemFilters
+from itemese.serving.filters import ItemFilters, ItemSearch
 from itemese.serving.query import (
     Answer,
     Event,
@@ -38,79 +36,69 @@ from itemese.serving.query import (
 from itemese.serving.restore import Compile, Precision, compile_module, require_device, restore
 
 
-class Recommender:
-    """A trained method that answers; not safe for several threads at once.
+class EngineOptions(TypedDict, total=False):
+    """How a `Recommender` computes; see `ServingConfig` for what each option means.
 
     Attributes:
-        bundle: What it was loaded from; its `state` is dropped once the module holds it.
+        prompt_cache_bytes: Memory for what the model computed from earlier histories; 0 by default.
+        history_step: 1 by default.
+        precision: ``fp32`` by default.
+        compile: ``none`` by default.
+    """
+
+    prompt_cache_bytes: int
+    history_step: int
+    precision: Precision
+    compile: Compile
+
+
+class Recommender:
+    """Answers from a trained method; not safe for several threads at once.
+
+    Attributes:
+        bundle: What it was loaded from; `load` empties its `state`, which the module holds.
         seconds: Of each stage of the latest `answers`: ``prepare``, ``model`` and ``name``.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        prompt_cache_bytes: int = 0,
-        history_step: int = 1,
-        precision: Precision = "fp32",
-        compile: Compile = "none",  # noqa: A002  (torch's word)
-    ) -> None:
+    def __init__(self, bundle: Bundle, **options: Unpack[EngineOptions]) -> None:
         self.bundle = bundle
         self.catalog = bundle.catalog
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.method, self.module = restore(bundle, precision)
+        self.method, self.module = restore(bundle, options.get("precision", "fp32"))
         self.module.to(self.device).eval()
-        compile_module(self.method, self.module, compile)
+        compile_module(self.method, self.module, options.get("compile", "none"))
         self.seconds: dict[str, float] = {}
-        self._told_prompts, self._told_invalid = (0, 0), 0
-        self._prompt_cache_bytes = prompt_cache_bytes
+        self._counted_prompts, self._counted_invalid = (0, 0), 0
+        self._prompt_cache_bytes = options.get("prompt_cache_bytes", 0)
         self.forget()
         self._max_history = int(self.method.config.max_history)
-        self._history_step = min(history_step, self._max_history)
+        self._history_step = min(options.get("history_step", 1), self._max_history)
         evaluation = bundle.experiment.get("evaluation") or {}
         self.exclude_seen = bool(evaluation.get("exclude_seen", True))
         self._filters = ItemFilters(self.catalog)
         ids = bundle.semantic_ids
         self._explainer = Explainer(self.catalog, ids) if ids is not None else None
-        names = (self.catalog.item_ids, self.catalog.titles)
-        self._texts = [pa.array(texts, pa.large_string()) for texts in names]
         # Most popular first; equal counts go to the lower index.
         self._popular = np.argsort(-self.catalog.train_count, kind="stable")
+        self._search = ItemSearch(self.catalog, self._popular)
 
     @classmethod
-    def load(
-        cls,
-        uri: str | Path,
-        *,
-        prompt_cache_bytes: int = 0,
-        history_step: int = 1,
-        precision: Precision = "fp32",
-        compile: Compile = "none",  # noqa: A002  (torch's word)
-    ) -> "Recommender":
-        """Read a bundle, rebuild its method and prove it on one question.
+    def load(cls, uri: str | Path, **options: Unpack[EngineOptions]) -> "Recommender":
+        """Read a bundle, rebuild its method and test it with one request.
 
         Args:
             uri: Of the bundle, or of a study with a winner.
-            prompt_cache_bytes: Memory for what the model computed from earlier histories.
-            history_step: See `ServingConfig`.
-            precision: Likewise.
-            compile: Likewise.
+            **options: See `EngineOptions`.
 
         Raises:
-            ArtifactError: The bundle is torn, does not fit its method, or answers nonsense.
+            ArtifactError: The bundle is torn, does not fit its method, or gives no finite scores.
             ConfigError: This version does not know the bundle's method, or precision or compile
                 are not for it or not for this machine.
         """
-        require_device(precision)
-        engine = cls(
-            read_bundle(find_bundle(uri)),
-            prompt_cache_bytes=prompt_cache_bytes,
-            history_step=history_step,
-            precision=precision,
-            compile=compile,
-        )
+        require_device(options.get("precision", "fp32"))
+        engine = cls(read_bundle(find_bundle(uri)), **options)
         engine.self_test()
-        engine.forget()  # the proof is no user's question, and is not counted
+        engine.forget()  # the self-test is no user's request, and is not counted
         engine.invalid_beams_since()
         engine.bundle.state.clear()
         return engine
@@ -119,23 +107,23 @@ class Recommender:
         """Empty what was computed from earlier histories."""
         if self._prompt_cache_bytes:
             self.method.keep_prompts(self.module, self._prompt_cache_bytes)
-            self._told_prompts = (0, 0)
+            self._counted_prompts = (0, 0)
 
     def prompts_since(self) -> dict[str, int]:
         """Return how many prompts the cache held (``yes``) or not (``no``) since the last call."""
         cache = getattr(self.module, "prompt_cache", None)
         if not isinstance(cache, PromptCache):
             return {}
-        now, before = (cache.hits, cache.misses), self._told_prompts
-        self._told_prompts = now
+        now, before = (cache.hits, cache.misses), self._counted_prompts
+        self._counted_prompts = now
         return {"yes": now[0] - before[0], "no": now[1] - before[1]}
 
     def invalid_beams_since(self) -> int:
         """Return how many beams ended as no item since the last call; a trie lets none do so."""
         waste = getattr(self.module, "waste", None)
-        before = self._told_invalid
-        self._told_invalid = waste.illegal if isinstance(waste, Waste) else 0
-        return self._told_invalid - before
+        before = self._counted_invalid
+        self._counted_invalid = waste.illegal if isinstance(waste, Waste) else 0
+        return self._counted_invalid - before
 
     def num_beams(self, query: Query) -> int:
         """Return how many beams a question may have; 0 if the model searches by none."""
@@ -273,18 +261,8 @@ class Recommender:
         return [answer for answer in answers if answer is not None]
 
     def find(self, text: str, limit: int = 20) -> list[tuple[str, str]]:
-        """Return item_id and title of the most popular items whose id or title holds `text`.
-
-        Args:
-            text: In capitals or not.
-            limit: Items at most.
-        """
-        found = np.zeros(self.catalog.num_items, dtype=bool)
-        for texts in self._texts:
-            held = pc.match_substring(texts, text, ignore_case=True)
-            found |= held.to_numpy(zero_copy_only=False)
-        first = self._popular[found[self._popular]][:limit].tolist()
-        return [(self.catalog.item_ids[item], self.catalog.titles[item]) for item in first]
+        """Return item_id and title of the most popular items whose id or title holds `text`."""
+        return self._search.find(text, limit)
 
     def describe(self) -> dict[str, Any]:
         """Return what ``GET /v1/model`` tells."""

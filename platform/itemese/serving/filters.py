@@ -1,4 +1,4 @@
-"""Filters on catalogue columns as masks over items.
+"""Filters on catalogue columns as masks over items; search in ids and titles.
 
 Shape letter: I items.
 """
@@ -19,6 +19,29 @@ from itemese.serving.query import Filter, FilterValue, QueryError
 
 CACHED_MASKS = 64
 """Masks kept, I bytes each; clients mostly repeat a few filters."""
+
+
+class ItemSearch:
+    """Finds items by a part of their id or title; safe for several threads."""
+
+    def __init__(self, catalog: Catalog, popular: np.ndarray) -> None:
+        """Keep the texts; ``popular [I]`` is item_index, most popular first."""
+        self._catalog = catalog
+        self._popular = popular
+        names = (catalog.item_ids, catalog.titles)
+        self._texts = [pa.array(texts, pa.large_string()) for texts in names]
+
+    def find(self, text: str, limit: int) -> list[tuple[str, str]]:
+        """Return item_id and title of at most `limit` items, most popular first.
+
+        Upper and lower case are equal.
+        """
+        found = np.zeros(self._catalog.num_items, dtype=bool)
+        for texts in self._texts:
+            hits = pc.match_substring(texts, text, ignore_case=True)
+            found |= hits.to_numpy(zero_copy_only=False)
+        first = self._popular[found[self._popular]][:limit].tolist()
+        return [(self._catalog.item_ids[item], self._catalog.titles[item]) for item in first]
 
 
 class ItemFilters:
