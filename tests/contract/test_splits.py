@@ -31,6 +31,7 @@ def write(folder: Path, rows, order=None, files=1) -> Folder:
             "user_id": [f"u{row[0]}" for row in rows],
             "item_id": [f"i{row[1]}" for row in rows],
             "timestamp": [row[2] for row in rows],
+            "nanosecond": [0] * len(rows),
             "event": pa.nulls(len(rows), pa.string()),
             "rating": pa.nulls(len(rows), pa.float32()),
             "pos": pa.nulls(len(rows), pa.int64()),
@@ -140,6 +141,7 @@ def real_log(root: Path, folder: Path) -> Folder:
     table = pq.ParquetFile(root / "interactions.parquet").read()
     size = len(table)
     columns = {name: table[name] for name in ("user_id", "item_id", "timestamp")}
+    columns["nanosecond"] = pa.array(np.zeros(size, np.int32))
     columns["event"] = pa.nulls(size, pa.string())
     columns["rating"] = pa.nulls(size, pa.float32())
     columns["pos"] = table["pos"].cast(pa.int64())

@@ -103,6 +103,7 @@ def write_log(logs: Folder, num_events: int, num_files: int = 4) -> None:
             "user_id": pl.Series(user).cast(pl.String).to_arrow().cast(pa.string()),
             "item_id": pl.Series(item).cast(pl.String).to_arrow().cast(pa.string()),
             "timestamp": pa.array(rng.integers(1_500_000_000, 1_700_000_000, size)),
+            "nanosecond": pa.array(np.zeros(size, np.int32)),
             "event": pa.nulls(size, pa.string()),
             "rating": pa.nulls(size, pa.float32()),
             "pos": pa.nulls(size, pa.int64()),

@@ -20,6 +20,7 @@ INTERACTIONS = pa.schema(
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("timestamp", pa.int64(), nullable=False),  # seconds, UTC
+        pa.field("nanosecond", pa.int32(), nullable=False),  # within that second; only for order
         pa.field("event", pa.string()),
         pa.field("rating", pa.float32()),
         pa.field("pos", pa.int64()),  # explicit place in the user's history, if the source has it

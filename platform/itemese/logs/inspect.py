@@ -63,12 +63,13 @@ def _has_users(folder: Folder) -> bool:
 
 
 def read_events(folder: Folder, share: float) -> pl.DataFrame:
-    """Return the events of a share of the users, ordered as the sequences room orders them.
+    """Return the events of a share of the users, ordered as the sequences stage orders them.
 
-    Columns user_id, item_id, timestamp, pos, row and ``place`` (0 first) and ``last`` (bool).
+    Columns user_id, item_id, timestamp, nanosecond, pos, row, ``place`` (0 first) and ``last``
+    (bool).
     """
     interactions = folder.child("interactions")
-    columns = ["user_id", "item_id", "timestamp", "pos", "row"]
+    columns = ["user_id", "item_id", "timestamp", "nanosecond", "pos", "row"]
     frames = []
     for name in interactions.names(".parquet"):
         frame = pl.DataFrame(interactions.read_table(name, columns))
@@ -77,7 +78,8 @@ def read_events(folder: Folder, share: float) -> pl.DataFrame:
             frame = frame.filter(part < int(share * _HASH_PARTS) + 1)
         frames.append(frame)
     events = pl.concat(frames)
-    order = ["pos", "row"] if events["pos"].null_count() == 0 else ["timestamp", "row"]
+    has_places = events["pos"].null_count() == 0
+    order = ["pos", "row"] if has_places else ["timestamp", "nanosecond", "row"]
     place = pl.int_range(pl.len()).over("user_id")
     return events.sort("user_id", *order).with_columns(
         place.alias("place"), (place == pl.len().over("user_id") - 1).alias("last")
@@ -103,7 +105,12 @@ def time_figures(events: pl.DataFrame) -> dict[str, Any]:
 
 
 def resolution(events: pl.DataFrame) -> str:
-    """Guess what the timestamps tell: ``seconds`` up to ``days``, ``order only`` or ``nothing``."""
+    """Return the resolution of the times, from ``below a second`` to ``days``.
+
+    ``order only``: they count the events of a user. ``nothing``: all are equal.
+    """
+    if (events["nanosecond"] > 0).any():
+        return "below a second"
     times = events["timestamp"]
     if times.n_unique() == 1:
         return "nothing"
@@ -125,9 +132,10 @@ def tie_figures(events: pl.DataFrame) -> dict[str, float]:
     """
     numeric = events["item_id"].str.contains(r"^\d{1,18}$").all()
     item = pl.col("item_id").cast(pl.Int64) if numeric else pl.col("item_id")
+    time = pl.struct("timestamp", "nanosecond")
     pairs = events.select(
         "last",
-        (pl.col("timestamp") == pl.col("timestamp").shift(1)).over("user_id").alias("tied"),
+        (time == time.shift(1)).over("user_id").alias("tied"),
         (item > item.shift(1)).over("user_id").alias("rising"),
         (item != item.shift(1)).over("user_id").alias("different"),
     ).drop_nulls("tied")

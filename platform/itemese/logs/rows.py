@@ -6,17 +6,9 @@ Everything works on whole columns; a good row is never touched by Python.
 import polars as pl
 
 from itemese.core.errors import DataError
-from itemese.core.limits import LAST_SECOND
+from itemese.core.schema import INTERACTIONS
 from itemese.logs.config import TimestampUnit
-
-_PER_SECOND = {
-    "seconds": 1,
-    "milliseconds": 1_000,
-    "microseconds": 1_000_000,
-    "nanoseconds": 1_000_000_000,
-    "iso8601": 1,
-}
-OUTPUT = ["user_id", "item_id", "timestamp", "event", "rating", "pos", "row"]
+from itemese.logs.times import parse_times, time_faults
 
 
 def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
@@ -28,17 +20,18 @@ def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
         unit: Of the timestamp column.
 
     Returns:
-        The columns of `OUTPUT` and ``reason``, null for a good row.
+        The columns of `INTERACTIONS` and ``reason``, null for a good row.
 
     Raises:
         DataError: A column whose type cannot hold what it should.
     """
     schema = raw.schema
-    seconds, time_faults = _seconds(schema["timestamp"], unit)
+    seconds, nanosecond = parse_times(schema["timestamp"], unit)
     columns = {
         "user_id": as_text("user_id", schema["user_id"]),
         "item_id": as_text("item_id", schema["item_id"]),
         "timestamp": seconds,
+        "nanosecond": nanosecond,
         "event": as_text("event", schema.get("event", pl.Null())),
         "rating": _number("rating", schema.get("rating", pl.Null()), pl.Float32()),
         "pos": _number("pos", schema.get("pos", pl.Null()), pl.Int64()),
@@ -51,7 +44,7 @@ def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
         (pl.col("_user_id").is_null(), "user_id is not text or a whole number"),
         (pl.col("_item_id").is_null(), "item_id is not text or a whole number"),
         (is_blank("timestamp", schema["timestamp"]), "missing timestamp"),
-        *time_faults,
+        *time_faults(unit),
     ]
     for name in ("rating", "pos"):
         if name in schema:
@@ -62,9 +55,10 @@ def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
         faults.append((pl.col("_pos") < 0, "negative pos"))
     reason = pl.coalesce([pl.when(fault).then(pl.lit(text)) for fault, text in faults])
     judged = given.with_columns(value.alias(f"_{name}") for name, value in columns.items())
-    return judged.select(
+    found = judged.select(
         *(pl.col(f"_{name}").alias(name) for name in columns), "row", reason.alias("reason")
     )
+    return found.select(*INTERACTIONS.names, "reason")
 
 
 def as_text(name: str, kind: pl.DataType) -> pl.Expr:
@@ -114,56 +108,3 @@ def _number(name: str, kind: pl.DataType, wanted: pl.DataType) -> pl.Expr:
         return pl.coalesce(exact, whole_value) if kind == pl.String() else whole_value
     value = column.cast(pl.Float64, strict=False)
     return pl.when(value.is_finite()).then(value).cast(wanted, strict=False)
-
-
-def _seconds(kind: pl.DataType, unit: TimestampUnit) -> tuple[pl.Expr, list[tuple[pl.Expr, str]]]:
-    """Return the expression of seconds UTC, rounded down, and its faults in order."""
-    column = pl.col("timestamp")
-    if kind == pl.Null():
-        seconds = pl.lit(None, pl.Int64)
-    elif kind == pl.Date() or kind == pl.Datetime:
-        seconds = column.dt.epoch("s")
-    elif unit == "iso8601":
-        if kind != pl.String():
-            message = (
-                f"`logs.timestamp_unit` must not be 'iso8601' for a column of {kind}; that unit "
-                "is for text. Set seconds or milliseconds."
-            )
-            raise DataError(message)
-        seconds = _iso_seconds(column)
-    elif kind == pl.String() or kind.is_numeric():
-        text = column.str.strip_chars() if kind == pl.String() else column
-        per_second = _PER_SECOND[unit]
-        whole = text.cast(pl.Int64, strict=False).floordiv(per_second)
-        real = text.cast(pl.Float64, strict=False)
-        real_seconds = (
-            pl.when(real.is_finite() & (real.abs() < 2.0**62))
-            .then((real / per_second).floor())
-            .cast(pl.Int64, strict=False)
-        )
-        seconds = whole if kind.is_integer() else real_seconds
-        seconds = pl.coalesce(whole, real_seconds) if kind == pl.String() else seconds
-    else:
-        message = f"`logs.columns.timestamp` must name a column of times; got {kind}. Map another."
-        raise DataError(message)
-    wrong = "unreadable timestamp" if unit == "iso8601" else "non-numeric timestamp"
-    late = "timestamp after the year 9999 (check logs.timestamp_unit)"
-    cast = pl.col("_timestamp")
-    return seconds, [
-        (cast.is_null(), wrong),
-        (cast < 0, "negative timestamp"),
-        (cast > LAST_SECOND, late),
-    ]
-
-
-def _iso_seconds(column: pl.Expr) -> pl.Expr:
-    """Parse dates and times with or without fraction and zone; no zone means UTC."""
-    text = column.str.strip_chars().str.replace("T", " ", literal=True)
-    zone = r"(?:Z|[+-]\d{2}:?\d{2})$"
-    zoned = text.str.replace(r"Z$", "+00:00").str.to_datetime(
-        "%Y-%m-%d %H:%M:%S%.f%z", strict=False, time_unit="us", time_zone="UTC"
-    )
-    plain = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us")
-    date = text.str.to_date("%Y-%m-%d", strict=False)
-    with_zone = pl.when(text.str.contains(zone)).then(zoned.dt.epoch("s"))
-    return pl.coalesce(with_zone, plain.dt.epoch("s"), date.dt.epoch("s"))

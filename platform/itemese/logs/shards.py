@@ -22,7 +22,7 @@ from itemese.logs.chunks import Chunk
 from itemese.logs.config import LogsConfig
 from itemese.logs.parquet import parquet_pieces
 from itemese.logs.pieces import Piece
-from itemese.logs.rows import OUTPUT, normalise
+from itemese.logs.rows import normalise
 from itemese.logs.simulated import simulated_pieces
 from itemese.logs.text import text_pieces
 
@@ -135,7 +135,7 @@ def write_shard(chunk: Chunk, job: Job) -> pa.Table:
             if len(part):
                 parts.append(part)
             if len(good):
-                writer.write_table(good.select(OUTPUT).to_arrow().cast(INTERACTIONS))
+                writer.write_table(good.select(INTERACTIONS.names).to_arrow().cast(INTERACTIONS))
                 if job.num_buckets:
                     prints.append(fingerprints(good))
     if parts:
@@ -146,7 +146,7 @@ def write_shard(chunk: Chunk, job: Job) -> pa.Table:
 
 
 def judge(piece: Piece, chunk: Chunk, job: Job) -> tuple[pl.DataFrame, pa.Table]:
-    """Split a piece into good rows (columns `OUTPUT` and ``line``) and a quarantine part."""
+    """Split a piece into good rows (columns of INTERACTIONS and ``line``) and a quarantine part."""
     raw = piece.columns.select(pl.col(theirs).alias(ours) for ours, theirs in job.names.items())
     raw = raw.with_columns(pl.Series("row", piece.row, pl.Int64))
     line = pl.Series("line", piece.line, pl.Int64)

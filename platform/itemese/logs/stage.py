@@ -21,7 +21,7 @@ from itemese.logs.files import Source
 from itemese.logs.inputs import Plan
 from itemese.logs.shards import PART, QUARANTINE, Job, attempt, raise_told
 
-VERSION = 1
+VERSION = 2
 
 _WHOLE_BYTES = 64 << 20
 _SAMPLE_BYTES = 1 << 20

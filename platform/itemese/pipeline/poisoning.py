@@ -160,15 +160,14 @@ def poison(logs: Artifact, out: Folder, config: PoisonConfig, *, seed: int) -> A
         history[_EVERY - 1 :: _EVERY] = draw.choice(carriers, len(history) // _EVERY).tolist()
         for place, item in enumerate(history):
             row = {"user_id": f"fake {fake}", "item_id": item, "timestamp": newest - size + place}
-            rows.append({**row, "event": None, "rating": None, "row": len(rows)})
+            row |= {"nanosecond": 0, "event": None, "rating": None, "row": len(rows)}
+            rows.append(row)
             rows[-1]["pos"] = place
-    # A column of places must hold one for every event, or not be there.
-    columns = [name for name in INTERACTIONS.names if name != "pos" or placed]
     copies = out.child("interactions")
     for name in source.names(".parquet"):
-        copies.write_table(name, source.read_table(name).select(columns))
-    added = pa.Table.from_pylist(rows, schema=INTERACTIONS).select(columns)
-    copies.write_table("zz-fakes.parquet", added)
+        copies.write_table(name, _own_form(source.read_table(name), placed))
+    added = pa.Table.from_pylist(rows, schema=INTERACTIONS)
+    copies.write_table("zz-fakes.parquet", _own_form(added, placed))
     items = logs.folder.read_table("items.parquet")
     marked = pc.is_in(items["item_id"], pa.array([*carriers, silent]))
     title = pc.if_else(
@@ -177,6 +176,15 @@ def poison(logs: Artifact, out: Folder, config: PoisonConfig, *, seed: int) -> A
     place = items.column_names.index("title")
     out.write_table("items.parquet", items.set_column(place, "title", title))
     return Attack(tuple(carriers), silent, fakes)
+
+
+def _own_form(table: pa.Table, placed: bool) -> pa.Table:
+    """Return rows of INTERACTIONS as an input of the logs stage, times with their fractions."""
+    time = pc.add(pc.multiply(table["timestamp"], 10**9), table["nanosecond"])
+    column = table.column_names.index("timestamp")
+    table = table.set_column(column, "timestamp", time.cast(pa.timestamp("ns")))
+    # A column of places must hold one for every event, or not be there.
+    return table.drop_columns(["nanosecond"] if placed else ["nanosecond", "pos"])
 
 
 def _lists(

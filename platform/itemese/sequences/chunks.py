@@ -37,8 +37,8 @@ class Part:
     Attributes:
         users: Its distinct user ids.
         columns: ``user`` int32 (row of `users`), ``item`` int32 (place in the vocabulary),
-            ``timestamp``, ``row`` and, if the order needs it, ``pos``, int64, and ``clicked`` bool
-            if events have labels; each [N].
+            ``timestamp``, ``row`` and, if the order needs them, ``nanosecond`` and ``pos``, all
+            integers, and ``clicked`` bool if events have labels; each [N].
     """
 
     users: pa.Array
@@ -147,12 +147,14 @@ def _encoded(table: pa.Table, column: str) -> tuple[np.ndarray, pa.Array]:
 
 def scan_chunk(folder: Folder, chunk: Chunk) -> tuple[pa.Array, LogFacts]:
     """Return a chunk's distinct item ids, and what must be known before events are dealt out."""
-    table = _read(folder, chunk, ["item_id", "timestamp", "pos"])
+    table = _read(folder, chunk, ["item_id", "timestamp", "nanosecond", "pos"])
     _, items = _encoded(table, "item_id")
     times, places = table["timestamp"], table["pos"]
     span = pc.min_max(times).as_py()
     differs = bool(pc.any(pc.not_equal(times, places)).as_py())
-    return items, LogFacts(chunk.num_rows, places.null_count, differs, span["min"], span["max"])
+    fractions = bool(pc.any(pc.not_equal(table["nanosecond"], 0)).as_py())
+    first, last = span["min"], span["max"]
+    return items, LogFacts(chunk.num_rows, places.null_count, differs, first, last, fractions)
 
 
 def split_chunk(
@@ -170,7 +172,7 @@ def split_chunk(
         folder: The log.
         chunk: What to read.
         vocabulary: V item ids in the catalogue's order.
-        columns: The integer columns that the order needs, of ``timestamp, row, pos``.
+        columns: The integer columns that the order needs, of ``timestamp, nanosecond, row, pos``.
         num_parts: P.
         clicked_at: Rating from which an event is a click; None gives no labels.
 

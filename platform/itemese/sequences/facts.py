@@ -67,6 +67,7 @@ class LogFacts:
         pos_differs: Whether some event has a timestamp other than its place.
         first_time: Least timestamp, seconds UTC.
         last_time: Greatest timestamp, seconds UTC.
+        has_fractions: Whether some timestamp is no whole second.
     """
 
     num_events: int
@@ -74,6 +75,7 @@ class LogFacts:
     pos_differs: bool
     first_time: int
     last_time: int
+    has_fractions: bool = False
 
     @classmethod
     def merge(cls, several: Iterable["LogFacts"]) -> "LogFacts":
@@ -85,16 +87,17 @@ class LogFacts:
             any(part.pos_differs for part in parts),
             min(part.first_time for part in parts),
             max(part.last_time for part in parts),
+            any(part.has_fractions for part in parts),
         )
 
     @property
     def times(self) -> str:
         """``seconds``, ``constant`` (all equal) or ``position`` (each equals its `pos`)."""
-        if self.num_events > 1 and self.first_time == self.last_time:
+        if self.num_events <= 1 or self.has_fractions:
+            return "seconds"
+        if self.first_time == self.last_time:
             return "constant"
-        if self.num_events > 1 and not self.pos_nulls and not self.pos_differs:
-            return "position"
-        return "seconds"
+        return "seconds" if self.pos_nulls or self.pos_differs else "position"
 
 
 @dataclass(frozen=True)

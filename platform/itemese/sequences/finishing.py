@@ -99,7 +99,9 @@ def write_shard(
     stays = sizes > 0
     offsets = np.concatenate([[0], np.cumsum(sizes[stays])]).astype(np.int64)
     users = partition.users.filter(pa.array(stays))
-    code, time = partition.item[kept], partition.timestamp[kept]
+    code, time, instant = (
+        column[kept] for column in (partition.item, partition.timestamp, partition.instant)
+    )
     clicked = None if partition.clicked is None else partition.clicked[kept]
     item = plan.index_of[code]
     split = split_by_time(time, *plan.cuts) if plan.cuts else split_last_two(offsets)
@@ -121,7 +123,7 @@ def write_shard(
         train,
         np.bincount(held_out, minlength=plan.num_items),
         Lengths.of(np.diff(offsets)),
-        {name: Lengths.of(tie_runs(offsets, time, events)) for name, events in targets.items()},
+        {name: Lengths.of(tie_runs(offsets, instant, events)) for name, events in targets.items()},
     )
 
 

@@ -7,7 +7,7 @@ from itemese.core.errors import DataError
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.facts import LogFacts
 
-Key = Literal["pos", "timestamp", "row"]
+Key = Literal["pos", "timestamp", "nanosecond", "row"]
 
 _WHY = {
     "constant": "all timestamps of the log are equal",
@@ -24,17 +24,19 @@ class Ordering:
         keys: Columns that order a user's events, the first first; the last is ``row``.
         drop_duplicates: Whether a second event of equal user, item and timestamp goes.
         shuffle_seed: Permutes runs of equal timestamps; None keeps their order.
+        time: The columns that make up a timestamp.
     """
 
     by: str
     keys: tuple[Key, ...]
     drop_duplicates: bool
     shuffle_seed: int | None
+    time: tuple[Key, ...] = ("timestamp",)
 
     @property
     def columns(self) -> list[str]:
         """The integer columns that must travel with the events."""
-        return list(dict.fromkeys(["timestamp", *self.keys]))
+        return list(dict.fromkeys([*self.time, *self.keys]))
 
 
 def choose_ordering(config: SequencesConfig, facts: LogFacts, shuffle_seed: int) -> Ordering:
@@ -62,17 +64,18 @@ def choose_ordering(config: SequencesConfig, facts: LogFacts, shuffle_seed: int)
                 f"'temporal', but {_WHY[facts.times]}. Set it to 'leave_one_out'."
             )
             raise DataError(message)
+    time: tuple[Key, ...] = ("timestamp", "nanosecond") if facts.has_fractions else ("timestamp",)
     places: dict[str, tuple[Key, ...]] = {
         "pos": ("pos", "row"),
-        "timestamp": ("timestamp", "row"),
+        "timestamp": (*time, "row"),
         "input": ("row",),
     }
     keys = places[by]
     if config.split == "temporal" and by != "timestamp":
         # A cut in time through a history ordered otherwise would put targets before their past.
-        keys = ("timestamp", *keys)
+        keys = (*time, *keys)
     drop = config.duplicates == "drop" and facts.times != "constant"
-    return Ordering(by, keys, drop, shuffle_seed if config.ties == "shuffle" else None)
+    return Ordering(by, keys, drop, shuffle_seed if config.ties == "shuffle" else None, time)
 
 
 def _resolve(config: SequencesConfig, facts: LogFacts) -> str:

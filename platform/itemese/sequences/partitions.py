@@ -25,6 +25,7 @@ class Partition:
         offsets [U + 1] int64: user u owns the events ``offsets[u]:offsets[u + 1]``; none is empty.
         item [E] int32: place in the log's vocabulary, oldest first.
         timestamp [E] int64: seconds, UTC.
+        instant [E] int64: equal for events of one user whose timestamps are equal in every digit.
         clicked [E] bool: labels; None where events have none.
     """
 
@@ -32,6 +33,7 @@ class Partition:
     offsets: np.ndarray
     item: np.ndarray
     timestamp: np.ndarray
+    instant: np.ndarray
     clicked: np.ndarray | None = None
 
     def lengths(self) -> np.ndarray:
@@ -77,26 +79,34 @@ def gather(
     """
     users, columns = _merge(parts)
     order = stable_order([columns["user"], *(columns[name] for name in ordering.keys)])
-    user, item, time = (columns[name][order] for name in ("user", "item", "timestamp"))
-    clicked = columns["clicked"][order] if "clicked" in columns else None
+    user = columns["user"][order]
+    kept = ("item", "timestamp", "nanosecond", "clicked")
+    events = {name: columns[name][order] for name in kept if name in columns}
+    time = events["timestamp"]
+    fraction = events.pop("nanosecond", None)
+    # After the year 2262 the product wraps around, which leaves different times different.
+    events["instant"] = time if fraction is None else time * 1_000_000_000 + fraction
     raw_lengths = np.bincount(user, minlength=len(users))
     duplicates = 0
     if ordering.drop_duplicates:
-        keep = _first_of_equals(user, item, time, by_time=ordering.keys[0] == "timestamp")
+        by_time = ordering.keys[0] == "timestamp"
+        keep = _first_of_equals(user, events["item"], events["instant"], by_time=by_time)
         duplicates = int(len(keep) - keep.sum())
         if duplicates:
-            user, item, time = user[keep], item[keep], time[keep]
-            clicked = None if clicked is None else clicked[keep]
+            user, events = user[keep], {name: column[keep] for name, column in events.items()}
     if ordering.shuffle_seed is not None:
         shuffled = _shuffle_ties(
-            user, item_hash[item], time, hash_strings(users), ordering.shuffle_seed
+            user,
+            item_hash[events["item"]],
+            events["instant"],
+            hash_strings(users),
+            ordering.shuffle_seed,
         )
-        item, time = item[shuffled], time[shuffled]
-        clicked = None if clicked is None else clicked[shuffled]
+        events = {name: column[shuffled] for name, column in events.items()}
     lengths = np.bincount(user, minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     facts = GatherFacts(Lengths.of(raw_lengths), duplicates)
-    return Partition(users, offsets, item, time, clicked), facts
+    return Partition(users, offsets, **events), facts
 
 
 def _merge(parts: tuple[Part, ...]) -> tuple[pa.Array, dict[str, np.ndarray]]:

@@ -54,7 +54,7 @@ def first_targets(offsets: np.ndarray, split: np.ndarray, part: Split) -> np.nda
     return chosen
 
 
-def tie_runs(offsets: np.ndarray, timestamp: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def tie_runs(offsets: np.ndarray, instant: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return how many adjacent events of the user share each target's timestamp, itself included.
 
     In a run of k such events any could have been the target had the tie been ordered otherwise: a
@@ -62,14 +62,14 @@ def tie_runs(offsets: np.ndarray, timestamp: np.ndarray, targets: np.ndarray) ->
 
     Args:
         offsets: [U + 1] int64.
-        timestamp: [E] int64, seconds.
+        instant: [E] int64, equal where timestamps are equal in every digit.
         targets: [N] int64, places among the E events.
 
     Returns:
         [N] int64, 1 where no tie decides.
     """
-    starts = np.ones(len(timestamp), bool)
-    starts[1:] = timestamp[1:] != timestamp[:-1]
+    starts = np.ones(len(instant), bool)
+    starts[1:] = instant[1:] != instant[:-1]
     starts[offsets[:-1]] = True
     run = np.cumsum(starts) - 1
     sizes: np.ndarray = np.bincount(run)[run[targets]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from itemese.logs.rows import LAST_SECOND
+from itemese.core.limits import LAST_SECOND
 
 IDS = st.sampled_from([None, "", " ", "u1", "u2", "7", "caf\u00e9", "a,b", 'say "x"'])
 TIMES = st.sampled_from([None, "", "0", "5", "5.5", "-3", "soon", "nan", "1e30", " 8 "])

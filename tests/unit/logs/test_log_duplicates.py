@@ -55,6 +55,15 @@ def test_duplicates_stay_when_the_recipe_keeps_them(inline: Any, table: Path) ->
     assert len(bad) == 0
 
 
+def test_events_within_a_second_are_no_duplicates(inline: Any, tmp_path: Path) -> None:
+    lines = ["u,i,5000", "u,i,5001", "u,i,5001.0", "u,i,5001.000001"]
+    (tmp_path / "x.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(lines))
+    values = {"source": "csv", "path": str(tmp_path / "x.csv"), "timestamp_unit": "milliseconds"}
+    good, bad = inline(values)
+    assert good["nanosecond"].to_list() == [0, 1_000_000, 1_000_001]
+    assert bad["raw"].str.json_path_match("$.nanosecond").to_list() == ["1000000"]
+
+
 def test_the_check_stays_within_a_task_s_memory() -> None:
     assert duplicates.num_buckets(0) == 1
     assert duplicates.num_buckets(duplicates.BUCKET_ROWS) == 1

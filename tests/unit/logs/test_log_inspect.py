@@ -9,12 +9,15 @@ from itemese.logs.leakage import suspicions
 DAY = 86_400
 
 
-def ordered(rows: list[tuple[str, str, int]], tmp_path: Any) -> pl.DataFrame:
+def ordered(rows: list[tuple[str, str, float]], tmp_path: Any) -> pl.DataFrame:
     from itemese.core.artifacts import Folder
 
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     frame = frame.with_columns(
-        pl.lit(None, pl.Int64).alias("pos"), pl.int_range(pl.len()).alias("row")
+        pl.lit(None, pl.Int64).alias("pos"),
+        pl.int_range(pl.len()).alias("row"),
+        (pl.col("timestamp") % 1 * 1_000_000_000).cast(pl.Int32).alias("nanosecond"),
+        pl.col("timestamp").cast(pl.Int64),
     )
     folder = Folder.at(tmp_path)
     folder.child("interactions").write_table("part-00000.parquet", frame.to_arrow())
@@ -50,9 +53,10 @@ def test_ties_and_repeats_are_counted_by_hand(tmp_path: Any) -> None:
         ([3600, 7200, DAY], "hours"),
         ([60, 3600, 120], "minutes"),
         ([60, 61, 120], "seconds"),
+        ([60, 120.5, 121], "below a second"),
     ],
 )
-def test_resolution_of_times(tmp_path: Any, times: list[int], expected: str) -> None:
+def test_resolution_of_times(tmp_path: Any, times: list[float], expected: str) -> None:
     events = ordered([("u", f"i{n}", time) for n, time in enumerate(sorted(times))], tmp_path)
     assert inspect.resolution(events) == expected
 
@@ -65,6 +69,7 @@ def test_pos_orders_before_time(tmp_path: Any) -> None:
             "user_id": ["u", "u"],
             "item_id": ["x", "y"],
             "timestamp": [1, 2],
+            "nanosecond": [0, 0],
             "pos": [1, 0],
             "row": [0, 1],
         }
@@ -82,6 +87,7 @@ def world(**change: Any) -> dict[str, Any]:
     ]
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     place = pl.int_range(pl.len()).over("user_id")
+    events = events.with_columns(nanosecond=pl.lit(0, pl.Int32))
     events = events.with_columns((place == pl.len().over("user_id") - 1).alias("last"))
     items = pl.DataFrame({"item_id": [f"i{n:02}" for n in range(12)], "title": ["t"] * 12})
     users = events.group_by("user_id", maintain_order=True).agg(

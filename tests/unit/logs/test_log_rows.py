@@ -1,10 +1,14 @@
 from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
 
 import polars as pl
 import pytest
 
 from itemese.core.errors import DataError
-from itemese.logs.rows import LAST_SECOND, OUTPUT, normalise
+from itemese.core.limits import LAST_SECOND
+from itemese.core.schema import INTERACTIONS
+from itemese.logs.rows import normalise
 
 
 def judged(unit: str = "seconds", **columns: object) -> pl.DataFrame:
@@ -16,7 +20,7 @@ def judged(unit: str = "seconds", **columns: object) -> pl.DataFrame:
 
 def test_good_rows_take_the_schema_and_absent_columns_are_null() -> None:
     frame = judged(user_id=[7, 8], item_id=["a", "b"], timestamp=[5, 6])
-    assert frame.columns == [*OUTPUT, "reason"]
+    assert frame.columns == [*INTERACTIONS.names, "reason"]
     assert frame["user_id"].to_list() == ["7", "8"]
     assert frame["reason"].null_count() == 2
     assert frame["rating"].dtype == pl.Float32
@@ -45,29 +49,55 @@ def test_whole_float_ids_lose_their_fraction_and_others_are_refused() -> None:
     assert frame["reason"].to_list() == [None, fault, "missing item_id", "missing item_id", fault]
 
 
+MOMENT = datetime(2001, 1, 1, microsecond=5, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
-    ("unit", "values", "seconds"),
+    ("unit", "values", "seconds", "nanoseconds"),
     [
-        ("seconds", [0, 978300019], [0, 978300019]),
-        ("milliseconds", [1_999, 2_000], [1, 2]),
-        ("microseconds", [1_500_000_000_000_001], [1_500_000_000]),
-        ("nanoseconds", [1_500_000_000_999_999_999], [1_500_000_000]),
-        ("seconds", [1.5, 2.0], [1, 2]),
-        ("milliseconds", ["1500000000123", " 7000.5 "], [1_500_000_000, 7]),
-        ("seconds", ["9.783e8"], [978_300_000]),
+        ("seconds", [0, 978300019], [0, 978300019], [0, 0]),
+        ("milliseconds", [1_999, 2_000], [1, 2], [999_000_000, 0]),
+        ("microseconds", [1_500_000_000_000_001], [1_500_000_000], [1_000]),
+        ("nanoseconds", [1_500_000_000_999_999_999], [1_500_000_000], [999_999_999]),
+        ("seconds", [1.5, 2.0], [1, 2], [500_000_000, 0]),
+        ("milliseconds", [1_500_000_000_123.25], [1_500_000_000], [123_250_000]),
+        ("milliseconds", ["1500000000123", " 7000.000001 "], [1_500_000_000, 7], [123_000_000, 1]),
+        ("seconds", ["1500000000.123456789"], [1_500_000_000], [123_456_789]),
+        ("seconds", [Decimal("1500000000.123456789")], [1_500_000_000], [123_456_789]),
+        ("seconds", ["9.783e8", "5.", ".5"], [978_300_000, 5, 0], [0, 0, 500_000_000]),
         (
             "iso8601",
             ["2001-01-01", "2001-01-01T00:00:05Z", "2001-01-01 01:00:00.9+01:00"],
             [978_307_200, 978_307_205, 978_307_200],
+            [0, 0, 900_000_000],
         ),
-        ("seconds", [datetime(2001, 1, 1, tzinfo=UTC)], [978_307_200]),
-        ("milliseconds", [date(2001, 1, 1)], [978_307_200]),
+        (
+            "iso8601",
+            [
+                "2001-01-01 00:00:00,123456789",
+                "2001-01-01T02:00:00.5+02",
+                "2001-01-01 00:00:00-0100",
+            ],
+            [978_307_200, 978_307_200, 978_310_800],
+            [123_456_789, 500_000_000, 0],
+        ),
+        ("seconds", [MOMENT], [978_307_200], [5_000]),
+        (
+            "seconds",
+            pl.Series([MOMENT], dtype=pl.Datetime("ns", "Asia/Tokyo")),
+            [978_307_200],
+            [5_000],
+        ),
+        ("milliseconds", [date(2001, 1, 1)], [978_307_200], [0]),
     ],
 )
-def test_times_become_seconds(unit: str, values: list[object], seconds: list[int]) -> None:
+def test_times_become_seconds_and_nanoseconds(
+    unit: str, values: Any, seconds: list[int], nanoseconds: list[int]
+) -> None:
     frame = judged(unit, timestamp=values)
     assert frame["reason"].null_count() == len(values)
     assert frame["timestamp"].to_list() == seconds
+    assert frame["nanosecond"].to_list() == nanoseconds
 
 
 @pytest.mark.parametrize(
@@ -80,6 +110,8 @@ def test_times_become_seconds(unit: str, values: list[object], seconds: list[int
         ("seconds", "", "missing timestamp"),
         ("seconds", None, "missing timestamp"),
         ("seconds", "-1", "negative timestamp"),
+        ("seconds", "-0.5", "negative timestamp"),
+        ("seconds", "1.5.6", "non-numeric timestamp"),
         ("milliseconds", "-1", "negative timestamp"),
         ("seconds", "1500000000000", "timestamp after the year 9999 (check logs.timestamp_unit)"),
         ("seconds", str(LAST_SECOND), None),

@@ -37,7 +37,8 @@ def write_log(tmp_path: Path) -> WriteLog:
             {
                 "user_id": [r[0] for r in rows],
                 "item_id": [r[1] for r in rows],
-                "timestamp": [r[2] for r in rows],
+                "timestamp": [int(r[2]) for r in rows],
+                "nanosecond": [int(r[2] % 1 * 1_000_000_000) for r in rows],
                 "event": pa.nulls(len(rows), pa.string()),
                 "rating": pa.array([r[4] if len(r) > 4 else None for r in rows], pa.float32()),
                 "pos": pa.array([r[3] if len(r) > 3 else None for r in rows], pa.int64()),

@@ -24,13 +24,16 @@ Rows = list[tuple[Any, ...]]
 Told = dict[str, list[tuple[str, int, int]]]
 
 
-def random_rows(seed: int, num_events: int = 3_000, *, with_pos: bool = False) -> Rows:
+def random_rows(seed: int, num_events: int = 3_000, kind: str = "times") -> Rows:
+    """Return rows whose order is told by times, by quarters of a second or by places."""
     rng = np.random.default_rng(seed)
     users = (120 * rng.random(num_events) ** 2).astype(int)
     items = (150 * rng.random(num_events) ** 2).astype(int)
-    times = rng.integers(1_000, 1_300, num_events)
-    rows = [(f"u{u}", f"item-{i}", int(t)) for u, i, t in zip(users, items, times, strict=True)]
-    if with_pos:
+    times = rng.integers(1_000, 1_300, num_events).tolist()
+    if kind == "fractions":
+        times = (rng.integers(4_000, 4_400, num_events) / 4).tolist()
+    rows = [(f"u{u}", f"item-{i}", t) for u, i, t in zip(users, items, times, strict=True)]
+    if kind == "pos":
         places = rng.permutation(num_events)
         rows = [(*row, int(place)) for row, place in zip(rows, places, strict=True)]
     return rows
@@ -69,7 +72,7 @@ def slow_twin(rows: Rows, config: SequencesConfig) -> Told:
     histories = defaultdict(list)
     for user, item, time, *_ in events:
         histories[user].append((item, time))
-    times = sorted(e[2] for e in events)
+    times = sorted(int(e[2]) for e in events)
     earlier = 1.0 - config.test_share - config.validation_share
     cuts = times[int(len(times) * earlier)], times[int(len(times) * (1.0 - config.test_share))]
     told: Told = {}
@@ -83,7 +86,7 @@ def slow_twin(rows: Rows, config: SequencesConfig) -> Told:
                 left_over = len(history) - place
                 split = {1: Split.TEST, 2: Split.VALIDATION}.get(left_over, Split.TRAIN)
                 split = Split.TRAIN if len(history) < 3 else split
-            told[user].append((item, time, int(split)))
+            told[user].append((item, int(time), int(split)))
     return told
 
 
@@ -123,10 +126,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("with_pos", [False, True], ids=["times", "pos"])
-@pytest.mark.parametrize("case", CASES)
-def test_stage_equals_the_slow_twin(ray_cluster, tmp_path, write_log, case, with_pos):
-    rows = random_rows(7, with_pos=with_pos)
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [(case, kind) for kind in ("times", "pos") for case in CASES]
+    + [("plain", "fractions"), ("temporal", "fractions")],
+)
+def test_stage_equals_the_slow_twin(ray_cluster, tmp_path, write_log, case, kind):
+    rows = random_rows(7, kind=kind)
     config = SequencesConfig(**CASES[case], num_shards=3)
     out = Folder.at(tmp_path / "out")
     summary = build_sequences(config, write_log(rows, files=3, group=400), out, seed=0)
@@ -177,19 +183,21 @@ def test_ties_are_counted_by_hand(ray_cluster, tmp_path, write_log):
         *[("b", f"i{n}", t) for n, t in enumerate([1, 1, 2, 3])],
         # All three in one run.
         *[("c", f"i{n}", 9) for n in range(3)],
+        # Two events within a second, which a quarter of it tells apart.
+        *[("e", f"i{n}", t) for n, t in enumerate([1, 5.25, 5.5])],
         # Too short to have targets.
         *[("d", f"i{n}", 4) for n in range(2)],
     ]
     out = Folder.at(tmp_path / "out")
     summary = build_sequences(SequencesConfig(), write_log(rows), out, seed=0)
-    share = round((1 / 2 + 0 + 2 / 3) / 3, 6)
-    expected = {"count": 3, "tied": 2, "tied_share": 0.666667, "decided_by_tie": share}
+    share = round((1 / 2 + 0 + 2 / 3 + 0) / 4, 6)
+    expected = {"count": 4, "tied": 2, "tied_share": 0.5, "decided_by_tie": share}
     assert summary["targets"]["test"] == expected
     assert summary["targets"]["validation"] == expected
     assert summary["users_only_training"] == 1
     assert summary["history_length"]["after"] == {
-        "min": 2.0, "p25": 2.0, "p50": 3.0, "p75": 4.0, "p90": 4.0, "p99": 4.0, "max": 4.0,
-        "mean": 3.25,
+        "min": 2.0, "p25": 3.0, "p50": 3.0, "p75": 4.0, "p90": 4.0, "p99": 4.0, "max": 4.0,
+        "mean": 3.2,
     }  # fmt: skip
 
 
