@@ -19,14 +19,13 @@ from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Request
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.free_beams import Waste
-from itemese.methods.base import Task, to_device
+from itemese.methods.base import Batch, Task, to_device
 from itemese.serving.config import MAX_K
-from itemese.serving.explanation import Explainer
 from itemese.serving.filters import ItemFilters, ItemSearch
+from itemese.serving.naming import Naming
 from itemese.serving.query import (
     Answer,
     Event,
-    Explanation,
     Filter,
     Query,
     QueryError,
@@ -76,8 +75,7 @@ class Recommender:
         evaluation = bundle.experiment.get("evaluation") or {}
         self.exclude_seen = bool(evaluation.get("exclude_seen", True))
         self._filters = ItemFilters(self.catalog)
-        ids = bundle.semantic_ids
-        self._explainer = Explainer(self.catalog, ids) if ids is not None else None
+        self._naming = Naming(bundle, self._max_history)
         # Most popular first; equal counts go to the lower index.
         self._popular = np.argsort(-self.catalog.train_count, kind="stable")
         self._search = ItemSearch(self.catalog, self._popular)
@@ -126,10 +124,9 @@ class Recommender:
         return self._counted_invalid - before
 
     def num_beams(self, query: Query) -> int:
-        """Return how many beams a question may have; 0 if the model searches by none."""
+        """Return how many beams a request may have; 0 without a beam search, as for scores."""
         width = int(getattr(self.method.config, "beam_width", 0))
-        wanted = query.k if query.score_items is None else len(set(query.score_items))
-        return max(width, wanted) if width else 0
+        return max(width, query.k) if width and query.score_items is None else 0
 
     @property
     def name(self) -> str:
@@ -236,7 +233,7 @@ class Recommender:
         self._filters.mask(query.filter)
 
     def answers(self, queries: Sequence[Query]) -> list[Answer]:
-        """Answer queries, those that share `k` and filter by one pass through the model.
+        """Answer queries: all scores by one pass, rankings by one for each `k` and filter.
 
         An answer does not depend on the queries beside it, but for the last bits of floats.
 
@@ -248,14 +245,17 @@ class Recommender:
         groups: dict[str, list[int]] = {}
         for place, query in enumerate(queries):
             self.check(query)
-            if self._known(query.history).size == 0:
+            if self._naming.known(query.history).size == 0:
                 answers[place] = self._cold(query)
+            elif query.score_items is not None:
+                groups.setdefault("scores", []).append(place)
             else:
                 # A beam search is widened to k, so a neighbour's k would change the answer.
-                key = [query.k, query.score_items, self._filters.key(query.filter)]
-                groups.setdefault(json.dumps(key), []).append(place)
-        for places in groups.values():
-            together = self._ranked([queries[place] for place in places])
+                key = json.dumps([query.k, self._filters.key(query.filter)])
+                groups.setdefault(key, []).append(place)
+        for key, places in groups.items():
+            compute = self._scored if key == "scores" else self._ranked
+            together = compute([queries[place] for place in places])
             for place, answer in zip(places, together, strict=True):
                 answers[place] = answer
         return [answer for answer in answers if answer is not None]
@@ -279,32 +279,12 @@ class Recommender:
             "metrics": self.bundle.metrics,
         }
 
-    def _known(self, item_ids: Sequence[str]) -> np.ndarray:
-        """Return the item_index of those that the catalogue has, in order."""
-        index_of = self.catalog.index_of
-        return np.array([index_of[i] for i in item_ids if i in index_of], dtype=np.int32)
-
-    def _unknown(self, query: Query) -> list[str]:
-        """Return the ids that the catalogue lacks, each once."""
-        asked = [*query.history, *(query.score_items or ())]
-        return [i for i in dict.fromkeys(asked) if i not in self.catalog.index_of]
-
     def _hidden(self, query: Query) -> np.ndarray:
         """Return the item_index of everything that this query must not get back."""
-        if query.score_items is not None:
-            return np.empty(0, np.int32)
         seen = self.exclude_seen if query.exclude_seen is None else query.exclude_seen
-        return self._known([*query.exclude, *(query.history if seen else ())])
+        return self._naming.known([*query.exclude, *(query.history if seen else ())])
 
-    def _allowed(self, query: Query) -> torch.Tensor | None:
-        """Return which items may come back at all, ``[I]`` bool; None for all."""
-        if query.score_items is None:
-            return self._filters.mask(query.filter)
-        allowed = torch.zeros(self.catalog.num_items, dtype=torch.bool)
-        allowed[torch.from_numpy(self._known(query.score_items).astype(np.int64))] = True
-        return allowed
-
-    def _example(self, query: Query) -> Request:
+    def _request(self, query: Query) -> Request:
         """Return the newest known events that the model has room for."""
         index_of = self.catalog.index_of
         given = query.timestamps or (0,) * len(query.history)
@@ -318,33 +298,55 @@ class Recommender:
         return Request(items, times, query.user_id)
 
     def _ranked(self, queries: list[Query]) -> list[Answer]:
-        """Answer queries with the same `k`, filter and items to score, none of them cold."""
+        """Rank for queries with the same `k` and filter, none of them cold."""
         first, started = queries[0], time.perf_counter()
-        allowed = self._allowed(first)
+        allowed = self._filters.mask(first.filter)
         if allowed is not None and not bool(allowed.any()):
-            return [self._answer(query, [], []) for query in queries]
-        hidden = [self._hidden(query) for query in queries]
-        exclude = np.full((len(queries), max(1, *map(len, hidden), 0)), -1, dtype=np.int64)
-        for row, items in enumerate(hidden):
-            exclude[row, : len(items)] = items
-        k = first.k if first.score_items is None else len(set(first.score_items))
+            return [self._naming.answer(query, [], []) for query in queries]
         candidates = Candidates(
-            torch.from_numpy(exclude).to(self.device),
+            self._padded([self._hidden(query) for query in queries]),
             None if allowed is None else allowed.to(self.device),
         )
+        k = min(first.k, self.catalog.num_items)
         with torch.inference_mode():
-            batch = to_device(
-                self.method.collate([self._example(query) for query in queries]), self.device
-            )
-            k = min(k, self.catalog.num_items)
+            batch = self._batch(queries)
             started = self._took("prepare", started)
             ranking = self.method.predict(self.module, batch, k, candidates)
             assert isinstance(ranking, Ranking), "checked when the bundle was loaded"
             lists, scores = ranking.item_index.tolist(), ranking.score.tolist()
         started = self._took("model", started)
-        answers = [self._answer(*row) for row in zip(queries, lists, scores, strict=True)]
+        answers = [self._naming.answer(*row) for row in zip(queries, lists, scores, strict=True)]
         self._took("name", started)
         return answers
+
+    def _scored(self, queries: list[Query]) -> list[Answer]:
+        """Score the items of each query, none of them cold; short lists are padded."""
+        started = time.perf_counter()
+        lists = [self._naming.known(dict.fromkeys(query.score_items or ())) for query in queries]
+        with torch.inference_mode():
+            batch, items = self._batch(queries), self._padded(lists)
+            started = self._took("prepare", started)
+            found = self.method.score(self.module, batch, items)
+            clicks = self.method.task is Task.CLICK
+            values = (found.click_probabilities() if clicks else found.values).tolist()
+        started = self._took("model", started)
+        answers = []
+        for query, known, row in zip(queries, lists, values, strict=True):
+            scores = [score if np.isfinite(score) else None for score in row[: len(known)]]
+            answers.append(self._naming.answer(query, known.tolist(), scores))
+        self._took("name", started)
+        return answers
+
+    def _batch(self, queries: list[Query]) -> Batch:
+        """Return what the method makes of the queries' histories and users, ``B`` rows."""
+        return to_device(self.method.collate([self._request(q) for q in queries]), self.device)
+
+    def _padded(self, lists: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return lists of item_index as ``[B, X] int64``, padded with -1; X is 1 at least."""
+        table = np.full((len(lists), max(1, *map(len, lists), 0)), -1, dtype=np.int64)
+        for row, items in enumerate(lists):
+            table[row, : len(items)] = items
+        return torch.from_numpy(table).to(self.device)
 
     def _took(self, stage: str, started: float) -> float:
         """Count the seconds of a stage and return the time now."""
@@ -354,42 +356,17 @@ class Recommender:
 
     def _cold(self, query: Query) -> Answer:
         """Answer with the most popular items, scored by their training events."""
-        free = np.ones(self.catalog.num_items, dtype=bool)
-        allowed = self._allowed(query)
-        if allowed is not None:
-            free &= allowed.numpy()
-        free[self._hidden(query)] = False
-        wanted = query.k if query.score_items is None else MAX_K
-        items = self._popular[free[self._popular]][:wanted]
+        if query.score_items is not None:
+            items = self._naming.known(dict.fromkeys(query.score_items))
+        else:
+            free = np.ones(self.catalog.num_items, dtype=bool)
+            allowed = self._filters.mask(query.filter)
+            if allowed is not None:
+                free &= allowed.numpy()
+            free[self._hidden(query)] = False
+            items = self._popular[free[self._popular]][: query.k]
         counts = self.catalog.train_count[items].astype(float).tolist()
         clicks = self.method.task is Task.CLICK  # a count is no probability
-        return self._answer(query, items.tolist(), [None] * len(items) if clicks else counts, True)
-
-    def _answer(
-        self, query: Query, items: list[int], scores: Sequence[float | None], cold: bool = False
-    ) -> Answer:
-        """Name the items; padding (-1) falls away."""
-        catalog = self.catalog
-        found = {i: s for i, s in zip(items, scores, strict=True) if i >= 0}
-        explained = self._explained(query, list(found))
-        if query.score_items is None:
-            rows = [
-                Recommendation(catalog.item_ids[i], catalog.titles[i], s, explained.get(i))
-                for i, s in found.items()
-            ]
-        else:
-            rows = []
-            for item_id in dict.fromkeys(query.score_items):
-                index = catalog.index_of.get(item_id)
-                title = item_id if index is None else catalog.titles[index]
-                score = None if index is None else found.get(index)
-                why = None if index is None else explained.get(index)
-                rows.append(Recommendation(item_id, title, score, why))
-        return Answer(rows, self._unknown(query), cold, self.name)
-
-    def _explained(self, query: Query, items: list[int]) -> dict[int, Explanation]:
-        """Return why each item, if the query asks and the model has semantic IDs."""
-        if not query.explain or self._explainer is None:
-            return {}
-        history = self._known(query.history)[-self._max_history :].tolist()
-        return dict(zip(items, self._explainer.explain(items, history), strict=True))
+        return self._naming.answer(
+            query, items.tolist(), [None] * len(items) if clicks else counts, True
+        )

@@ -24,7 +24,7 @@ from itemese.serving.users.sqlite import SqliteUsers
 def engine(bundle_of):
     engine = Recommender.load(bundle_of())
     codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [1, 2]], np.int32)
-    engine._explainer = Explainer(engine.catalog, SemanticIds(codes, (2, 3)))
+    engine._naming.explainer = Explainer(engine.catalog, SemanticIds(codes, (2, 3)))
     return engine
 
 

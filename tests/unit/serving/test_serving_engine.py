@@ -156,6 +156,24 @@ def test_scores_come_in_the_order_asked(spy):
     assert [r.score for r in cold] == [10.0, 50.0]
 
 
+def test_scores_of_any_lists_are_one_pass_and_know_no_neighbour(spy):
+    lists = [("a",), ("b", "c", "d", "e"), ("zz", "c", "c"), ("zz",), tuple("edcba")]
+    queries = [Query((*"ab", "ce"[n % 2]), score_items=few) for n, few in enumerate(lists)]
+    queries.insert(2, Query(("a",), k=2))
+    answers = spy.answers(queries)
+    assert sorted(len(batch) for batch in Spy.batches) == [1, 5], "one for scores, one for ranks"
+    assert answers == [spy.answers([query])[0] for query in queries]
+    assert [item.item_id for item in answers[1].items] == ["b", "c", "d", "e"]
+    assert [item.score for item in answers[1].items] == [1.0, 0.0, 0.0, 1.0]
+    assert [(item.item_id, item.score) for item in answers[3].items] == [("zz", None), ("c", 1.0)]
+
+
+def test_an_item_without_a_score_has_none(spy, monkeypatch):
+    infinite = torch.tensor([[-torch.inf, torch.inf, torch.nan, 1.0, 2.0]])
+    monkeypatch.setattr(Spy, "score_catalogue", lambda *_: infinite)
+    assert [r.score for r in spy.score(["a"], ["a", "b", "c", "d"])] == [None, None, None, 1.0]
+
+
 def test_a_filter_that_nothing_passes_gives_nothing(engine):
     assert engine.recommend(["a"], filter={"genres": "Western"}) == []
 

@@ -78,7 +78,8 @@ def test_a_long_history_and_many_items_take_no_time() -> None:
 
 def test_only_what_the_model_reads_explains(bundle_of: Callable[..., str]) -> None:
     engine = Recommender.load(bundle_of())  # which reads three events
-    engine._explainer = Explainer(engine.catalog, SemanticIds(np.array(CODES, np.int32), (2, 3, 2)))
+    ids = SemanticIds(np.array(CODES, np.int32), (2, 3, 2))
+    engine._naming.explainer = Explainer(engine.catalog, ids)
     asked = [Query(("b", *more), score_items=("a",), explain=True) for more in ("dd", "ddd")]
     nearest = [answer.items[0].explanation.nearest for answer in engine.answers(asked)]
     assert [found and found.item_id for found in nearest] == ["b", None]

@@ -1,4 +1,4 @@
-"""Every method that ranks answers from its bundle as it did where it was built."""
+"""One method of each family answers from its bundle as it did where it was built."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from itemese.core.ranking import Candidates
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs, Need
-from itemese.methods.lookup import method_names, method_of, parse_method_config
+from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.engine import Recommender
 from itemese.serving.query import Query
 
@@ -23,8 +23,6 @@ NUM_ITEMS = 12
 SMALL = {
     "sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
     "din": {"dim": 8},
-    "aligned_sasrec": {"dim": 8, "num_heads": 1, "num_layers": 1},
-    "prorec": {"beam_width": NUM_ITEMS, "loss_weights": {"distillation": 0}},
     "eager_llm": {
         "columns": ["title"],
         "facets": ["title"],
@@ -39,16 +37,7 @@ SMALL = {
         },
     },
     "semantic_id_lm": {"beam_width": NUM_ITEMS},
-    "dense_tokenizer": {
-        "max_text_tokens": 8,
-        "backbone": {
-            "dim": 16,
-            "num_layers": 2,
-            "num_heads": 2,
-            "hidden_dim": 32,
-            "vocabulary": 400,
-        },
-    },
+    "tiger": {"beam_width": NUM_ITEMS, "num_user_tokens": 50},
     "store": {
         "start": "fresh",
         "max_text_tokens": 8,
@@ -73,7 +62,15 @@ SMALL = {
         },
     },
 }
-RANKING = method_names()
+FAMILIES = {
+    "counts": "popularity",
+    "encoder": "sasrec",
+    "clicks": "din",
+    "decoder of codes": "semantic_id_lm",
+    "encoder-decoder": "tiger",
+    "prompts": "rsllm",
+}
+ONE_EACH = pytest.mark.parametrize("name", FAMILIES.values(), ids=FAMILIES)
 
 
 def inputs(method, num_items=NUM_ITEMS):
@@ -131,7 +128,7 @@ def write(name, folder, num_items=NUM_ITEMS, **settings):
     return method, built, module
 
 
-@pytest.mark.parametrize("name", RANKING)
+@ONE_EACH
 def test_same_answers_from_the_bundle(name, tmp_path):
     method, built, module = write(name, tmp_path)
     engine = Recommender.load(tmp_path)
@@ -158,6 +155,7 @@ def test_same_answers_from_the_bundle(name, tmp_path):
     assert {item.item_id for item in only} <= {"i00", "i11"}, "i07 was seen"
 
 
+@pytest.mark.slow
 def test_a_compiled_model_ranks_as_the_plain_one(tmp_path, monkeypatch):
     torch.manual_seed(0)
     write("sasrec", tmp_path, num_items=120)
@@ -182,12 +180,12 @@ def test_a_compiled_model_ranks_as_the_plain_one(tmp_path, monkeypatch):
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("name", RANKING)
+@ONE_EACH
 def test_half_precision_moves_near_ties_only(name, tmp_path):
     torch.manual_seed(0)
     write(name, tmp_path, num_items=120)
     folder = Folder.at(tmp_path)
-    if name in ("popularity", "recent_popularity", "item_knn", "transition_graph"):
+    if name == "popularity":
         with pytest.raises(ConfigError, match=f"must be fp32 for '{name}', which counts"):
             Recommender(read_bundle(folder), precision="bf16")
         return
@@ -209,8 +207,9 @@ def test_half_precision_moves_near_ties_only(name, tmp_path):
         assert np.mean(apart) > 9.9, "and is not rounded at the end"
 
 
-@pytest.mark.parametrize("name", RANKING)
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "step"), [("semantic_id_lm", 1), ("semantic_id_lm", 3), ("store", 3), ("eager_llm", 3)]
+)
 def test_what_is_kept_of_earlier_histories_changes_no_answer(name, step, tmp_path):
     write(name, tmp_path)
     plain = Recommender.load(tmp_path, history_step=step)
@@ -224,13 +223,52 @@ def test_what_is_kept_of_earlier_histories_changes_no_answer(name, step, tmp_pat
             assert [item.score for item in one.items] == pytest.approx(
                 [item.score for item in other.items], abs=1e-4
             )
-    cache = getattr(keeping.module, "prompt_cache", None)
-    assert (cache is not None) == (name in ("semantic_id_lm", "store", "eager_llm"))
-    if cache is not None:
-        # Lengths 1..6 grow 5 times; then the window slides, or grows from 4 to 6 by steps of 3.
-        # A cache that has room for all may meet the first item of a slid window again.
-        least = 2 * (5 if step == 1 else 10)
-        assert least <= cache.hits <= least + (name in ("store", "eager_llm"))
+    # Lengths 1..6 grow 5 times; then the window slides, or grows from 4 to 6 by steps of 3.
+    # A cache that has room for all may meet the first item of a slid window again.
+    least = 2 * (5 if step == 1 else 10)
+    hits = keeping.module.prompt_cache.hits
+    assert least <= hits <= least + (name in ("store", "eager_llm"))
+
+
+def test_a_named_user_is_the_user_of_the_evaluation(tmp_path):
+    torch.manual_seed(0)
+    method, built, module = write("tiger", tmp_path)
+    engine = Recommender.load(tmp_path)
+    items, users = ("i03", "i07", "i01"), ("ada", "bob", "")
+    history = np.array([built.catalog.index_of[item] for item in items], np.int32)
+    requests = [Request(history, np.zeros(3, np.int64), user) for user in users]
+    few = torch.tensor([[11, 0, 7]] * 3)
+    with torch.no_grad():
+        batch = method.collate(requests)
+        ranking = method.predict(module, batch, 5, Candidates(torch.tensor([history.tolist()] * 3)))
+        scores = method.score(module, batch, few).values.tolist()
+    assert len({tuple(row) for row in ranking.score.tolist()}) == 3, "users differ"
+    ranked = engine.answers([Query(items, k=5, user_id=user) for user in users])
+    for row, answer in enumerate(ranked):
+        wanted = [built.catalog.item_ids[i] for i in ranking.item_index[row]]
+        assert [item.item_id for item in answer.items] == wanted
+        got = [item.score for item in answer.items]
+        np.testing.assert_allclose(got, ranking.score[row].tolist(), rtol=1e-4)
+        alone = engine.recommend(items, k=5, user_id=users[row])
+        np.testing.assert_allclose([item.score for item in alone], got, rtol=1e-4)
+        scored = engine.score(items, ["i11", "i00", "i07"], user_id=users[row])
+        np.testing.assert_allclose([item.score for item in scored], scores[row], rtol=1e-4)
+
+
+def test_a_score_is_exact_and_knows_no_neighbour(tmp_path):
+    torch.manual_seed(0)
+    write("semantic_id_lm", tmp_path)
+    engine = Recommender.load(tmp_path)
+    passes = []
+    score = engine.method.score
+    engine.method.score = lambda *args: passes.append(1) or score(*args)
+    ranked = {item.item_id: item.score for item in engine.recommend(["i03"], k=NUM_ITEMS)}
+    lists = [["i11"], ["i00", "i07", "i05"], [f"i{n:02}" for n in range(4, NUM_ITEMS)]]
+    together = engine.answers([Query(("i03",), score_items=tuple(few)) for few in lists])
+    assert len(passes) == 1
+    for few, answer in zip(lists, together, strict=True):
+        wanted = [ranked[item] for item in few]
+        np.testing.assert_allclose([item.score for item in answer.items], wanted, rtol=1e-4)
 
 
 def test_old_events_leave_the_window_by_steps(tmp_path):
@@ -238,7 +276,7 @@ def test_old_events_leave_the_window_by_steps(tmp_path):
     engine = Recommender.load(tmp_path, history_step=4)
     lengths = []
     for size in range(1, 16):
-        example = engine._example(Query(tuple(["i01"] * size)))
+        example = engine._request(Query(tuple(["i01"] * size)))
         lengths.append(len(example.history))
     assert lengths == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 3, 4, 5, 6, 3]
 

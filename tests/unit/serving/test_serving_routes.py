@@ -110,6 +110,29 @@ def test_users_without_a_history_need_a_store(client, world, fault):
         assert "keeps no histories" in fault(answer, 422, "user_id")
 
 
+def test_a_named_user_reaches_the_model(client, world):
+    seen, answer = [], world.service.answer
+
+    async def spied(query, key):
+        seen.append((query.history, query.user_id, key))
+        return await answer(query, key)
+
+    world.service.answer = spied
+    client.post("/v1/events", json={"user_id": "u", "events": [{"item_id": "e"}]})
+    for path, body in (
+        ("recommend", {"user_id": "u"}),
+        ("recommend", {"user_id": "u", "history": ["a"]}),
+        ("score", {"user_id": "u", "item_ids": ["b"]}),
+        ("score", {"user_id": "u", "history": ["a"], "item_ids": ["b"]}),
+        ("recommend/batch", {"requests": [{"user_id": "u", "history": ["a"]}]}),
+    ):
+        assert client.post(f"/v1/{path}", json=body).status_code == 200
+    kept, given = (("e",), "u", "u"), (("a",), "u", "u")
+    assert seen == [kept, given, kept, given, given], "the key keeps a user with one version"
+    client.post("/v1/recommend", json={"history": ["a"]})
+    assert seen[-1][1] == ""
+
+
 def test_the_dashboard_asks_for_metrics_that_there_are(live):
     live.post("/v1/recommend", json={"history": ["zz"]})
     told = live.get("/metrics").text
