@@ -200,7 +200,7 @@ class Run:
             extra = {seed: str(getattr(self.experiment, seed)) for seed in spec.seeds}
             if spec.outside is not None:
                 extra["outside"] = self.store.once(
-                    [name, config and config.digest(), around.seed, around.data_seed],
+                    [name, config and config.digest(), around.data_seed],
                     partial(spec.outside, config, around),
                 )
             made = self._stage(
