@@ -34,10 +34,8 @@ def make_model(architecture: str) -> ItemLanguageModel:
     return ItemLanguageModel(
         backbone,
         codes + torch.tensor(STARTS),
-        starts=STARTS,
-        code_sizes=SIZES,
+        PrefixTrie.from_codes(codes, SIZES),
         opening=0,
-        tree=PrefixTrie.from_codes(codes, SIZES),
         dropout=0.0,
     ).eval()
 

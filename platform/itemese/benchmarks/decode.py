@@ -12,7 +12,7 @@ import copy
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,15 @@ from transformers import PrefixConstrainedLogitsProcessor
 
 from itemese.benchmarks import decode_costs as decoding_costs
 from itemese.benchmarks.decode_baseline import PrefixTable, causal_model, generate, prefix_table
-from itemese.benchmarks.decode_model import MakeTree, random_codes, random_model
+from itemese.benchmarks.decode_model import random_codes, random_model
 from itemese.benchmarks.rows import Row, figure
 from itemese.core.randomness import torch_generator
 from itemese.core.ranking import Candidates, Ranking
-from itemese.decoding.beams import ItemTree, legal
+from itemese.decoding.beams import child_log_probs
 from itemese.decoding.decoding import beam_search
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
+from itemese.decoding.trie import PrefixTrie
 
 NUM_ITEMS = 12_101
 CODE_SIZES = (256, 256, 256, 256)
@@ -47,11 +48,10 @@ STEP_BAR = 200.0
 OVERLAP_PROMPTS = 12
 
 
-def benchmark_decoding(make_tree: MakeTree, *, rounds: int = 3, seed: int = 0) -> list[Row]:
+def benchmark_decoding(*, rounds: int = 3, seed: int = 0) -> list[Row]:
     """Measure every figure of decoding.
 
     Args:
-        make_tree: Builds a tree from ``codes [I, L]`` and code sizes.
         rounds: Turns of both sides; the least time counts.
         seed: Of weights, items and histories.
 
@@ -61,13 +61,13 @@ def benchmark_decoding(make_tree: MakeTree, *, rounds: int = 3, seed: int = 0) -
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = small_model(make_tree, seed=seed)
+        model = small_model(seed=seed)
         lists: list[Ranking] = []
         rows = []
         for num_items, width, bar, reuse_bar in CASES:
             bars = (bar, reuse_bar)
             rows += _against_generate(model, num_items, width, bars, rounds, lists)
-        rows += _step_rows(cast(ItemTree, model.tree), rounds)
+        rows += _step_rows(model.tree, rounds)
         rows.append(_bf16_overlap(model, lists, seed))
         rows.append(_illegal(lists))
     finally:
@@ -75,14 +75,13 @@ def benchmark_decoding(make_tree: MakeTree, *, rounds: int = 3, seed: int = 0) -
     if torch.cuda.is_available():
         from itemese.benchmarks.decode_cuda import benchmark_cuda
 
-        rows += benchmark_cuda(make_tree, rounds=rounds, seed=seed)
+        rows += benchmark_cuda(rounds=rounds, seed=seed)
     return rows
 
 
-def small_model(make_tree: MakeTree, *, seed: int) -> ItemLanguageModel:
+def small_model(*, seed: int) -> ItemLanguageModel:
     """Return the 10M-parameter model of the benchmark."""
     return random_model(
-        make_tree,
         random_codes(NUM_ITEMS, CODE_SIZES, seed=seed),
         CODE_SIZES,
         seed=seed,
@@ -170,7 +169,7 @@ def gemm_rate(shape: decoding_costs.DecoderShape, tokens: int) -> float:
     return flops / seconds
 
 
-def _step_rows(tree: ItemTree, rounds: int) -> list[Row]:
+def _step_rows(tree: PrefixTrie, rounds: int) -> list[Row]:
     """Measure the mask and top-k of one step at a large vocabulary, 50 beams at depth 1."""
     width, start = 50, 1000
     nodes = torch.arange(1, 1 + width)[None]
@@ -191,7 +190,7 @@ def _step_rows(tree: ItemTree, rounds: int) -> list[Row]:
 
     def by_tree() -> Tensor:
         rows = logits[None, :, start : start + CODE_SIZES[1]]
-        return legal(tree, nodes, rows, 1)[1].view(-1).topk(width).indices
+        return child_log_probs(tree, nodes, rows, 1, "legal")[1].view(-1).topk(width).indices
 
     with torch.inference_mode():
         slow = min(_timed(by_dictionary)[0] for _ in range(3 * rounds))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from itemese.benchmarks import decode_costs as decoding_costs
-from itemese.benchmarks.decode_model import MakeTree, random_codes, random_model
+from itemese.benchmarks.decode_model import random_codes, random_model
 from itemese.benchmarks.rows import Row, figure
 from itemese.core.randomness import torch_generator
 from itemese.core.ranking import Candidates
@@ -49,11 +49,10 @@ CODE_SIZES = (256, 256, 256, 256)
 HISTORY, WIDTH = 200, 50
 
 
-def benchmark_cuda(make_tree: MakeTree, *, rounds: int = 3, seed: int = 0) -> list[Row]:
+def benchmark_cuda(*, rounds: int = 3, seed: int = 0) -> list[Row]:
     """Measure 800 prompt tokens and 50 beams alone, in batches and with prefix reuse.
 
     Args:
-        make_tree: Builds a tree from ``codes [I, L]`` and code sizes.
         rounds: Ten times as many searches; the least time counts.
         seed: Of weights, items and histories.
 
@@ -61,7 +60,7 @@ def benchmark_cuda(make_tree: MakeTree, *, rounds: int = 3, seed: int = 0) -> li
         Rows as in `decoding_benchmark`; per cent of the roofline where the device is known.
     """
     codes = random_codes(NUM_ITEMS, CODE_SIZES, seed=seed)
-    model = random_model(make_tree, codes, CODE_SIZES, seed=seed, **SHAPE).bfloat16().cuda()
+    model = random_model(codes, CODE_SIZES, seed=seed, **SHAPE).bfloat16().cuda()
     shape = decoding_costs.DecoderShape.of(model.backbone.config)
     draw = torch_generator(seed, "decoding/benchmark/cuda")
     histories = torch.randint(0, NUM_ITEMS, (max(BATCHES), HISTORY), generator=draw).cuda()

@@ -3,7 +3,7 @@
 Shapes: I items, L code length.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,7 @@ from transformers import AutoConfig, AutoModel
 
 from itemese.core.randomness import torch_generator
 from itemese.decoding.item_language import ItemLanguageModel
-
-MakeTree = Callable[[Tensor, Sequence[int]], Any]
-"""Builds a prefix trie from ``codes [I, L]`` and L code sizes."""
+from itemese.decoding.trie import PrefixTrie
 
 
 def random_codes(num_items: int, sizes: Sequence[int], *, seed: int) -> Tensor:
@@ -28,7 +26,7 @@ def random_codes(num_items: int, sizes: Sequence[int], *, seed: int) -> Tensor:
 
 
 def random_model(
-    make_tree: MakeTree, codes: Tensor, sizes: Sequence[int], *, seed: int, **settings: Any
+    codes: Tensor, sizes: Sequence[int], *, seed: int, **settings: Any
 ) -> ItemLanguageModel:
     """Return a Qwen3 with random weights over a catalogue; `settings` go to its config."""
     starts = tuple(1 + sum(sizes[:place]) for place in range(len(sizes)))
@@ -45,9 +43,7 @@ def random_model(
     return ItemLanguageModel(
         AutoModel.from_config(config, attn_implementation="sdpa"),
         codes + torch.tensor(starts),
-        starts=starts,
-        code_sizes=sizes,
+        PrefixTrie.from_codes(codes, sizes),
         opening=0,
-        tree=make_tree(codes, sizes),
         dropout=0.0,
     ).eval()

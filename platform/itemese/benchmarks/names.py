@@ -93,9 +93,8 @@ def _quantize(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
 
 def _decode(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     from itemese.benchmarks.decode import benchmark_decoding
-    from itemese.decoding.trie import PrefixTrie
 
-    return benchmark_decoding(PrefixTrie.from_codes, rounds=repeats)
+    return benchmark_decoding(rounds=repeats)
 
 
 def _search(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:

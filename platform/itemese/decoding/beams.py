@@ -2,12 +2,12 @@
 
 What a model brings is the protocol `Beams`: it has read one prompt a user, `state [B, D]` predicts
 the first code, and ``grow(vectors, ancestors)`` appends one token to every beam. A decoder keeps
-the prompt's keys and values (`fast_decoder.FastPrompt`, `cached_prompt.CachedPrompt`), an
+the prompt's keys and values (`fast.prompt.FastPrompt`, `fast.cached_prompt.CachedPrompt`), an
 encoder-decoder the memory's (`encoder_decoder.SharedMemory`). Scores and vectors of codes come
-through `CodeTokens`. So a method decodes with::
+from a `CodeModel`. So a method decodes with::
 
     memory = SharedMemory(t5, vectors, lengths, start)   # or any other Beams
-    ranking = search(memory, tokens, tree, k=k, beam_width=20, candidates=candidates)
+    ranking = search(memory, model, k=k, beam_width=20, candidates=candidates)
 
 Every user has the same number of steps, so there is no bookkeeping of ended beams, and beams are
 never reordered: `ancestors` says which beam of each earlier step each beam came from.
@@ -16,17 +16,15 @@ Shapes: B batch, W beams, L code length, K_l codes of level l, D hidden size, X 
 children of a node, I items, K list length.
 """
 
-from typing import Literal, Protocol, Self
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from itemese.core.ranking import Candidates, Ranking
-
-CodeNormalisation = Literal["legal", "level"]
-"""Which codes a code's softmax runs over: ``legal`` the catalogue's children of its prefix,
-``level`` all codes of its level, as in training."""
+from itemese.decoding.code_model import CodeModel, CodeNormalisation
+from itemese.decoding.trie import PrefixTrie
 
 
 class Beams(Protocol):
@@ -56,60 +54,10 @@ class Beams(Protocol):
         """Drop all beams and keep the prompt."""
 
 
-class CodeTokens(Protocol):
-    """What a model says and hears of codes."""
-
-    def code_logits(self, states: Tensor, level: int) -> Tensor:
-        """Return ``[..., K_l]``: the codes of one level, from ``states [..., D]``."""
-
-    def code_vectors(self, codes: Tensor, level: int) -> Tensor:
-        """Return the input vectors ``[..., D]`` of ``codes [...] int64`` of one level."""
-
-
-class OpenNodes(Protocol):
-    """Which nodes still lead to an item that may be returned."""
-
-    def below(self, node: Tensor) -> Tensor:
-        """Return ``[B, ...] bool`` for ``node [B, ...] int64``."""
-
-
-class ItemTree(Protocol):
-    """The catalogue's codes as a prefix tree (`codebooks.trie.PrefixTrie`)."""
-
-    @property
-    def code(self) -> Tensor:
-        """``[num_nodes]`` int64: code on the edge into a node."""
-
-    @property
-    def item(self) -> Tensor:
-        """``[num_nodes]`` int64: item_index at a leaf, else -1."""
-
-    @property
-    def code_length(self) -> int:
-        """Codes an item, L."""
-
-    @property
-    def num_predicted(self) -> int:
-        """Codes that a model predicts; the others only order the items that share them."""
-
-    def to(self, device: torch.device) -> Self:
-        """Return the tree on a device."""
-
-    def num_nodes_at(self, depth: int) -> int:
-        """Return how many prefixes of `depth` codes there are."""
-
-    def children(self, node: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-        """Return the children of ``node [B, W]`` and their codes, both ``[B, W, X]``."""
-
-    def open_nodes(self, allowed: Tensor | None, exclude: Tensor | None) -> OpenNodes | None:
-        """Return which nodes have an item below that may be returned; None for all."""
-
-
 @torch.no_grad()
 def search(
     beams: Beams,
-    tokens: CodeTokens,
-    tree: ItemTree,
+    model: CodeModel,
     *,
     k: int,
     beam_width: int,
@@ -117,8 +65,9 @@ def search(
 ) -> Ranking:
     """Return the K items whose codes are most probable after each prompt.
 
-    A score is a sum of log-probabilities over the catalogue's children of each prefix, so nothing
-    outside the catalogue can be produced. Items that `candidates` hides keep their share of the
+    A score is a sum of log-probabilities of codes, normalised as the model's `code_normalisation`
+    says; only the catalogue's children of a prefix are followed, so nothing outside the catalogue
+    can be produced. Items that `candidates` hides keep their share of the
     probability, but no beam is spent on a prefix that leads to hidden items only: a list is short
     only if fewer than K items may be returned, and empty if none may. With `beam_width` at least
     the number of prefixes of every length the result is exact; a wider beam changes nothing.
@@ -126,8 +75,7 @@ def search(
 
     Args:
         beams: The prompts.
-        tokens: The model's codes.
-        tree: The catalogue.
+        model: Codes and catalogue.
         k: Items to return.
         beam_width: Prefixes kept at each level; raised to `k` if it is lower.
         candidates: What may be returned.
@@ -136,7 +84,7 @@ def search(
         Ranking of ``[B, K]``; -1 and -inf where fewer than K items may be returned.
     """
     states = beams.state[:, None]
-    tree = tree.to(states.device)
+    tree = model.tree_on(states.device)
     open_nodes = tree.open_nodes(candidates.allowed, candidates.exclude)
     node = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
     score = torch.zeros(node.shape, device=states.device)
@@ -144,7 +92,8 @@ def search(
     for level in range(tree.code_length):
         predicted = level < tree.num_predicted
         if predicted:
-            child, log_prob = legal(tree, node, tokens.code_logits(states, level), level)
+            logits = model.code_logits(states, level)
+            child, log_prob = child_log_probs(tree, node, logits, level, model.code_normalisation)
         else:
             child, _ = tree.children(node, level)
             log_prob = torch.zeros_like(child, dtype=score.dtype)
@@ -162,11 +111,13 @@ def search(
                 ancestors = torch.cat([ancestors, parent[..., None]], dim=2)
             # A dead beam walks on with code 0; its score stays -inf.
             newest = tree.code[node.clamp(min=0)].clamp(min=0)
-            states = beams.grow(tokens.code_vectors(newest, level), ancestors)
+            states = beams.grow(model.code_vectors(newest, level), ancestors)
     return _as_ranking(tree.item[node.clamp(min=0)], score, k)
 
 
-def legal(tree: ItemTree, node: Tensor, logits: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+def child_log_probs(
+    tree: PrefixTrie, node: Tensor, logits: Tensor, depth: int, normalisation: CodeNormalisation
+) -> tuple[Tensor, Tensor]:
     """Look up the children of each beam's node and their log-probabilities.
 
     Args:
@@ -174,15 +125,17 @@ def legal(tree: ItemTree, node: Tensor, logits: Tensor, depth: int) -> tuple[Ten
         node: ``[B, W]`` int64, all of one depth; -1 marks a dead beam, which has no children.
         logits: ``[B, W, K_l]`` over the codes of the children's level.
         depth: Of the nodes.
+        normalisation: Which codes the softmax runs over.
 
     Returns:
-        ``child [B, W, X]`` node numbers, -1 in unused places, and their log-probability among the
-        node's children ``[B, W, X] float32``, -inf in unused places.
+        ``child [B, W, X]`` node numbers, -1 in unused places, and their log-probabilities
+        ``[B, W, X] float32``, -inf in unused places.
     """
     child, code = tree.children(node, depth)
-    unused = child < 0
-    # One softmax over what is legal: the others' share is never computed, let alone masked.
-    values = logits.float().gather(2, code).masked_fill_(unused, float("-inf"))
+    unused, logits = child < 0, logits.float()
+    values = logits.gather(2, code).masked_fill_(unused, float("-inf"))
+    if normalisation == "level":
+        return child, values - logits.logsumexp(dim=2, keepdim=True)
     # A dead beam has only -inf, whose log-softmax is NaN; it stays dead.
     return child, F.log_softmax(values, dim=2).masked_fill_(unused, float("-inf"))
 

@@ -4,18 +4,18 @@ Shapes: B batch, T history length, L code length, K_l codes of level l, D hidden
 M prediction tasks of a batch, W longest window, S encoder tokens.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import T5Config, T5Model
 
 from itemese.core.config import Config
-from itemese.decoding.catalogue_scores import Runs
+from itemese.decoding.code_model import CodeModel, CodeNormalisation
 from itemese.decoding.encoder_decoder import SharedMemory
+from itemese.decoding.trie import PrefixTrie
 
 GROUP_SIZE = 64
 """Histories read together, at least."""
@@ -43,37 +43,26 @@ class Seq2SeqConfig(Config):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
-class CodeSeq2Seq(nn.Module):
+class CodeSeq2Seq(CodeModel):
     """A T5 whose words are item tokens; input and output share one token table.
 
     Attributes:
-        item_tokens [I, L] int64: the catalogue in tokens; saved with the weights.
-        starts: Token id of code 0 at each position.
-        code_sizes: Codes of each position.
-        opening: Token that opens the decoder, the one before those of position 0.
         user_start: Id of the first user token; None without user tokens.
-        tree: Which codes may follow which.
     """
-
-    item_tokens: Tensor
 
     def __init__(
         self,
         config: Seq2SeqConfig,
         item_tokens: Tensor,
+        tree: PrefixTrie,
         *,
-        starts: Sequence[int],
-        code_sizes: Sequence[int],
-        tree: Runs,
-        num_user_tokens: int,
+        opening: int = 0,
+        num_user_tokens: int = 0,
+        code_normalisation: CodeNormalisation = "legal",
     ) -> None:
-        super().__init__()
-        self.register_buffer("item_tokens", item_tokens)
-        self.starts = tuple(starts)
-        self.code_sizes = tuple(code_sizes)
-        self.opening = starts[0] - 1
-        self.tree = tree
-        last = starts[-1] + code_sizes[-1]
+        """Put the parts together; `opening` begins what the decoder reads."""
+        super().__init__(item_tokens, tree, opening=opening, code_normalisation=code_normalisation)
+        last = self.num_code_tokens
         self.user_start = last if num_user_tokens else None
         self.t5 = T5Model(
             T5Config(
@@ -92,11 +81,6 @@ class CodeSeq2Seq(nn.Module):
         )
 
     @property
-    def code_length(self) -> int:
-        """Tokens an item, L."""
-        return len(self.code_sizes)
-
-    @property
     def token_table(self) -> Tensor:
         """Token vectors ``[V, D]``."""
         table: Tensor = self.t5.shared.weight
@@ -104,21 +88,9 @@ class CodeSeq2Seq(nn.Module):
 
     def code_logits(self, states: Tensor, level: int) -> Tensor:
         """Return ``[..., K_l]``: the codes of one level, from ``states [..., D]``."""
-        start = self.starts[level]
-        rows = self.token_table[start : start + self.code_sizes[level]]
         # T5's token vectors have variance 1, so a tied head scales its states down.
-        logits: Tensor = (states * states.shape[-1] ** -0.5) @ rows.T
+        logits: Tensor = (states * states.shape[-1] ** -0.5) @ self.code_rows(level).T
         return logits
-
-    def code_vectors(self, codes: Tensor, level: int) -> Tensor:
-        """Return the input vectors ``[..., D]`` of ``codes [...] int64`` of one level."""
-        vectors: Tensor = F.embedding(codes + self.starts[level], self.token_table)
-        return vectors
-
-    def codes_of(self, items: Tensor) -> Tensor:
-        """Return the codes ``[..., L] int64`` of ``items [...] int64``."""
-        tokens = self.item_tokens[items]
-        return tokens - tokens.new_tensor(self.starts)
 
     def prompt(self, item_index: Tensor, user_token: Tensor | None) -> tuple[Tensor, Tensor]:
         """Write histories as the encoder's input.

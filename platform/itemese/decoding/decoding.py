@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.decoding.beams import Beams, CodeNormalisation, search
-from itemese.decoding.catalogue_scores import MAX_LEAVES, Runs, score_catalogue, score_items
+from itemese.decoding.beams import Beams, search
+from itemese.decoding.catalogue_scores import MAX_LEAVES, score_catalogue, score_items
 from itemese.decoding.fast.cached_prompt import CachedPrompt, require_shareable
 from itemese.decoding.fast.decoder import FastDecoder, fast_decoder
 from itemese.decoding.fast.key_values import KeyValues
@@ -59,13 +59,13 @@ def beam_search(
             its attention window.
     """
     with as_stored(item_index.device):
-        tree = _tree(model, item_index)
+        tree = model.tree_on(item_index.device)
         room = sum(
             min(max(beam_width, k), tree.num_nodes_at(depth))
             for depth in range(1, tree.num_predicted)
         )
         prompt = read_prompt(model, item_index, room, prompt_cache)
-        ranking = search(prompt, model, tree, k=k, beam_width=beam_width, candidates=candidates)
+        ranking = search(prompt, model, k=k, beam_width=beam_width, candidates=candidates)
     # Copies made here are plain tensors, which a caller may change.
     return Ranking(ranking.item_index.clone(), ranking.score.clone())
 
@@ -88,7 +88,7 @@ def exact_search(
         ConfigError: As in `beam_search`.
     """
     scores = exact_scores(model, item_index)
-    tree = _tree(model, item_index)
+    tree = model.tree_on(item_index.device)
     ranking = Ranking.from_scores(candidates.mask(scores)[:, tree.items_of], k, Candidates())
     items = tree.items_of[ranking.item_index.clamp(min=0)]
     return Ranking(items.where(ranking.item_index >= 0, -1), ranking.score)
@@ -97,29 +97,21 @@ def exact_search(
 def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:
     """Return the log-probability of every item, ``[B, I] float32``; see `exact_search`."""
     with as_stored(item_index.device):
-        tree = _tree(model, item_index)
         prompt = read_prompt(model, item_index, 0, None)
-        scores = score_catalogue(prompt, model, tree)
+        scores = score_catalogue(prompt, model)
     return scores.clone()
 
 
-def item_scores(
-    model: ItemLanguageModel,
-    item_index: Tensor,
-    items: Tensor,
-    normalisation: CodeNormalisation = "legal",
-) -> Tensor:
+def item_scores(model: ItemLanguageModel, item_index: Tensor, items: Tensor) -> Tensor:
     """Return the log-probability of ``items [B, C]`` after each history, ``[B, C] float32``.
 
     It is what `exact_scores` gives these items, for the price of their own codes; items below 0
     get any number.
     """
     with as_stored(item_index.device):
-        tree = _tree(model, item_index)
-        room = min(items.shape[1], MAX_LEAVES) * (tree.num_predicted - 1)
+        room = min(items.shape[1], MAX_LEAVES) * (model.code_length - 1)
         prompt = read_prompt(model, item_index, room, None)
-        codes = model.codes_of(items.clamp(min=0))
-        scores = score_items(prompt, model, tree, codes, normalisation)
+        scores = score_items(prompt, model, items)
     return scores.clone()
 
 
@@ -128,13 +120,6 @@ def as_stored(device: torch.device) -> Iterator[None]:
     """Compute without gradients and in the weights' own precision, which packed weights need."""
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         yield
-
-
-def _tree(model: ItemLanguageModel, item_index: Tensor) -> Runs:
-    """Return the model's tree, which moves to the device once."""
-    if model.tree.code.device != item_index.device:
-        model.tree = model.tree.to(item_index.device)
-    return model.tree
 
 
 def read_prompt(

@@ -4,7 +4,6 @@ Shapes: B batch, W beams, L code length, K_l codes of level l, I items, K list l
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +11,10 @@ from torch import Tensor
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.decoding.beams import Beams, CodeTokens
+from itemese.decoding.beams import Beams
+from itemese.decoding.code_model import CodeModel
 from itemese.decoding.decoding import as_stored, read_prompt
 from itemese.decoding.item_language import ItemLanguageModel
-
-
-class SizedCodes(CodeTokens, Protocol):
-    """Codes of known sizes."""
-
-    @property
-    def code_sizes(self) -> tuple[int, ...]:
-        """Codes of each level, L numbers."""
 
 
 @dataclass
@@ -65,7 +57,6 @@ def free_beam_search(
     Raises:
         ConfigError: Items share the codes that the model predicts.
     """
-    codes = model.item_tokens - model.item_tokens.new_tensor(model.starts)
     if model.tree.num_predicted < model.tree.code_length:
         message = (
             "`codebooks.disambiguation` must give each item codes of its own where beams are not "
@@ -76,7 +67,7 @@ def free_beam_search(
         room = max(beam_width, k) * model.code_length
         prompt = read_prompt(model, item_index, room, None)
         ranking = free_search(
-            prompt, model, codes, k=k, beam_width=beam_width, candidates=candidates, waste=waste
+            prompt, model, k=k, beam_width=beam_width, candidates=candidates, waste=waste
         )
     return Ranking(ranking.item_index.clone(), ranking.score.clone())
 
@@ -84,8 +75,7 @@ def free_beam_search(
 @torch.no_grad()
 def free_search(
     beams: Beams,
-    tokens: SizedCodes,
-    codes: Tensor,
+    model: CodeModel,
     *,
     k: int,
     beam_width: int,
@@ -99,8 +89,7 @@ def free_search(
 
     Args:
         beams: The prompts.
-        tokens: The model's codes and how many there are of each level.
-        codes: ``[I, L]`` int64, each item's own.
+        model: Its codes, and those of the catalogue.
         k: Items to return.
         beam_width: Tuples kept at each level; raised to `k` if it is lower.
         candidates: What may be returned.
@@ -110,13 +99,13 @@ def free_search(
         Ranking of ``[B, K]``; -1 and -inf in places that no legal beam reached.
     """
     states = beams.state[:, None]
-    batch = len(states)
+    batch, codes = len(states), model.item_tokens - model.item_tokens.new_tensor(model.starts)
     score = torch.zeros(batch, 1, device=states.device)
     chosen = codes.new_zeros(batch, 1, 0)
     ancestors = codes.new_zeros(batch, 1, 0)
-    code_sizes = tokens.code_sizes
+    code_sizes = model.code_sizes
     for level, size in enumerate(code_sizes):
-        log_prob = F.log_softmax(tokens.code_logits(states, level).float(), dim=2)
+        log_prob = F.log_softmax(model.code_logits(states, level).float(), dim=2)
         total = (score[..., None] + log_prob).flatten(1)
         score, picked = total.topk(min(max(beam_width, k), total.shape[1]), dim=1)
         parent, code = picked // size, picked % size
@@ -127,7 +116,7 @@ def free_search(
             ancestors = ancestors.gather(1, kept)
             if level > 0:
                 ancestors = torch.cat([ancestors, parent[..., None]], dim=2)
-            states = beams.grow(tokens.code_vectors(code, level), ancestors)
+            states = beams.grow(model.code_vectors(code, level), ancestors)
     items = _items_of(chosen, codes, code_sizes)
     waste.ended += items.numel()
     waste.illegal += int((items < 0).sum())

@@ -4,54 +4,36 @@ Shapes: B batch, T history length, L code length, K_l codes of level l, D hidden
 I items, N real items of a batch, S tokens of a batch.
 """
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itemese.decoding.catalogue_scores import Runs
+from itemese.decoding.code_model import CodeModel, CodeNormalisation
 from itemese.decoding.fast.prompt_cache import PromptCache
+from itemese.decoding.trie import PrefixTrie
 
 
-class ItemLanguageModel(nn.Module):
+class ItemLanguageModel(CodeModel):
     """A Hugging Face decoder over item tokens, its output head tied to the token table.
 
     Attributes:
-        item_tokens [I, L] int64: the catalogue in tokens; saved with the weights.
-        starts: Token id of code 0 at each position.
-        code_sizes: Codes of each position.
-        opening: Token before the first item.
-        tree: Which codes may follow which.
         prompt_cache: Keys and values of earlier prompts; None keeps none.
     """
-
-    item_tokens: Tensor
 
     def __init__(
         self,
         backbone: nn.Module,
         item_tokens: Tensor,
+        tree: PrefixTrie,
         *,
-        starts: Sequence[int],
-        code_sizes: Sequence[int],
         opening: int,
-        tree: Runs,
         dropout: float,
+        code_normalisation: CodeNormalisation = "legal",
     ) -> None:
-        super().__init__()
+        """Put the parts together; `opening` stands before the first item of a history."""
+        super().__init__(item_tokens, tree, opening=opening, code_normalisation=code_normalisation)
         self.backbone = backbone
-        self.register_buffer("item_tokens", item_tokens)
-        self.starts = tuple(starts)
-        self.code_sizes = tuple(code_sizes)
-        self.opening = opening
-        self.tree = tree
         self.dropout = dropout
         self.prompt_cache: PromptCache | None = None
-
-    @property
-    def code_length(self) -> int:
-        """Tokens an item, L."""
-        return len(self.code_sizes)
 
     @property
     def token_table(self) -> Tensor:
@@ -84,19 +66,12 @@ class ItemLanguageModel(nn.Module):
 
         They are float32 outside of autocast.
         """
-        start = self.starts[level]
-        rows = self.token_table[start : start + self.code_sizes[level]]
-        logits: Tensor = states.float() @ rows.float().T
+        logits: Tensor = states.float() @ self.code_rows(level).float().T
         return logits
 
     def code_vectors(self, codes: Tensor, level: int) -> Tensor:
         """Return the input vectors ``[..., D]`` of ``codes [...] int64`` of one level."""
         return self.token_vectors(codes + self.starts[level])
-
-    def codes_of(self, items: Tensor) -> Tensor:
-        """Return the codes ``[..., L] int64`` of ``items [...] int64``."""
-        tokens = self.item_tokens[items]
-        return tokens - tokens.new_tensor(self.starts)
 
     def forward(self, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
         """Predict every code of every item from what stands before it.

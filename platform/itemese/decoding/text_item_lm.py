@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.backbones.token_vectors import start_as_vectors
-from itemese.decoding.catalogue_scores import Runs
 from itemese.decoding.free_beams import Waste
 from itemese.decoding.item_language import ItemLanguageModel
+from itemese.decoding.trie import PrefixTrie
 
 TASK_TOKENS = 2
 """Behind the codes: the one before a name, the one before a telling."""
@@ -53,29 +53,28 @@ class TextItemLanguageModel(ItemLanguageModel):
         self,
         lm: Any,
         item_tokens: Tensor,
+        tree: PrefixTrie,
+        *,
         texts: Tensor,
         tokenizer: Tensor,
-        *,
-        starts: Sequence[int],
-        code_sizes: Sequence[int],
-        tree: Runs,
-        dropout: float,
+        **settings: Any,
     ) -> None:
-        """Put the parts together; the code table begins at the size of words."""
-        super().__init__(
-            lm.base_model,
-            item_tokens,
-            starts=starts,
-            code_sizes=code_sizes,
-            opening=starts[0] - 1,
-            tree=tree,
-            dropout=dropout,
-        )
+        """Put the parts together; the code table begins at the size of words.
+
+        Args:
+            lm: A causal model with its head.
+            item_tokens: ``[I, L]``.
+            tree: The catalogue.
+            texts: ``[I, N]``.
+            tokenizer: What made them.
+            **settings: As `ItemLanguageModel` takes them.
+        """
+        super().__init__(lm.base_model, item_tokens, tree, opening=0, **settings)
         self.head = lm.get_output_embeddings()
         self.register_buffer("texts", texts)
         self.register_buffer("tokenizer", tokenizer)
         words = lm.get_input_embeddings().weight.detach().float()
-        last = starts[-1] + code_sizes[-1]
+        last = self.num_code_tokens
         self.code_table = nn.Embedding(last + TASK_TOKENS, words.shape[1])
         self.naming, self.telling = last, last + 1
         self.waste = Waste()

@@ -7,9 +7,9 @@ Code: none followed.
 Follows: 2305.05065 section 3.1 (residual codes, one more code where items collide) and 3.2
     (a user's history as the sequence of its items' codes).
 Differs: residual k-means instead of RQ-VAE; item tokens may begin as the vectors of their codes; a
-    decoder-only Hugging Face model instead of T5, so one pass over a history trains every
-    position; no user token; each position's softmax runs over its own level's codes; beams are
-    constrained to the catalogue.
+    decoder-only Hugging Face model instead of T5, so one pass over a history trains every position;
+    no user token; each position's softmax runs over its own level's codes; beams are constrained to
+    the catalogue and by default renormalise over its codes (`code_normalisation`).
 Shapes: B batch, T history length, L code length, K_l codes of level l.
 """
 
@@ -25,6 +25,7 @@ from itemese.backbones.backbone import BackboneConfig, build_backbone, weights_d
 from itemese.backbones.token_vectors import code_vectors, start_tokens
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
+from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
@@ -51,6 +52,8 @@ class SemanticIdLmConfig(MethodConfig):
         token_init: How item tokens begin: ``random``, as drawn codes always do, or ``vectors``, as
             what each code adds to the item vectors that the semantic IDs were made of.
         beam_width: Prefixes kept while decoding.
+        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
+            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         loss_weights: Multipliers of the loss terms.
     """
 
@@ -60,6 +63,7 @@ class SemanticIdLmConfig(MethodConfig):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     token_init: Literal["random", "vectors"] = "vectors"
     beam_width: int = Field(default=20, ge=1)
+    code_normalisation: CodeNormalisation = "legal"
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
 
 
@@ -87,11 +91,10 @@ class SemanticIdLm(Method):
         module = ItemLanguageModel(
             backbone,
             tokens,
-            starts=layout.starts,
-            code_sizes=layout.code_sizes,
+            PrefixTrie.of(ids),
             opening=layout.opening,
-            tree=PrefixTrie.of(ids),
             dropout=self.config.dropout,
+            code_normalisation=self.config.code_normalisation,
         )
         vectors = inputs.coded_vectors
         if self.config.token_init == "vectors" and vectors is not None:
@@ -144,4 +147,8 @@ class SemanticIdLm(Method):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width and the length of an item in tokens."""
         assert isinstance(module, ItemLanguageModel)
-        return {"beam_width": self.config.beam_width, "code_length": module.code_length}
+        return {
+            "beam_width": self.config.beam_width,
+            "code_length": module.code_length,
+            "code_normalisation": self.config.code_normalisation,
+        }

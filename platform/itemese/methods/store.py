@@ -11,13 +11,14 @@ Follows: one model throughout: `dense_tokenizer` presses texts into slots, codeb
     catalogue's tree.
 Differs: readings where the notes are silent. "PCA" before k-means keeps the first components of
     each slot, not whitened: ``codebooks.principal``, 64 of 128 in the recipes. Beams add
-    log-probabilities, normalised after the tree's filter (RecBench adds probabilities, normalised
-    before it). The task is said by a learned token instead of a template, whose words are not
-    known; each position's softmax runs over its own level's codes. Texts of the two alignment tasks
-    are drawn evenly from the catalogue. The template of the scoring use (a yes or no with AUC) is
-    not known; ``task: click`` reads the probability of the item's codes instead. New items of the
-    catalogue keep the codebooks' codes; what the model would call them is reported, and `codes_of`
-    says it.
+    log-probabilities of codes that are by default renormalised over those that the tree allows, so
+    that an only child is certain; ``code_normalisation: level`` keeps the trained probabilities
+    (RecBench adds probabilities, normalised before its filter). The task is said by a learned token
+    instead of a template, whose words are not known; each position's softmax runs over its own
+    level's codes. Texts of the two alignment tasks are drawn evenly from the catalogue. The
+    template of the scoring use (a yes or no with AUC) is not known; ``task: click`` reads the
+    probability of the item's codes instead. New items of the catalogue keep the codebooks' codes;
+    what the model would call them is reported, and `codes_of` says it.
 Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, I items.
 """
 
@@ -38,7 +39,7 @@ from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
-from itemese.decoding.beams import CodeNormalisation
+from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.free_beams import free_beam_search
@@ -85,8 +86,10 @@ class StoreConfig(MethodConfig):
         token_init: How codes begin: ``random``, as drawn codes always do, or ``vectors``, as what
             each code adds to the item vectors that the semantic IDs were made of.
         constrained: Whether beams stay inside the catalogue; without it, codes of no item are
-            dropped when a beam has ended.
+            dropped when a beam has ended, and `code_normalisation` must be ``level``.
         beam_width: Prefixes kept while decoding.
+        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
+            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         backbone: The language model; ``adapter: lora`` leaves a pretrained one as it is.
     """
 
@@ -102,8 +105,15 @@ class StoreConfig(MethodConfig):
     token_init: Literal["random", "vectors"] = "vectors"
     constrained: bool = True
     beam_width: int = Field(default=20, ge=1)
+    code_normalisation: CodeNormalisation = "legal"
     backbone: TextBackboneConfig = TextBackboneConfig()
     loss_weights: StoreLossWeights = StoreLossWeights()
+
+    @model_validator(mode="after")
+    def _no_tree_no_legal_codes(self) -> Self:
+        if self.constrained or self.code_normalisation == "level":
+            return self
+        raise ValueError("`code_normalisation` level where `constrained` is false")  # noqa: EM101
 
     @model_validator(mode="after")
     def _clicks_are_of_items(self) -> Self:
@@ -184,12 +194,11 @@ class Store(Method):
         module = TextItemLanguageModel(
             lm,
             layout.item_tokens(ids),
-            texts,
-            tokenizer,
-            starts=layout.starts,
-            code_sizes=layout.code_sizes,
-            tree=PrefixTrie.of(ids),
+            PrefixTrie.of(ids),
+            texts=texts,
+            tokenizer=tokenizer,
             dropout=config.dropout,
+            code_normalisation=config.code_normalisation,
         )
         if config.backbone.adapters_only:
             save_adapters_only(module, "backbone")
@@ -230,8 +239,7 @@ class Store(Method):
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the exact log-probability of each item's codes, or the log-odds of its click."""
         assert isinstance(module, TextItemLanguageModel)
-        over: CodeNormalisation = "legal" if self.config.constrained else "level"
-        found = item_scores(module, batch["item_index"], item_index, over)
+        found = item_scores(module, batch["item_index"], item_index)
         if self.task is Task.NEXT_ITEM:
             return Scores.of(found, item_index, "log_prob")
         # p / (p + 1/I) is the sigmoid of log p + log I.
@@ -279,6 +287,7 @@ class Store(Method):
             "beam_width": self.config.beam_width,
             "code_length": module.code_length,
             "constrained": self.config.constrained,
+            "code_normalisation": self.config.code_normalisation,
             **module.shares_named(torch.arange(len(module.texts))),
         }
         unseen = module.get_buffer("unseen").nonzero().flatten()

@@ -5,11 +5,15 @@ Code: none released by the authors.
 Follows: section 3.1 (residual codes, one more code where items collide), section 3.2 (a T5-style
     model; the user as one of 2,000 hashed tokens before the items), section 4 (histories of 20
     items; 4 + 4 layers, 6 heads of 64 channels, 128 dimensions, feed-forward 1,024, dropout .1).
-Differs: the semantic IDs come from whatever `codebooks` says (`rq_vae` is the paper's); each code's
-    softmax runs over its own level, the paper's over the whole vocabulary; beams are constrained
-    to the catalogue, where the paper reports a small share of invalid IDs; AdamW instead of the
-    paper's inverse-square-root rate. The paper is silent on how many items of a history are
-    targets in a pass: here `targets_per_history` of them, drawn anew each time, 0 for all.
+Differs: the semantic IDs come from whatever `codebooks` says (`rq_vae` is the paper's); in training
+    each code's softmax runs over its own level, the paper's over the whole vocabulary; beams are
+    constrained to the catalogue, where the paper reports a small share of invalid IDs, and by
+    default (``code_normalisation: legal``) renormalise each code over those that continue its
+    prefix in the catalogue, so that an only child has probability 1 whatever the model gives it;
+    ``level`` scores by the trained probabilities, as the paper does but for the constraint; AdamW
+    instead of the paper's inverse-square-root rate. The paper is silent on how many items of a
+    history are targets in a pass: here `targets_per_history` of them, drawn anew each time, 0 for
+    all.
 Shapes: B batch, T history length, M prediction tasks, L code length, K_l codes of level l.
 """
 
@@ -25,6 +29,7 @@ from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.decoding.beams import search
 from itemese.decoding.catalogue_scores import score_items
+from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, read_memory
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.histories import next_item_tasks, pad_histories
@@ -50,6 +55,8 @@ class TigerConfig(MethodConfig):
         targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
         label_smoothing: Share of each target code that is spread evenly over its level.
         beam_width: Prefixes kept while decoding.
+        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
+            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         loss_weights: Multipliers of the loss terms.
     """
 
@@ -60,6 +67,7 @@ class TigerConfig(MethodConfig):
     targets_per_history: int = Field(default=0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     beam_width: int = Field(default=20, ge=1)
+    code_normalisation: CodeNormalisation = "legal"
     loss_weights: TigerLossWeights = TigerLossWeights()
 
 
@@ -75,14 +83,12 @@ class Tiger(Method):
         ids = inputs.semantic_ids
         assert ids is not None, "tiger needs semantic IDs"
         layout = TokenLayout.of(ids)
-        tokens = layout.item_tokens(ids)
         return CodeSeq2Seq(
             self.config.network,
-            tokens,
-            starts=layout.starts,
-            code_sizes=layout.code_sizes,
-            tree=PrefixTrie.of(ids),
+            layout.item_tokens(ids),
+            PrefixTrie.of(ids),
             num_user_tokens=self.config.num_user_tokens,
+            code_normalisation=self.config.code_normalisation,
         )
 
     def collate(self, requests: Sequence[Request]) -> Batch:
@@ -107,16 +113,19 @@ class Tiger(Method):
         assert isinstance(module, CodeSeq2Seq)
         memory = read_memory(module, batch["item_index"], batch.get("user_token"))
         width = self.config.beam_width
-        return search(memory, module, module.tree, k=k, beam_width=width, candidates=candidates)
+        return search(memory, module, k=k, beam_width=width, candidates=candidates)
 
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the exact log-probability of each item's codes."""
         assert isinstance(module, CodeSeq2Seq)
         memory = read_memory(module, batch["item_index"], batch.get("user_token"))
-        codes = module.codes_of(item_index.clamp(min=0))
-        return Scores.of(score_items(memory, module, module.tree, codes), item_index, "log_prob")
+        return Scores.of(score_items(memory, module, item_index), item_index, "log_prob")
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width and the length of an item in tokens."""
         assert isinstance(module, CodeSeq2Seq)
-        return {"beam_width": self.config.beam_width, "code_length": module.code_length}
+        return {
+            "beam_width": self.config.beam_width,
+            "code_length": module.code_length,
+            "code_normalisation": self.config.code_normalisation,
+        }

@@ -58,7 +58,9 @@ def test_clicks_are_judged_against_what_their_method_expects() -> None:
         Experiment.parse({**VALUES, "method": drawn, **fits})
     store = {"name": "store", "task": "click", "start": "fresh"}
     Experiment.parse({**VALUES, "method": store})
-    assert "`constrained` true" in refused(method={**store, "constrained": False})
+    assert "`constrained` true" in refused(
+        method={**store, "constrained": False, "code_normalisation": "level"}
+    )
     shared = {"kind": "residual_kmeans", "disambiguation": "none"}
     assert "tells all items apart" in refused(method=store, codebooks=shared)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
+from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.item_language import ItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
 
@@ -21,6 +22,7 @@ def _make_model(
     sizes: tuple[int, ...] = (4, 5, 3),
     num_predicted: int | None = None,
     seed: int = 0,
+    normalisation: CodeNormalisation = "legal",
     **settings: Any,
 ) -> ItemLanguageModel:
     """Two layers of 32 numbers, two heads; `settings` go to the Hugging Face config."""
@@ -53,11 +55,10 @@ def _make_model(
     return ItemLanguageModel(
         backbone,
         codes[:, :num_predicted] + torch.tensor(starts),
-        starts=starts,
-        code_sizes=spoken,
+        PrefixTrie.from_codes(codes, sizes, num_predicted),
         opening=0,
-        tree=PrefixTrie.from_codes(codes, sizes, num_predicted),
         dropout=0.0,
+        code_normalisation=normalisation,
     ).eval()
 
 

@@ -50,9 +50,7 @@ def small(num_user_tokens: int = 0) -> CodeSeq2Seq:
     return CodeSeq2Seq(
         Seq2SeqConfig(dim=16, num_layers=2, num_heads=2, head_dim=8, hidden_dim=32),
         codes + torch.tensor([1, 4]),
-        starts=(1, 4),
-        code_sizes=(3, 4),
-        tree=PrefixTrie.from_codes(codes, (3, 4)),
+        PrefixTrie.from_codes(codes, (3, 4)),
         num_user_tokens=num_user_tokens,
     ).eval()
 

@@ -1,6 +1,7 @@
 """Recommending with an item language model against brute force and Hugging Face `generate`."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor
 from itemese.benchmarks.decode_baseline import causal_model, generate, prefix_table
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
+from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.decoding import beam_search, exact_scores, exact_search, item_scores
 from itemese.decoding.fast.decoder import fast_decoder
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.fast.weights import read_weights
 from itemese.decoding.item_language import ItemLanguageModel
+from itemese.losses.code_tokens import next_code
 
 HISTORIES = [[3], [7, 1, 12], [0, 5, 5, 30, 2]]
 ALL = Candidates()
@@ -39,8 +42,11 @@ def brute_force(model: ItemLanguageModel, history: list[int]) -> Tensor:
     for level in range(depth):
         logits = model.code_logits(states[:, level], level)
         for item, code in enumerate(codes[:, level].tolist()):
-            legal = codes[(codes[:, :level] == codes[item, :level]).all(dim=1), level].unique()
-            scores[item] += logits[item, code] - logits[item, legal].logsumexp(0)
+            rivals = torch.arange(logits.shape[1])
+            if model.code_normalisation == "legal":
+                same = (codes[:, :level] == codes[item, :level]).all(dim=1)
+                rivals = codes[same, level].unique()
+            scores[item] += logits[item, code] - logits[item, rivals].logsumexp(0)
     return scores
 
 
@@ -54,15 +60,24 @@ FAST = {
 GENERAL = ["gpt_neox", "olmo", "stablelm"]
 
 
-@pytest.mark.parametrize("architecture", [*FAST, *GENERAL])
-def test_wide_beams_and_exact_scores_equal_brute_force(architecture: str, make_model) -> None:
-    model = make_model(architecture, **FAST.get(architecture, {}))
+@pytest.mark.parametrize(
+    ("architecture", "normalisation"),
+    [
+        *itertools.product([*FAST, *GENERAL], ["legal"]),
+        *itertools.product(["qwen3", "gpt_neox"], ["level"]),
+    ],
+)
+def test_wide_beams_and_exact_scores_equal_brute_force(
+    architecture: str, normalisation: CodeNormalisation, make_model
+) -> None:
+    model = make_model(architecture, normalisation=normalisation, **FAST.get(architecture, {}))
     assert (fast_decoder(model.backbone) is not None) == (architecture in FAST)
     ranking = beam_search(model, padded(HISTORIES), 40, beam_width=40, candidates=ALL)
     exact = exact_scores(model, padded(HISTORIES))
     for row, history in enumerate(HISTORIES):
         expected = brute_force(model, history)
-        assert expected.exp().sum().item() == pytest.approx(1.0, abs=1e-4)
+        total = expected.exp().sum().item()  # 40 of 60 possible codes are items
+        assert total == pytest.approx(1, abs=1e-4) if normalisation == "legal" else total < 0.99
         assert ranking.item_index[row].tolist() == expected.argsort(descending=True).tolist()
         best = expected.sort(descending=True).values
         torch.testing.assert_close(ranking.score[row], best, atol=1e-4, rtol=0)
@@ -71,6 +86,63 @@ def test_wide_beams_and_exact_scores_equal_brute_force(architecture: str, make_m
         items = torch.arange(len(HISTORIES) * count).view(-1, count) * 5 % 40
         some = item_scores(model, padded(HISTORIES), items)
         torch.testing.assert_close(some, exact.gather(1, items), atol=1e-4, rtol=0)
+
+
+def likelihood(model: ItemLanguageModel, history: list[int], item: int) -> float:
+    """Return the log-likelihood that training gives an item: its loss is a mean over L codes."""
+    with torch.no_grad():
+        logits, codes = model(padded([[*history, item]]))
+    loss = next_code([level[-1:] for level in logits], codes[-1:])
+    return -model.code_length * loss.item()
+
+
+@pytest.mark.parametrize("normalisation", ["legal", "level"])
+def test_without_gaps_in_the_tree_scores_are_the_likelihood_of_training(
+    normalisation: CodeNormalisation, make_model
+) -> None:
+    model = make_model(num_items=60, normalisation=normalisation)  # every tuple is an item
+    exact = exact_scores(model, padded([[7, 1, 12]]))[0].tolist()
+    assert exact == pytest.approx(
+        [likelihood(model, [7, 1, 12], item) for item in range(60)], abs=1e-4
+    )
+
+
+def test_with_gaps_only_level_scores_are_the_likelihood_of_training(make_model) -> None:
+    history = [2, 0, 5]
+    level = make_model(num_items=8, normalisation="level")
+    legal = make_model(num_items=8, normalisation="legal")
+    trained = [likelihood(level, history, item) for item in range(8)]
+    assert exact_scores(level, padded([history]))[0].tolist() == pytest.approx(trained, abs=1e-4)
+    # Renormalised by hand: at each node an item's code against the codes of its siblings.
+    codes = legal.codes_of(torch.arange(8))
+    with torch.no_grad():
+        logits, _ = legal(padded([[*history, item] for item in range(8)]))
+    ends = [part.view(8, 4, -1)[:, -1] for part in logits]
+    expected = []
+    for item in range(8):
+        total = 0.0
+        for depth, part in enumerate(ends):
+            same = (codes[:, :depth] == codes[item, :depth]).all(dim=1)
+            siblings = part[item].exp()[codes[same, depth].unique()]
+            total += (part[item, codes[item, depth]].exp() / siblings.sum()).log().item()
+        expected.append(total)
+    found = exact_scores(legal, padded([history]))[0].tolist()
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert max(abs(a - b) for a, b in zip(found, trained, strict=True)) > 0.5
+
+
+def test_an_only_child_is_certain_under_legal_and_not_under_level(make_model) -> None:
+    """Two items part at their first code; what follows has no rival in the catalogue."""
+    for over in ("legal", "level"):
+        model = make_model(num_items=2, normalisation=over)
+        first, other = model.codes_of(torch.arange(2))[:, 0].tolist()
+        assert first != other
+        with torch.no_grad():
+            logits, _ = model(padded([[1, 0]]))
+        of_two = logits[0][-1][[first, other]].log_softmax(0)[0].item()
+        expected = of_two if over == "legal" else likelihood(model, [1], 0)
+        found = exact_scores(model, padded([[1]]))[0, 0].item()
+        assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt2"])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from itemese.core.ranking import Candidates
 from itemese.decoding.beams import search
-from itemese.decoding.catalogue_scores import score_catalogue
+from itemese.decoding.catalogue_scores import score_catalogue, score_items
+from itemese.decoding.code_model import CodeModel, CodeNormalisation
 from itemese.decoding.tree_mask import TreeMask
 from itemese.decoding.trie import PrefixTrie
 
@@ -38,10 +39,14 @@ class SumOfAncestors:
         self._written.clear()
 
 
-class RandomTokens:
+class RandomTokens(CodeModel):
     """Logits and vectors from random tables, one a level."""
 
-    def __init__(self, sizes: tuple[int, ...], seed: int) -> None:
+    def __init__(
+        self, tree: PrefixTrie, codes: Tensor, seed: int, normalisation: CodeNormalisation
+    ) -> None:
+        super().__init__(codes, tree, opening=0, code_normalisation=normalisation)
+        sizes = tree.code_sizes
         generator = torch.Generator().manual_seed(seed)
         self.heads = [torch.randn(size, DIM, generator=generator) * 2 for size in sizes]
         self.inputs = [torch.randn(size, DIM, generator=generator) for size in sizes]
@@ -69,7 +74,9 @@ def slow_scores(codes: list[list[int]], prompt: Tensor, tokens: RandomTokens) ->
         else:
             state = prompt
         logits = (tokens.heads[len(prefix)] @ state).tolist()
-        norm = math.log(sum(math.exp(logits[code]) for code in children[prefix]))
+        level = range(len(logits))
+        rivals = children[prefix] if tokens.code_normalisation == "legal" else level
+        norm = math.log(sum(math.exp(logits[code]) for code in rivals))
         for code in children[prefix]:
             scores[(*prefix, code)] = scores[prefix] + logits[code] - norm
     return scores
@@ -96,27 +103,38 @@ def slow_beams(
     width=st.integers(1, 20),
     k=st.sampled_from([1, 3, 150]),
     share=st.sampled_from([None, 0.0, 0.1, 0.7]),
+    normalisation=st.sampled_from(["legal", "level"]),
 )
 def test_equals_a_slow_search_over_a_dictionary(
-    num_items: int, depth: int, size: int, seed: int, width: int, k: int, share: float | None
+    num_items: int,
+    depth: int,
+    size: int,
+    seed: int,
+    width: int,
+    k: int,
+    share: float | None,
+    normalisation: CodeNormalisation,
 ) -> None:
     rng = np.random.default_rng(seed)
     sizes = tuple(int(s) for s in rng.integers(1, size + 1, depth))
     rows = rng.permutation(np.unique(rng.integers(0, sizes, (num_items, depth)), axis=0)).tolist()
-    tokens = RandomTokens(sizes, seed)
     prompts = torch.tensor(rng.normal(size=(2, DIM)), dtype=torch.float32)
     tree = PrefixTrie.from_codes(torch.tensor(rows), sizes)
+    starts = 1 + torch.tensor((0, *sizes[:-1])).cumsum(0)
+    tokens = RandomTokens(tree, torch.tensor(rows) + starts, seed, normalisation)
     allowed = None if share is None else torch.tensor(rng.random(len(rows)) < share)
     exclude = torch.tensor(rng.integers(-1, len(rows), (2, 3)))
     ranking = search(
         SumOfAncestors(prompts),
         tokens,
-        tree,
         k=k,
         beam_width=width,
         candidates=Candidates(exclude, allowed),
     )
-    exact = score_catalogue(SumOfAncestors(prompts), tokens, tree, max_tokens=20)
+    exact = score_catalogue(SumOfAncestors(prompts), tokens, max_tokens=20)
+    given = torch.tensor(rng.integers(0, len(rows), (2, 4)))
+    some = score_items(SumOfAncestors(prompts), tokens, given)
+    torch.testing.assert_close(some, exact.gather(1, given), atol=1e-4, rtol=1e-4)
     for row in range(2):
         scores = slow_scores(rows, prompts[row], tokens)
         all_scores = torch.tensor([scores[tuple(codes)] for codes in rows])

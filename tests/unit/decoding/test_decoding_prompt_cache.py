@@ -109,8 +109,14 @@ def test_the_least_recently_used_prompts_leave_first() -> None:
         PromptCache(max_bytes=0)
 
 
-def test_a_cached_search_does_not_disturb_exact_scores(make_model) -> None:
-    model, cache = make_model(), PromptCache()
+@pytest.mark.parametrize("normalisation", ["legal", "level"])
+def test_a_cached_search_does_not_disturb_exact_scores(normalisation, make_model) -> None:
+    model, cache = make_model(normalisation=normalisation), PromptCache()
     before = exact_scores(model, padded([[1, 2]]))
-    beam_search(model, padded([[1, 2]]), 3, beam_width=9, candidates=ALL, prompt_cache=cache)
+    for _ in range(2):
+        again = beam_search(
+            model, padded([[1, 2]]), 3, beam_width=40, candidates=ALL, prompt_cache=cache
+        )
+        torch.testing.assert_close(again.score, before.gather(1, again.item_index))
+    assert cache.hits == 1
     torch.testing.assert_close(exact_scores(model, padded([[1, 2]])), before)

@@ -10,8 +10,9 @@ from transformers import AutoConfig, AutoModel
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
-from itemese.decoding.beams import CodeNormalisation, search
+from itemese.decoding.beams import search
 from itemese.decoding.catalogue_scores import score_items
+from itemese.decoding.code_model import CodeModel, CodeNormalisation
 from itemese.decoding.encoder_decoder import SharedMemory
 from itemese.decoding.trie import PrefixTrie
 
@@ -20,18 +21,24 @@ STARTS = (1, 5, 10)
 NUM_ITEMS = 40
 
 
-class Tokens:
+class Tokens(CodeModel):
     """Codes through one table, tied to the head as T5 ties it."""
 
-    def __init__(self, table: Tensor) -> None:
+    def __init__(
+        self, table: Tensor, codes: Tensor, normalisation: CodeNormalisation = "legal"
+    ) -> None:
+        tree = PrefixTrie.from_codes(codes, SIZES)
+        tokens = codes + torch.tensor(STARTS)
+        super().__init__(tokens, tree, opening=0, code_normalisation=normalisation)
         self.table = table
+
+    @property
+    def token_table(self) -> Tensor:
+        return self.table
 
     def code_logits(self, states: Tensor, level: int) -> Tensor:
         rows = self.table[STARTS[level] : STARTS[level] + SIZES[level]]
         return states * len(rows[0]) ** -0.5 @ rows.T
-
-    def code_vectors(self, codes: Tensor, level: int) -> Tensor:
-        return F.embedding(codes + STARTS[level], self.table)
 
 
 def make_model(architecture: str) -> torch.nn.Module:
@@ -59,7 +66,7 @@ def every_score(
     normalisation: CodeNormalisation = "legal",
 ) -> Tensor:
     """Score each item by a full pass of the Hugging Face model over it."""
-    tokens = Tokens(model.shared.weight)
+    tokens = Tokens(model.shared.weight, codes)
     written = F.pad(codes + torch.tensor(STARTS), (1, 0))[:, :-1]
     states = model(
         input_ids=prompt.expand(NUM_ITEMS, -1),
@@ -75,9 +82,13 @@ def every_score(
     return scores
 
 
-@pytest.mark.parametrize("architecture", ["t5", "mt5"])
+@pytest.mark.parametrize(
+    ("architecture", "normalisation"), [("t5", "legal"), ("mt5", "legal"), ("t5", "level")]
+)
 @torch.no_grad()
-def test_wide_beams_equal_a_full_pass_over_every_item(architecture: str) -> None:
+def test_wide_beams_equal_a_full_pass_over_every_item(
+    architecture: str, normalisation: CodeNormalisation
+) -> None:
     model, codes = make_model(architecture), make_codes()
     table = model.shared.weight
     prompts = torch.randint(0, 20, (3, 9), generator=torch.Generator().manual_seed(1))
@@ -86,15 +97,14 @@ def test_wide_beams_equal_a_full_pass_over_every_item(architecture: str) -> None
     for _ in range(2):  # the memory serves a second search after a restart
         ranking = search(
             memory,
-            Tokens(table),
-            PrefixTrie.from_codes(codes, SIZES),
+            Tokens(table, codes, normalisation),
             k=NUM_ITEMS,
             beam_width=NUM_ITEMS,
             candidates=Candidates(),
         )
         for row in range(3):
             real = torch.arange(9) < lengths[row]
-            expected = every_score(model, codes, prompts[row : row + 1], real[None])
+            expected = every_score(model, codes, prompts[row : row + 1], real[None], normalisation)
             assert ranking.item_index[row].tolist() == expected.argsort(descending=True).tolist()
             best = expected.sort(descending=True).values
             torch.testing.assert_close(ranking.score[row], best, atol=1e-4, rtol=0)
@@ -109,9 +119,8 @@ def test_given_items_score_as_by_a_full_pass(normalisation: CodeNormalisation) -
     prompts = torch.randint(0, 20, (2, 9), generator=torch.Generator().manual_seed(1))
     lengths = torch.tensor([9, 4])
     memory = SharedMemory(model, F.embedding(prompts, table), lengths, table[0])
-    tree = PrefixTrie.from_codes(codes, SIZES)
     items = torch.tensor([[3, 3, 39, 0], [17, 5, 8, 21]])
-    found = score_items(memory, Tokens(table), tree, codes[items], normalisation)
+    found = score_items(memory, Tokens(table, codes, normalisation), items)
     for row in range(2):
         real = torch.arange(9) < lengths[row]
         every = every_score(model, codes, prompts[row : row + 1], real[None], normalisation)

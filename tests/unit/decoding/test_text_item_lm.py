@@ -20,7 +20,7 @@ TEXTS = torch.tensor([[4, 5, 1, -1], [4, 6, 7, 1], [8, 1, -1, -1], [8, 9, 1, -1]
 ALL = ("token_to_token", "text_to_token", "token_to_text")
 
 
-def built(dropout=0.0, num_predicted=None):
+def built(dropout=0.0, num_predicted=None, normalisation="legal"):
     torch.manual_seed(0)
     config = TextBackboneConfig(dim=32, num_layers=2, num_heads=2, hidden_dim=64)
     lm = build_text_backbone(config, 20, 40)
@@ -29,12 +29,11 @@ def built(dropout=0.0, num_predicted=None):
     return TextItemLanguageModel(
         lm,
         layout.item_tokens(ids),
-        TEXTS,
-        torch.zeros(4, dtype=torch.uint8),
-        starts=layout.starts,
-        code_sizes=layout.code_sizes,
-        tree=PrefixTrie.of(ids),
+        PrefixTrie.of(ids),
+        texts=TEXTS,
+        tokenizer=torch.zeros(4, dtype=torch.uint8),
         dropout=dropout,
+        code_normalisation=normalisation,
     ).eval()
 
 
@@ -169,6 +168,15 @@ def test_free_beams_add_log_probabilities_over_all_codes():
     inside = exact_scores(module, history)[0]
     assert (inside > expected - 1e-4).all()
     assert inside.exp().sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_beams_inside_and_outside_the_tree_have_one_score_under_level_normalisation():
+    module, waste = built(normalisation="level"), Waste()
+    history = torch.tensor([[2, 0], [1, -1]])
+    free = free_beam_search(module, history, 5, beam_width=9, candidates=Candidates(), waste=waste)
+    inside = beam_search(module, history, 5, beam_width=9, candidates=Candidates())
+    assert torch.equal(free.item_index, inside.item_index)
+    torch.testing.assert_close(free.score, inside.score, atol=1e-4, rtol=1e-4)
 
 
 def test_narrow_free_beams_may_end_on_nobody_where_the_tree_fills_the_list():

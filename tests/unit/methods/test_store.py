@@ -140,13 +140,30 @@ def test_text_to_token_is_what_names_new_items() -> None:
 def test_both_ways_of_searching_rank_the_next_item_first() -> None:
     _, source = tokenizer()
     for constrained in (True, False):
-        method, module = store(source, constrained=constrained)
+        method, module = store(source, constrained=constrained, code_normalisation="level")
         rows = batch(method, [0, 2, 4, 5, 1])
         train(method, module, rows)
         with torch.no_grad():
             ranking = method.predict(module, batch(method, [0, 2], [0, 2, 4]), 3, Candidates())
         assert ranking.item_index[:, 0].tolist() == [4, 5]
         assert ("illegal_beams" in method.facts(module)) == (not constrained)
+
+
+def test_beams_outside_the_tree_differ_from_those_inside_in_the_tree_alone() -> None:
+    _, source = tokenizer()
+    with pytest.raises(ConfigError, match=r"`code_normalisation` level where `constrained`"):
+        store(source, constrained=False)
+    found = []
+    for constrained in (True, False):
+        method, module = store(source, constrained=constrained, code_normalisation="level")
+        with torch.no_grad():
+            asked = batch(method, [0, 2], [0, 2, 4])
+            ranking = method.predict(module.eval(), asked, 6, Candidates())
+            scores = method.score(module, asked, ranking.item_index).values
+        torch.testing.assert_close(scores, ranking.score, atol=1e-4, rtol=1e-4)
+        found.append(ranking)
+    assert torch.equal(found[0].item_index, found[1].item_index)
+    torch.testing.assert_close(found[0].score, found[1].score, atol=1e-4, rtol=1e-4)
 
 
 def test_codes_begin_as_the_vectors_they_stand_for() -> None:

@@ -233,6 +233,7 @@ BACKBONE = {"dim": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "vocab
                 "name": "store",
                 "start": "fresh",
                 "constrained": False,
+                "code_normalisation": "level",
                 "max_text_tokens": 8,
                 "backbone": BACKBONE,
             },

@@ -18,7 +18,8 @@ Differs: DIN is trained on training events only (the released code leaks the val
     of a history is a target in one pass. Intentions and preferences are made of item columns by a
     template, unless `intentions` and `preferences` name what a model wrote; a preference is what
     most items of a history are liked for. Each code's softmax runs over its own level, and beams
-    stay inside the catalogue's tree, where the released code allows any token of the level.
+    stay inside the catalogue's tree and by default renormalise over its codes
+    (`code_normalisation`), where the released code allows any token of the level.
 Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, H items
     in a task's prompt, I items, d size of a source's vectors.
 """
@@ -37,6 +38,7 @@ from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backb
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
+from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.trie import PrefixTrie
@@ -106,6 +108,8 @@ class EagerLlmConfig(MethodConfig):
         token_init: How codes begin: ``random``, as drawn codes always do, or ``vectors``, as what
             each code adds to the item vectors that the semantic IDs were made of.
         beam_width: Prefixes kept while decoding.
+        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
+            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         backbone: The language model; ``adapter: lora`` leaves a pretrained one as it is.
         loss_weights: Multipliers of the loss terms.
     """
@@ -136,6 +140,7 @@ class EagerLlmConfig(MethodConfig):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     token_init: Literal["random", "vectors"] = "vectors"
     beam_width: int = Field(default=20, ge=1)
+    code_normalisation: CodeNormalisation = "legal"
     backbone: TextBackboneConfig = TextBackboneConfig()
     loss_weights: EagerLlmLossWeights = EagerLlmLossWeights()
 
@@ -211,14 +216,13 @@ class EagerLlm(Method):
         module = AlignedItemLanguageModel(
             build_text_backbone(config.backbone, words, longest),
             layout.item_tokens(ids),
-            tokenizer,
-            knowledge,
+            PrefixTrie.of(ids),
+            tokenizer=tokenizer,
+            knowledge=knowledge,
             prompt_items=config.prompt_items,
             num_negatives=config.num_negatives,
-            starts=layout.starts,
-            code_sizes=layout.code_sizes,
-            tree=PrefixTrie.of(ids),
             dropout=config.dropout,
+            code_normalisation=config.code_normalisation,
         )
         if config.anneal_share:
             rank, alpha, dropout = config.anneal_rank, config.anneal_alpha, config.anneal_dropout
@@ -309,6 +313,7 @@ class EagerLlm(Method):
         return {
             "beam_width": config.beam_width,
             "code_length": module.code_length,
+            "code_normalisation": config.code_normalisation,
             "intentions": f"column {config.intentions}" if config.intentions else "template",
             "preferences": f"column {config.preferences}" if config.preferences else "template",
             "instructions": config.instructions,

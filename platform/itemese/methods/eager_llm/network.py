@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.decoding.text_item_lm import TextItemLanguageModel
+from itemese.decoding.trie import PrefixTrie
 from itemese.layers.id_vectors import first_equal
 from itemese.layers.prompt_draws import newest_before, target_places
 
@@ -95,25 +96,25 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         self,
         lm: Any,
         item_tokens: Tensor,
-        tokenizer: Tensor,
-        knowledge: Knowledge,
+        tree: PrefixTrie,
         *,
+        knowledge: Knowledge,
         prompt_items: int,
         num_negatives: int,
-        **layout: Any,
+        **settings: Any,
     ) -> None:
         """Put the parts together.
 
         Args:
             lm: A causal model with its head.
             item_tokens: ``[I, L]``.
-            tokenizer: What made the texts.
+            tree: The catalogue.
             knowledge: What the tasks and the contrastive terms read.
             prompt_items: H, items of a history in the tasks' prompts.
             num_negatives: Q.
-            **layout: As `TextItemLanguageModel` takes them.
+            **settings: As `TextItemLanguageModel` takes them.
         """
-        super().__init__(lm, item_tokens, knowledge.texts, tokenizer, **layout)
+        super().__init__(lm, item_tokens, tree, texts=knowledge.texts, **settings)
         dim = self.code_table.weight.shape[1]
         self.task_table = nn.Embedding(len(TASK_ROWS), dim)
         nn.init.normal_(self.task_table.weight, std=float(self.code_table.weight.detach().std()))

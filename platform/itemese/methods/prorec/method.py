@@ -12,7 +12,8 @@ Differs: readings where the sources are silent. The loss is InfoNCE at EAGER's t
     as many items drawn evenly (``distillation: cosine`` is the other reading), and other targets of
     the batch are negatives too. The encoder reads codes, EAGER's item vectors. The quantizer is
     whatever `codebooks` says. Each code's softmax runs over its own level; beams are constrained to
-    the catalogue. An item without events is coded by its text half in both places.
+    the catalogue and by default renormalise over its codes (`code_normalisation`). An item without
+    events is coded by its text half in both places.
 Shapes: B batch, T history length, M prediction tasks, L code length, K_l codes of level l, I items.
 """
 
@@ -30,6 +31,7 @@ from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
 from itemese.decoding.beams import search
 from itemese.decoding.catalogue_scores import score_items
+from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, read_memory
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.histories import next_item_tasks, pad_histories
@@ -59,6 +61,8 @@ class ProrecConfig(MethodConfig):
         num_negatives: Items drawn for ``info_nce``.
         label_smoothing: Share of each target code that is spread evenly over its level.
         beam_width: Prefixes kept while decoding.
+        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
+            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         loss_weights: Multipliers of the loss terms; without distillation there is no summary token.
     """
 
@@ -72,6 +76,7 @@ class ProrecConfig(MethodConfig):
     num_negatives: int = Field(default=2048, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     beam_width: int = Field(default=20, ge=1)
+    code_normalisation: CodeNormalisation = "legal"
     loss_weights: ProrecLossWeights = ProrecLossWeights()
 
 
@@ -114,12 +119,11 @@ class Prorec(Method):
     def _assemble(self, ids: SemanticIds, teacher: Tensor | None) -> CodeSeq2Seq:
         """Put the parts together."""
         layout = TokenLayout.of(ids)
-        tokens, tree = layout.item_tokens(ids), PrefixTrie.of(ids)
-        sizes = {"starts": layout.starts, "code_sizes": layout.code_sizes}
-        network = self.config.network
+        tokens, tree, network = layout.item_tokens(ids), PrefixTrie.of(ids), self.config.network
+        over = self.config.code_normalisation
         if teacher is None:
-            return CodeSeq2Seq(network, tokens, **sizes, tree=tree, num_user_tokens=0)
-        return SummarySeq2Seq(network, tokens, teacher, **sizes, tree=tree)
+            return CodeSeq2Seq(network, tokens, tree, code_normalisation=over)
+        return SummarySeq2Seq(network, tokens, tree, teacher=teacher, code_normalisation=over)
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1."""
@@ -158,14 +162,13 @@ class Prorec(Method):
         assert isinstance(module, CodeSeq2Seq)
         memory = read_memory(module, batch["item_index"], None)
         width = self.config.beam_width
-        return search(memory, module, module.tree, k=k, beam_width=width, candidates=candidates)
+        return search(memory, module, k=k, beam_width=width, candidates=candidates)
 
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the exact log-probability of each item's codes."""
         assert isinstance(module, CodeSeq2Seq)
         memory = read_memory(module, batch["item_index"], None)
-        codes = module.codes_of(item_index.clamp(min=0))
-        return Scores.of(score_items(memory, module, module.tree, codes), item_index, "log_prob")
+        return Scores.of(score_items(memory, module, item_index), item_index, "log_prob")
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width, the length of an item in tokens, and who teaches."""
@@ -174,6 +177,7 @@ class Prorec(Method):
         return {
             "beam_width": self.config.beam_width,
             "code_length": module.code_length,
+            "code_normalisation": self.config.code_normalisation,
             "distillation": self.config.distillation if taught else "none",
             "teacher": self.config.teacher if taught else "none",
         }

@@ -8,15 +8,15 @@ Shapes: M prediction tasks of a batch, L code length, K_l codes of level l, D hi
 Z size of the teacher's vectors, S negatives.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itemese.decoding.catalogue_scores import Runs
+from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
+from itemese.decoding.trie import PrefixTrie
 from itemese.layers.id_vectors import first_equal
 
 
@@ -55,15 +55,12 @@ class SummarySeq2Seq(CodeSeq2Seq):
         self,
         config: Seq2SeqConfig,
         item_tokens: Tensor,
-        teacher: Tensor,
+        tree: PrefixTrie,
         *,
-        starts: Sequence[int],
-        code_sizes: Sequence[int],
-        tree: Runs,
+        teacher: Tensor,
+        code_normalisation: CodeNormalisation,
     ) -> None:
-        super().__init__(
-            config, item_tokens, starts=starts, code_sizes=code_sizes, tree=tree, num_user_tokens=0
-        )
+        super().__init__(config, item_tokens, tree, code_normalisation=code_normalisation)
         self.register_buffer("teacher", teacher, persistent=False)
         self.register_buffer("first", first_equal(teacher), persistent=False)
         self.summary = nn.Parameter(torch.randn(config.dim))
