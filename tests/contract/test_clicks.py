@@ -93,15 +93,6 @@ def test_some_methods_predict_clicks() -> None:
     assert {"din", "popularity", "store"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", method_names())
-def test_the_key_of_a_next_item_method_knows_nothing_of_clicks(name: str) -> None:
-    config = method_class(name).Config()
-    assert method_of(config).task is Task.NEXT_ITEM
-    values = config.model_dump(mode="json")
-    assert "task" not in values
-    assert "click" not in values["loss_weights"]
-
-
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_probabilities_that_do_not_depend_on_neighbours(

@@ -30,7 +30,8 @@ from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backb
 from itemese.backbones.text_slots import SlotMask, TextSlots
 from itemese.core.schema import Request
 from itemese.layers.histories import last_states, pad_histories
-from itemese.methods.base import Batch, CatalogueMethod, Inputs, LossWeights, MethodConfig
+from itemese.methods.base import Batch, Inputs, LossWeights, MethodConfig
+from itemese.methods.families import CatalogueMethod
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
 

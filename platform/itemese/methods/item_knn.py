@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from itemese.core.schema import Histories, Request
 from itemese.layers.histories import ages, pad_histories
 from itemese.layers.item_graph import ItemGraph
-from itemese.methods.base import Batch, CatalogueMethod, Inputs, MethodConfig, Stage
+from itemese.methods.base import Batch, Inputs, MethodConfig, Stage
+from itemese.methods.families import CatalogueMethod
 
 
 class ItemKnnConfig(MethodConfig):

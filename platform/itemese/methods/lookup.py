@@ -14,11 +14,14 @@ from itemese.core.config import nearest
 from itemese.core.errors import ConfigError
 from itemese.methods.base import Method, MethodConfig
 
+SHARED = {"base", "families", "lookup"}
+"""Modules of this package that are no method."""
+
 
 def method_names() -> list[str]:
     """Return the names of the methods in this package: its modules and folders."""
     package = importlib.import_module("itemese.methods")
-    return sorted({m.name for m in pkgutil.iter_modules(package.__path__)} - {"base", "lookup"})
+    return sorted({m.name for m in pkgutil.iter_modules(package.__path__)} - SHARED)
 
 
 def method_module(name: str) -> ModuleType:

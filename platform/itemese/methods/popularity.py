@@ -23,13 +23,13 @@ from itemese.core.schema import Histories, Request
 from itemese.layers.item_counts import ItemCounts
 from itemese.methods.base import (
     Batch,
-    CatalogueMethod,
     Inputs,
     MethodConfig,
     Stage,
     Task,
     pad_clicks,
 )
+from itemese.methods.families import CatalogueMethod
 
 
 class ClickRates(nn.Module):

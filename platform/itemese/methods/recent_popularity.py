@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from itemese.core.schema import Request
 from itemese.layers.histories import pad_histories
 from itemese.layers.item_counts import ItemCounts
-from itemese.methods.base import Batch, CatalogueMethod, Inputs, MethodConfig, Stage
+from itemese.methods.base import Batch, Inputs, MethodConfig, Stage
+from itemese.methods.families import CatalogueMethod
 
 
 class RecentPopularityConfig(MethodConfig):

@@ -17,7 +17,8 @@ from torch import nn
 
 from itemese.layers.transformer import SequenceEncoder
 from itemese.losses.next_item import NextItemLoss
-from itemese.methods.base import Inputs, LossWeights, MethodConfig, NextItemEncoder
+from itemese.methods.base import Inputs, LossWeights, MethodConfig
+from itemese.methods.families import NextItemEncoder
 
 
 class SasrecLossWeights(LossWeights):

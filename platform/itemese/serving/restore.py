@@ -6,7 +6,8 @@ import torch
 
 from itemese.core.bundle import Bundle
 from itemese.core.errors import ArtifactError, ConfigError
-from itemese.methods.base import Inputs, Method, NextItemEncoder
+from itemese.methods.base import Inputs, Method
+from itemese.methods.families import NextItemEncoder
 from itemese.methods.lookup import method_of, parse_method_config
 
 Precision = Literal["fp32", "bf16"]

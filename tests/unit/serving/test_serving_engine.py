@@ -8,6 +8,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError, ConfigError
 from itemese.layers.histories import pad_histories
 from itemese.methods import base, lookup
+from itemese.methods.families import CatalogueMethod
 from itemese.serving.engine import Recommender
 from itemese.serving.query import Query, QueryError
 
@@ -21,7 +22,7 @@ def engine(bundle_of):
     return Recommender.load(bundle_of())
 
 
-class Spy(base.CatalogueMethod):
+class Spy(CatalogueMethod):
     """Scores item i by how often it stands in the history; keeps every batch it saw."""
 
     batches: list = []  # noqa: RUF012

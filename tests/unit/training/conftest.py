@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from itemese.core.artifacts import Folder
 from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.layers.histories import next_item_pairs, pad_histories
-from itemese.methods.base import Batch, CatalogueMethod, Inputs, LossWeights, MethodConfig
+from itemese.methods.base import Batch, Inputs, LossWeights, MethodConfig
+from itemese.methods.families import CatalogueMethod
 
 NUM_ITEMS = 30
 

@@ -35,9 +35,9 @@ from itemese.methods.base import (
     LossWeights,
     MethodConfig,
     Need,
-    NextItemEncoder,
     Stage,
 )
+from itemese.methods.families import NextItemEncoder
 
 
 class AlignedSasrecLossWeights(LossWeights):

@@ -40,13 +40,13 @@ from itemese.layers.id_vectors import id_vectors
 from itemese.losses.contrastive import from_other_workers, info_nce
 from itemese.methods.base import (
     Batch,
-    CatalogueMethod,
     Inputs,
     LossWeights,
     MethodConfig,
     Need,
     Stage,
 )
+from itemese.methods.families import CatalogueMethod
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel, make_projector, match_scale
 from itemese.methods.rsllm.network import TwoTowers, Views
 from itemese.methods.rsllm.prompts import ItemForm, PromptWriter

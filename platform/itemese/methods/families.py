@@ -1,0 +1,81 @@
+"""Bases of methods that share how they rank: by scores of a whole catalogue, or by a state.
+
+Shapes: B batch, T history length, d vector size, I items, C items scored for a row.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
+from itemese.core.schema import Request
+from itemese.layers.histories import last_states, next_item_pairs, pad_histories
+from itemese.losses.next_item import next_item_loss
+from itemese.methods.base import Batch, Method
+
+
+class CatalogueMethod(Method):
+    """Base of methods that score the whole catalogue at once, from which both verbs follow."""
+
+    @abstractmethod
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return a score of every item for each row, ``[B, I]``."""
+
+    def predict(
+        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
+    ) -> Ranking | ClickScores:
+        """Rank the catalogue by its scores."""
+        return Ranking.from_scores(self.score_catalogue(module, batch), k, candidates)
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Take the given items from the catalogue's scores."""
+        found = self.score_catalogue(module, batch).gather(1, item_index.clamp(min=0))
+        return Scores.of(found, item_index, "score")
+
+
+class NextItemEncoder(Method):
+    """Base of methods whose module encodes histories and compares states with all items.
+
+    The module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item vectors
+    ``[I, d]``; the settings hold `loss` and `num_negatives` (`losses.next_item`).
+    """
+
+    encodes: ClassVar[bool] = True
+    embeds: ClassVar[bool] = True
+
+    def item_vectors(self, module: nn.Module) -> Tensor:
+        """Return the vectors that states are compared with, ``[I, d]``."""
+        place = next(module.parameters()).device
+        with torch.no_grad():
+            found: Tensor = module(torch.zeros(1, 1, dtype=torch.long, device=place))[1]
+        return found
+
+    def collate(self, requests: Sequence[Request]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(requests)
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return ``next_item``: every item of the history predicts its successor."""
+        inputs, targets, real = next_item_pairs(batch["item_index"])
+        states, item_vectors = module(inputs)
+        loss = next_item_loss(
+            self.config.loss, states[real], item_vectors, targets[real], self.config.num_negatives
+        )
+        return {"next_item": loss}
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank the catalogue by the dot product with the newest state."""
+        states, item_vectors = module(batch["item_index"])
+        newest = last_states(states, batch["item_index"])
+        scores = newest.float() @ item_vectors.float().T  # bf16 sums would tie
+        return Ranking.from_scores(scores, k, candidates)
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return the dot products of the newest state with the given items' vectors."""
+        states, item_vectors = module(batch["item_index"])
+        newest = last_states(states, batch["item_index"]).float()
+        items = item_vectors[item_index.clamp(min=0)].float()  # [B, C, d]
+        return Scores.of((items @ newest[:, :, None])[..., 0], item_index, "score")
