@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from itemese.cli import console
+from itemese.core.config import read_yaml
 from itemese.serving.kubernetes import ray_service
 
 
@@ -22,7 +23,7 @@ def main(
     ),
 ) -> None:
     """Print the manifest of SERVE_CONFIG for BUNDLE."""
-    config = yaml.safe_load(serve_config.read_text(encoding="utf-8"))
+    config = read_yaml(serve_config)
     print(yaml.safe_dump(ray_service(config, image=image, bundle=bundle, name=name)), end="")
 
 

@@ -23,11 +23,12 @@ import yaml
 from itemese import __version__
 from itemese.core.artifacts import Folder
 from itemese.core.config import digest_of
-from itemese.core.errors import ArtifactError, DataError
+from itemese.core.errors import ArtifactError, ConfigError, DataError
 from itemese.core.model_card import model_card
 from itemese.core.schema import Catalog
 from itemese.core.stages import READERS, Reader, outside_stage
 from itemese.core.vectors import SemanticIds
+from itemese.core.yaml_loader import load_yaml
 
 FORMAT_VERSION = 2
 """Raised when a reader of older code could not use what this one writes."""
@@ -219,8 +220,8 @@ def read_bundle(folder: Folder) -> Bundle:
         }
         for artifact in artifacts.values():
             artifact.validate(catalog.num_items)
-        experiment = yaml.safe_load(folder.read_bytes("experiment.yaml"))
-    except (DataError, KeyError, TypeError, pa.ArrowException, yaml.YAMLError) as error:
+        experiment = load_yaml(folder.read_bytes("experiment.yaml"), "experiment.yaml")
+    except (ConfigError, DataError, KeyError, TypeError, pa.ArrowException) as error:
         message = f"`bundle` must hold readable files; got {folder.uri!r}: {error}. Write it again."
         raise ArtifactError(message) from None
     if not catalog.num_items or len(catalog.index_of) != catalog.num_items:

@@ -9,16 +9,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from itemese.core.errors import ConfigError
+from itemese.core.yaml_loader import load_yaml
+
+_NO_BOOLEAN = "no boolean"
 
 
 class Config(BaseModel):
@@ -27,6 +26,15 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse True as 1: YAML reads a bare ``yes`` or ``on`` as True."""
+        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+        if _has_boolean(value, kinds):
+            raise ValueError(_NO_BOOLEAN)
+        return value
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
@@ -68,7 +76,7 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """Turn pydantic's faults into the house's sentence, one a fault."""
+    """Turn pydantic's faults into sentences, one a fault."""
     sentences = []
     for fault in error.errors():
         location = [str(part) for part in fault["loc"]]
@@ -83,8 +91,35 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             shown = repr(fault["input"])
             shown = shown if len(shown) <= 80 else shown[:77] + "..."
-            sentences.append(f"`{path}` must be {message}; got {shown}. Change it in the recipe.")
+            remedy = "Change it in the recipe"
+            if isinstance(fault["input"], bool) or message == _NO_BOOLEAN:
+                remedy += "; YAML reads a bare yes, no, on or off as a boolean: put text in quotes"
+            elif fault["type"] == "string_type":
+                remedy = "Put it in quotes"
+            sentences.append(f"`{path}` must be {message}; got {shown}. {remedy}.")
     return " ".join(sentences)
+
+
+def _leaves(annotation: Any) -> tuple[Any, ...]:
+    """Return the types and literal values that a field's annotation is made of."""
+    parts = get_args(annotation)
+    return tuple(leaf for part in parts for leaf in _leaves(part)) if parts else (annotation,)
+
+
+def _has_boolean(value: Any, kinds: tuple[Any, ...]) -> bool:
+    """Return whether a value holds a boolean although a field of these kinds has none."""
+    if isinstance(value, bool):
+        return not any(kind is bool or kind is Any or kind is value for kind in kinds)
+    if isinstance(value, list | tuple):
+        return any(_has_boolean(part, kinds) for part in value)
+    if isinstance(value, Mapping) and not any(_is_section(kind) for kind in kinds):
+        return any(_has_boolean(part, kinds) for part in value.values())
+    return False
+
+
+def _is_section(kind: Any) -> bool:
+    """Return whether a kind of value checks its own fields."""
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
@@ -109,16 +144,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_bytes()
     except OSError as error:
         beside = [p.name for p in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
         hint = nearest(file.name, beside) if beside else "Check the path."
         message = f"`recipe` must be a readable file; got {str(path)!r} ({error.strerror}). {hint}"
         raise ConfigError(message) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        message = f"`{file.name}` must be valid YAML; got: {detail}. Mend that line."
-        raise ConfigError(message) from None
+    values = load_yaml(text, file.name)
     if not isinstance(values, dict):
         message = f"`{file.name}` must be a mapping of sections; got {type(values).__name__}."
         raise ConfigError(message)
@@ -188,11 +220,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
         if not equals or not path.strip():
             message = f"`--set` must be path=value; got {text!r}. Write it as one argument."
             raise ConfigError(message)
-        try:
-            pairs[path.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            message = f"`--set {path}` must be a YAML value; got {value!r}. Quote it."
-            raise ConfigError(message) from None
+        pairs[path.strip()] = load_yaml(value, f"--set {text}")
     return with_values(values, pairs)
 
 

@@ -8,25 +8,16 @@ too, written ``relation.attribute``. `choice` declares which item an event is ab
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from itemese.core.artifacts import Folder
 from itemese.core.config import Config, nearest, read_yaml
 from itemese.core.errors import ConfigError
+from itemese.core.yaml_loader import load_yaml
 
-
-def _no_truth(value: Any) -> Any:
-    """Refuse a truth value, which YAML makes of a bare yes, no, on or off."""
-    if isinstance(value, bool):
-        message = "a text or a number (put words such as yes, no, on and off in quotes)"
-        raise ValueError(message)
-    return value
-
-
-Value = Annotated[str | int | float, BeforeValidator(_no_truth)]
+Value = str | int | float
 
 
 class Declaration(Config):
@@ -221,17 +212,12 @@ def load_network(network: str | Mapping[str, Any]) -> dict[str, Any]:
         return dict(network)
     if not _is_file(network):
         file = resources.files("itemese.simulation") / "networks" / f"{network}.yaml"
-        return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return dict(load_yaml(file.read_bytes(), file.name))
     if "://" not in network:
         return read_yaml(network)
     place = PurePosixPath(network.split("://", 1)[1])
     text = Folder.at(network[: -len(place.name) - 1]).read_bytes(place.name)
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        message = f"`{place.name}` must be valid YAML; got: {detail}. Mend that line."
-        raise ConfigError(message) from None
+    values = load_yaml(text, place.name)
     if not isinstance(values, dict):
         message = f"`network` must be a mapping; got {type(values).__name__} in {network!r}. "
         raise ConfigError(message + "Begin it with `name:` and `entities:`.")

@@ -1,6 +1,7 @@
 """Configuration: unknown keys refused with the nearest name, overrides by dotted path."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from itemese.core.config import (
     write_yaml,
 )
 from itemese.core.errors import ConfigError
+from itemese.core.yaml_loader import load_yaml
 from itemese.pipeline.experiment import Experiment
 
 VALUES = {
@@ -119,6 +121,89 @@ def test_yaml_holds_no_code(tmp_path: Path) -> None:
     (tmp_path / "evil.yaml").write_text("a: !!python/object/apply:os.getcwd []")
     with pytest.raises(ConfigError, match="valid YAML"):
         read_yaml(tmp_path / "evil.yaml")
+
+
+TWO_MEANINGS = {
+    "training: {}\nseed: 1\ntraining: {}": "the key 'training' twice (first in line 1) in line 3",
+    "method: {dim: 8, dim: 16}": "the key 'dim' twice (first in line 1) in line 1",
+    "'1': a\n1: b": "the key '1' twice",
+    "a: {<<: {b: 1, b: 2}}": "the key 'b' twice",
+    "name: 2026-11-28": "the date 2026-11-28 (put it in quotes) in line 1",
+    "2026-11-28: 1": "a key that is no text (2026-11-28; put it in quotes)",
+    "name: 2026-11-28 10:00:00": "the date 2026-11-28 10:00:00",
+    "on: 1": "a key that is no text (on; put it in quotes)",
+    "null: 1": "a key that is no text (null",
+    "? [1]\n: 2": "a key that is no text (a sequence",
+    "a: !!set {x}": "the tag !!set",
+    "a: !!binary aGk=": "the tag !!binary",
+    "a: !!omap [b: 1]": "the tag !!omap",
+    "a: !mine 1": "the tag !mine",
+    "a: !!python/object/apply:os.getcwd []": "the tag !!python/object/apply:os.getcwd",
+    "a: &x [*x]": "an anchor that holds itself",
+    "a: &x {b: {c: *x}}": "an anchor that holds itself",
+    "a: 010": "010, which YAML reads as 8",
+    "a: 1:30": "1:30, which YAML reads as 90",
+    "a: 1:30.5": "1:30.5, which YAML reads as 90.5",
+    "a: 1\n---\nb: 2": "another document",
+    "[" * 5_000: "too many levels",
+    "a: \x01": "unacceptable character",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), TWO_MEANINGS.items())
+def test_yaml_that_means_two_things_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(tmp_path / "x.yaml")
+    assert str(caught.value).startswith("`x.yaml` must be valid YAML with one meaning; got: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_and_anchors_have_one_meaning_too() -> None:
+    with pytest.raises(ConfigError, match=r"`--set name=2026-11-28` must be .* the date"):
+        with_overrides(VALUES, ["name=2026-11-28"])
+    text = "a: &x {b: 1, 7: c}\nd: [*x, {<<: *x, b: 2}]"
+    assert load_yaml(text, "x") == {
+        "a": {"b": 1, "7": "c"},
+        "d": [{"b": 1, "7": "c"}, {"b": 2, "7": "c"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("training.batch_size=yes", "`training.batch_size` must be no boolean; got True"),
+        ("method.dropout=no", "`method.dropout` must be no boolean; got False"),
+        ("seed=on", "`seed` must be no boolean; got True"),
+        ("name=no", "`name` must be no boolean; got False. Change it in the recipe; YAML reads"),
+        ("name=7", "`name` must be a valid string; got 7. Put it in quotes."),
+        ("sequences.split=off", "`sequences.split` must be no boolean; got False"),
+        ("logs.columns.event=yes", "`logs.columns.event` must be no boolean; got True"),
+    ],
+)
+def test_a_boolean_is_neither_a_number_nor_a_text(setting: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Experiment.parse(with_overrides(VALUES, [setting]))
+    assert words in str(caught.value)
+
+
+def test_booleans_hide_in_no_list_or_mapping() -> None:
+    class Inner(Config):
+        flag: bool = False
+
+    class Section(Config):
+        sizes: tuple[int, ...] = ()
+        weights: dict[str, float] | None = None
+        parts: dict[str, Inner] | None = None
+        either: bool | int = 0
+        maximum: Literal[False] | int = False
+
+    for values in ({"sizes": [1, True]}, {"weights": {"a": True}}, {"maximum": True}):
+        with pytest.raises(ConfigError, match="must be no boolean"):
+            Section.parse(values)
+    fine = {"parts": {"a": {"flag": True}}, "either": True, "maximum": False}
+    assert Section.parse(fine).parts == {"a": Inner(flag=True)}
 
 
 def test_an_experiment_survives_yaml() -> None:
