@@ -95,7 +95,7 @@ def _refuse(node: yaml.Node, problem: str) -> None:
 
 def _shown(node: yaml.Node) -> str:
     """Return what a person wrote, or its kind."""
-    return str(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
 
 
 _Loader.yaml_constructors = {

@@ -133,7 +133,7 @@ TWO_MEANINGS = {
     "name: 2026-11-28 10:00:00": "the date 2026-11-28 10:00:00",
     "on: 1": "a key that is no text (on; put it in quotes)",
     "null: 1": "a key that is no text (null",
-    "? [1]\n: 2": "a key that is no text (a sequence",
+    "? [1]\n: 2": "a key that is no text (a list or mapping",
     "a: !!set {x}": "the tag !!set",
     "a: !!binary aGk=": "the tag !!binary",
     "a: !!omap [b: 1]": "the tag !!omap",
