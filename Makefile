@@ -1,5 +1,6 @@
 # make demo   everything from raw logs to a served winner
-# make test   lint, types and tests
+# make test   lint, types, and every test that a change can break, in minutes
+# make test-all  the same, with kills, soak-like and browser tests
 # make soak   half an hour of overload, replacement, kills and endurance of a service
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,13 +14,21 @@ ifneq ($(SHARED_DATA),)
 export ITEMESE_DATA ?= $(abspath $(SHARED_DATA))
 endif
 
-.PHONY: demo test soak lint format clean
+# Two workers; the tests that share the local Ray cluster stay together on one of them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
+
+.PHONY: demo test test-slow test-all soak lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python jobs/demo.py
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow and not browser'
+
+test-slow: $(STAMP)
+	$(PYTEST) -m 'slow or browser'
+
+test-all: test test-slow
 
 soak: $(STAMP)
 	$(BIN)/python jobs/soak.py
