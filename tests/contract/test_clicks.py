@@ -13,6 +13,7 @@ from itemese.core.vectors import SemanticIds
 from itemese.evaluation.metrics import auc
 from itemese.methods.base import Inputs, Method, Need, Task
 from itemese.methods.lookup import method_class, method_names, method_of
+from loss_values import loss_values
 
 NUM_ITEMS, NUM_USERS, LENGTH = 24, 200, 12
 SMALL = {
@@ -171,7 +172,7 @@ def test_training_finds_who_clicks_on_what(name: str, labelled: bool) -> None:
     batch = method.collate([train.request(user) for user in range(train.num_users)])
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
     for _ in range(30):
-        terms = method.losses(module.train(), batch)
+        terms = loss_values(method, module.train(), batch)
         named = {term for stage in method.stages() for term in stage.terms}
         assert set(terms) == (named or set(type(method.config.loss_weights).model_fields))
         optimizer.zero_grad()

@@ -16,6 +16,7 @@ from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Batch, Inputs, Method, MethodConfig, Need, Stage
 from itemese.methods.lookup import method_class, method_names, method_of
+from loss_values import loss_values
 
 NUM_ITEMS = 30
 SMALL = read_yaml(Path(__file__).with_name("small_methods.yaml"))
@@ -225,7 +226,7 @@ def test_items_may_share_their_codes(name: str) -> None:
     shared = changed(inputs(), semantic_ids=replace(inputs().semantic_ids, num_predicted=1))
     method = method_of(method_class(name).Config.parse({"name": name, **SMALL.get(name, {})}))
     module = method.build(shared)
-    terms = method.losses(module, method.collate(training_examples(4)))
+    terms = loss_values(method, module, method.collate(training_examples(4)))
     assert all(term.isfinite() for term in terms.values())
     ranking = predict(method, module, requests(), NUM_ITEMS, Candidates())
     for items, scores in zip(ranking.item_index.tolist(), ranking.score.tolist(), strict=True):
@@ -266,7 +267,7 @@ def test_same_seed_takes_the_same_steps(name: str) -> None:
         module.train()
         for step in range(2):
             torch.manual_seed(step)
-            terms = method.losses(module, method.collate(training_examples(8)))
+            terms = loss_values(method, module, method.collate(training_examples(8)))
             optimizer.zero_grad()
             sum(terms.values()).backward()
             optimizer.step()
@@ -279,7 +280,7 @@ def test_same_seed_takes_the_same_steps(name: str) -> None:
 def test_loss_terms_are_the_declared_weights_and_reach_every_parameter(name: str) -> None:
     method, module = make(name)
     module.train()
-    terms = method.losses(module, method.collate(training_examples(40)))
+    terms = loss_values(method, module, method.collate(training_examples(40)))
     declared = set(type(method.config.loss_weights).model_fields)
     assert set(terms) == (set(method.stages()[0].terms) or declared)
     assert set(terms) <= declared
@@ -291,7 +292,7 @@ def test_loss_terms_are_the_declared_weights_and_reach_every_parameter(name: str
 
 def seeded_losses(method: Method, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
-    return method.losses(module, batch)
+    return loss_values(method, module, batch)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -306,31 +307,46 @@ def test_padding_takes_no_part_in_the_loss(name: str) -> None:
         assert wide[term].item() == pytest.approx(value.item(), rel=1e-5), term
 
 
-CONTRASTING = {"rsllm", "eager_llm", "aligned_sasrec", "prorec"}
-"""Methods with a contrastive term: by design a row's loss depends on its batch's other rows."""
+IN_WORDS = {("rsllm", "language_model"), ("rsllm", "history_words")}
+"""Terms over words: as many texts as they are worth, by the mean length of a text."""
 
-EVERY_ITEM = {"semantic_id_lm", "store"}
-"""Methods that also predict the oldest item of a history."""
+MIXED = {
+    *IN_WORDS,  # each prompt offers items that are drawn for the batch
+    ("rsllm", "history_alignment"),
+    ("rsllm", "target_alignment"),
+    ("eager_llm", "semantic_contrast"),
+    ("eager_llm", "behaviour_contrast"),
+    ("prorec", "distillation"),
+}
+"""Terms whose value for a row depends on the other rows of its batch."""
 
 
-@pytest.mark.parametrize("name", [n for n in TRAINED if n not in CONTRASTING])
-def test_the_loss_of_a_batch_is_the_mean_over_its_targets(name: str) -> None:
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_target_of_an_epoch_weighs_the_same(name: str) -> None:
+    """However the histories are dealt out to micro-batches, the epoch adds up to one sum."""
     method, module = make(name)
-    module.eval()
-    rows = training_examples(8)
-    lengths = {len(r.history) for r in rows}
-    assert len(lengths) > 1
-    whole = seeded_losses(method, module, method.collate(rows))
-    parts: dict[str, float] = dict.fromkeys(whole, 0.0)
-    weight = 0
-    for row in rows:
-        alone = seeded_losses(method, module, method.collate([row]))
-        targets = len(row.history) - (0 if name in EVERY_ITEM else 1)
-        weight += targets
-        for term, value in alone.items():
-            parts[term] += value.item() * targets
-    for term, value in whole.items():
-        assert value.item() == pytest.approx(parts[term] / weight, rel=1e-4)
+    module.train(any(name == method_name for method_name, _ in IN_WORDS))  # they draw targets then
+    rows = sorted(training_examples(30), key=lambda row: len(row.history))
+    cuts = [rows, [rows[0]], rows[1:4], rows[4:18], rows[18:]]
+    found = []
+    for part in cuts:
+        torch.manual_seed(5)
+        with torch.no_grad():
+            found.append(method.losses(module, method.collate(part)))
+    whole, *parts = found
+    declared = method.count_targets(np.array([len(row.history) for row in rows]))
+    assert set(declared) <= set(type(method.config.loss_weights).model_fields)
+    for term, (value, targets) in whole.items():
+        if term not in declared:
+            counts = [float(part[term].targets) for part in found]
+            assert all(0 < count <= 1.5 for count in counts), term  # a micro-batch, or part of one
+            continue
+        wanted = float(declared[term].sum())
+        exact = 0.3 if (name, term) in IN_WORDS else 1e-6
+        assert float(targets) == pytest.approx(wanted, rel=exact), term
+        if (name, term) not in MIXED:
+            total = sum(float(part[term].value * part[term].targets) for part in parts)
+            assert total == pytest.approx(float(value * targets), rel=1e-4), term
 
 
 BLIND_TO_BEHAVIOUR = {"dense_tokenizer"}
@@ -347,7 +363,7 @@ def test_training_beats_popularity_on_a_planted_signal(name: str) -> None:
     batch = method.collate(training_examples(200))
     first = last = 0.0
     for step in range(60):
-        terms = method.losses(module, batch)
+        terms = loss_values(method, module, batch)
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         optimizer.zero_grad()
         loss.backward()

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from itemese.backbones.backbone import (
@@ -219,3 +219,8 @@ def _with_lora(model: nn.Module, config: TextBackboneConfig) -> nn.Module:
         # Without this no input of a checkpointed layer needs a gradient, and LoRA gets none.
         adapted.enable_input_require_grads()  # type: ignore[operator]
     return adapted
+
+
+def mean_words(texts: Tensor) -> float:
+    """Return the mean number of tokens of ``texts [n, N]``, right-padded with -1; at least 1."""
+    return max(1.0, float((texts >= 0).sum()) / max(1, len(texts)))

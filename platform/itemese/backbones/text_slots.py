@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itemese.backbones.text_backbone import mean_words
 from itemese.backbones.weight_stamp import KeepsItems, WeightStamp
 from itemese.core.errors import ConfigError
 
@@ -44,6 +45,7 @@ class TextSlots(KeepsItems):
         texts [I, N] int64: Tokens of each item's text, an end token last, right-padded with -1.
         tokenizer [bytes] uint8: What made them.
         slots [M, D]: Input vectors of the slots.
+        words_per_text: Mean tokens of a text.
     """
 
     lm: Any  # every architecture has its own class
@@ -64,6 +66,7 @@ class TextSlots(KeepsItems):
         self.register_buffer("texts", texts)
         self.register_buffer("tokenizer", tokenizer)
         words = self.lm.get_input_embeddings().weight.detach().float()
+        self.words_per_text = mean_words(texts)
         self._size = float(words.square().mean().sqrt())
         self.slots = nn.Parameter(torch.randn(num_slots, words.shape[1]) * self._size)
         self._items: tuple[WeightStamp, Tensor] | None = None

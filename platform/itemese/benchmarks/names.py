@@ -72,9 +72,9 @@ def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     trained = benchmark_prompts(
         module.network.lm,
         prompts,
-        lambda places: method.losses(module, method.collate([rows[n] for n in places]))[
-            "language_model"
-        ],
+        lambda places: (
+            method.losses(module, method.collate([rows[n] for n in places]))["language_model"].value
+        ),
         [p for p in module.parameters() if p.requires_grad],
         rounds=repeats,
     )

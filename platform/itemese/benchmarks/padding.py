@@ -133,7 +133,7 @@ def _train(
     started = time.perf_counter()
     for batch in batches:
         optimizer.zero_grad(set_to_none=True)
-        loss = torch.stack(list(method.losses(module, batch).values())).sum()
+        loss = torch.stack([term.value for term in method.losses(module, batch).values()]).sum()
         torch.autograd.backward(loss)
         optimizer.step()
     return time.perf_counter() - started

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itemese.backbones.text_backbone import mean_words
 from itemese.backbones.token_vectors import start_as_vectors
 from itemese.decoding.free_beams import Waste
 from itemese.decoding.item_language import ItemLanguageModel
@@ -43,6 +44,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         code_table: Vectors of the opening token, the codes, and the task tokens.
         texts [I, N] int64: Tokens of each item's text, an end token last, right-padded with -1.
         tokenizer [bytes] uint8: What made them.
+        words_per_text: Mean tokens of a text.
         waste: What beams outside the catalogue came to, if there were any.
     """
 
@@ -78,6 +80,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         self.code_table = nn.Embedding(last + TASK_TOKENS, words.shape[1])
         self.naming, self.telling = last, last + 1
         self.waste = Waste()
+        self.words_per_text = mean_words(texts)
         nn.init.normal_(self.code_table.weight, std=float(words.square().mean().sqrt()))
 
     @property

@@ -79,6 +79,11 @@ def next_item_tasks(item_index: Tensor, most: int) -> tuple[Tensor, Tensor, Tens
     return window, item_index[row, place], row
 
 
+def count_tasks(lengths: np.ndarray, most: int) -> np.ndarray:
+    """Return how many tasks `next_item_tasks` makes of histories of ``lengths [N]``, ``[N]``."""
+    return np.minimum(lengths - 1, most) if most else lengths - 1
+
+
 def _drawn(sizes: Tensor, most: int) -> Tensor:
     """Return distinct numbers below each of ``sizes [B]``, ``[B, most]``; -1 where there are none.
 

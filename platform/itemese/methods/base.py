@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,18 @@ Batch = dict[str, Tensor]
 
 IGNORED = -100
 """Label of a position that takes no part in a loss."""
+
+
+class LossTerm(NamedTuple):
+    """One loss term of a micro-batch.
+
+    Attributes:
+        value: Unweighted scalar, mean over the targets; 0 without any.
+        targets: How many targets `value` is over, in the unit of `Method.count_targets`.
+    """
+
+    value: Tensor
+    targets: Tensor | float
 
 
 class Task(StrEnum):
@@ -210,13 +222,35 @@ class Method(ABC):
         A method that predicts clicks hands on what `pad_clicks` adds to histories.
         """
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return each **unweighted** scalar loss term, mean over the batch's targets.
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
+        """Return each **unweighted** loss term: its mean over the batch's targets and their number.
 
         The keys are fields of ``Config().loss_weights``: all of them, or those that `stages` turn
-        on. `module` may be wrapped (DDP), so call it, never its attributes: ``module(batch)``.
+        on. Training multiplies ``value * targets`` by one constant for the whole epoch (see
+        `TrainingConfig.target_weighting`), so a target weighs the same in every micro-batch. State
+        the targets by this rule:
+
+        * A term over targets that histories hold (events, or one a history) counts them.
+        * A term over a fixed number of draws (texts of the catalogue, rows of the batch) counts
+          micro-batches: 1, or the share of the draws that could be made.
+        * A term over words counts texts: words divided by the mean number of words of a text.
+        * A contrast counts the rows that it compares, or 1 if the micro-batch is its unit.
         """
         raise NotImplementedError
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Return how many targets each term takes from histories of these lengths, in expectation.
+
+        It sets the scale of each term: ``value * targets`` is divided by the mean number of targets
+        of a micro-batch over the epoch. The default counts every event but the oldest.
+
+        Args:
+            lengths: ``[N]`` int64, events of the training requests: 2 to ``max_history + 1``.
+
+        Returns:
+            ``[N]`` a term. A term that is left out counts micro-batches (see `losses`).
+        """
+        return dict.fromkeys(type(self.config.loss_weights).model_fields, lengths - 1)
 
     @abstractmethod
     def predict(
@@ -328,7 +362,7 @@ def pad_clicks(requests: Sequence[Request]) -> Batch:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Return the number of trained values (parameters; buffers are counted by nobody)."""
+    """Return the number of trained values (parameters, not buffers)."""
     return sum(p.numel() for p in module.parameters())
 
 

@@ -20,6 +20,7 @@ Shapes: B batch, T history length, N tokens of a text, M slots, D hidden size, I
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backb
 from itemese.backbones.text_slots import SlotMask, TextSlots
 from itemese.core.schema import Request
 from itemese.layers.histories import last_states, pad_histories
-from itemese.methods.base import Batch, Inputs, LossWeights, MethodConfig
+from itemese.methods.base import Batch, Inputs, LossTerm, LossWeights, MethodConfig
 from itemese.methods.families import CatalogueMethod
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
@@ -124,14 +125,24 @@ class DenseTokenizer(CatalogueMethod):
         """Return ``item_index [B, T]``, right-padded with -1."""
         return pad_histories(requests)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``reconstruction``: the cross-entropy a token of texts written again.
 
         Texts are drawn evenly from the whole catalogue, so items without an event are read as
         often as any other.
         """
+        assert isinstance(module, TextSlots)
         logits, labels = module(batch["item_index"], self.config.texts_per_step)
-        return {"reconstruction": F.cross_entropy(logits.float(), labels)}
+        expected = self.config.texts_per_step * module.words_per_text
+        return {
+            "reconstruction": LossTerm(
+                F.cross_entropy(logits.float(), labels), len(labels) / expected
+            )
+        }
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count micro-batches: no target is of a history."""
+        return {}
 
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the cosine of the history's mean vector and each item's."""

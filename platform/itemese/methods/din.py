@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -26,12 +27,13 @@ from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Request
-from itemese.layers.histories import next_item_tasks
+from itemese.layers.histories import count_tasks, next_item_tasks
 from itemese.layers.target_attention import Activation, TargetAttention
 from itemese.losses.click import click_loss
 from itemese.methods.base import (
     Batch,
     Inputs,
+    LossTerm,
     LossWeights,
     Method,
     MethodConfig,
@@ -116,7 +118,7 @@ class Din(Method):
         """One, with the task's term."""
         return (Stage(terms=(str(self.task),)),)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_item``, cross-entropy of each target against sampled items; or ``click``.
 
         ``click`` is binary: each target's label, or targets against items drawn for each of them.
@@ -125,11 +127,13 @@ class Din(Method):
         window, target, row = next_item_tasks(batch["item_index"], most)
         if self.task is Task.NEXT_ITEM:
             scores = module(window, target, num_negatives)
-            return {"next_item": F.cross_entropy(scores.float(), torch.zeros_like(target))}
+            loss = F.cross_entropy(scores.float(), torch.zeros_like(target))
+            return {"next_item": LossTerm(loss, len(target))}
         if "clicked" in batch:
             place = (window >= 0).sum(dim=1)
             logits = module(window, target, 0)[:, 0]
-            return {"click": click_loss(logits.float(), batch["clicked"][row, place])}
+            loss = click_loss(logits.float(), batch["clicked"][row, place])
+            return {"click": LossTerm(loss, len(target))}
         assert isinstance(module, TargetAttention)
         size = (len(target), num_negatives)
         drawn = torch.randint(module.num_items, size, device=target.device)
@@ -139,7 +143,15 @@ class Din(Method):
         clicked[:, 0] = True
         logits = module(window.repeat_interleave(items.shape[1], dim=0), items.flatten(), 0)[:, 0]
         real = F.pad(~had, (1, 0), value=True)  # what the user had is no non-click
-        return {"click": click_loss(logits.float(), clicked.flatten(), real.flatten())}
+        loss = click_loss(logits.float(), clicked.flatten(), real.flatten())
+        return {"click": LossTerm(loss, real.sum() / items.shape[1])}
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count `targets_per_history` events at most; the oldest is none.
+
+        Items drawn for a click count as a share of it.
+        """
+        return {str(self.task): count_tasks(lengths, self.config.targets_per_history)}
 
     def predict(
         self, module: nn.Module, batch: Batch, k: int, candidates: Candidates

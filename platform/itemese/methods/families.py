@@ -14,7 +14,7 @@ from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.layers.histories import last_states, next_item_pairs, pad_histories
 from itemese.losses.next_item import next_item_loss
-from itemese.methods.base import Batch, Method
+from itemese.methods.base import Batch, LossTerm, Method
 
 
 class CatalogueMethod(Method):
@@ -57,14 +57,15 @@ class NextItemEncoder(Method):
         """Return ``item_index [B, T]``, right-padded with -1."""
         return pad_histories(requests)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_item``: every item of the history predicts its successor."""
-        inputs, targets, real = next_item_pairs(batch["item_index"])
+        inputs, successors, real = next_item_pairs(batch["item_index"])
         states, item_vectors = module(inputs)
+        targets = successors[real]
         loss = next_item_loss(
-            self.config.loss, states[real], item_vectors, targets[real], self.config.num_negatives
+            self.config.loss, states[real], item_vectors, targets, self.config.num_negatives
         )
-        return {"next_item": loss}
+        return {"next_item": LossTerm(loss, len(targets))}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank the catalogue by the dot product with the newest state."""

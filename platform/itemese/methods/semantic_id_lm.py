@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -32,7 +33,15 @@ from itemese.decoding.item_language import ItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.histories import pad_histories
 from itemese.losses.code_tokens import next_code
-from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
+from itemese.methods.base import (
+    Batch,
+    Inputs,
+    LossTerm,
+    LossWeights,
+    Method,
+    MethodConfig,
+    Need,
+)
 from itemese.prompts.item_tokens import TokenLayout
 
 
@@ -115,11 +124,16 @@ class SemanticIdLm(Method):
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
         return pad_histories(requests)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_code``: every code of every item, given all before it."""
         logits, codes = module(batch["item_index"])
         smoothing = self.config.label_smoothing
-        return {"next_code": next_code(logits, codes, label_smoothing=smoothing)}
+        loss = next_code(logits, codes, label_smoothing=smoothing)
+        return {"next_code": LossTerm(loss, len(codes))}
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count every item, the oldest too."""
+        return {"next_code": lengths}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by constrained beam search."""

@@ -26,6 +26,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -49,6 +50,7 @@ from itemese.losses.code_tokens import next_code
 from itemese.methods.base import (
     Batch,
     Inputs,
+    LossTerm,
     LossWeights,
     Method,
     MethodConfig,
@@ -209,18 +211,25 @@ class Store(Method):
         """Return ``item_index [B, T]``, right-padded with -1, and what is known of clicks."""
         return pad_clicks(requests)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return the cross-entropy of each task whose weight is not 0, a code or a word."""
+        assert isinstance(module, TextItemLanguageModel)
         weights = self.config.loss_weights.model_dump()
         tasks = tuple(name for name, weight in weights.items() if weight)
         found = module(batch["item_index"], self.config.texts_per_step, tasks=tasks)
         terms = {}
         for task, (logits, labels) in found.items():
             if task == "token_to_text":
-                terms[task] = F.cross_entropy(logits.float(), labels)
+                targets = len(labels) / (self.config.texts_per_step * module.words_per_text)
+                terms[task] = LossTerm(F.cross_entropy(logits.float(), labels), targets)
             else:
-                terms[task] = next_code(logits, labels)
+                targets = len(labels) if task == "token_to_token" else 1
+                terms[task] = LossTerm(next_code(logits, labels), targets)
         return terms
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count every item of a history, the oldest too; the tasks over texts draw theirs."""
+        return {"token_to_token": lengths}
 
     def predict(
         self, module: nn.Module, batch: Batch, k: int, candidates: Candidates

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -32,9 +33,17 @@ from itemese.decoding.catalogue_scores import score_items
 from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, read_memory
 from itemese.decoding.trie import PrefixTrie
-from itemese.layers.histories import next_item_tasks, pad_histories
+from itemese.layers.histories import count_tasks, next_item_tasks, pad_histories
 from itemese.losses.code_tokens import next_code
-from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
+from itemese.methods.base import (
+    Batch,
+    Inputs,
+    LossTerm,
+    LossWeights,
+    Method,
+    MethodConfig,
+    Need,
+)
 from itemese.prompts.item_tokens import TokenLayout
 
 
@@ -99,14 +108,19 @@ class Tiger(Method):
             batch["user_token"] = torch.tensor(hashed) % self.config.num_user_tokens
         return batch
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_code``: the codes of the drawn targets, given what stands before them."""
         most = self.config.targets_per_history
         window, target, row = next_item_tasks(batch["item_index"], most)
         user = batch["user_token"][row] if self.config.num_user_tokens else None
         logits, codes = module(window, target, user)
         smoothing = self.config.label_smoothing
-        return {"next_code": next_code(logits, codes, label_smoothing=smoothing)}
+        loss = next_code(logits, codes, label_smoothing=smoothing)
+        return {"next_code": LossTerm(loss, len(target))}
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count `targets_per_history` items at most; the oldest is none."""
+        return {"next_code": count_tasks(lengths, self.config.targets_per_history)}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by constrained beam search."""

@@ -12,6 +12,13 @@ class TrainingConfig(Config):
 
     Attributes:
         batch_size: Histories a micro-batch and worker.
+        target_weighting: What a micro-batch weighs in the gradient. ``equal`` adds up the losses of
+            its targets and divides by the mean number of targets of a micro-batch over the epoch:
+            a target weighs the same whatever the batching, the accumulation and the number of
+            workers, and micro-batches that fill up the last step of an epoch count nothing.
+            ``per_batch`` divides by the micro-batch's own number: all micro-batches weigh alike,
+            so with `bucketed` a target of a short history weighs up to `max_history` times one of
+            a long history.
         accumulation: Micro-batches a worker adds up before one optimiser step. Workers x
             accumulation micro-batches make a step; the same product gives the same updates.
         learning_rate: Peak, reached after the warm-up.
@@ -47,6 +54,7 @@ class TrainingConfig(Config):
 
     batch_size: int = Field(default=128, ge=1)
     accumulation: int = Field(default=1, ge=1)
+    target_weighting: Literal["equal", "per_batch"] = "equal"
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_share: float = Field(default=0.05, ge=0, lt=1)

@@ -11,7 +11,7 @@ A = 2 sees. The last step of an epoch is filled up with the first batches of its
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,12 +60,29 @@ class _Group:
 
 
 @dataclass(frozen=True)
+class EpochPlan:
+    """What every worker knows of an epoch before it begins.
+
+    Attributes:
+        epoch: From 0.
+        num_batches: Micro-batches that hold every history once; later ones repeat the first.
+        mean_targets: Mean number of targets of those micro-batches, by loss term; a term that is
+            left out counts micro-batches. None weighs all micro-batches alike.
+    """
+
+    epoch: int
+    num_batches: int
+    mean_targets: dict[str, float] | None
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """The training events of a sequences artifact.
 
     Attributes:
         sequences: The artifact.
         users_of_shard: Users with enough training events, by shard file.
+        users_of_length: ``[longest + 1]`` int64, how many of them have an example of each length.
         config: Batch size, bucketing and group size.
         longest: Newest training events of a user that an example holds.
         seed: The experiment's.
@@ -74,6 +91,7 @@ class TrainingData:
 
     sequences: Folder
     users_of_shard: dict[str, int]
+    users_of_length: np.ndarray
     config: TrainingConfig
     longest: int
     seed: int
@@ -102,14 +120,19 @@ class TrainingData:
         Raises:
             DataError: No user has two training events.
         """
-        counts = {n: _count_users(sequences, n, until) for n in Histories.shard_names(sequences)}
+        counts, of_length = {}, np.zeros(max_history + 2, np.int64)
+        for name in Histories.shard_names(sequences):
+            lengths = np.minimum(_lengths(sequences, name, until), max_history + 1)
+            lengths = lengths[lengths >= SHORTEST]
+            counts[name] = len(lengths)
+            of_length += np.bincount(lengths, minlength=len(of_length))
         if not sum(counts.values()):
             message = (
                 "`sequences` must hold a user with at least 2 training events; got none in "
                 f"{len(counts)} shards. Bring longer histories or lower the k-core."
             )
             raise DataError(message)
-        return cls(sequences, counts, config, max_history + 1, seed, until)
+        return cls(sequences, counts, of_length, config, max_history + 1, seed, until)
 
     @property
     def num_users(self) -> int:
@@ -119,6 +142,24 @@ class TrainingData:
     def steps_in_epoch(self, epoch: int, step_size: int) -> int:
         """Return the optimiser steps of an epoch, of `step_size` micro-batches each."""
         return math.ceil(sum(g.num_batches for g in self._groups(epoch)) / step_size)
+
+    def plan(
+        self, epoch: int, count_targets: Callable[[np.ndarray], dict[str, np.ndarray]]
+    ) -> EpochPlan:
+        """Return what is known of an epoch beforehand.
+
+        Args:
+            epoch: From 0.
+            count_targets: See `Method.count_targets`.
+        """
+        batches = sum(group.num_batches for group in self._groups(epoch))
+        if self.config.target_weighting == "per_batch":
+            return EpochPlan(epoch, batches, None)
+        lengths = np.flatnonzero(self.users_of_length)
+        users = self.users_of_length[lengths]
+        targets = count_targets(lengths)
+        means = {name: float(users @ counts) / batches for name, counts in targets.items()}
+        return EpochPlan(epoch, batches, means)
 
     def total_steps(self, step_size: int) -> int:
         """Return the steps that `max_epochs` and `max_steps` allow."""
@@ -186,7 +227,7 @@ class TrainingData:
         generator = numpy_generator(self.seed, f"training/batches/{epoch}/{number}")
         clipped = np.minimum(lengths[users], self.longest)
         order = users[_order(clipped, generator, bucketed=self.config.bucketed)]
-        # Parts of nearly equal size: a last batch of one user would weigh as much as the others.
+        # Parts of nearly equal size: a step of one user would have a gradient of little but noise.
         batches = np.array_split(order, group.num_batches)
         return block, [batches[place] for place in generator.permutation(len(batches))]
 
@@ -202,13 +243,12 @@ def _order(lengths: np.ndarray, generator: np.random.Generator, *, bucketed: boo
     return np.argsort(lengths * (1 + 0.1 * draw) + draw, kind="stable")
 
 
-def _count_users(sequences: Folder, shard: str, until: Split) -> int:
-    """Return the users of a shard who have enough training events."""
+def _lengths(sequences: Folder, shard: str, until: Split) -> np.ndarray:
+    """Return how many training events each user of a shard has, ``[N] int64``."""
     column = sequences.child("histories").read_table(shard, ["split"])["split"]
-    users = 0
+    found = [np.zeros(0, np.int64)]
     for chunk in column.chunks:
         is_train = chunk.values.to_numpy(zero_copy_only=False) <= until
         before = np.concatenate([[0], np.cumsum(is_train)])
-        lengths = np.diff(before[chunk.offsets.to_numpy()])
-        users += int((lengths >= SHORTEST).sum())
-    return users
+        found.append(np.diff(before[chunk.offsets.to_numpy()]))
+    return np.concatenate(found)

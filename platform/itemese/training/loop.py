@@ -225,12 +225,13 @@ class _Run:
         """Go on with the current epoch until it or the stage ends, then validate and save."""
         here, every = self.progress, self.config.checkpoint_every_steps
         steps_in_epoch = self.data.steps_in_epoch(here.epoch, self.share.step_size)
+        plan = self.data.plan(here.epoch, self.method.count_targets)
         self.module.train()
         rate = 0.0
         clock = time.perf_counter()
         for micro_batches in self.data.steps(here.epoch, self.share, start=here.epoch_step):
             rate = learning_rate(self.config, here.stage_step, stage_steps)
-            facts = stepper.step(micro_batches, epoch=here.epoch, step=here.step, rate=rate)
+            facts = stepper.step(micro_batches, plan=plan, step=here.step, rate=rate)
             seconds = time.perf_counter() - clock
             here.add(facts, seconds)
             self.step_seconds.append(seconds)
@@ -257,7 +258,7 @@ class _Run:
             if best:
                 self.best = snapshot(self.module)
         self._tick()
-        row = here.close_row(metrics, rate)
+        row = here.close_row(metrics, rate, stepper.weights)
         self.console.row(row, self.config.metric, best=best)
         self._save(stepper, row)
         self._tell(row)

@@ -1,7 +1,7 @@
 """Where a run is, what it has seen, and what it tells."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,26 +17,25 @@ LOG_SECONDS = 10.0
 class Window:
     """Sums since the last row of the learning curve."""
 
-    steps: int = 0
-    loss: float = 0.0
-    terms: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    targets: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
 
     def add(self, facts: StepFacts, seconds: float) -> None:
         """Add one step."""
-        self.steps += 1
-        self.loss += facts.loss
         for name, value in facts.terms.items():
-            self.terms[name] = self.terms.get(name, 0.0) + value
+            count = facts.targets[name]
+            self.sums[name] = self.sums.get(name, 0.0) + value * count
+            self.targets[name] = self.targets.get(name, 0.0) + count
         self.tokens += facts.tokens
         self.seconds += seconds
 
-    def means(self) -> dict[str, float]:
-        """Return ``train/loss`` and ``train/loss/<term>``, means over the steps."""
-        count = max(1, self.steps)
-        terms = {f"train/loss/{name}": value / count for name, value in self.terms.items()}
-        return {"train/loss": self.loss / count, **terms}
+    def means(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return ``train/loss/<term>``, means over all targets, and their weighted sum."""
+        means = {name: total / (self.targets[name] or 1.0) for name, total in self.sums.items()}
+        whole = sum(weights[name] * value for name, value in means.items())
+        return {"train/loss": whole, **{f"train/loss/{n}": value for n, value in means.items()}}
 
 
 @dataclass
@@ -102,14 +101,22 @@ class Progress:
         self.selected = [*self.selected[: self.stage], self.stage_step]
         return True
 
-    def close_row(self, metrics: dict[str, float], rate: float) -> dict[str, float]:
-        """Append a row to the learning curve, and begin a new window."""
+    def close_row(
+        self, metrics: dict[str, float], rate: float, weights: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Append a row to the learning curve, and begin a new window.
+
+        Args:
+            metrics: Of the validation, if there was one.
+            rate: Newest learning rate.
+            weights: Of the loss terms that are on.
+        """
         speed = self.window.tokens / max(self.window.seconds, 1e-9)
         row = {
             "step": self.step,
             "epoch": self.epoch,
             "stage": self.stage,
-            **self.window.means(),
+            **self.window.means(weights),
             **metrics,
             "learning_rate": rate,
             "tokens_per_second": round(speed, 1),

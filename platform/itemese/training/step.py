@@ -6,7 +6,7 @@ Shapes: N loss terms.
 import copy
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from itemese.core.randomness import derive_seed
 from itemese.core.schema import Request
 from itemese.methods.base import Batch, Method, Stage, to_device
 from itemese.training.config import TrainingConfig
+from itemese.training.data import EpochPlan
 from itemese.training.sharding import gathered, shard, write_back
 
 
@@ -30,14 +31,16 @@ class StepFacts:
     """What one step was like, the same on every worker.
 
     Attributes:
-        loss: Weighted sum of the terms, mean over the step's micro-batches.
-        terms: Unweighted terms, likewise.
+        loss: Weighted sum of the terms.
+        terms: Unweighted terms, mean over the step's targets.
+        targets: How many those are, by term; see `Method.count_targets`.
         tokens: History events of the step over all workers; padding is not counted.
         learning_rate: That the step was taken with.
     """
 
     loss: float
     terms: dict[str, float]
+    targets: dict[str, float]
     tokens: int
     learning_rate: float
 
@@ -55,15 +58,33 @@ class Objective(nn.Module):
         self.module = module
         self.weights = weights
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the weighted loss, a scalar, and the detached terms ``[N] float32``."""
+    def forward(
+        self, batch: Batch, mean_targets: Mapping[str, float] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the weighted loss of a micro-batch.
+
+        Args:
+            batch: From `Method.collate`.
+            mean_targets: As in `EpochPlan`.
+
+        Returns:
+            The loss, a scalar; each term's sum over its targets and their number, both
+            ``[N] float32`` and detached.
+        """
         found = self.method.losses(self.module, batch)
         absent = sorted(set(self.weights) - set(found))
         assert not absent, f"{type(self.method).__name__}.losses lacks the declared terms {absent}"
         terms = [found[name] for name in self.weights]
-        weighted = [w * t for w, t in zip(self.weights.values(), terms, strict=True)]
-        loss = torch.stack(weighted).sum()
-        return loss, torch.stack([term.detach().float() for term in terms])
+        shares: list[Tensor | float] = [1.0] * len(terms)
+        if mean_targets is not None:
+            shares = [found[n].targets / mean_targets.get(n, 1.0) for n in self.weights]
+        weighted = [
+            weight * term.value * share
+            for weight, term, share in zip(self.weights.values(), terms, shares, strict=True)
+        ]
+        values = torch.stack([term.value.detach().float() for term in terms])
+        targets = torch.stack([torch.as_tensor(term.targets).to(values) for term in terms])
+        return torch.stack(weighted).sum(), values * targets, targets
 
 
 def make_accelerator(config: TrainingConfig, *, use_gpu: bool) -> Accelerator:
@@ -187,7 +208,7 @@ class Stepper:
         self,
         micro_batches: Sequence[tuple[int, list[Request]]],
         *,
-        epoch: int,
+        plan: EpochPlan,
         step: int,
         rate: float,
     ) -> StepFacts:
@@ -195,7 +216,7 @@ class Stepper:
 
         Args:
             micro_batches: This worker's, with their numbers in the epoch.
-            epoch: For the random numbers.
+            plan: Of the epoch.
             step: Of the run, for messages.
             rate: Learning rate.
 
@@ -204,32 +225,37 @@ class Stepper:
         """
         self.optimizer.zero_grad(set_to_none=True)
         device = self.accelerator.device
-        seen = torch.zeros(len(self.weights) + 2, dtype=torch.float32, device=device)
+        names = list(self.weights)
+        seen = torch.zeros(2 + 2 * len(names), dtype=torch.float32, device=device)
         tokens = 0
         for number, (place, requests) in enumerate(micro_batches):
-            _seed_everything(derive_seed(self.seed, f"training/noise/{epoch}/{place}"))
+            _seed_everything(derive_seed(self.seed, f"training/noise/{plan.epoch}/{place}"))
             batch = to_device(self.method.collate(requests), device)
             tokens += sum(len(request.history) for request in requests)
             last = number == len(micro_batches) - 1
+            repeated = plan.mean_targets is not None and place >= plan.num_batches
+            counted = 0.0 if repeated else 1.0  # a repeated one is computed: gradients are synced
             with nullcontext() if last else self.accelerator.no_sync(self.objective):
-                loss, terms = self.objective(batch)
-                self.accelerator.backward(loss / len(micro_batches))
-            seen[0] += loss.detach().float() / len(micro_batches)
-            seen[1:-1] += terms / len(micro_batches)
-        seen[-1] = tokens
+                loss, sums, targets = self.objective(batch, plan.mean_targets)
+                self.accelerator.backward(loss * counted / len(micro_batches))
+            seen[0] += loss.detach().float()
+            seen[2:] += counted * torch.cat([sums, targets])
+        seen[1] = tokens
         seen = self.accelerator.reduce(seen, "sum") if self.accelerator.num_processes > 1 else seen
         norm = self._clip()
-        *values, tokens_seen, grad_norm = torch.cat([seen, norm[None]]).tolist()  # the only sync
-        values = [value / self.accelerator.num_processes for value in values]
-        terms_seen = dict(zip(self.weights, values[1:], strict=True))
-        self._check({**terms_seen, "weighted loss": values[0], "gradient norm": grad_norm}, step)
+        grad_norm, loss_sum, tokens_seen, *rest = torch.cat([norm[None], seen]).tolist()  # one sync
+        counts = dict(zip(names, rest[len(names) :], strict=True))
+        sums_seen = dict(zip(names, rest[: len(names)], strict=True))
+        terms = {name: total / (counts[name] or 1.0) for name, total in sums_seen.items()}
+        self._check({**terms, "weighted loss": loss_sum, "gradient norm": grad_norm}, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         # The fused step writes behind autograd's back; whoever keeps something computed from the
         # weights (a decoder's fast form) knows by the version that it is stale.
         torch.autograd.graph.increment_version(self.trained)
-        return StepFacts(values[0], terms_seen, round(tokens_seen), rate)
+        loss_seen = sum(self.weights[name] * value for name, value in terms.items())
+        return StepFacts(loss_seen, terms, counts, round(tokens_seen), rate)
 
     def write_back(self) -> None:
         """Bring the module that the stepper was given up to date; every worker must take part."""

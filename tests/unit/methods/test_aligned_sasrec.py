@@ -17,6 +17,7 @@ from itemese.methods.aligned_sasrec.network import AdaptiveLayerNorm
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.result import vectors_of
+from loss_values import loss_values
 
 ITEMS, DIM, TEXT_DIM = 12, 8, 5
 TEXT = np.random.default_rng(0).normal(size=(ITEMS, TEXT_DIM)).astype(np.float32)
@@ -48,7 +49,7 @@ def batch(method, *histories):
 def reached(method, module, term):
     """Return which parts of the module the gradient of one term reaches."""
     module.zero_grad()
-    method.losses(module, batch(method, [0, 1, 2, 3], [4, 5, 6]))[term].backward()
+    loss_values(method, module, batch(method, [0, 1, 2, 3], [4, 5, 6]))[term].backward()
     names = [n for n, p in module.named_parameters() if p.grad is not None and p.grad.any()]
     return {name.partition(".")[0] for name in names}
 
@@ -79,7 +80,7 @@ def test_detached_halves_are_each_trained_by_their_own_loss() -> None:
 def test_ablations_know_the_next_item_alone(fusion, trained, width) -> None:
     method, module = make(fusion=fusion)
     assert reached(method, module, "next_item") == trained | ENCODER
-    assert set(method.losses(module, batch(method, [0, 1, 2]))) == {"next_item"}
+    assert set(loss_values(method, module, batch(method, [0, 1, 2]))) == {"next_item"}
     assert [stage.terms for stage in method.stages()] == [("next_item",)]
     assert method.item_vectors(module).shape == (ITEMS, width)
     both = make()[0]
@@ -88,7 +89,7 @@ def test_ablations_know_the_next_item_alone(fusion, trained, width) -> None:
 
 def test_without_weight_no_alignment_is_computed() -> None:
     method, module = make(loss_weights={"alignment": 0.0})
-    assert set(method.losses(module, batch(method, [0, 1, 2]))) == {"next_item"}
+    assert set(loss_values(method, module, batch(method, [0, 1, 2]))) == {"next_item"}
 
 
 @pytest.mark.parametrize("fusion", ["joint", "detached", "raw"])
@@ -128,7 +129,7 @@ def test_alignment_brings_an_items_halves_together_and_pushes_others_apart() -> 
     rows = batch(method, [0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10])
     before = method.facts(module)
     for _ in range(100):
-        loss = method.losses(module, rows)["alignment"]
+        loss = loss_values(method, module, rows)["alignment"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -142,9 +143,9 @@ def test_items_of_equal_words_are_no_negatives_of_one_another() -> None:
     twins[1] = twins[0]
     method, module = make(text=twins)
     rows = batch(method, [0, 1])
-    assert method.losses(module, rows)["alignment"].item() == pytest.approx(0, abs=1e-6)
+    assert loss_values(method, module, rows)["alignment"].item() == pytest.approx(0, abs=1e-6)
     method, module = make()
-    assert method.losses(module, rows)["alignment"].item() > 0.01
+    assert loss_values(method, module, rows)["alignment"].item() > 0.01
 
 
 def test_equal_texts_of_all_items_are_refused() -> None:

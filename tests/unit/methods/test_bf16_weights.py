@@ -13,6 +13,7 @@ from itemese.core.ranking import Candidates, Ranking
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs, Method
 from itemese.methods.lookup import method_of, parse_method_config
+from loss_values import loss_values
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "semantic_id_lm": {},
@@ -73,7 +74,7 @@ def test_a_bf16_model_is_trained_and_asked(
     kinds = {p.dtype for n, p in module.named_parameters() if "norm" in n}
     assert kinds == {torch.bfloat16}
     with torch.autocast("cpu", dtype=torch.bfloat16) if autocast else nullcontext():
-        terms = method.losses(module.train(), method.collate(small.rows()))
+        terms = loss_values(method, module.train(), method.collate(small.rows()))
     assert {term.dtype for term in terms.values()} == {torch.float32}
     sum(terms.values()).backward()
     trained = [p for p in module.parameters() if p.grad is not None]

@@ -15,6 +15,7 @@ from itemese.layers.target_attention import Dice, TargetAttention
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.pipeline.experiment import Experiment
+from loss_values import loss_values
 
 
 def network(activation: str = "prelu", dropout: float = 0.0) -> TargetAttention:
@@ -144,7 +145,7 @@ def test_only_labels_count_and_what_a_user_had_is_no_non_click() -> None:
         windows[place - 1, :place] = torch.arange(place)
     with torch.no_grad():
         logits = module(windows, torch.arange(1, 9), 0)[:, 0]
-        drawn, labelled = (method.losses(module, method.collate([row])) for row in rows)
+        drawn, labelled = (loss_values(method, module, method.collate([row])) for row in rows)
     wanted = torch.tensor(labels[1:]).float()
     found = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
     torch.testing.assert_close(labelled["click"], found)

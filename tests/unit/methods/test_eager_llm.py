@@ -14,6 +14,7 @@ from itemese.decoding.item_language import ItemLanguageModel
 from itemese.methods.eager_llm.method import ANNEALING
 from itemese.methods.eager_llm.network import TASK_ROWS, AlignedItemLanguageModel
 from itemese.methods.lookup import method_of, parse_method_config
+from loss_values import loss_values
 from small_eager_llm import (
     CODES,
     NUM_ITEMS,
@@ -44,7 +45,7 @@ MOVES = {
 @pytest.mark.parametrize("term", TERMS)
 def test_a_term_moves_what_it_reads_and_nothing_else(term: str) -> None:
     method, module = made(loss_weights=only(term))
-    terms = method.losses(module, batch(method, ROWS))
+    terms = loss_values(method, module, batch(method, ROWS))
     assert list(terms) == [term]
     terms[term].backward()
     moved = {
@@ -68,7 +69,7 @@ def test_a_term_that_is_trained_falls(term: str) -> None:
     given = batch(method, ROWS)
     seen = []
     for _ in range(40):
-        loss = method.losses(module.train(), given)[term]
+        loss = loss_values(method, module.train(), given)[term]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -101,7 +102,7 @@ def test_a_contrast_pulls_states_to_their_own_source(monkeypatch: pytest.MonkeyP
     assert found.anchors.shape == (4, 5)
     # Where every draw is the row's own target, it has no negative at all.
     monkeypatch.setattr(torch, "randint", lambda high, size, **_: torch.full(size, 4))
-    alone = method.losses(module, batch(method, ROWS[:1]))["semantic_contrast"]
+    alone = loss_values(method, module, batch(method, ROWS[:1]))["semantic_contrast"]
     assert alone.item() == pytest.approx(0, abs=1e-6)
 
 
@@ -115,7 +116,7 @@ def test_items_of_one_vector_are_no_negatives_of_each_other(bare: int) -> None:
     contrast = found["semantic_contrast"]
     assert contrast.items.tolist() == [0, 0]
     assert set(contrast.negative_items.tolist()) <= {0, *range(bare, NUM_ITEMS)}
-    loss = method.losses(module, batch(method, [[7, 1], [8, 2]]))["semantic_contrast"].item()
+    loss = loss_values(method, module, batch(method, [[7, 1], [8, 2]]))["semantic_contrast"].item()
     assert (abs(loss) < 1e-6) == (bare == NUM_ITEMS), "nothing is left to tell apart"
 
 
@@ -163,7 +164,7 @@ def test_the_annealing_stage_trains_a_fresh_adapter_and_the_codes_on_the_next_it
         method.begin(module, stage)
         trained = [p for p in module.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trained, lr=0.5)
-        terms = method.losses(module.train(), given)
+        terms = loss_values(method, module.train(), given)
         assert set(terms) == ({"next_item"} if stage is last else set(TERMS))
         sum(terms.values()).backward()
         optimizer.step()
@@ -236,7 +237,7 @@ def test_schedules_of_annealing() -> None:
 
 def test_a_history_without_a_target_gives_no_words_and_no_nan() -> None:
     method, module = made()
-    terms = method.losses(module, batch(method, [[3]]))
+    terms = loss_values(method, module, batch(method, [[3]]))
     assert all(term.isfinite() for term in terms.values())
 
 

@@ -7,6 +7,7 @@ from itemese.core.errors import ConfigError
 from itemese.methods.base import Need
 from itemese.methods.eager_llm.network import TASK_ROWS, AlignedItemLanguageModel, compact
 from itemese.prompts.tokenizer import TextTokenizer
+from loss_values import loss_values
 from small_eager_llm import CODES, ROWS, SMALL, TASKS, TERMS, WORDS, batch, inputs, made, only
 
 
@@ -46,7 +47,7 @@ def test_tasks_may_be_said_in_sentences_of_which_each_row_draws_one() -> None:
     drawn = module.train()._said([history, wish], "intention")
     lengths = {int((row != -1).sum()) for row in drawn}
     assert len(lengths) == 3, "one of three paraphrases a row"
-    terms = method.losses(module, batch(method, ROWS))
+    terms = loss_values(method, module, batch(method, ROWS))
     assert set(terms) == set(TERMS)
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     assert not [name for name in state if name.startswith("said_")]
@@ -63,7 +64,7 @@ def tokenizer_end(module: AlignedItemLanguageModel) -> int:
 @pytest.mark.parametrize("term", TERMS[1:7])
 def test_a_task_in_sentences_moves_words_and_no_task_token(term: str) -> None:
     method, module = made(instructions="words", loss_weights=only(term))
-    method.losses(module, batch(method, ROWS))[term].backward()
+    loss_values(method, module, batch(method, ROWS))[term].backward()
     moved = {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().any()}
     assert {WORDS, CODES} <= moved
     assert TASKS not in moved
@@ -143,6 +144,6 @@ def test_columns_that_no_task_reads_are_not_asked_for() -> None:
         made(facets=["plot"])
     off = {"intention": 0.0, "preference": 0.0}
     method, module = made(facets=["plot"], loss_weights=off)
-    assert set(method.losses(module, batch(method, ROWS))) == set(TERMS) - set(off)
+    assert set(loss_values(method, module, batch(method, ROWS))) == set(TERMS) - set(off)
     method, module = made(facets=["plot"], intentions="wish", loss_weights={"preference": 0.0})
-    assert "intention" in method.losses(module, batch(method, ROWS))
+    assert "intention" in loss_values(method, module, batch(method, ROWS))

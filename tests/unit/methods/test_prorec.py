@@ -15,6 +15,7 @@ from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.decoding.code_seq2seq import CodeSeq2Seq
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.methods.prorec.network import SummarySeq2Seq
+from loss_values import loss_values
 
 ITEMS = 8
 CODES = np.stack([np.arange(ITEMS) // 3, np.arange(ITEMS) % 3], axis=1).astype(np.int32)
@@ -62,7 +63,7 @@ def test_items_of_one_teacher_vector_are_no_negatives_of_each_other(bare: int) -
     lesson = module(torch.tensor([[5], [6]]), torch.tensor([1, 2]), num_negatives=99)[2]
     assert lesson.items.tolist() == [0, 0]
     assert set(lesson.other_items.tolist()) == {0, *range(bare, ITEMS)}
-    loss = method.losses(module, rows)["distillation"].item()
+    loss = loss_values(method, module, rows)["distillation"].item()
     assert (abs(loss) < 1e-6) == (bare == ITEMS), "nothing is left to tell apart"
 
 
@@ -113,7 +114,7 @@ def test_codes_are_predicted_as_by_the_model_without_a_summary() -> None:
 
 def reached(method, module, term):
     module.zero_grad()
-    method.losses(module, batch(method, *HISTORIES))[term].backward()
+    loss_values(method, module, batch(method, *HISTORIES))[term].backward()
     return {n for n, p in module.named_parameters() if p.grad is not None and p.grad.any()}
 
 
@@ -126,7 +127,7 @@ def test_each_term_reaches_its_own_and_the_shared_weights(form) -> None:
     assert {"t5.shared.weight", "t5.encoder.block.0.layer.0.SelfAttention.q.weight"} <= lesson
     assert not own & code
     method, module = make(loss_weights={"distillation": 0.0})
-    assert set(method.losses(module, batch(method, *HISTORIES))) == {"next_code"}
+    assert set(loss_values(method, module, batch(method, *HISTORIES))) == {"next_code"}
 
 
 @pytest.mark.parametrize("form", ["info_nce", "cosine"])
@@ -147,7 +148,7 @@ def test_distillation_teaches_which_item_is_which(form) -> None:
 
     assert nearest() != [2, 6, 3]
     for _ in range(200):
-        loss = method.losses(module, rows)["distillation"]
+        loss = loss_values(method, module, rows)["distillation"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -169,7 +170,7 @@ def test_it_learns_to_continue_histories_and_is_restored_without_its_teacher() -
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
     rows = batch(method, *HISTORIES)
     for _ in range(150):
-        loss = sum(method.losses(module, rows).values())
+        loss = sum(loss_values(method, module, rows).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -188,7 +189,7 @@ def test_it_learns_to_continue_histories_and_is_restored_without_its_teacher() -
 def test_histories_of_one_item_have_nothing_to_teach() -> None:
     for form in ("info_nce", "cosine"):
         method, module = make(distillation=form)
-        terms = method.losses(module, batch(method, [3], [5]))
+        terms = loss_values(method, module, batch(method, [3], [5]))
         assert {name: term.item() for name, term in terms.items()} == {
             "next_code": 0,
             "distillation": 0,

@@ -15,6 +15,7 @@ from itemese.methods.rsllm.method import Rsllm, RsllmConfig
 from itemese.methods.rsllm.network import TwoTowers
 from itemese.prompts.tokenizer import TextTokenizer
 from itemese.training.step import active_weights
+from loss_values import loss_values
 
 
 def enter(method: Rsllm, module: TwoTowers, stage: int) -> list[str]:
@@ -30,7 +31,7 @@ def enter(method: Rsllm, module: TwoTowers, stage: int) -> list[str]:
 def gradients(method: Rsllm, module: TwoTowers, stage: int, requests: list[Request]) -> set[str]:
     """Return the parameters that a training step of the stage would move."""
     module.train()
-    terms = method.losses(module, method.collate(requests))
+    terms = loss_values(method, module, method.collate(requests))
     weights = active_weights(method, method.stages()[stage])
     module.zero_grad()
     sum(weights[name] * terms[name] for name in weights).backward()
@@ -66,17 +67,17 @@ def test_stage_one_reads_no_vector_at_all(small: Any) -> None:
     enter(method, module, 0)
     batch = method.collate(small.rows())
     torch.manual_seed(3)  # the offered items are drawn
-    before = method.losses(module.eval(), batch)
+    before = loss_values(method, module.eval(), batch)
     module.network.item_vectors.normal_()
     torch.nn.init.normal_(module.network.projector[0].weight)
     torch.manual_seed(3)
-    after = method.losses(module, batch)
+    after = loss_values(method, module, batch)
     assert {n: t.item() for n, t in before.items()} == pytest.approx(
         {n: t.item() for n, t in after.items()}
     )
     method.begin(module, method.stages()[1])
     torch.manual_seed(3)
-    assert method.losses(module, batch)["language_model"] != after["language_model"]
+    assert loss_values(method, module, batch)["language_model"] != after["language_model"]
 
 
 def test_one_stage_is_the_unified_one(small: Any) -> None:
@@ -102,7 +103,7 @@ def test_the_copy_stage_asks_for_every_offered_title(small: Any) -> None:
         assert len(set(asked)) == 3
         offered = text.decode([t for t in prompt.tolist() if t >= 0]).splitlines()
         assert set(asked) <= set(offered)
-    assert set(method.losses(module, batch)) == {"language_model"}
+    assert set(loss_values(method, module, batch)) == {"language_model"}
     method.begin(module, method.stages()[1])
     assert not module.copied
 
@@ -117,7 +118,7 @@ def test_the_words_of_the_history_are_the_text_that_a_plain_model_is_asked_for(s
     module.eval()
     batch = method.collate(small.rows())
     torch.manual_seed(3)  # the offered items are drawn
-    found = method.losses(module, batch)["history_words"]
+    found = loss_values(method, module, batch)["history_words"]
     torch.manual_seed(3)
     written = module.write_training(batch["item_index"], batch["draw"])
     lost = []

@@ -9,6 +9,7 @@ from itemese.core.schema import Request
 from itemese.losses.contrastive import info_nce
 from itemese.methods.rsllm.network import TwoTowers
 from itemese.training.step import active_weights
+from loss_values import loss_values
 
 
 @pytest.mark.parametrize("alignment", ["history_target", "modality"])
@@ -21,7 +22,7 @@ def test_the_contrastive_terms_are_the_formula_over_states_read_one_by_one(
     requests = small.rows()
     batch = method.collate(requests)
     torch.manual_seed(3)  # the offered items are drawn
-    terms = method.losses(module, batch)
+    terms = loss_values(method, module, batch)
     target = torch.tensor([int(e.history[-1]) for e in requests])
     past = [Request(e.history[:-1], e.timestamp[:-1], e.user_id) for e in requests]
     with torch.no_grad():
@@ -78,7 +79,7 @@ def test_a_weight_of_zero_removes_the_term_and_its_work(
     if alignment == "modality":  # what only this pair reads is not computed
         part = "_known" if term == "history_alignment" else "item_states"
         monkeypatch.setattr(TwoTowers, part, None)
-    terms = method.losses(module, batch)
+    terms = loss_values(method, module, batch)
     assert term not in terms
     assert set(active_weights(method, method.stages()[1])) == set(terms)
 
@@ -88,28 +89,28 @@ def test_without_both_terms_the_item_tower_is_not_run(
 ) -> None:
     method, module = small.make(loss_weights={"history_alignment": 0.0, "target_alignment": 0.0})
     monkeypatch.setattr(TwoTowers, "item_states", None)
-    assert set(method.losses(module, method.collate(small.rows()))) == {"language_model"}
+    assert set(loss_values(method, module, method.collate(small.rows()))) == {"language_model"}
 
 
 def test_earlier_targets_are_kept_as_negatives(small: Any) -> None:
     method, module = small.make(cached_negatives=8)
     module.train()
-    method.losses(module, method.collate(small.rows(3)))
+    loss_values(method, module, method.collate(small.rows(3)))
     assert int((module.kept_items >= 0).sum()) == 3
-    method.losses(module, method.collate(small.rows(6)))
+    loss_values(method, module, method.collate(small.rows(6)))
     assert int((module.kept_items >= 0).sum()) == 8
     assert not module.kept.requires_grad
     assert "kept" not in module.state_dict()
     module.eval()
     before = module.kept_items.clone()
-    method.losses(module, method.collate(small.rows(2)))
+    loss_values(method, module, method.collate(small.rows(2)))
     assert torch.equal(module.kept_items, before)
 
 
 def test_another_stage_begins_without_kept_negatives(small: Any) -> None:
     method, module = small.make(cached_negatives=8)
     method.begin(module, method.stages()[0])
-    method.losses(module.train(), method.collate(small.rows(3)))
+    loss_values(method, module.train(), method.collate(small.rows(3)))
     assert int((module.kept_items >= 0).sum()) == 3
     method.begin(module, method.stages()[1])
     assert (module.kept_items == -1).all()

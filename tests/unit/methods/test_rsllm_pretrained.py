@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from itemese.backbones.adapters import export_language_model
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
+from loss_values import loss_values
 
 
 @pytest.mark.parametrize("form", ["text", "id", "text_id"])
@@ -91,7 +92,7 @@ def test_a_model_in_bf16_is_frozen_there_and_its_adapters_train_in_fp32(
     assert kinds == {(False, torch.bfloat16), (True, torch.float32)}
     batch = method.collate(small.rows())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = method.losses(module.train(), batch)
+        terms = loss_values(method, module.train(), batch)
     sum(terms.values()).backward()
     trained = [p for p in module.parameters() if p.requires_grad and p.grad is not None]
     assert trained
@@ -109,7 +110,7 @@ def test_checkpointed_gradients_are_the_same(small: Any, pretrained: str) -> Non
         method, module = small.make(backbone=backbone)
         module.train()
         torch.manual_seed(2)
-        sum(method.losses(module, method.collate(small.rows())).values()).backward()
+        sum(loss_values(method, module, method.collate(small.rows())).values()).backward()
         found.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()
     for name in found[0]:

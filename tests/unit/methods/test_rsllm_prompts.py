@@ -9,6 +9,7 @@ import torch
 from itemese.core.errors import ConfigError
 from itemese.methods.rsllm.method import Rsllm, RsllmConfig
 from itemese.pipeline.choice import answers_within
+from loss_values import loss_values
 
 
 def test_training_reads_as_much_history_as_evaluation(small: Any) -> None:
@@ -43,7 +44,7 @@ def test_the_shortest_prompts_that_are_accepted_fit_whatever_is_asked(
     method, module = small.make(**changes, max_tokens=least)
     batch = method.collate(small.rows(4, length=24))
     module.train()
-    assert all(term.isfinite() for term in method.losses(module, batch).values())
+    assert all(term.isfinite() for term in loss_values(method, module, batch).values())
     module.eval()
     offered = torch.tensor([[20, 21, 22, 23]] * 4)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from itemese.core.artifacts import Folder
 from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.layers.histories import next_item_pairs, pad_histories
-from itemese.methods.base import Batch, Inputs, LossWeights, MethodConfig
+from itemese.methods.base import Batch, Inputs, LossTerm, LossWeights, MethodConfig
 from itemese.methods.families import CatalogueMethod
 
 NUM_ITEMS = 30
@@ -56,13 +56,16 @@ class Toy(CatalogueMethod):
     def collate(self, requests: Sequence[Request]) -> Batch:
         return pad_histories(requests)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         inputs, targets, real = next_item_pairs(batch["item_index"])
         logits = module(inputs)[real]
         return {
-            "next_item": F.cross_entropy(logits, targets[real]),
-            "size": module.out.weight.square().mean(),
+            "next_item": LossTerm(F.cross_entropy(logits, targets[real]), len(logits)),
+            "size": LossTerm(module.out.weight.square().mean(), 1),
         }
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        return {"next_item": lengths - 1}
 
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         item_index = batch["item_index"]

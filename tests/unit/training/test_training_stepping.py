@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from itemese.core.errors import ConfigError, TrainingError
-from itemese.methods.base import Stage
+from itemese.methods.base import LossTerm, Stage
 from itemese.training.config import TrainingConfig
-from itemese.training.data import Share, TrainingData
+from itemese.training.data import EpochPlan, Share, TrainingData
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.step import (
     Stepper,
@@ -18,6 +18,9 @@ from itemese.training.step import (
     make_accelerator,
     parameter_groups,
 )
+from loss_values import loss_values
+
+PLAN = EpochPlan(0, 99, None)
 
 
 def stepper_of(method, world, **settings) -> Stepper:
@@ -56,17 +59,17 @@ def test_only_matrices_decay() -> None:
     assert len(kept["params"]) == 5
 
 
-def test_accumulated_gradients_are_the_mean_over_micro_batches(toy, world) -> None:
+def test_gradients_per_batch_are_the_mean_over_micro_batches(toy, world) -> None:
     method = toy(dropout=0.0, loss_weights={"next_item": 2.0, "size": 0.5})
     stepper = stepper_of(method, world)
     micro = first_batches(world, 3)
     module = stepper.objective.module
     expected = []
     for _, requests in micro:
-        terms = method.losses(module, method.collate(requests))
+        terms = loss_values(method, module, method.collate(requests))
         loss = 2.0 * terms["next_item"] + 0.5 * terms["size"]
         expected.append(torch.autograd.grad(loss, list(module.parameters())))
-    facts = stepper.step(micro, epoch=0, step=0, rate=0.0)
+    facts = stepper.step(micro, plan=PLAN, step=0, rate=0.0)
     for place, parameter in enumerate(module.parameters()):
         mean = sum(grads[place] for grads in expected) / 3
         torch.testing.assert_close(parameter.grad, mean)
@@ -80,7 +83,7 @@ def test_a_step_shows_in_the_versions_of_the_weights(toy, world) -> None:
     """Caches of what weights amount to rely on it, and a fused optimiser does not do it."""
     stepper = stepper_of(toy(), world)
     before = [(weight._version, weight.clone()) for weight in stepper.trained]
-    stepper.step(first_batches(world, 1), epoch=0, step=0, rate=0.1)
+    stepper.step(first_batches(world, 1), plan=PLAN, step=0, rate=0.1)
     for weight, (version, value) in zip(stepper.trained, before, strict=True):
         assert not torch.equal(weight, value)
         assert weight._version > version
@@ -88,7 +91,7 @@ def test_a_step_shows_in_the_versions_of_the_weights(toy, world) -> None:
 
 def test_gradients_are_clipped_to_the_norm(toy, world) -> None:
     stepper = stepper_of(toy(loss_weights={"next_item": 100.0}), world, max_grad_norm=0.5)
-    stepper.step(first_batches(world, 1), epoch=0, step=0, rate=0.0)
+    stepper.step(first_batches(world, 1), plan=PLAN, step=0, rate=0.0)
     norm = math.sqrt(sum(p.grad.square().sum().item() for p in stepper.trained))
     assert norm == pytest.approx(0.5, rel=1e-3)
 
@@ -99,11 +102,11 @@ def test_a_term_that_is_not_finite_is_named_and_never_reaches_the_weights(toy, w
     losses = method.losses
     method.losses = lambda module, batch: {
         **losses(module, batch),
-        "size": module.out.weight.sum() * math.nan,
+        "size": LossTerm(module.out.weight.sum() * math.nan, 1),
     }
     before = [p.clone() for p in stepper.trained]
     with pytest.raises(TrainingError, match=r"loss term size` must be finite; got nan at step 7"):
-        stepper.step(first_batches(world, 2), epoch=0, step=7, rate=0.1)
+        stepper.step(first_batches(world, 2), plan=PLAN, step=7, rate=0.1)
     assert all(torch.equal(p, b) for p, b in zip(stepper.trained, before, strict=True))
 
 
@@ -113,7 +116,7 @@ def test_noise_depends_on_the_place_of_the_batch_alone(toy, world) -> None:
     def loss(epoch: int) -> float:
         stepper = stepper_of(toy(dropout=0.5), world)
         torch.rand(17)  # what was drawn before must not matter
-        return stepper.step(micro, epoch=epoch, step=0, rate=0.0).loss
+        return stepper.step(micro, plan=EpochPlan(epoch, 99, None), step=0, rate=0.0).loss
 
     assert loss(0) == loss(0)
     assert loss(0) != loss(1)
@@ -132,16 +135,16 @@ def test_a_zero_weight_does_not_let_a_broken_term_through(toy, world) -> None:
     losses = method.losses
     method.losses = lambda module, batch: {
         **losses(module, batch),
-        "size": module.out.weight.sum() * math.inf,
+        "size": LossTerm(module.out.weight.sum() * math.inf, 1),
     }
-    assert math.isfinite(stepper.step(first_batches(world, 1), epoch=0, step=0, rate=0.1).loss)
+    assert math.isfinite(stepper.step(first_batches(world, 1), plan=PLAN, step=0, rate=0.1).loss)
 
 
 def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(toy, world) -> None:
     stepper = stepper_of(toy(), world, precision="bf16")
     seen = []
     stepper.objective.module.out.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
-    stepper.step(first_batches(world, 1), epoch=0, step=0, rate=0.1)
+    stepper.step(first_batches(world, 1), plan=PLAN, step=0, rate=0.1)
     assert seen == [torch.bfloat16]
     assert {p.dtype for p in stepper.trained} == {torch.float32}
 
@@ -154,7 +157,7 @@ def test_a_sharded_step_trains_a_dealt_out_twin_and_leaves_the_whole_alone(
     monkeypatch.setattr("itemese.training.step.shard", note)
     stepper = stepper_of(toy(), world, sharded=True, num_workers=2)
     before = {name: tensor.clone() for name, tensor in stepper.whole.state_dict().items()}
-    stepper.step(first_batches(world, 1), epoch=0, step=0, rate=0.1)
+    stepper.step(first_batches(world, 1), plan=PLAN, step=0, rate=0.1)
     assert [module.module for module in dealt] == [stepper.module]
     assert all((stepper.whole.state_dict()[n] == t).all() for n, t in before.items())
     stepper.write_back()

@@ -20,6 +20,7 @@ Shapes: B batch, T history length, I items, d size of a half, J items of a batch
 
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from itemese.methods.aligned_sasrec.network import FusedSequenceEncoder, Fusion
 from itemese.methods.base import (
     Batch,
     Inputs,
+    LossTerm,
     LossWeights,
     MethodConfig,
     Need,
@@ -145,22 +147,28 @@ class AlignedSasrec(NextItemEncoder):
             return (Stage(),)
         return (Stage(terms=("next_item",)),)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_item``, and ``alignment`` of the halves of the batch's items, if it is on.
 
-        Alignment is the mean of both ways: behaviour among texts, text among behaviours.
+        Alignment is the mean of both ways: behaviour among texts, text among behaviours. It
+        contrasts the items of a micro-batch, each once however many events it has, so the
+        micro-batch is its unit.
         """
-        inputs, targets, real = next_item_pairs(batch["item_index"])
+        inputs, successors, real = next_item_pairs(batch["item_index"])
         states, vectors = module(inputs)
-        terms = {
-            "next_item": next_item_loss(
-                self.config.loss, states[real], vectors, targets[real], self.config.num_negatives
-            )
-        }
+        targets = successors[real]
+        loss = next_item_loss(
+            self.config.loss, states[real], vectors, targets, self.config.num_negatives
+        )
+        terms = {"next_item": LossTerm(loss, len(targets))}
         fused = self.config.fusion in ("joint", "detached")
         if fused and self.config.loss_weights.alignment:
-            terms["alignment"] = self._alignment(vectors, batch["item_index"])
+            terms["alignment"] = LossTerm(self._alignment(vectors, batch["item_index"]), 1)
         return terms
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count every event but the oldest; `alignment` counts micro-batches."""
+        return {"next_item": lengths - 1}
 
     def _alignment(self, vectors: Tensor, item_index: Tensor) -> Tensor:
         """Return InfoNCE between the halves of the items in ``item_index [B, T]``, both ways."""

@@ -24,9 +24,10 @@ Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens
     in a task's prompt, I items, d size of a source's vectors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -48,6 +49,7 @@ from itemese.losses.contrastive import info_nce
 from itemese.methods.base import (
     Batch,
     Inputs,
+    LossTerm,
     LossWeights,
     Method,
     MethodConfig,
@@ -267,21 +269,32 @@ class EagerLlm(Method):
         """Return ``item_index [B, T]``, right-padded with -1."""
         return pad_histories(requests)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return each task's cross-entropy, a code or a word, and the contrastive terms."""
+        assert isinstance(module, AlignedItemLanguageModel)
         weights = self.config.loss_weights.model_dump()
         tasks = tuple(name for name, weight in weights.items() if weight)
         found = module(batch["item_index"], self.config.samples_per_task, tasks=tasks)
-        return {name: self._term(given) for name, given in found.items()}
+        words = module.words_per_answer
+        return {name: self._term(name, given, words) for name, given in found.items()}
 
-    def _term(self, given: Any) -> Tensor:
-        """Return the loss of what the module gave for one term."""
+    def _term(self, name: str, given: Any, words: Mapping[str, float]) -> LossTerm:
+        """Return the loss of what the module gave for one term; see `count_targets`."""
         if isinstance(given, Contrast):
-            return info_nce(**vars(given), temperature=self.config.temperature)
+            loss = info_nce(**vars(given), temperature=self.config.temperature)
+            return LossTerm(loss, len(given.items))
         logits, labels = given
+        drawn = self.config.samples_per_task
         if isinstance(logits, list):
-            return next_code(logits, labels)
-        return F.cross_entropy(logits.float(), labels, reduction="sum") / max(1, len(labels))
+            targets = len(labels) / (1 if name == "next_item" else drawn)
+            return LossTerm(next_code(logits, labels), targets)
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum") / max(1, len(labels))
+        return LossTerm(loss, len(labels) / (drawn * words[name]))
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count items for `next_item`, histories for the contrasts; other tasks draw theirs."""
+        one = np.ones(len(lengths))
+        return {"next_item": lengths, "semantic_contrast": one, "behaviour_contrast": one}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by beam search inside the catalogue."""

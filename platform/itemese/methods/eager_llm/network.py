@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itemese.backbones.text_backbone import mean_words
 from itemese.decoding.text_item_lm import TextItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.id_vectors import first_equal
@@ -85,6 +86,7 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
 
     Attributes:
         only: Tasks and terms that are on in this phase of training; empty for all.
+        words_per_answer: Mean tokens of an answer of the tasks that are answered in words.
     """
 
     titles: Tensor
@@ -124,6 +126,12 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         )
         self.prompt_items, self.num_negatives = prompt_items, num_negatives
         self.only: tuple[str, ...] = ()
+        facets = min(2, len(knowledge.facets))
+        self.words_per_answer = {
+            "codes_to_text": mean_words(knowledge.texts),
+            "codes_to_title": mean_words(knowledge.titles),
+            "preference": facets * mean_words(knowledge.facets),
+        }
         for name in ("texts", "titles", "intentions", "facets", "facets_of"):
             self.register_buffer(name, getattr(knowledge, name), persistent=False)
         for name, vectors in knowledge.sources.items():

@@ -20,6 +20,7 @@ Shapes: B batch, T history length, M prediction tasks, L code length, K_l codes 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -34,10 +35,18 @@ from itemese.decoding.catalogue_scores import score_items
 from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, read_memory
 from itemese.decoding.trie import PrefixTrie
-from itemese.layers.histories import next_item_tasks, pad_histories
+from itemese.layers.histories import count_tasks, next_item_tasks, pad_histories
 from itemese.losses.code_tokens import next_code
 from itemese.losses.contrastive import info_nce
-from itemese.methods.base import Batch, Inputs, LossWeights, Method, MethodConfig, Need
+from itemese.methods.base import (
+    Batch,
+    Inputs,
+    LossTerm,
+    LossWeights,
+    Method,
+    MethodConfig,
+    Need,
+)
 from itemese.methods.prorec.network import Lesson, SummarySeq2Seq
 from itemese.prompts.item_tokens import TokenLayout
 
@@ -129,18 +138,25 @@ class Prorec(Method):
         """Return ``item_index [B, T]``, right-padded with -1."""
         return pad_histories(requests)
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_code`` of the drawn targets, and ``distillation`` if it is on."""
         window, target, _ = next_item_tasks(batch["item_index"], self.config.targets_per_history)
         smoothing = self.config.label_smoothing
         if not self.config.loss_weights.distillation:
             logits, codes = module(window, target)
-            return {"next_code": next_code(logits, codes, label_smoothing=smoothing)}
+            loss = next_code(logits, codes, label_smoothing=smoothing)
+            return {"next_code": LossTerm(loss, len(target))}
         logits, codes, lesson = module(window, target, num_negatives=self.config.num_negatives)
+        loss = next_code(logits, codes, label_smoothing=smoothing)
         return {
-            "next_code": next_code(logits, codes, label_smoothing=smoothing),
-            "distillation": self._distilled(lesson),
+            "next_code": LossTerm(loss, len(target)),
+            "distillation": LossTerm(self._distilled(lesson), len(target)),
         }
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count `targets_per_history` items at most for both terms; the oldest is none."""
+        tasks = count_tasks(lengths, self.config.targets_per_history)
+        return {"next_code": tasks, "distillation": tasks}
 
     def _distilled(self, lesson: Lesson) -> Tensor:
         """Return how far the summaries are from the teacher's vectors of the targets."""

@@ -24,6 +24,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -41,6 +42,7 @@ from itemese.losses.contrastive import from_other_workers, info_nce
 from itemese.methods.base import (
     Batch,
     Inputs,
+    LossTerm,
     LossWeights,
     MethodConfig,
     Need,
@@ -263,20 +265,24 @@ class Rsllm(CatalogueMethod):
         draw = torch.tensor([int.from_bytes(d.digest(), "big") for d in digests])
         return {**pad_histories(requests), "draw": draw}
 
-    def losses(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return the answer's cross-entropy a token, and the other terms that are on."""
+        assert isinstance(module, TwoTowers)
         views: Views = module(batch["item_index"], batch["draw"])
-        terms = {"language_model": F.cross_entropy(views.logits.float(), views.labels)}
+        title = module.write.words_per_title
+        loss = F.cross_entropy(views.logits.float(), views.labels)
+        answers = len(views.labels) / (title * max(1, module.copied))
+        terms = {"language_model": LossTerm(loss, answers)}
         if views.history_logits is not None and views.history_labels is not None:
             logits, words = views.history_logits.float(), views.history_labels
             total = F.cross_entropy(logits, words, reduction="sum")
-            terms["history_words"] = total / max(1, len(words))
+            terms["history_words"] = LossTerm(total / max(1, len(words)), len(words) / title)
         pairs = {"history_alignment": views.history, "target_alignment": views.target}
         for name, pair in pairs.items():
             if pair is None:
                 continue
             other, other_items = from_other_workers(pair.positives, pair.items)
-            terms[name] = info_nce(
+            loss = info_nce(
                 pair.anchors,
                 pair.positives,
                 pair.items,
@@ -284,7 +290,25 @@ class Rsllm(CatalogueMethod):
                 negatives=torch.cat([pair.kept, other]),
                 negative_items=torch.cat([pair.kept_items, other_items]),
             )
+            terms[name] = LossTerm(loss, len(pair.items))
         return terms
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count one answer and one pair a history; `history_words` counts titles of its prompt.
+
+        A prompt holds the newest `prompt_items` before an event that is drawn evenly.
+        """
+        most, places = self.config.prompt_items, lengths - 1
+        full = np.maximum(places - most, 0)  # targets with more than `prompt_items` before them
+        below = places - full
+        titles = (below * (below + 1) / 2 + full * most) / places
+        one = np.ones(len(lengths))
+        return {
+            "language_model": one,
+            "history_alignment": one,
+            "target_alignment": one,
+            "history_words": titles,
+        }
 
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the cosine of the history's state and each item's."""

@@ -25,6 +25,7 @@ class Writer(Protocol):
 
     num_items: int
     longest_answer: int
+    words_per_title: float
 
     def prompts(
         self,

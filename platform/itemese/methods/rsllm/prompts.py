@@ -72,6 +72,7 @@ class PromptWriter(nn.Module):
     Attributes:
         num_items: I.
         longest_answer: Tokens of the longest title's answer, its end included.
+        words_per_title: Mean tokens of a title's answer, its end included.
     """
 
     starts: Tensor
@@ -124,7 +125,9 @@ class PromptWriter(nn.Module):
         sizes = torch.tensor([0, *map(len, pieces)])
         self.register_buffer("starts", sizes.cumsum(0))
         self.register_buffer("tokens", torch.tensor([t for piece in pieces for t in piece]))
-        self.longest_answer = int(sizes[1 + 3 * len(titles) : 1 + 4 * len(titles)].max())
+        answers = sizes[1 + 3 * len(titles) : 1 + 4 * len(titles)]
+        self.longest_answer = int(answers.max())
+        self.words_per_title = float(answers.sum()) / len(titles)
         self._room = self._room_of_history(num_candidates, copied)
 
     def _room_of_history(self, num_candidates: int, copied: int) -> int:
