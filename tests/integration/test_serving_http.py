@@ -14,7 +14,7 @@ import pytest
 import ray
 import torch
 
-from itemese.benchmarks.load import measure
+from itemese.benchmarks.traffic import measure
 from itemese.core.artifacts import Folder
 from itemese.core.bundle import write_bundle
 from itemese.core.errors import ArtifactError, ConfigError

@@ -132,11 +132,11 @@ def _search(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
 
 
 def _serve(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
-    from itemese.benchmarks.serve import benchmark_serving
-    from itemese.benchmarks.throughput import benchmark_throughput
+    from itemese.benchmarks.serve import benchmark_latency, benchmark_scores, benchmark_throughput
 
     return [
-        *benchmark_serving(storage, rounds=repeats),
+        *benchmark_scores(storage, rounds=repeats),
+        *benchmark_latency(storage, rounds=repeats),
         *benchmark_throughput(storage, seconds=10 * repeats),
     ]
 
@@ -164,7 +164,7 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
             20 candidates beside a pass for each),
             ``search`` (a study beside runs that share nothing, TPE beside random draws, a driver
             that is killed beside one that is not) or ``serve`` (requests through HTTP beside the
-            engine alone, one at a time and then many by wrk, which must be installed).
+            engine alone, one at a time and then many; scores beside a beam search).
         sizes: Numbers of events, for ``group``.
         repeats: Runs of each side; medians count, for ``decode`` the fastest. For ``search`` the
             number of seeds; four times as many shared trials, twice as many kills.

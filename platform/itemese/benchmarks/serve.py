@@ -1,55 +1,51 @@
-"""What a request costs through HTTP, beside the same question put to the engine in this process.
+"""What a service costs: latency and throughput over HTTP beside the engine alone, and scores.
 
-Bundles of untrained models are written, loaded and served: a semantic-ID language model of the size
-of the Beauty recipe (12,101 items, 3 x 256 codes and a suffix, histories of 50 items, 20 beams) and
-a SASRec. Untrained weights cost what trained ones do. Requests come one after the other; a
-"returning" user asks again and again with one more item (50 to 99 of them), others share nothing:
-no history is asked twice, for the service would remember it. An empty handler behind the same proxy
-shows what of the difference is Serve's.
-
-Shapes: I items.
+Models are untrained (`served_models`): a semantic-ID language model of the size of the Beauty
+recipe, one of 10M parameters, and a SASRec, over 12,101 items with histories of 50. No history is
+asked twice, so that nothing is reused; a "returning" user asks again with one more item each time.
+An empty handler behind the same proxy shows what of the difference is Serve's.
 """
 
+import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from ray import serve
 from starlette.requests import Request
 
-from itemese.benchmarks.load import measure
+from itemese.benchmarks import traffic
 from itemese.benchmarks.rows import Row, figure
-from itemese.core.artifacts import Folder
-from itemese.core.bundle import write_bundle
+from itemese.benchmarks.served_models import (
+    BIG_MODEL,
+    HISTORY,
+    LANGUAGE_MODEL,
+    NUM_ITEMS,
+    SASREC,
+    as_in_a_replica,
+    write_untrained,
+)
 from itemese.core.randomness import numpy_generator
-from itemese.core.schema import Catalog
-from itemese.core.vectors import SemanticIds
-from itemese.methods.base import Inputs, Need
-from itemese.methods.lookup import method_of, parse_method_config
+from itemese.core.ranking import Candidates, Ranking
 from itemese.serving.config import ServingConfig
-from itemese.serving.deploy import deploy
+from itemese.serving.deploy import Deployment, deploy
 from itemese.serving.engine import Recommender
+from itemese.serving.query import Query
 
-NUM_ITEMS = 12_101
-HISTORY = 50
+Asked = TypeVar("Asked")
+
 NUM_REQUESTS = 100
-LANGUAGE_MODEL = {
-    "name": "semantic_id_lm",
-    "max_history": 2 * HISTORY,
-    "beam_width": 20,
-    "backbone": {"dim": 128, "num_layers": 4, "num_heads": 4, "hidden_dim": 512},
-}
-SASREC = {"name": "sasrec", "max_history": HISTORY, "dim": 64}
+_CLIENTS = 32
+_LIST_SIZES = (5, 10, 20, 40)
 
 
-def benchmark_serving(storage: str, *, rounds: int = 3, seed: int = 0) -> list[Row]:
-    """Serve both models on a free port and measure them.
+def benchmark_latency(storage: str, *, rounds: int = 3, seed: int = 0) -> list[Row]:
+    """Ask two served models one request after the other.
 
     Args:
         storage: Folder for the bundles.
@@ -69,17 +65,18 @@ def benchmark_serving(storage: str, *, rounds: int = 3, seed: int = 0) -> list[R
         uri = write_untrained(storage, settings, seed=seed)
         engine = as_in_a_replica(uri)
         alone, served, again, empty = [], [], [], []
-        token = secrets.token_hex(16)  # which HAProxy asks for
+        token = secrets.token_hex(16)  # HAProxy needs one
         with (
             deploy(uri, port=0, token=token, num_cpus=0.5, settings=ServingConfig()) as service,
             empty_handler(num_cpus=0.5) as path,
         ):
-            ask = partial(measure, service.url, token=service.token)
+            ask = partial(traffic.measure, service.url, token=service.token)
             for _ in range(rounds):
-                alone.append(_in_process(engine, _strangers(draw)))
-                served.append(ask(_strangers(draw)))
+                bodies = _bodies(draw, NUM_REQUESTS)
+                alone.append(_median(partial(_recommend, engine), bodies))
+                served.append(ask(_bodies(draw, NUM_REQUESTS)))
                 again.append(ask(_growing(draw)))
-                empty.append(ask(_strangers(draw), path=path))
+                empty.append(ask(_bodies(draw, NUM_REQUESTS), path=path))
         best = min(served, key=lambda facts: facts["p50_ms"])
         errors = sum(facts["errors"] for facts in [*served, *again, *empty])
         rows += [
@@ -94,42 +91,82 @@ def benchmark_serving(storage: str, *, rounds: int = 3, seed: int = 0) -> list[R
     return rows
 
 
-def write_untrained(storage: str, settings: Mapping[str, Any], *, seed: int) -> str:
-    """Write a bundle of a method as it begins, over random codes; return its place."""
-    config = parse_method_config(dict(settings))
-    method = method_of(config)
-    names = [f"item {n}" for n in range(NUM_ITEMS)]
-    table = pa.table({"item_id": names, "title": names, "train_count": np.ones(NUM_ITEMS, int)})
-    catalog = Catalog.from_table(table)
-    coded = Need.SEMANTIC_IDS in method.needs
-    artifacts: dict[str, Any] = {Need.SEMANTIC_IDS: _random_ids(seed)} if coded else {}
-    module = method.build(Inputs(catalog, lambda: iter(()), seed=seed, artifacts=artifacts))
-    folder = Folder.at(storage).child(f"serving/{config.name}")
-    write_bundle(
-        folder,
-        experiment={"name": f"untrained_{config.name}", "seed": seed},
-        method_config=config.model_dump(mode="json"),
-        state=dict(module.state_dict()),
-        catalog=catalog,
-        artifacts=artifacts,
-        metrics={},
-        ancestry={},
-    )
-    return folder.uri
+def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) -> list[Row]:
+    """Load the big language model and SASRec with 32 clients on the same machine.
+
+    Args:
+        storage: Folder for the bundles.
+        seconds: Of each measurement.
+        seed: Of weights, codes and histories.
+
+    Returns:
+        Rows as `benchmark_latency`'s.
+
+    Raises:
+        ConfigError: No room in the cluster, or no free port.
+    """
+    settings, token = ServingConfig(), secrets.token_hex(16)
+    uri = write_untrained(storage, BIG_MODEL, seed=seed)
+    engine, size = _alone(uri, settings, seconds, seed)
+    rows = [
+        figure("serve/throughput/parameters", size / 1e6, "M"),
+        figure("serve/throughput/engine", engine, "requests/s"),
+    ]
+    with deploy(uri, port=0, token=token, settings=settings) as service:
+        found, failed = _load(service, traffic.PATH, seconds, seed)
+        calm = _at_half(service, found / 2, seconds, seed)
+        rows += [
+            figure("serve/throughput/http", found, "requests/s"),
+            figure("serve/throughput/of_engine", 100 * found / engine, "%", least=70),
+            figure("serve/throughput/failed", failed, "requests", most=0),
+            figure("serve/throughput/half_load_p50", traffic.percentile(calm, 50), "ms"),
+            figure("serve/throughput/half_load_p95", traffic.percentile(calm, 95), "ms", most=250),
+        ]
+    uri = write_untrained(storage, SASREC, seed=seed)
+    with (
+        deploy(uri, port=0, token=token, num_cpus=0.5, settings=settings) as service,
+        empty_handler(num_cpus=0.5) as path,
+    ):
+        empty, _ = _load(service, path, seconds, seed)
+        found, failed = _load(service, traffic.PATH, seconds, seed)
+    return [
+        *rows,
+        figure("serve/throughput/empty_handler", empty, "requests/s"),
+        figure("serve/throughput/sasrec", found, "requests/s"),
+        figure("serve/throughput/sasrec_failed", failed, "requests", most=0),
+        figure("serve/throughput/sasrec_of_empty", 100 * found / empty, "%", least=70),
+    ]
 
 
-def _random_ids(seed: int) -> SemanticIds:
-    """Return three random codes an item, and a fourth that numbers those that share them."""
-    draw = numpy_generator(seed, "serving/benchmark/codes")
-    codes = draw.integers(0, 256, (NUM_ITEMS, 3))
-    _, group = np.unique(codes, axis=0, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    sizes = np.diff(starts, append=NUM_ITEMS)
-    suffix = np.empty(NUM_ITEMS, np.int64)
-    suffix[order] = np.arange(NUM_ITEMS) - np.repeat(starts, sizes)
-    rows = np.concatenate([codes, suffix[:, None]], axis=1).astype(np.int32)
-    return SemanticIds(rows, (256, 256, 256, int(sizes.max())))
+def benchmark_scores(storage: str, *, rounds: int = 3, seed: int = 0) -> list[Row]:
+    """Score given items in this process, beside a beam search over the same items.
+
+    The search is what a service without the method's `score` verb has to do: one pass for each
+    request, with as many beams as items. A batch holds 16 requests of 5 to 40 items.
+    """
+    # Without a cache of prompts: the same histories are read by both.
+    engine = Recommender.load(write_untrained(storage, LANGUAGE_MODEL, seed=seed))
+    draw = numpy_generator(seed, "serving/benchmark/scores")
+    batch = ServingConfig().max_batch_size
+    times: dict[str, list[float]] = {"score": [], "search": [], "scores": [], "searches": []}
+    for _ in range(rounds):
+        queries = [_scores(draw, _LIST_SIZES[n % 4]) for n in range(batch)]
+        times["score"].append(_median(lambda query: engine.answers([query]), queries))
+        times["search"].append(_median(lambda query: _by_search(engine, query), queries))
+        times["scores"].append(_median(engine.answers, [queries]))
+        searches = [_median(lambda query: _by_search(engine, query), [q]) for q in queries]
+        times["searches"].append(sum(searches))
+    least = {name: min(found) for name, found in times.items()}
+    one = least["search"] / least["score"]
+    many = least["searches"] / least["scores"]
+    return [
+        figure("serve/score/p50", least["score"], "ms"),
+        figure("serve/score/by_search_p50", least["search"], "ms"),
+        figure("serve/score/faster", one, "x"),
+        figure("serve/score/batched", 1000 * batch / least["scores"], "requests/s"),
+        figure("serve/score/by_search", 1000 * batch / least["searches"], "requests/s"),
+        figure("serve/score/batched_faster", many, "x", least=1.5),
+    ]
 
 
 class _Empty:
@@ -153,14 +190,14 @@ def empty_handler(*, num_cpus: float) -> Iterator[str]:
         serve.delete("empty")
 
 
-def _strangers(draw: np.random.Generator) -> list[Row]:
-    """Return the requests of users who come for the first time."""
-    return [{"history": _history(draw, HISTORY), "k": 10} for _ in range(NUM_REQUESTS)]
-
-
 def _history(draw: np.random.Generator, length: int) -> list[str]:
     """Return that many distinct item_ids."""
     return [f"item {n}" for n in draw.choice(NUM_ITEMS, length, replace=False)]
+
+
+def _bodies(draw: np.random.Generator, number: int) -> list[Row]:
+    """Return requests with histories that share nothing."""
+    return [{"history": _history(draw, HISTORY), "k": 10} for _ in range(number)]
 
 
 def _growing(draw: np.random.Generator) -> list[Row]:
@@ -169,22 +206,85 @@ def _growing(draw: np.random.Generator) -> list[Row]:
     return [{"history": whole[:stop], "k": 10} for stop in range(HISTORY, 2 * HISTORY)]
 
 
-def as_in_a_replica(uri: str) -> Recommender:
-    """Return the engine that a replica would have, warm."""
-    settings = ServingConfig()
-    engine = Recommender.load(uri, prompt_cache_bytes=settings.prompt_cache_mb << 20)
-    engine.warm_up(settings.max_batch_size)
-    return engine
+def _scores(draw: np.random.Generator, number: int) -> Query:
+    """Return a request for the scores of that many items."""
+    return Query(tuple(_history(draw, HISTORY)), score_items=tuple(_history(draw, number)))
 
 
-def _in_process(engine: Recommender, bodies: Sequence[Mapping[str, Any]]) -> float:
-    """Return the median milliseconds of such questions without HTTP, with a replica's threads."""
+@contextlib.contextmanager
+def _threads_of_a_replica() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(ServingConfig().num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _recommend(engine: Recommender, body: Row) -> object:
+    return engine.recommend(body["history"], k=body["k"])
+
+
+def _median(ask: Callable[[Asked], object], asked: Sequence[Asked]) -> float:
+    """Return the median milliseconds of calls in this process, with a replica's threads."""
     times = []
-    for body in bodies:
-        started = time.perf_counter()
-        engine.recommend(body["history"], k=body["k"])
-        times.append(1000 * (time.perf_counter() - started))
-    torch.set_num_threads(threads)
+    with _threads_of_a_replica():
+        for one in asked:
+            started = time.perf_counter()
+            ask(one)
+            times.append(1000 * (time.perf_counter() - started))
     return float(np.median(times))
+
+
+def _by_search(engine: Recommender, query: Query) -> Ranking:
+    """Search with as many beams as there are items to score, among these items only."""
+    index = [engine.catalog.index_of[item] for item in query.score_items or ()]
+    allowed = torch.zeros(engine.catalog.num_items, dtype=torch.bool)
+    allowed[index] = True
+    with torch.inference_mode():
+        batch = engine.collate([query])
+        found = engine.method.predict(
+            engine.module, batch, len(index), Candidates(allowed=allowed.to(engine.device))
+        )
+    assert isinstance(found, Ranking), "the method ranks"
+    return found
+
+
+def _alone(uri: str, settings: ServingConfig, seconds: float, seed: int) -> tuple[float, int]:
+    """Return the requests a second of the engine in this process, and its parameters.
+
+    It gets full batches.
+    """
+    engine = as_in_a_replica(uri)
+    draw = numpy_generator(seed, "serving/throughput/alone")
+    with _threads_of_a_replica():
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            rows = draw.integers(0, NUM_ITEMS, (settings.max_batch_size, HISTORY))
+            engine.answers([Query(history=tuple(f"item {n}" for n in line)) for line in rows])
+            done += len(rows)
+        spent = time.perf_counter() - began
+    return done / spent, sum(p.numel() for p in engine.module.parameters())
+
+
+def _load(service: Deployment, path: str, seconds: float, seed: int) -> tuple[float, int]:
+    """Return successes a second and failures, after a warm-up that is not counted."""
+    draw = numpy_generator(seed, "serving/throughput/load")
+
+    def body(number: int) -> Row:
+        return {"history": [f"item {n}" for n in draw.integers(0, NUM_ITEMS, HISTORY)], "k": 10}
+
+    ask = partial(traffic.most, service.url, service.headers, body, clients=_CLIENTS, path=path)
+    asyncio.run(ask(seconds=max(1.0, seconds / 5)))
+    return asyncio.run(ask(seconds=seconds))
+
+
+def _at_half(service: Deployment, rate: float, seconds: float, seed: int) -> list[traffic.Reply]:
+    """Ask at a fixed rate; the first replies are not counted."""
+    draw = numpy_generator(seed, "serving/throughput/half")
+    settling = max(3.0, seconds / 5)
+    bodies = _bodies(draw, round(rate * (settling + seconds)) + 1)
+    sent = traffic.send(
+        service.url, service.headers, lambda n: bodies[n], rate=rate, seconds=settling + seconds
+    )
+    return [reply for reply in asyncio.run(sent) if reply.at >= settling]

@@ -1,8 +1,8 @@
-"""What only time and violence show: overload, replacement under load, a killed replica, memory.
+"""Overload, replacement under load, a killed replica, memory over time, fuzzing, lost events.
 
-Each function serves an untrained model of the size of a real one, does one thing to it, and returns
-rows ``{"name", "value", "unit", "bar", "holds"}``. Client and service share the machine, so the
-figures are of both. Shapes of the models: see `benchmark`.
+Each function serves an untrained model of the size of a real one (`served_models`), does one thing
+to it, and returns rows ``{"name", "value", "unit", "bar", "holds"}``. Client and service share the
+machine, so the figures are of both.
 """
 
 import asyncio
@@ -18,7 +18,13 @@ from itemese.benchmarks import traffic
 from itemese.benchmarks.durability import lost_events
 from itemese.benchmarks.fuzz import ask_everything
 from itemese.benchmarks.rows import Row, figure
-from itemese.benchmarks.serve import HISTORY, LANGUAGE_MODEL, NUM_ITEMS, SASREC, write_untrained
+from itemese.benchmarks.served_models import (
+    HISTORY,
+    LANGUAGE_MODEL,
+    NUM_ITEMS,
+    SASREC,
+    write_untrained,
+)
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
 from itemese.core.randomness import numpy_generator
@@ -38,7 +44,8 @@ def overload(storage: str, seconds: float) -> list[Row]:
 
         async def run() -> list[Row]:
             url, headers = service.url, service.headers
-            peak = await traffic.most(url, headers, body, clients=16, seconds=max(5.0, seconds / 6))
+            long = max(5.0, seconds / 6)
+            peak, _ = await traffic.most(url, headers, body, clients=16, seconds=long)
             calm = await traffic.send(url, headers, body, rate=0.3 * peak, seconds=5)
             flood = await traffic.send(url, headers, body, rate=3 * peak, seconds=seconds)
             ended = time.perf_counter()
@@ -185,7 +192,8 @@ def endurance(storage: str, seconds: float) -> list[Row]:
 
         async def run() -> tuple[float, list[traffic.Reply]]:
             url, headers = service.url, service.headers
-            peak = await traffic.most(url, headers, body, clients=8, seconds=max(5, seconds / 30))
+            long = max(5.0, seconds / 30)
+            peak, _ = await traffic.most(url, headers, body, clients=8, seconds=long)
             sending = traffic.send(url, headers, body, rate=0.7 * peak, seconds=seconds)
             replies, _ = await asyncio.gather(sending, watch(time.perf_counter()))
             return peak, replies

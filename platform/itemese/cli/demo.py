@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from itemese.benchmarks.load import measure
+from itemese.benchmarks.traffic import measure
 from itemese.core.artifacts import Store
 from itemese.core.config import with_values
 from itemese.core.errors import DataError

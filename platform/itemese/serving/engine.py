@@ -309,7 +309,7 @@ class Recommender:
         )
         k = min(first.k, self.catalog.num_items)
         with torch.inference_mode():
-            batch = self._batch(queries)
+            batch = self.collate(queries)
             started = self._took("prepare", started)
             ranking = self.method.predict(self.module, batch, k, candidates)
             assert isinstance(ranking, Ranking), "checked when the bundle was loaded"
@@ -324,7 +324,7 @@ class Recommender:
         started = time.perf_counter()
         lists = [self._naming.known(dict.fromkeys(query.score_items or ())) for query in queries]
         with torch.inference_mode():
-            batch, items = self._batch(queries), self._padded(lists)
+            batch, items = self.collate(queries), self._padded(lists)
             started = self._took("prepare", started)
             found = self.method.score(self.module, batch, items)
             clicks = self.method.task is Task.CLICK
@@ -337,7 +337,7 @@ class Recommender:
         self._took("name", started)
         return answers
 
-    def _batch(self, queries: list[Query]) -> Batch:
+    def collate(self, queries: Sequence[Query]) -> Batch:
         """Return what the method makes of the queries' histories and users, ``B`` rows."""
         return to_device(self.method.collate([self._request(q) for q in queries]), self.device)
 

@@ -11,7 +11,7 @@ import ray
 import yaml
 from pydantic import ValidationError
 
-from itemese.benchmarks.load import measure
+from itemese.benchmarks.traffic import measure
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError, ConfigError
 from itemese.serving import deploy as deploying

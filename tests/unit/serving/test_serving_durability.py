@@ -2,7 +2,11 @@
 
 import sys
 
+import pytest
+
 from itemese.benchmarks.durability import lost_events
+
+pytestmark = pytest.mark.slow
 
 SERVICE = """
 import socket, sys

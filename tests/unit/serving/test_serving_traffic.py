@@ -57,7 +57,17 @@ def test_nobody_there_is_a_failure_and_no_error():
 
 
 def test_clients_that_ask_again_and_again(served, headers):
-    assert asyncio.run(most(served.url, headers, body, clients=4, seconds=0.5)) > 1
+    asked = []
+
+    def numbered(number):
+        asked.append(number)
+        return body(number)
+
+    rate, failed = asyncio.run(most(served.url, headers, numbered, clients=4, seconds=0.5))
+    assert (rate > 1, failed) == (True, 0)
+    assert asked == list(range(len(asked))), "each request once"
+    rate, failed = asyncio.run(most(served.url, {}, body, clients=2, seconds=0.2))
+    assert (rate, failed > 0) == (0, True)
 
 
 def test_percentile():
