@@ -102,15 +102,20 @@ def exact_scores(model: ItemLanguageModel, item_index: Tensor) -> Tensor:
     return scores.clone()
 
 
-def item_scores(model: ItemLanguageModel, item_index: Tensor, items: Tensor) -> Tensor:
+def item_scores(
+    model: ItemLanguageModel,
+    item_index: Tensor,
+    items: Tensor,
+    prompt_cache: PromptCache | None = None,
+) -> Tensor:
     """Return the log-probability of ``items [B, C]`` after each history, ``[B, C] float32``.
 
     It is what `exact_scores` gives these items, for the price of their own codes; items below 0
-    get any number.
+    get any number. A `prompt_cache` is used and filled as in `beam_search`.
     """
     with as_stored(item_index.device):
         room = min(items.shape[1], MAX_LEAVES) * (model.code_length - 1)
-        prompt = read_prompt(model, item_index, room, None)
+        prompt = read_prompt(model, item_index, room, prompt_cache)
         scores = score_items(prompt, model, items)
     return scores.clone()
 

@@ -150,7 +150,8 @@ class SemanticIdLm(Method):
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the exact log-probability of each item's codes."""
         assert isinstance(module, ItemLanguageModel)
-        found = item_scores(module, batch["item_index"], item_index)
+        cache = module.prompt_cache
+        found = item_scores(module, batch["item_index"], item_index, prompt_cache=cache)
         return Scores.of(found, item_index, "log_prob")
 
     def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:

@@ -248,7 +248,8 @@ class Store(Method):
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the exact log-probability of each item's codes, or the log-odds of its click."""
         assert isinstance(module, TextItemLanguageModel)
-        found = item_scores(module, batch["item_index"], item_index)
+        cache = module.prompt_cache
+        found = item_scores(module, batch["item_index"], item_index, prompt_cache=cache)
         if self.task is Task.NEXT_ITEM:
             return Scores.of(found, item_index, "log_prob")
         # p / (p + 1/I) is the sigmoid of log p + log I.

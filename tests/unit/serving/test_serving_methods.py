@@ -223,10 +223,18 @@ def test_what_is_kept_of_earlier_histories_changes_no_answer(name, step, tmp_pat
             assert [item.score for item in one.items] == pytest.approx(
                 [item.score for item in other.items], abs=1e-4
             )
+    hits = keeping.module.prompt_cache.hits
+    both = (tuple(items), tuple(items[::-1]))
+    asked = [Query(history, score_items=history[: 4 + n]) for n, history in enumerate(both)]
+    for one, other in zip(plain.answers(asked), keeping.answers(asked), strict=True):
+        assert [item.item_id for item in one.items] == [item.item_id for item in other.items]
+        assert [item.score for item in one.items] == pytest.approx(
+            [item.score for item in other.items], abs=1e-4
+        )
+    assert keeping.prompts_since()["yes"] - hits == 2, "scores read the same prompt"
     # Lengths 1..6 grow 5 times; then the window slides, or grows from 4 to 6 by steps of 3.
     # A cache that has room for all may meet the first item of a slid window again.
     least = 2 * (5 if step == 1 else 10)
-    hits = keeping.module.prompt_cache.hits
     assert least <= hits <= least + (name in ("store", "eager_llm"))
 
 
