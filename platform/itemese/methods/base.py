@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.config import Config
+from itemese.core.randomness import hash_ids
 from itemese.core.ranking import Answers, Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.core.vectors import Embeddings, SemanticIds
@@ -359,6 +360,14 @@ def pad_clicks(requests: Sequence[Request]) -> Batch:
         batch["target"] = torch.tensor([request.target for request in requests])
         batch["target_clicked"] = torch.tensor([request.target_clicked for request in requests])
     return batch
+
+
+def user_numbers(requests: Sequence[Request]) -> Tensor:
+    """Return a hash of each request's user, ``[B] int64 >= 0``; -1 where it names none."""
+    ids = [request.user_id for request in requests]
+    hashed = hash_ids(ids, 0, "methods/user").astype(np.int64) & (2**62 - 1)
+    known = np.array([bool(one) for one in ids])
+    return torch.from_numpy(np.where(known, hashed, -1))
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -11,13 +11,13 @@ Differs: the semantic IDs come from whatever `codebooks` says (`rq_vae` is the p
     default (``code_normalisation: legal``) renormalise each code over those that continue its
     prefix in the catalogue, so that an only child has probability 1 whatever the model gives it;
     ``level`` scores by the trained probabilities, as the paper does but for the constraint; AdamW
-    instead of the paper's inverse-square-root rate. The paper is silent on how many items of a
-    history are targets in a pass: here `targets_per_history` of them, drawn anew each time, 0 for
-    all.
+    instead of the paper's inverse-square-root rate. A tenth of the histories is trained with a
+    token of the unknown user, whom the paper does not have (`unknown_user_share`). The paper is
+    silent on how many items of a history are targets in a pass: here `targets_per_history` of them,
+    drawn anew each time, 0 for all.
 Shapes: B batch, T history length, M prediction tasks, L code length, K_l codes of level l.
 """
 
-import zlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -43,8 +43,12 @@ from itemese.methods.base import (
     Method,
     MethodConfig,
     Need,
+    user_numbers,
 )
 from itemese.prompts.item_tokens import TokenLayout
+
+UNKNOWN_USER = 0
+"""Token, among those of users, of a request that names no user."""
 
 
 class TigerLossWeights(LossWeights):
@@ -60,7 +64,9 @@ class TigerConfig(MethodConfig):
         max_history: As in the paper.
         network: Sizes of the T5.
         num_user_tokens: User ids are hashed into so many tokens, 2,000 in the paper; 0 leaves the
-            user out. A request that names no user gets the token of the empty name.
+            user out. One token more stands for the unknown user.
+        unknown_user_share: Histories whose user training replaces by the unknown one, so that a
+            request that names no user is a case that was trained for.
         targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
         label_smoothing: Share of each target code that is spread evenly over its level.
         beam_width: Prefixes kept while decoding.
@@ -73,6 +79,7 @@ class TigerConfig(MethodConfig):
     max_history: int = Field(default=20, ge=1, le=100_000)
     network: Seq2SeqConfig = Seq2SeqConfig()
     num_user_tokens: int = Field(default=2000, ge=0)
+    unknown_user_share: float = Field(default=0.1, ge=0, lt=1)
     targets_per_history: int = Field(default=0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     beam_width: int = Field(default=20, ge=1)
@@ -91,28 +98,39 @@ class Tiger(Method):
         """Return the T5 with item tokens for this catalogue's semantic IDs."""
         ids = inputs.semantic_ids
         assert ids is not None, "tiger needs semantic IDs"
-        layout = TokenLayout.of(ids)
+        layout, users = TokenLayout.of(ids), self.config.num_user_tokens
         return CodeSeq2Seq(
             self.config.network,
             layout.item_tokens(ids),
             PrefixTrie.of(ids),
-            num_user_tokens=self.config.num_user_tokens,
+            num_user_tokens=users + 1 if users else 0,
             code_normalisation=self.config.code_normalisation,
         )
 
     def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1, and ``user_token [B]`` if used."""
+        """Return ``item_index [B, T]``, right-padded with -1, and ``user_token [B]`` if used.
+
+        Token 0 is the unknown user, the others are those of hashed user ids.
+        """
         batch = pad_histories(requests)
         if self.config.num_user_tokens:
-            hashed = [zlib.crc32(request.user_id.encode()) for request in requests]
-            batch["user_token"] = torch.tensor(hashed) % self.config.num_user_tokens
+            users = user_numbers(requests)
+            batch["user_token"] = (1 + users % self.config.num_user_tokens).where(
+                users >= 0, UNKNOWN_USER
+            )
         return batch
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_code``: the codes of the drawn targets, given what stands before them."""
         most = self.config.targets_per_history
         window, target, row = next_item_tasks(batch["item_index"], most)
-        user = batch["user_token"][row] if self.config.num_user_tokens else None
+        user = None
+        if self.config.num_user_tokens:
+            token = batch["user_token"]
+            if module.training:
+                drawn = torch.rand(len(token), device=token.device)
+                token = token.masked_fill(drawn < self.config.unknown_user_share, UNKNOWN_USER)
+            user = token[row]
         logits, codes = module(window, target, user)
         smoothing = self.config.label_smoothing
         loss = next_code(logits, codes, label_smoothing=smoothing)

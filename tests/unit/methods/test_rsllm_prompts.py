@@ -1,5 +1,6 @@
 """What RSLLM's prompts hold: the same in training, in choosing and in the towers."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,3 +71,14 @@ def test_titles_that_a_cut_makes_alike_are_counted_by_user(small: Any) -> None:
     assert words[5] == words[6]
     assert answers_within(modules[3], offered[2:3]) == 1
     assert answers_within(modules[3], offered[1:2]) == 0
+
+
+def test_the_unknown_user_has_the_first_draw_and_a_named_one_always_the_same(small: Any) -> None:
+    method, _ = small.make()
+    named = small.rows(2)
+    unknown = [replace(row, user_id="") for row in named]
+    assert method.collate(unknown)["draw"].tolist() == [0, 0]
+    draw = method.collate(named)["draw"]
+    assert (draw > 0).all()
+    assert draw[0] != draw[1]
+    assert torch.equal(method.collate(named[::-1])["draw"], draw.flip(0))

@@ -128,24 +128,25 @@ def write(name, folder, num_items=NUM_ITEMS, **settings):
     return method, built, module
 
 
+@pytest.mark.parametrize("user", ["", "u3"])
 @ONE_EACH
-def test_same_answers_from_the_bundle(name, tmp_path):
+def test_same_answers_from_the_bundle(name, user, tmp_path):
     method, built, module = write(name, tmp_path)
     engine = Recommender.load(tmp_path)
     history = [3, 7, 1]
-    example = Request(np.array(history, np.int32), np.array([1, 2, 3]))
+    example = Request(np.array(history, np.int32), np.array([1, 2, 3]), user)
     with torch.no_grad():
         seen = Candidates(torch.tensor([history]))
         ranking = method.predict(module, method.collate([example]), 5, seen)
     expected = [built.catalog.item_ids[i] for i in ranking.item_index[0].tolist() if i >= 0]
     asked = tuple(built.catalog.item_ids[i] for i in history)
-    answer = engine.answers([Query(asked, (1, 2, 3), k=5)])[0]
+    answer = engine.answers([Query(asked, (1, 2, 3), k=5, user_id=user)])[0]
     assert [item.item_id for item in answer.items] == expected
     scores = [item.score for item in answer.items]
     np.testing.assert_allclose(scores, ranking.score[0][: len(scores)].tolist(), rtol=1e-4)
 
     few = ("i11", "i00", "i07")
-    scored = engine.answers([Query(asked, (1, 2, 3), score_items=few)])[0].items
+    scored = engine.answers([Query(asked, (1, 2, 3), score_items=few, user_id=user)])[0].items
     assert [item.item_id for item in scored] == list(few)
     ranked = {item.item_id: item.score for item in answer.items}
     for item in scored:

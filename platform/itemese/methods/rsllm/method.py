@@ -20,7 +20,6 @@ Shapes: B batch, T events, H history items in a prompt, C candidates, D hidden s
     size, I items.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -47,6 +46,7 @@ from itemese.methods.base import (
     MethodConfig,
     Need,
     Stage,
+    user_numbers,
 )
 from itemese.methods.families import CatalogueMethod
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel, make_projector, match_scale
@@ -260,10 +260,12 @@ class Rsllm(CatalogueMethod):
         module.kept_items.fill_(-1)
 
     def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]`` and ``draw [B]``, which decides the paraphrase."""
-        digests = [hashlib.blake2b(e.user_id.encode(), digest_size=4) for e in requests]
-        draw = torch.tensor([int.from_bytes(d.digest(), "big") for d in digests])
-        return {**pad_histories(requests), "draw": draw}
+        """Return ``item_index [B, T]`` and ``draw [B]``, which decides the paraphrase.
+
+        It is a hash of the user id, and 0 for the unknown user, whose paraphrase the history's
+        length alone decides.
+        """
+        return {**pad_histories(requests), "draw": user_numbers(requests).clamp(min=0)}
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return the answer's cross-entropy a token, and the other terms that are on."""
