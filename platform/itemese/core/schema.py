@@ -4,7 +4,7 @@ Shape letters: U users, I items, E events, D vector size, C number of codebooks,
 T events of a history.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -37,11 +37,21 @@ HISTORIES = pa.schema(
         pa.field("split", pa.list_(pa.int8()), nullable=False),  # a `Split` for each event
     ]
 )
-"""One user a row, and `CLICKED` where events have labels. The sequences stage writes
+"""One user a row, and `FEEDBACK` where the log has it. The sequences stage writes
 ``histories/shard-00000.parquet`` and so on, ``catalog.parquet`` and ``summary.json``."""
 
-CLICKED = pa.field("clicked", pa.list_(pa.bool_()), nullable=False)
-"""Whether each event was a click; without labels (``sequences.clicked_at``) every one counts."""
+FEEDBACK = {
+    "clicked": pa.field("clicked", pa.list_(pa.bool_()), nullable=False),
+    "rating": pa.field("rating", pa.list_(pa.float32()), nullable=False),
+}
+"""More columns of histories: whether each event was a click (without labels,
+``sequences.clicked_at``, every one counts), and the rating that came with it, NaN if none did."""
+
+
+def history_schema(columns: Iterable[str]) -> pa.Schema:
+    """Return HISTORIES with those of the FEEDBACK fields that are among `columns`."""
+    known = set(columns)
+    return pa.schema([*HISTORIES, *(f for name, f in FEEDBACK.items() if name in known)])
 
 
 class Split(IntEnum):
@@ -52,7 +62,13 @@ class Split(IntEnum):
     TEST = 2
 
 
-_LISTS = {"item_index": np.int32, "timestamp": np.int64, "split": np.int8, "clicked": np.bool_}
+_LISTS = {
+    "item_index": np.int32,
+    "timestamp": np.int64,
+    "split": np.int8,
+    "clicked": np.bool_,
+    "rating": np.float32,
+}
 """The columns that hold one value for each event."""
 
 
@@ -113,6 +129,7 @@ class Request:
         clicked [T] bool: whether each event was a click; None where events have no labels.
         target: item_index whose click is asked for; None where the catalogue is to be ranked.
         target_clicked: Whether it was clicked.
+        rating [T] float32: rating of each event, NaN if unknown; None where no rating is known.
     """
 
     history: np.ndarray
@@ -121,6 +138,7 @@ class Request:
     clicked: np.ndarray | None = None
     target: int | None = None
     target_clicked: bool = False
+    rating: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +163,8 @@ class Histories:
     Attributes:
         user_id: U strings.
         offsets [U + 1] int64: user u owns the events ``offsets[u]:offsets[u + 1]``.
-        item_index [E] int32, timestamp [E] int64, split [E] int8, clicked [E] bool or None.
+        item_index [E] int32, timestamp [E] int64, split [E] int8.
+        clicked [E] bool, rating [E] float32: None where the log does not say.
     """
 
     user_id: list[str]
@@ -154,6 +173,7 @@ class Histories:
     timestamp: np.ndarray
     split: np.ndarray
     clicked: np.ndarray | None = None
+    rating: np.ndarray | None = None
 
     @property
     def num_users(self) -> int:
@@ -178,7 +198,7 @@ class Histories:
         return cls(table["user_id"].to_pylist(), offsets, **flat)
 
     def events(self) -> dict[str, np.ndarray]:
-        """Return what is known of each event, by column: `clicked` only where there are labels."""
+        """Return the columns of events; `clicked` and `rating` only where they are known."""
         return {n: getattr(self, n) for n in _LISTS if getattr(self, n) is not None}
 
     def to_table(self) -> pa.Table:
@@ -188,7 +208,7 @@ class Histories:
             raise DataError(message)
         offsets = pa.array(self.offsets.astype(np.int32))
         lists = [pa.ListArray.from_arrays(offsets, pa.array(v)) for v in self.events().values()]
-        schema = HISTORIES if self.clicked is None else HISTORIES.append(CLICKED)
+        schema = history_schema(self.events())
         columns = [pa.array(self.user_id, pa.string()), *lists]
         return pa.Table.from_arrays(columns, names=schema.names).cast(schema)
 
@@ -252,7 +272,13 @@ class Histories:
         stop = stop if place is None else start + place
         start = start if longest is None else max(start, stop - longest)
         row = {name: values[start:stop] for name, values in self.events().items()}
-        return Request(row["item_index"], row["timestamp"], self.user_id[user], row.get("clicked"))
+        return Request(
+            row["item_index"],
+            row["timestamp"],
+            self.user_id[user],
+            clicked=row.get("clicked"),
+            rating=row.get("rating"),
+        )
 
     def targets(self, split: Split) -> Targets:
         """Return the first event of `split` of each user who has one with a history before it.

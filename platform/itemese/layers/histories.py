@@ -24,6 +24,56 @@ def pad_histories(requests: Sequence[Request]) -> dict[str, Tensor]:
     return {"item_index": torch.from_numpy(item_index)}
 
 
+def pad_values(rows: Sequence[np.ndarray]) -> Tensor:
+    """Return values of events ``[B, T]``, right-padded with 0, False or NaN."""
+    longest = max(len(row) for row in rows)
+    fill = np.nan if np.issubdtype(rows[0].dtype, np.floating) else 0
+    padded = np.full((len(rows), longest), fill, dtype=rows[0].dtype)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def pad_clicks(requests: Sequence[Request]) -> dict[str, Tensor]:
+    """Return what `pad_histories` does, and the feedback that requests hold.
+
+    Returns:
+        ``item_index [B, T]``; ``clicked [B, T] bool`` where events have labels (False at padding);
+        ``rating [B, T] float32`` where some have ratings (NaN where unknown); ``target [B]`` and
+        ``target_clicked [B] bool`` where a click is asked for.
+    """
+    batch = pad_histories(requests)
+    unknown = {"clicked": np.True_, "rating": np.float32("nan")}  # without labels all are clicks
+    for name, value in unknown.items():
+        given = [getattr(request, name) for request in requests]
+        if any(row is not None for row in given):
+            pairs = zip(given, requests, strict=True)
+            rows = [np.full(len(r.history), value) if g is None else g for g, r in pairs]
+            batch[name] = pad_values(rows)
+    if requests[0].target is not None:
+        batch["target"] = torch.tensor([request.target for request in requests])
+        batch["target_clicked"] = torch.tensor([request.target_clicked for request in requests])
+    return batch
+
+
+def keep_events(
+    keep: Tensor, item_index: Tensor, values: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Drop events from padded histories and close the gaps.
+
+    Args:
+        keep: ``[B, T]`` bool, what stays.
+        item_index: ``[B, T]`` int64, right-padded with -1.
+        values: ``[B, T]`` of the same events; what stands at padding means nothing.
+
+    Returns:
+        Both, right-padded again.
+    """
+    order = torch.argsort((~keep).long(), dim=1, stable=True)
+    kept = item_index.masked_fill(~keep, PADDING).gather(1, order)
+    return kept, None if values is None else values.gather(1, order)
+
+
 def next_item_pairs(item_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Split padded histories into inputs and their successors.
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itemese.layers.feedback import RatingEmbedding
+
 Activation = Literal["dice", "prelu"]
 
 _NUMBERS_AT_ONCE = 1 << 24
@@ -47,6 +49,7 @@ class TargetAttention(nn.Module):
 
     Attributes:
         item_vectors: ``[I + 1, D]``; row I is padding.
+        ratings: Vectors of the ratings that users gave; None where events are items alone.
     """
 
     def __init__(
@@ -59,9 +62,11 @@ class TargetAttention(nn.Module):
         max_history: int,
         activation: Activation,
         dropout: float,
+        ratings: RatingEmbedding | None = None,
     ) -> None:
         super().__init__()
         self.num_items, self.max_history, self.dropout = num_items, max_history, dropout
+        self.ratings = ratings
         self.item_vectors = nn.Embedding(num_items + 1, dim, padding_idx=num_items)
         self.ages = nn.Embedding(max_history, dim)
         for table in (self.item_vectors, self.ages):
@@ -82,7 +87,13 @@ class TargetAttention(nn.Module):
             layers += [nn.Linear(before, after), activation_of(activation, after)]
         self.judge = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
-    def forward(self, item_index: Tensor, target: Tensor, num_negatives: int) -> Tensor:
+    def forward(
+        self,
+        item_index: Tensor,
+        target: Tensor,
+        num_negatives: int,
+        rating: Tensor | None = None,
+    ) -> Tensor:
         """Score targets and items drawn evenly from the catalogue.
 
         Even draws need no log-q correction beyond a constant.
@@ -91,21 +102,29 @@ class TargetAttention(nn.Module):
             item_index: ``[M, T]`` int64, right-padded with any negative number.
             target: ``[M]`` int64.
             num_negatives: S, drawn for all histories from torch's global generator.
+            rating: ``[M, T]`` float32, NaN where unknown; None where all are.
 
         Returns:
             ``[M, 1 + S]``, the targets first; -inf where a draw is a row's own target.
         """
         drawn = torch.randint(self.num_items, (num_negatives,), device=item_index.device)
         own = F.pad(drawn[None] == target[:, None], (1, 0))
-        return self.score(item_index, drawn, target).masked_fill(own, float("-inf"))
+        return self.score(item_index, drawn, target, rating).masked_fill(own, float("-inf"))
 
-    def score(self, item_index: Tensor, shared: Tensor, own: Tensor | None = None) -> Tensor:
+    def score(
+        self,
+        item_index: Tensor,
+        shared: Tensor,
+        own: Tensor | None = None,
+        rating: Tensor | None = None,
+    ) -> Tensor:
         """Score items for histories.
 
         Args:
             item_index: ``[M, T]`` int64, right-padded with any negative number.
             shared: ``[S]`` int64, items scored for every history.
             own: ``[M]`` int64, one more item for each history; None for no more.
+            rating: ``[M, T]`` float32, NaN where unknown; None where all are.
 
         Returns:
             ``[M, C] float``: the scores of `own` first if it is given, then of `shared`.
@@ -114,6 +133,10 @@ class TargetAttention(nn.Module):
         newest = real.sum(dim=1, keepdim=True) - 1
         age = (newest - torch.arange(item_index.shape[1], device=item_index.device)).clamp(min=0)
         history = self.item_vectors(item_index.where(real, self.num_items))
+        if self.ratings is not None:
+            given = torch.full(real.shape, torch.nan, device=real.device)
+            given = given if rating is None else rating
+            history = history + self.ratings(given) * real[..., None]
         seen = history + self.ages(age.clamp(max=self.max_history - 1))
         history = F.dropout(history, self.dropout, self.training)
         seen = F.dropout(seen, self.dropout, self.training)[real]  # [N, D]
@@ -136,19 +159,21 @@ class TargetAttention(nn.Module):
         scores: Tensor = self.judge(joined)[..., 0]
         return scores
 
-    def score_each(self, item_index: Tensor, items: Tensor) -> Tensor:
+    def score_each(self, item_index: Tensor, items: Tensor, rating: Tensor | None = None) -> Tensor:
         """Score ``items [M, C]`` of each history's own, ``[M, C]``, some at a time."""
         rows = max(len(item_index), int((item_index >= 0).sum()))
         scores = []
         for piece in torch.split(items, max(1, _NUMBERS_AT_ONCE // (rows * self.width)), dim=1):
-            histories = item_index.repeat_interleave(piece.shape[1], dim=0)
-            found = self.score(histories, items[:0, 0], piece.flatten())
+            each = piece.shape[1]
+            given = None if rating is None else rating.repeat_interleave(each, dim=0)
+            histories = item_index.repeat_interleave(each, dim=0)
+            found = self.score(histories, items[:0, 0], piece.flatten(), given)
             scores.append(found.view_as(piece))
         return torch.cat(scores, dim=1)
 
-    def score_all(self, item_index: Tensor) -> Tensor:
+    def score_all(self, item_index: Tensor, rating: Tensor | None = None) -> Tensor:
         """Score the catalogue, ``[M, I]`` for histories ``[M, T]``, some items at a time."""
         rows = max(len(item_index), int((item_index >= 0).sum()))
         every = torch.arange(self.num_items, device=item_index.device)
         pieces = torch.split(every, max(1, _NUMBERS_AT_ONCE // (rows * self.width)))
-        return torch.cat([self.score(item_index, piece) for piece in pieces], dim=1)
+        return torch.cat([self.score(item_index, p, rating=rating) for p in pieces], dim=1)

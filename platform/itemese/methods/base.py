@@ -20,7 +20,6 @@ from itemese.core.randomness import hash_ids
 from itemese.core.ranking import Answers, Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.core.vectors import Embeddings, SemanticIds
-from itemese.layers.histories import pad_histories
 
 Batch = dict[str, Tensor]
 """Named tensors; ignored labels are -100. Every tensor's first dimension is the row."""
@@ -343,23 +342,6 @@ class Method(ABC):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return what a report should print of this method beside its scores (beam width, ...)."""
         return {}
-
-
-def pad_clicks(requests: Sequence[Request]) -> Batch:
-    """Return what `pad_histories` does, and what the requests say of clicks.
-
-    Returns:
-        ``item_index [B, T]``; ``clicked [B, T] bool`` where events have labels (False at padding);
-        ``target [B]`` and ``target_clicked [B] bool`` where a click is asked for.
-    """
-    batch: Batch = pad_histories(requests)
-    if requests[0].clicked is not None:
-        rows = [torch.from_numpy(np.asarray(request.clicked)) for request in requests]
-        batch["clicked"] = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    if requests[0].target is not None:
-        batch["target"] = torch.tensor([request.target for request in requests])
-        batch["target_clicked"] = torch.tensor([request.target_clicked for request in requests])
-    return batch
 
 
 def user_numbers(requests: Sequence[Request]) -> Tensor:

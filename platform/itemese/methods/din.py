@@ -8,7 +8,8 @@ Follows: section 4.3 (a local activation unit weighs each past item for the cand
     click`: binary cross-entropy of each event's label).
 Differs: by default it is trained to tell the next item from sampled ones, as item-vector source of
     EAGER and EAGER-LLM, whose released code does so with uniform negatives. Clicks have no features
-    but the history and the item; where a log has no labels, non-clicks are drawn. Attention also
+    but the item and the history, whose events are item plus rating (the paper's histories hold
+    clicked items only: `history: positive`); without labels, non-clicks are drawn. Attention also
     sees how long ago an item was; its unit reads event, candidate and their product. The last
     network reads interest, candidate and their product. No mini-batch aware regularisation: weight
     decay stands in for it.
@@ -26,8 +27,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
-from itemese.core.schema import Request
-from itemese.layers.histories import count_tasks, next_item_tasks
+from itemese.core.schema import FEEDBACK, Request
+from itemese.layers.feedback import RatingEmbedding, rating_edges
+from itemese.layers.histories import count_tasks, keep_events, next_item_tasks, pad_clicks
 from itemese.layers.target_attention import Activation, TargetAttention
 from itemese.losses.click import click_loss
 from itemese.methods.base import (
@@ -39,7 +41,6 @@ from itemese.methods.base import (
     MethodConfig,
     Stage,
     Task,
-    pad_clicks,
 )
 
 
@@ -61,6 +62,12 @@ class DinConfig(MethodConfig):
         hidden_dims: Widths of the last network's hidden layers, at least one.
         activation: ``dice`` or ``prelu``.
         dropout: Of the history's item vectors.
+        history: ``task: click`` only. ``all``: the model reads every event of the history, each
+            with its rating. ``positive``: it reads the clicked ones alone (of the newest
+            `max_history` events), as RecBench does; events without labels count as clicked. The
+            events to predict are the same.
+        hidden_ratings: ``task: click`` only: share of the histories whose ratings are hidden in
+            training, so that histories without ratings, as a service may get them, are known.
         num_negatives: S, items drawn evenly from the catalogue: for a whole batch, or for each
             click where events have no labels. There probabilities fit S non-clicks a click, so
             take ``evaluation.click_negatives``.
@@ -76,6 +83,8 @@ class DinConfig(MethodConfig):
     hidden_dims: tuple[int, ...] = Field(default=(80, 40), min_length=1)
     activation: Activation = "dice"
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    history: Literal["all", "positive"] = "all"
+    hidden_ratings: float = Field(default=0.1, ge=0, lt=1)
     num_negatives: int = Field(default=60, ge=1)
     targets_per_history: int = Field(default=4, ge=0)
     loss_weights: DinLossWeights = DinLossWeights()
@@ -95,6 +104,10 @@ class Din(Method):
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh network over the catalogue."""
         config = self.config
+        ratings = None
+        if self.task is Task.CLICK:
+            edges = rating_edges(inputs.train())
+            ratings = RatingEmbedding(config.dim, edges, hidden=config.hidden_ratings)
         return TargetAttention(
             inputs.catalog.num_items,
             dim=config.dim,
@@ -103,6 +116,7 @@ class Din(Method):
             max_history=config.max_history,
             activation=config.activation,
             dropout=config.dropout,
+            ratings=ratings,
         )
 
     def item_vectors(self, module: nn.Module) -> Tensor:
@@ -129,9 +143,11 @@ class Din(Method):
             scores = module(window, target, num_negatives)
             loss = F.cross_entropy(scores.float(), torch.zeros_like(target))
             return {"next_item": LossTerm(loss, len(target))}
+        place = (window >= 0).sum(dim=1)
+        past = {name: batch[name][row][:, : window.shape[1]] for name in FEEDBACK if name in batch}
+        window, rating = self._read({"item_index": window, **past})
         if "clicked" in batch:
-            place = (window >= 0).sum(dim=1)
-            logits = module(window, target, 0)[:, 0]
+            logits = module(window, target, 0, rating)[:, 0]
             loss = click_loss(logits.float(), batch["clicked"][row, place])
             return {"click": LossTerm(loss, len(target))}
         assert isinstance(module, TargetAttention)
@@ -141,7 +157,10 @@ class Din(Method):
         items = torch.cat([target[:, None], drawn], dim=1)
         clicked = torch.zeros_like(items, dtype=torch.bool)
         clicked[:, 0] = True
-        logits = module(window.repeat_interleave(items.shape[1], dim=0), items.flatten(), 0)[:, 0]
+        each = items.shape[1]
+        rating = None if rating is None else rating.repeat_interleave(each, dim=0)
+        window = window.repeat_interleave(each, dim=0)
+        logits = module(window, items.flatten(), 0, rating)[:, 0]
         real = F.pad(~had, (1, 0), value=True)  # what the user had is no non-click
         loss = click_loss(logits.float(), clicked.flatten(), real.flatten())
         return {"click": LossTerm(loss, real.sum() / items.shape[1])}
@@ -158,11 +177,12 @@ class Din(Method):
     ) -> Ranking | ClickScores:
         """Rank the catalogue, every item with its own attention to the history; or score clicks."""
         assert isinstance(module, TargetAttention)
+        history, rating = self._read(batch)
         if "target" in batch:
             nothing = batch["target"][:0]
-            logits = module.score(batch["item_index"], nothing, batch["target"])[:, 0]
+            logits = module.score(history, nothing, batch["target"], rating)[:, 0]
             return ClickScores(logits.float().sigmoid(), batch["target_clicked"])
-        ranking = Ranking.from_scores(module.score_all(batch["item_index"]), k, candidates)
+        ranking = Ranking.from_scores(module.score_all(history, rating), k, candidates)
         if self.task is Task.NEXT_ITEM:
             return ranking
         padding = ranking.item_index < 0
@@ -171,5 +191,18 @@ class Din(Method):
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return each item's score, or the log-odds of its click."""
         assert isinstance(module, TargetAttention)
-        found = module.score_each(batch["item_index"], item_index.clamp(min=0))
+        history, rating = self._read(batch)
+        found = module.score_each(history, item_index.clamp(min=0), rating)
         return Scores.of(found, item_index, "logit" if self.task is Task.CLICK else "score")
+
+    def _read(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return the events that the model reads, right-padded: ``[B, T]`` items and ratings.
+
+        Ratings are NaN where unknown, and None where all are.
+        """
+        item_index, rating = batch["item_index"], batch.get("rating")
+        if self.task is Task.NEXT_ITEM:
+            return item_index, None
+        if self.config.history == "positive" and "clicked" in batch:
+            return keep_events(batch["clicked"] & (item_index >= 0), item_index, rating)
+        return item_index, rating

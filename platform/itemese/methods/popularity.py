@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Histories, Request
+from itemese.layers.histories import pad_clicks
 from itemese.layers.item_counts import ItemCounts
 from itemese.methods.base import (
     Batch,
@@ -27,7 +28,6 @@ from itemese.methods.base import (
     MethodConfig,
     Stage,
     Task,
-    pad_clicks,
 )
 from itemese.methods.families import CatalogueMethod
 

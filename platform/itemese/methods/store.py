@@ -46,6 +46,7 @@ from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.free_beams import free_beam_search
 from itemese.decoding.text_item_lm import TextItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
+from itemese.layers.histories import pad_clicks
 from itemese.losses.code_tokens import next_code
 from itemese.methods.base import (
     Batch,
@@ -56,7 +57,6 @@ from itemese.methods.base import (
     MethodConfig,
     Need,
     Task,
-    pad_clicks,
 )
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_words, tokenised

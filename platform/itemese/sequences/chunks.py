@@ -38,7 +38,7 @@ class Part:
         users: Its distinct user ids.
         columns: ``user`` int32 (row of `users`), ``item`` int32 (place in the vocabulary),
             ``timestamp``, ``row`` and, if the order needs them, ``nanosecond`` and ``pos``, all
-            integers, and ``clicked`` bool if events have labels; each [N].
+            integers, and ``rating`` float32 (NaN if unknown) if the log has ratings; each [N].
     """
 
     users: pa.Array
@@ -147,14 +147,15 @@ def _encoded(table: pa.Table, column: str) -> tuple[np.ndarray, pa.Array]:
 
 def scan_chunk(folder: Folder, chunk: Chunk) -> tuple[pa.Array, LogFacts]:
     """Return a chunk's distinct item ids, and what must be known before events are dealt out."""
-    table = _read(folder, chunk, ["item_id", "timestamp", "nanosecond", "pos"])
+    table = _read(folder, chunk, ["item_id", "timestamp", "nanosecond", "pos", "rating"])
     _, items = _encoded(table, "item_id")
     times, places = table["timestamp"], table["pos"]
     span = pc.min_max(times).as_py()
     differs = bool(pc.any(pc.not_equal(times, places)).as_py())
     fractions = bool(pc.any(pc.not_equal(table["nanosecond"], 0)).as_py())
     first, last = span["min"], span["max"]
-    return items, LogFacts(chunk.num_rows, places.null_count, differs, first, last, fractions)
+    nulls = places.null_count, table["rating"].null_count
+    return items, LogFacts(chunk.num_rows, *nulls, differs, first, last, fractions)
 
 
 def split_chunk(
@@ -164,7 +165,7 @@ def split_chunk(
     *,
     columns: list[str],
     num_parts: int,
-    clicked_at: float | None = None,
+    rated: bool = False,
 ) -> list[Part | int]:
     """Deal a chunk's events out by the hash of their user.
 
@@ -174,23 +175,18 @@ def split_chunk(
         vocabulary: V item ids in the catalogue's order.
         columns: The integer columns that the order needs, of ``timestamp, nanosecond, row, pos``.
         num_parts: P.
-        clicked_at: Rating from which an event is a click; None gives no labels.
+        rated: Whether ratings travel with the events.
 
     Returns:
         P parts; a user's events are always in the part that the hash of the user's id names.
-
-    Raises:
-        DataError: An event without a rating is to have a label.
     """
-    rated = [] if clicked_at is None else ["rating"]
-    table = _read(folder, chunk, ["user_id", "item_id", *columns, *rated])
+    columns = [*columns, "rating"] if rated else columns
+    table = _read(folder, chunk, ["user_id", "item_id", *columns])
     user, users = _encoded(table, "user_id")
     item, items = _encoded(table, "item_id")
     place_of = pc.index_in(items, vocabulary).to_numpy(zero_copy_only=False).astype(np.int32)
     arrays = {"user": user, "item": place_of[item]}
-    arrays |= {name: table[name].to_numpy() for name in columns}
-    if clicked_at is not None:
-        arrays["clicked"] = _clicks(table["rating"], clicked_at)
+    arrays |= {name: table[name].to_numpy() for name in columns}  # a null rating becomes NaN
 
     part_of_user = (hash_strings(users) % np.uint64(num_parts)).astype(np.uint16)
     user_order = np.argsort(part_of_user, kind="stable")
@@ -210,16 +206,3 @@ def split_chunk(
         names = users.take(pa.array(user_order[user_starts[part] : user_starts[part + 1]]))
         parts.append(Part(names, {name: array[mine] for name, array in dealt.items()}))
     return [*parts, len(user)]
-
-
-def _clicks(rating: pa.ChunkedArray, clicked_at: float) -> np.ndarray:
-    """Return which ratings, ``[N] float32``, are clicks, ``[N] bool``."""
-    if rating.null_count:
-        message = (
-            "`sequences.clicked_at` must be left out unless every event has a rating; got "
-            f"{clicked_at:g} and {rating.null_count} events without in a chunk of {len(rating)}. "
-            "Leave it out, or map `logs.columns.rating`."
-        )
-        raise DataError(message)
-    found: np.ndarray = rating.to_numpy() >= np.float32(clicked_at)  # as exact as a rating is
-    return found

@@ -64,6 +64,7 @@ class LogFacts:
     Attributes:
         num_events: Events.
         pos_nulls: Events without an explicit place.
+        rating_nulls: Events without a rating.
         pos_differs: Whether some event has a timestamp other than its place.
         first_time: Least timestamp, seconds UTC.
         last_time: Greatest timestamp, seconds UTC.
@@ -72,6 +73,7 @@ class LogFacts:
 
     num_events: int
     pos_nulls: int
+    rating_nulls: int
     pos_differs: bool
     first_time: int
     last_time: int
@@ -84,6 +86,7 @@ class LogFacts:
         return cls(
             sum(part.num_events for part in parts),
             sum(part.pos_nulls for part in parts),
+            sum(part.rating_nulls for part in parts),
             any(part.pos_differs for part in parts),
             min(part.first_time for part in parts),
             max(part.last_time for part in parts),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from itemese.core.artifacts import Folder
-from itemese.core.schema import CLICKED, HISTORIES, Split
+from itemese.core.schema import Split, history_schema
 from itemese.sequences.facts import Lengths, ShardFacts
 from itemese.sequences.hashing import combine, hash_strings
 from itemese.sequences.partitions import Partition
@@ -45,11 +45,13 @@ class Plan:
         index_of [V] int32: item_index of each item of the log; -1 where it is dropped.
         num_items: I.
         cuts: ``(validation_cut, test_cut)`` seconds; None leaves one out.
+        clicked_at: Rating from which an event is a click; None gives no labels.
     """
 
     index_of: np.ndarray
     num_items: int
     cuts: tuple[int, int] | None
+    clicked_at: float | None = None
 
 
 def keep_events(partition: Partition, survivors: Survivors) -> np.ndarray:
@@ -102,11 +104,16 @@ def write_shard(
     code, time, instant = (
         column[kept] for column in (partition.item, partition.timestamp, partition.instant)
     )
-    clicked = None if partition.clicked is None else partition.clicked[kept]
+    feedback = {}
+    if partition.rating is not None:
+        feedback["rating"] = partition.rating[kept]
+        if plan.clicked_at is not None:  # as exact as a rating is stored
+            feedback["clicked"] = feedback["rating"] >= np.float32(plan.clicked_at)
     item = plan.index_of[code]
     split = split_by_time(time, *plan.cuts) if plan.cuts else split_last_two(offsets)
     if len(users):
-        folder.write_table(name, _table(users, offsets, item, time, split, clicked))
+        events = {"item_index": item, "timestamp": time, "split": split, **feedback}
+        folder.write_table(name, _table(users, offsets, events))
     targets = {
         part.name.lower(): first_targets(offsets, split, part)
         for part in (Split.VALIDATION, Split.TEST)
@@ -114,8 +121,8 @@ def write_shard(
     train = np.bincount(item[split == Split.TRAIN], minlength=plan.num_items)
     held_out = np.concatenate([item[events] for events in targets.values()])
     counts = _counts(offsets, time, split)
-    if clicked is not None:
-        clicks = np.bincount(split[clicked], minlength=3)
+    if "clicked" in feedback:
+        clicks = np.bincount(split[feedback["clicked"]], minlength=3)
         counts |= {f"clicks/{part.name.lower()}": int(clicks[part]) for part in Split}
     return ShardFacts(
         counts,
@@ -127,12 +134,11 @@ def write_shard(
     )
 
 
-def _table(users: pa.Array, offsets: np.ndarray, *events: np.ndarray | None) -> pa.Table:
-    """Return rows of the HISTORIES schema without touching the events; labels may be None."""
+def _table(users: pa.Array, offsets: np.ndarray, events: dict[str, np.ndarray]) -> pa.Table:
+    """Return rows of the HISTORIES schema without copying the events."""
+    schema = history_schema(events)
     edges = pa.array(offsets.astype(np.int32))
-    given = [column for column in events if column is not None]
-    lists = [pa.ListArray.from_arrays(edges, pa.array(column)) for column in given]
-    schema = HISTORIES if len(given) == len(HISTORIES) - 1 else HISTORIES.append(CLICKED)
+    lists = [pa.ListArray.from_arrays(edges, pa.array(events[n])) for n in schema.names[1:]]
     return pa.Table.from_arrays([users, *lists], schema=schema)
 
 

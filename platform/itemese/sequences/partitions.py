@@ -26,7 +26,7 @@ class Partition:
         item [E] int32: place in the log's vocabulary, oldest first.
         timestamp [E] int64: seconds, UTC.
         instant [E] int64: equal for events of one user whose timestamps are equal in every digit.
-        clicked [E] bool: labels; None where events have none.
+        rating [E] float32: NaN if unknown; None if the log has no ratings.
     """
 
     users: pa.Array
@@ -34,7 +34,7 @@ class Partition:
     item: np.ndarray
     timestamp: np.ndarray
     instant: np.ndarray
-    clicked: np.ndarray | None = None
+    rating: np.ndarray | None = None
 
     def lengths(self) -> np.ndarray:
         """Events of each user, ``[U] int64``."""
@@ -80,7 +80,7 @@ def gather(
     users, columns = _merge(parts)
     order = stable_order([columns["user"], *(columns[name] for name in ordering.keys)])
     user = columns["user"][order]
-    kept = ("item", "timestamp", "nanosecond", "clicked")
+    kept = ("item", "timestamp", "nanosecond", "rating")
     events = {name: columns[name][order] for name in kept if name in columns}
     time = events["timestamp"]
     fraction = events.pop("nanosecond", None)

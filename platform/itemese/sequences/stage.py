@@ -40,7 +40,7 @@ from itemese.sequences.tasks import run_tasks
 
 _LOG = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Raise it when what this stage writes changes."""
 
 _SHARD_EVENTS = 1_000_000
@@ -95,19 +95,21 @@ def build_sequences(config: SequencesConfig, logs: Folder, folder: Folder, *, se
     interactions = logs.child("interactions")
     chunks = plan_chunks(interactions)
     facts, vocabulary = _scan(interactions, chunks)
+    _require_ratings(config, facts)
     ordering = choose_ordering(config, facts, derive_seed(seed, "sequences/ties"))
     num_parts = config.num_shards or min(-(-facts.num_events // _SHARD_EVENTS), _MOST_SHARDS)
     settings = {
         "columns": ordering.columns,
         "num_parts": num_parts,
-        "clicked_at": config.clicked_at,
+        "rated": facts.rating_nulls < facts.num_events,
     }
     dealt = _deal(interactions, chunks, vocabulary, ordering=ordering, settings=settings)
     survivors, rounds = _find_core(config, dealt)
     cuts = _find_cuts(config, dealt, survivors, facts)
     kept = np.ones(len(vocabulary), bool) if survivors.items is None else survivors.items
     index_of = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
-    after = _write(dealt, survivors, Plan(index_of, int(kept.sum()), cuts), folder)
+    plan = Plan(index_of, int(kept.sum()), cuts, config.clicked_at)
+    after = _write(dealt, survivors, plan, folder)
     catalog, joined = build_catalog(logs, vocabulary.filter(pa.array(kept)), after.train_count)
     folder.write_table("catalog.parquet", catalog)
     lengths = Lengths.merge(part.lengths for part in dealt.facts)
@@ -131,6 +133,17 @@ def _scan(interactions: Folder, chunks: list[Chunk]) -> tuple[LogFacts, pa.Array
             merged, waiting = pc.unique(pa.chunked_array([merged, *waiting])), []
     merged = pc.unique(pa.chunked_array([merged, *waiting]))
     return LogFacts.merge(facts), order_items(merged)
+
+
+def _require_ratings(config: SequencesConfig, facts: LogFacts) -> None:
+    """Raise DataError if events are to have labels and some have no rating."""
+    if config.clicked_at is not None and facts.rating_nulls:
+        message = (
+            "`sequences.clicked_at` must be left out unless every event has a rating; got "
+            f"{config.clicked_at:g} and {facts.rating_nulls} of {facts.num_events} events "
+            "without. Leave it out, or map `logs.columns.rating`."
+        )
+        raise DataError(message)
 
 
 def _deal(

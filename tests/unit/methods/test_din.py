@@ -1,6 +1,7 @@
 """DIN by a plain reading of its formulas, and what its parts must do."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,10 +10,11 @@ import torch
 from torch import nn
 
 from itemese.core.errors import ConfigError
+from itemese.core.ranking import Candidates, ClickScores
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.layers import target_attention
 from itemese.layers.target_attention import Dice, TargetAttention
-from itemese.methods.base import Inputs
+from itemese.methods.base import Inputs, Method
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.pipeline.experiment import Experiment
 from loss_values import loss_values
@@ -150,3 +152,118 @@ def test_only_labels_count_and_what_a_user_had_is_no_non_click() -> None:
     found = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
     torch.testing.assert_close(labelled["click"], found)
     torch.testing.assert_close(drawn["click"], torch.nn.functional.softplus(-logits).mean())
+
+
+def rated_blocks() -> Iterator[Histories]:
+    ratings = np.array([1, 2, 3, 4, 5, 5, np.nan], np.float32)
+    zeros = np.zeros(7, np.int64)
+    yield Histories(["u"], np.array([0, 7]), zeros, zeros, zeros, ratings >= 4, ratings)
+
+
+def clicks(**changes: object) -> tuple[Method, TargetAttention]:
+    values = {"name": "din", "task": "click", "dim": 8, "dropout": 0.0, "activation": "prelu"}
+    method = method_of(parse_method_config({**values, **changes}))
+    torch.manual_seed(0)
+    module = method.build(Inputs(catalog(), rated_blocks))
+    assert isinstance(module, TargetAttention)
+    with torch.no_grad():
+        module.ratings.vectors.weight.mul_(10)  # so that ratings show in an untrained network
+    return method, module.eval()
+
+
+def rated(history: list[int], ratings: list[float] | None, clicked_at: float = 4) -> Request:
+    items = np.array(history, np.int32)
+    row = Request(items, items.astype(np.int64), "u", target=0, target_clicked=True)
+    if ratings is None:
+        return row
+    given = np.array(ratings, np.float32)
+    return replace(row, rating=given, clicked=given >= clicked_at)
+
+
+def probs(method: Method, module: TargetAttention, rows: list[Request]) -> list[float]:
+    with torch.no_grad():
+        found = method.predict(module, method.collate(rows), 1, Candidates())
+        each = method.score(module, method.collate(rows), torch.zeros(len(rows), 1, dtype=int))
+    assert isinstance(found, ClickScores)
+    torch.testing.assert_close(each.values[:, 0].sigmoid(), found.prob)
+    return found.prob.tolist()
+
+
+def test_a_click_depends_on_the_ratings_of_the_history() -> None:
+    method, module = clicks()
+    liked, disliked = rated([1, 4, 2], [5, 5, 5]), rated([1, 4, 2], [1, 5, 5])
+    both = probs(method, module, [liked, disliked])
+    assert abs(both[0] - both[1]) > 1e-4
+    # Each row alone: what a row is given does not depend on its neighbours.
+    assert probs(method, module, [liked])[0] == pytest.approx(both[0], abs=1e-6)
+    assert probs(method, module, [disliked])[0] == pytest.approx(both[1], abs=1e-6)
+
+
+def test_positive_histories_hold_clicked_events_only() -> None:
+    method, module = clicks(history="positive")
+    with_dislikes = rated([3, 1, 8, 4, 2], [2, 5, 1, 4, 5])
+    without = rated([1, 4, 2], [5, 4, 5])
+    one, other, short = probs(method, module, [with_dislikes, without, rated([7], [1])])
+    assert one == pytest.approx(other, abs=1e-6)
+    assert 0 < short < 1, "nothing of the history is left"
+    everything, module = clicks()
+    one, other = probs(everything, module, [with_dislikes, without])
+    assert abs(one - other) > 1e-4
+
+
+def test_positive_training_keeps_the_targets_and_drops_events_before_them() -> None:
+    method, module = clicks(history="positive", targets_per_history=0, hidden_ratings=0.0)
+    row = rated([3, 1, 8, 4], [2, 5, 1, 4])
+    with torch.no_grad():
+        loss = method.losses(module.train(), method.collate([row]))["click"].value
+        logits = [
+            module.score(torch.tensor([past]), torch.tensor([item]), rating=torch.tensor([given]))
+            for past, item, given in (
+                ([-1], 1, [torch.nan]),
+                ([1], 8, [5.0]),
+                ([1], 4, [5.0]),
+            )
+        ]
+    found = torch.cat(logits)[:, 0]
+    wanted = torch.tensor([1.0, 0.0, 1.0])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(found, wanted)
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("history", ["all", "positive"])
+def test_an_unknown_rating_has_a_vector_of_its_own_that_is_trained(history: str) -> None:
+    method, module = clicks(history=history, hidden_ratings=0.5)
+    unrated, rated_row = rated([1, 4, 2], None), rated([1, 4, 2], [5, 5, 5])
+    unknown = replace(unrated, rating=np.full(3, np.nan, np.float32))
+    alone, one, other, third = (
+        probs(method, module, [unrated])[0],
+        *probs(method, module, [unrated, unknown, rated_row]),
+    )
+    assert alone == pytest.approx(one, abs=1e-6)
+    assert one == pytest.approx(other, abs=1e-6)
+    assert abs(one - third) > 1e-4
+    torch.manual_seed(3)
+    method.losses(module.train(), method.collate([rated_row] * 8))["click"].value.backward()
+    moved = module.ratings.vectors.weight.grad.abs().sum(dim=1)
+    assert moved[0] > 0, "hidden ratings train the vector of the unknown"
+    assert moved[5] > 0, "the bin of rating 5"
+    assert moved[1:5].sum() == 0
+
+
+def test_next_items_depend_on_no_rating() -> None:
+    method = method_of(parse_method_config({"name": "din", "dim": 8}))
+    module = method.build(Inputs(catalog(), rated_blocks)).eval()
+    rows = [rated([1, 4, 2], [5, 5, 5]), rated([1, 4, 2], [1, 1, 1])]
+    asked = [replace(row, target=None) for row in rows]
+    with torch.no_grad():
+        found = method.predict(module, method.collate(asked), 9, Candidates())
+    assert found.item_index[0].tolist() == found.item_index[1].tolist()
+    assert module.ratings is None
+
+
+def test_a_restored_model_knows_the_bins_without_training_data() -> None:
+    method, module = clicks()
+    assert module.ratings.edges[:4].tolist() == [2, 3, 4, 5]
+    again = method.restore(Inputs(catalog(), lambda: iter(())), module.state_dict()).eval()
+    rows = [rated([1, 4, 2], [5, 1, 3])]
+    assert probs(method, again, rows) == probs(method, module, rows)

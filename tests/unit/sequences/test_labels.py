@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from itemese.core.artifacts import Folder
-from itemese.core.config import digest_of
 from itemese.core.errors import DataError
-from itemese.core.schema import Histories, Split
+from itemese.core.schema import Catalog, Histories, Split
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.stage import build_sequences
 
@@ -75,16 +74,37 @@ def test_without_labels_nothing_changes(ray_cluster, write_log, tmp_path):
     rated, others = build(log, tmp_path / "rated", clicked_at=4)
     assert "clicks" not in counts
     table = plain.child("histories").read_table("shard-00000.parquet")
-    assert table.column_names == ["user_id", "item_index", "timestamp", "split"]
+    assert table.column_names == ["user_id", "item_index", "timestamp", "split", "rating"]
     assert Histories.read(plain).clicked is None
     assert counts["split_hash"] == others["split_hash"]
     rest = rated.child("histories").read_table("shard-00000.parquet").drop_columns("clicked")
     assert rest == table
 
 
-def test_the_key_is_that_of_a_section_without_the_setting():
-    plain = SequencesConfig()
-    values = plain.model_dump(mode="json")
-    assert "clicked_at" not in values
-    assert plain.digest() == digest_of(values) == "bb123b4a1d76f460"
-    assert SequencesConfig(clicked_at=4).model_dump()["clicked_at"] == 4
+def test_ratings_stay_beside_their_events(ray_cluster, write_log, tmp_path):
+    rows = [(*ROWS[0][:4], None), *ROWS[1:]]  # one rating is unknown
+    wanted = {(u, i, t): rating for u, i, t, _, rating in rows}
+    log = write_log(rows, files=3, group=5)
+    folder, _ = build(log, tmp_path / "out", num_shards=3, ties="shuffle")
+    names = Catalog.read(folder).item_ids
+    found = {}
+    for block in Histories.stream(folder):
+        assert block.rating.dtype == np.float32
+        for user in range(block.num_users):
+            row = block.request(user, longest=4)
+            for item, time, rating in zip(row.history, row.timestamp, row.rating, strict=True):
+                known = None if np.isnan(rating) else float(rating)
+                found[row.user_id, names[item], int(time)] = known
+    assert found == {key: wanted[key] for key in found}
+    assert len(found) == 36, "the newest four of nine users"
+    block = Histories.read(folder)
+    again = Histories.from_table(block.to_table())
+    np.testing.assert_array_equal(again.rating, block.rating)
+    kept = block.only(Split.TEST)
+    np.testing.assert_array_equal(kept.rating, block.rating[block.split == Split.TEST])
+
+
+def test_a_log_without_ratings_carries_none(ray_cluster, write_log, tmp_path):
+    folder, _ = build(write_log([row[:4] for row in ROWS]), tmp_path / "out")
+    assert Histories.read(folder).rating is None
+    assert Histories.read(folder).request(0).rating is None
