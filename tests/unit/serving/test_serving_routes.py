@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[3]
@@ -77,17 +76,46 @@ def test_items_are_found_by_id_and_title(client, fault):
     fault(client.get("/v1/items", params={"search": "a", "page": 2}), 422, "page")
 
 
-@pytest.mark.parametrize(("path", "script"), [("/", "script.js"), ("/docs", "docs.js")])
-def test_pages_are_served_and_may_load_nothing_else(world, fault, path, script):
+def test_the_playground_is_served_and_may_load_nothing_else(world, fault):
     client = world.client(token=TOKEN)
-    page = client.get(path)
+    page = client.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for place in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert client.get(f"/{place.removeprefix('.')}").status_code == 200
-    assert "innerHTML" not in client.get(f"/playground/{script}").text
+    assert "innerHTML" not in client.get("/playground/script.js").text
     fault(client.get("/v1/items?search=a"), 401)
+
+
+def test_the_documentation_works_without_a_network(world, fault):
+    client = world.client(token=TOKEN)
+    page = client.get("/docs")
+    assert page.status_code == 200
+    places = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(places) == 3
+    for place in places:
+        assert place.startswith("/docs/assets/")
+        assert client.get(place).status_code == 200
+    assert "://" not in page.text, "no other host"
+    assert '"/openapi.json"' in page.text.replace("'", '"')
+    for path in ("/docs/assets/../../v1/model", "/docs/assets/nothing", "/docs/assetsv1"):
+        assert client.get(client.base_url.copy_with(raw_path=path.encode())).status_code in (
+            401,
+            404,
+        )
+
+
+def test_only_what_the_token_guards_declares_it(world):
+    with_token = world.client(token=TOKEN).get("/openapi.json").json()
+    assert with_token["components"]["securitySchemes"] == {
+        "token": {"type": "http", "scheme": "bearer"}
+    }
+    for path, operations in with_token["paths"].items():
+        for operation in operations.values():
+            wanted = None if path in ("/healthz", "/readyz") else [{"token": []}]
+            assert operation.get("security") == wanted
+    assert "security" not in str(world.client().get("/openapi.json").json())
 
 
 def test_users_without_a_history_need_a_store(client, world, fault):

@@ -5,7 +5,7 @@ import math
 import time
 from typing import Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 
 from itemese.serving.http.failures import code_of
 from itemese.serving.http.messages import (
@@ -143,20 +143,20 @@ def _failed(request: Request, status: int, message: str, field: str | None) -> F
     )
 
 
-def add_answer_routes(app: FastAPI, answering: Answering) -> None:
+def add_answer_routes(api: APIRouter, answering: Answering) -> None:
     """Add the addresses."""
 
-    @app.post("/v1/recommend", response_model_exclude_defaults=True)
+    @api.post("/v1/recommend", response_model_exclude_defaults=True)
     async def recommend(request: Request, body: RecommendRequest) -> Answered:
         """Recommend items for a history; an empty or unknown one gets the most popular items."""
         return await answering.recommend(request, body)
 
-    @app.post("/v1/recommend/batch", response_model_exclude_defaults=True)
+    @api.post("/v1/recommend/batch", response_model_exclude_defaults=True)
     async def recommend_many(request: Request, body: BatchRequest) -> BatchAnswered:
         """Answer many requests together; each comes back with its answer or its error."""
         return await answering.recommend_many(request, body)
 
-    @app.post("/v1/score", response_model_exclude_defaults=True)
+    @api.post("/v1/score", response_model_exclude_defaults=True)
     async def score(request: Request, body: ScoreRequest) -> Answered:
         """Score given items for a history; items that the model cannot score have null."""
         return await answering.score(request, body)

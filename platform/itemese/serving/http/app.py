@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any, Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
@@ -13,9 +15,9 @@ from itemese import __version__
 from itemese.serving.config import ServingConfig
 from itemese.serving.http.answer_routes import Answerer, Answering, add_answer_routes
 from itemese.serving.http.failures import add_handlers, failure
-from itemese.serving.http.guard import OPEN_PATHS, Guard
+from itemese.serving.http.guard import Guard
 from itemese.serving.http.messages import Failed, Found, FoundItem, ItemSearch
-from itemese.serving.http.pages import add_pages
+from itemese.serving.http.pages import DOCS, DOCS_ASSETS, add_pages
 from itemese.serving.http.user_routes import Forgetful, HistoryOf, add_user_routes
 from itemese.serving.metrics import Metrics
 from itemese.serving.users.calls import StoreCalls
@@ -55,12 +57,14 @@ def create_app(
         users: Keeps the histories of users who are named; None knows no names.
         metrics: Where the service itself counts; None for new ones.
     """
-    app = FastAPI(
+    app = FastAPIOffline(  # FastAPI's own page of documentation loads its scripts from a CDN
+        docs_url=DOCS,
+        redoc_url=None,
+        static_url=DOCS_ASSETS,
+        swagger_ui_parameters={"validatorUrl": None},
         title="itemese",
         version=__version__,
         description="Recommendations for histories of items.",
-        docs_url=None,  # its page would be written by scripts from elsewhere; `pages` has ours
-        redoc_url=None,
         responses=_FAILURES,
     )
     metrics = metrics or Metrics()
@@ -68,59 +72,48 @@ def create_app(
     add_handlers(app)
     add_pages(app)
     stored = StoreCalls(users, settings, metrics)
-    add_user_routes(app, service, stored)
-    add_answer_routes(app, Answering(service, HistoryOf(stored, settings.max_history), metrics))
+    # The guard checks the token, before it reads the body; this declares it in the OpenAPI.
+    declared = [Security(HTTPBearer(scheme_name="token", auto_error=False))] if token else []
+    api = APIRouter(dependencies=declared)
+    add_user_routes(api, service, stored)
+    add_answer_routes(api, Answering(service, HistoryOf(stored, settings.max_history), metrics))
+    _add_model_routes(api, service, metrics)
+    app.include_router(api)
 
-    if token:
-        _declare_token(app)
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Say that the process is alive."""
+        return {"status": "ok"}
 
-    @app.get("/v1/items")
+    @app.get("/readyz")
+    async def readyz(request: Request) -> Response:
+        """Say whether the model is loaded and warm."""
+        if service.ready():
+            return JSONResponse({"status": "ready"})
+        message = "The model is still loading. Try again in a second."
+        retry = {"Retry-After": "1"}
+        return failure(503, message, request.state.request_id, headers=retry)
+
+    return app
+
+
+def _add_model_routes(api: APIRouter, service: Service, metrics: Metrics) -> None:
+    """Add the addresses that describe the model and the replica."""
+
+    @api.get("/v1/items")
     async def items(asked: Annotated[ItemSearch, Parameter()]) -> Found:
         """Find items whose id or title holds a text, in capitals or not."""
         found = await run_in_threadpool(service.find, asked.search, asked.limit)
         return Found(items=[FoundItem(item_id=item, title=title) for item, title in found])
 
-    @app.get("/v1/model")
+    @api.get("/v1/model")
     async def model() -> dict[str, Any]:
-        """Tell which model answers, how it was evaluated and what it can be asked."""
+        """Return which model answers, how it was evaluated and which columns filters may name."""
         return service.describe()
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Tell that the process lives."""
-        return {"status": "ok"}
-
-    @app.get("/readyz")
-    async def readyz(request: Request) -> Response:
-        """Tell whether the model is loaded and warm."""
-        if service.ready():
-            return JSONResponse({"status": "ready"})
-        message = "`service` must be ready; got a model that still loads. Try again in a second."
-        retry = {"Retry-After": "1"}
-        return failure(503, message, request.state.request_id, headers=retry)
 
     text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
-    @app.get("/metrics", response_class=Response, responses={200: text})
+    @api.get("/metrics", response_class=Response, responses={200: text})
     async def prometheus() -> Response:
         """Counters of the replica that answers, in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-    return app
-
-
-def _declare_token(app: FastAPI) -> None:
-    """Have the OpenAPI say that the guard wants the token; a route's own check would come late."""
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            told = plain()
-            schemes = told.setdefault("components", {}).setdefault("securitySchemes", {})
-            schemes["token"] = {"type": "http", "scheme": "bearer"}
-            for path, operations in told["paths"].items():
-                for operation in operations.values():
-                    operation["security"] = [] if path in OPEN_PATHS else [{"token": []}]
-        return app.openapi_schema or {}
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from itemese.serving.config import ServingConfig
 from itemese.serving.http.failures import BODIES, failure
-from itemese.serving.http.pages import PAGES
+from itemese.serving.http.pages import DOCS_ASSETS, PAGES
 from itemese.serving.journal import pseudonym, write_request
 from itemese.serving.metrics import Metrics
 
@@ -170,7 +170,8 @@ class Guard:
                 f"{headers['host'][:80]!r}. Use one of these names, or set ITEMESE_TOKEN."
             )
             return failure(400, message, request_id, field="Host")
-        if path not in OPEN_PATHS and not self._may_ask(scope, headers):
+        is_open = path in OPEN_PATHS or path.startswith(f"{DOCS_ASSETS}/")
+        if not is_open and not self._may_ask(scope, headers):
             message = (
                 "`Authorization` must be 'Bearer <token>' with the service's token. "
                 "Send that header."

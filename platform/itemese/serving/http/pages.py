@@ -1,4 +1,7 @@
-"""The playground and the documentation: files of this package, served as they are."""
+"""The playground: files of this package, served as they are.
+
+The API documentation at ``/docs`` is FastAPI's own page; `fastapi_offline` carries its assets.
+"""
 
 from importlib.resources import files
 
@@ -7,13 +10,13 @@ from starlette.responses import Response
 
 _FILES = {
     "/": ("index.html", "text/html"),
-    "/docs": ("docs.html", "text/html"),
-    "/playground/docs.js": ("docs.js", "text/javascript"),
     "/playground/style.css": ("style.css", "text/css"),
     "/playground/script.js": ("script.js", "text/javascript"),
 }
-PAGES = frozenset(_FILES)
-"""Answered without a token: they hold no data."""
+DOCS = "/docs"
+DOCS_ASSETS = "/docs/assets"
+PAGES = frozenset(_FILES) | {DOCS}
+"""Answered without a token, as are the assets: they hold no data."""
 
 _HEADERS = {
     # Nothing from elsewhere, nothing inline: a title that holds markup stays text.
@@ -27,7 +30,7 @@ _HEADERS = {
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the addresses of the playground and of the documentation."""
+    """Add the addresses of the playground."""
     folder = files("itemese.serving.http").joinpath("playground")
     for path, (name, media_type) in _FILES.items():
         content = folder.joinpath(name).read_bytes()

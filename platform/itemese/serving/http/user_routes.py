@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from itemese.serving.http.messages import (
@@ -86,10 +86,10 @@ class HistoryOf:
         return *split_events(plain), None
 
 
-def add_user_routes(app: FastAPI, service: Forgetful, stored: StoreCalls) -> None:
+def add_user_routes(api: APIRouter, service: Forgetful, stored: StoreCalls) -> None:
     """Add the addresses; without a store they refuse."""
 
-    @app.post("/v1/events")
+    @api.post("/v1/events")
     async def keep(request: Request, body: EventsRequest) -> Kept:
         """Keep a user's events; once answered they survive a crash."""
         request.state.user_id = body.user_id
@@ -97,7 +97,7 @@ def add_user_routes(app: FastAPI, service: Forgetful, stored: StoreCalls) -> Non
         new = await stored(lambda users: users.append(body.user_id, events))
         return Kept(num_new=new, request_id=request.state.request_id)
 
-    @app.delete("/v1/users/{user_id:any_text}")
+    @api.delete("/v1/users/{user_id:any_text}")
     async def erase(request: Request, user_id: UserId) -> Forgotten:
         """Erase a user's events, and what was computed from them."""
         request.state.user_id = user_id
