@@ -68,8 +68,7 @@ def plan_amazon(config: LogsConfig, folder: Folder, name: str | None) -> Plan:
             "Download it to that folder."
         )
         raise DataError(message)
-    [reviews] = files.sources_in(folder, reviews_name, ())
-    [metadata] = files.sources_in(folder, metadata_name, ())
+    reviews, metadata = (files.file_in(folder, name) for name in (reviews_name, metadata_name))
     keys, start = read_keys(reviews)
     return Plan(
         plan_text([reviews], "jsonl", config.num_blocks, [(keys, start)]),
@@ -88,9 +87,7 @@ def _read_metadata(source: Source, artifact: Folder) -> pl.DataFrame:
     A category's metadata lists about twenty times the items of its 5-core, and a literal takes
     about 0.1 ms to parse, so the id is matched first and only lines in use are parsed.
     """
-    used: set[bytes] = set()
-    for ids in distinct(artifact, "item_id"):
-        used.update(item_id.encode() for item_id in ids)
+    used = {item_id.encode() for item_id in distinct(artifact, "item_id")}
     records = [_record(line) for line in _lines(source) if _asin(line) in used]
     return pl.DataFrame([record for record in records if record], schema=ITEMS)
 

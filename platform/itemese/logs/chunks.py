@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import io
 import json
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -78,12 +77,20 @@ def read_footer(source: Source) -> tuple[list[str], list[int]]:
     """Return a Parquet file's column names and the rows of each row group.
 
     Raises:
-        DataError: The file is no Parquet.
+        DataError: The file is no Parquet, or has a column twice.
     """
     with source.open() as stream:
         file = pq.ParquetFile(stream)
         groups = range(file.metadata.num_row_groups)
-        return list(file.schema_arrow.names), [file.metadata.row_group(g).num_rows for g in groups]
+        names = list(file.schema_arrow.names)
+        rows = [file.metadata.row_group(group).num_rows for group in groups]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        message = (
+            f"`{source.label}` must have distinct columns; got {twice} twice. Rename one of them."
+        )
+        raise DataError(message)
+    return names, rows
 
 
 def plan_text(
@@ -157,8 +164,14 @@ def read_header(source: Source, delimiter: str) -> tuple[tuple[str, ...], int]:
             "Convert the file to UTF-8."
         )
         raise DataError(message) from None
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
-    names = tuple(name.strip() for name in rows[0]) if rows else ()
+    if "\r" in text.rstrip("\r\n"):
+        message = (
+            f"`{source.label}` must end its lines with a line feed, with or without a carriage "
+            f"return; got carriage returns alone in {text[:60]!r}. Convert the line ends."
+        )
+        raise DataError(message)
+    row = next(csv.reader([text], delimiter=delimiter), [])
+    names = tuple(name.strip() for name in row)
     twice = sorted({name for name in names if names.count(name) > 1})
     if not any(names) or twice:
         what = f"the columns {twice} twice" if twice else "no column names"

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from itemese.core.config import Config
 from itemese.core.errors import ConfigError
@@ -69,7 +69,8 @@ class LogsConfig(Config):
         items_path: File or folder of the items table; None looks for ``items.*`` in `path`.
         users_path: File or folder of the users table; None looks for ``users.*`` in `path`.
         columns: What the columns are called in the input.
-        delimiter: Field separator of CSV, one character.
+        delimiter: Field separator of CSV, one ASCII character; of the interactions, items and users
+            alike.
         timestamp_unit: Unit of the timestamp column; Parquet dates and times need none.
         duplicates: Whether a row that equals an earlier one in every column we keep (place
             included) goes to the quarantine or stays.
@@ -83,12 +84,23 @@ class LogsConfig(Config):
     items_path: str | None = None
     users_path: str | None = None
     columns: ColumnMap = ColumnMap()
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = ","
     timestamp_unit: TimestampUnit = "seconds"
     duplicates: Literal["quarantine", "keep"] = "quarantine"
     max_quarantined_share: float = Field(0.01, ge=0.0, le=1.0)
     num_blocks: int | None = Field(None, ge=1)
     simulation: SimulationConfig | None = None
+
+    @field_validator("delimiter")
+    @classmethod
+    def _separates_fields(cls, value: str) -> str:
+        if len(value) != 1 or not value.isascii() or value in '"\r\n\0':
+            message = (
+                'one ASCII character other than a quote or a line end (in YAML a tab is "\\t", in '
+                "double quotes)"
+            )
+            raise ValueError(message)
+        return value
 
     @model_validator(mode="after")
     def _path_fits_source(self) -> Self:

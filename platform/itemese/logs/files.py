@@ -1,20 +1,30 @@
 """Finding and opening input files on any filesystem."""
 
+import csv
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
+from urllib.parse import unquote
 
+import polars.exceptions as plx
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from itemese.core.artifacts import Folder
 from itemese.core.config import nearest
-from itemese.core.errors import DataError
+from itemese.core.errors import ArtifactError, DataError
 
 FORMS = {"parquet": (".parquet",), "csv": (".csv", ".csv.gz"), "jsonl": (".jsonl", ".jsonl.gz")}
 """File name endings of each form."""
+
+_COMPRESSED = re.compile(r"\.(zst|zstd|bz2|xz|lz4|br|snappy|zip|7z|rar|tar|tgz|Z)$", re.IGNORECASE)
+_DATA = re.compile(r"\.(parquet|csv|tsv|jsonl|ndjson|json|orc|avro|gz)$", re.IGNORECASE)
+_BARE = re.compile(r"[^.]*\d[^.]*")
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -23,9 +33,9 @@ class Source:
 
     Attributes:
         folder: Where it lies.
-        name: Its name there.
+        name: Its name there, or its path below it.
         size: Bytes.
-        mtime_ns: Time of its last change, nanoseconds; 0 where the store does not tell.
+        mtime_ns: Time of its last change, nanoseconds; 0 where the store does not say.
         member: Name inside the file if that is a zip archive.
     """
 
@@ -45,12 +55,22 @@ class Source:
         """Whether a task may start reading in the middle of this text file."""
         return self.member is None and not self.name.endswith(".gz")
 
+    @property
+    def partition(self) -> dict[str, str | None]:
+        """Columns that the folders of the path hold, as ``key=value``."""
+        pairs = [part.split("=", 1) for part in self.name.split("/")[:-1] if "=" in part]
+        return {
+            unquote(key): None if value == _NULL_PARTITION else unquote(value)
+            for key, value in pairs
+        }
+
     @contextmanager
     def open(self, start: int = 0) -> Iterator[BinaryIO]:
         """Open for reading bytes, decompressed, from byte `start`.
 
         Raises:
-            DataError: The file cannot be read or is not whole.
+            DataError: The file cannot be read or is not whole, or what runs in the context fails
+                to parse it.
         """
         filesystem, path = self.folder.filesystem()
         path = f"{path}/{self.name}"
@@ -69,26 +89,49 @@ class Source:
             else:
                 with filesystem.open_input_stream(path, compression="gzip") as stream:
                     yield cast(BinaryIO, stream)
-        except (OSError, EOFError, zipfile.BadZipFile, pa.ArrowInvalid) as error:
+        except UNREADABLE as error:
+            detail = " ".join(str(error).split())[:300]
             message = (
-                f"`logs.path` must hold readable files; got {self.label!r} ({error}). "
-                "Fetch or copy the file again."
+                f"`logs.path` must hold readable files; got {self.label!r} ({detail}). "
+                "Correct the file, or fetch or copy it again."
             )
             raise DataError(message) from None
+
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    pa.ArrowException,
+    plx.PolarsError,
+    csv.Error,
+    UnicodeError,
+    NotImplementedError,  # a compression of zip archives or Parquet files
+)
+"""What readers and parsers raise on files that are torn, or are not what they are called."""
 
 
 def locate(location: str, where: str) -> tuple[Folder, str | None]:
     """Return (folder, None) for a folder and (its folder, name) for a file.
 
     Raises:
-        DataError: Nothing is there; the message names the nearest neighbour.
+        DataError: Nothing is there, or no filesystem knows the address.
     """
     folder = Folder.at(location)
-    filesystem, path = folder.filesystem()
     try:
+        filesystem, path = folder.filesystem()
         info = filesystem.get_file_info(path)
-    except OSError as error:
-        message = f"`{where}` must be reachable; got {location!r} ({error}). Check the address."
+    except (ArtifactError, OSError) as error:
+        scheme = location.partition("://")[0].lower()
+        if scheme in ("http", "https", "ftp", "sftp"):
+            remedy = f"Files are not read over {scheme}: download it first"
+        else:
+            remedy = f"{error} Check the address".replace("`storage`", f"`{where}`")
+        message = (
+            f"`{where}` must be a local path or an address of a store (s3://, gs://, hdfs://); got "
+            f"{location!r}. {remedy}."
+        )
         raise DataError(message) from None
     parent, _, name = folder.uri.rpartition("/")
     if info.type == pafs.FileType.Directory:
@@ -107,21 +150,60 @@ def _neighbours(filesystem: pafs.FileSystem, path: str) -> list[str]:
     return [info.base_name for info in filesystem.get_file_info(selector)]
 
 
-def sources_in(folder: Folder, name: str | None, endings: tuple[str, ...]) -> list[Source]:
-    """Return the file `name`, or every file of the folder with one of the endings, sorted."""
+def file_in(folder: Folder, name: str) -> Source:
+    """Return the file `name` of a folder."""
     filesystem, path = folder.filesystem()
-    if name is not None:
-        infos = [filesystem.get_file_info(f"{path}/{name}")]
-    else:
-        found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-        infos = [i for i in found if i.base_name.endswith(endings)]
-    files = [i for i in infos if i.type == pafs.FileType.File and not i.base_name.startswith(".")]
-    made = [Source(folder, i.base_name, i.size, i.mtime_ns or 0) for i in files]
-    return sorted(made, key=lambda source: source.name)
+    return _source(folder, name, filesystem.get_file_info(f"{path}/{name}"))
+
+
+def _source(folder: Folder, name: str, info: pafs.FileInfo) -> Source:
+    return Source(folder, name, info.size, info.mtime_ns or 0)
+
+
+def parts_in(folder: Folder, form: str, *, bare: bool = False) -> list[Source]:
+    """Return the files of one form at any depth of a folder, sorted by path.
+
+    Files and folders whose names begin with a dot or an underscore are passed over, as other
+    readers of partitioned tables do.
+
+    Args:
+        folder: Where to look.
+        form: Whose endings count.
+        bare: Whether files such as ``part-0``, with a number and without an ending, count too.
+
+    Raises:
+        DataError: There are parts, and beside them data files of another form.
+    """
+    filesystem, path = folder.filesystem()
+    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
+    parts, others = [], []
+    for info in found:
+        name = info.path[len(path) :].lstrip("/")
+        if info.type != pafs.FileType.File or _is_hidden(name):
+            continue
+        if name.endswith(FORMS[form]) or (bare and _BARE.fullmatch(info.base_name)):
+            parts.append(_source(folder, name, info))
+        elif _DATA.search(name) or _COMPRESSED.search(name):
+            others.append(name)
+    if parts and others:
+        message = (
+            f"`{folder.uri}` must hold parts of one form; got {min(others)!r} beside "
+            f"{min(part.name for part in parts)!r}. Convert it, or move it out of the folder."
+        )
+        raise DataError(message)
+    return sorted(parts, key=lambda part: part.name)
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether a part of a path begins with a dot, or with an underscore and is no column."""
+    return any(
+        part.startswith(".") or (part.startswith("_") and "=" not in part)
+        for part in name.split("/")
+    )
 
 
 def find_table(
-    folder: Folder, stem: str, wanted: str | None = None
+    folder: Folder, stem: str, wanted: str | None = None, bare: str | None = None
 ) -> tuple[str, list[Source]] | None:
     """Return (form, files) of the table ``stem.<form>`` or folder ``stem/`` inside `folder`.
 
@@ -129,19 +211,53 @@ def find_table(
         folder: Where to look.
         stem: ``interactions``, ``items`` or ``users``.
         wanted: Only this form; None takes the first of parquet, csv, jsonl that is there.
+        bare: The form of parts whose names have no ending.
+
+    Raises:
+        DataError: There are several of one form.
     """
+    filesystem, path = folder.filesystem()
     for form, endings in FORMS.items():
         if wanted not in (None, form):
             continue
-        for ending in endings:
-            # Some writers make `interactions.parquet` a folder of part files.
-            for child in (f"{stem}{ending}", stem):
-                filesystem, path = folder.filesystem()
-                info = filesystem.get_file_info(f"{path}/{child}")
-                if info.type == pafs.FileType.File:
-                    return form, sources_in(folder, child, endings)
-                if info.type == pafs.FileType.Directory:
-                    parts = sources_in(folder.child(child), None, endings)
-                    if parts:
-                        return form, parts
+        tables = {}
+        for name in (stem, *(f"{stem}{ending}" for ending in endings)):
+            info = filesystem.get_file_info(f"{path}/{name}")
+            if info.type == pafs.FileType.File and name != stem:
+                tables[name] = [_source(folder, name, info)]
+            elif info.type == pafs.FileType.Directory:
+                # Some writers make `interactions.parquet` a folder of part files.
+                tables[f"{name}/"] = parts_in(folder.child(name), form, bare=form == bare)
+        tables = {name: parts for name, parts in tables.items() if parts}
+        if len(tables) > 1:
+            message = (
+                f"`{folder.uri}` must hold one table of {stem}; got {' and '.join(tables)}. Move "
+                "all but one of them away."
+            )
+            raise DataError(message)
+        if tables:
+            return form, next(iter(tables.values()))
     return None
+
+
+def check_compression(name: str, form: str, where: str) -> None:
+    """Raise DataError for a file whose ending names a compression that is not read."""
+    if _COMPRESSED.search(name) or (form == "parquet" and name.endswith(".gz")):
+        message = (
+            f"`{where}` must be Parquet, or CSV or JSONL plain or with gzip (.csv.gz); got {name!r}"
+            ", which is compressed otherwise. Decompress it."
+        )
+        raise DataError(message)
+
+
+def refuse_unread(folder: Folder, stem: str) -> None:
+    """Raise DataError for a table of a kind that is not read, such as ``items.tsv``."""
+    for name in folder.names():
+        if name.startswith(f"{stem}.") and (_DATA.search(name) or _COMPRESSED.search(name)):
+            check_compression(name, "", "logs.path")
+            endings = ", ".join(ending for form in FORMS.values() for ending in form)
+            message = (
+                f"`logs.path` must hold {stem} that end in one of {endings}; got {name!r}. Convert "
+                "it or, if that is its form, rename it."
+            )
+            raise DataError(message)

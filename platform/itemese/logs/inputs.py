@@ -1,5 +1,6 @@
 """A person's own files, and what any source is planned into."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -61,44 +62,48 @@ def own_form(config: LogsConfig, folder: Folder, name: str | None) -> Plan:
     """
     wanted = config.source if config.source in files.FORMS else None
     if name is not None:
-        form = wanted or _form_of(name)
-        found = (form, files.sources_in(folder, name, ()))
+        found = (wanted or _form_of(name, "logs.path"), [files.file_in(folder, name)])
+        files.check_compression(name, found[0], "logs.path")
     else:
-        table = files.find_table(folder, "interactions", wanted)
-        if table is None:
+        table = files.find_table(folder, "interactions", wanted, wanted)
+        if table is None and wanted is not None:
             table = _parts(folder, wanted)
         if table is None:
-            kind = wanted or "parquet"
+            files.refuse_unread(folder, "interactions")
             message = (
-                f"`logs.path` must hold interactions.{kind}; got {folder.names() or 'no files'} "
-                f"in {folder.uri!r}. Rename your file or point `logs.path` at it."
+                f"`logs.path` must hold interactions.{wanted or 'parquet'}; got "
+                f"{folder.names() or 'no files'} in {folder.uri!r}. Rename your file or point "
+                "`logs.path` at it."
             )
             raise DataError(message)
         found = table
     planned = cut(*found, config)
-    items = _side_table(folder, "items", config.items_path)
-    users = _side_table(folder, "users", config.users_path)
+    columns = config.columns
+    items = _side_table(folder, "items", config.items_path, wanted)
+    users = _side_table(folder, "users", config.users_path, wanted)
+    texts = {"item_id", "user_id", "title", columns.item_id, columns.user_id, columns.title or ""}
+    read = partial(_read_side, config.delimiter, texts)
     return replace(
         planned,
         sides=[source for side in (items, users) if side for source in side[1]],
-        read_items=partial(_read_side, *items) if items else None,
-        read_users=partial(_read_side, *users) if users else None,
-        side_columns=config.columns,
+        read_items=partial(read, *items) if items else None,
+        read_users=partial(read, *users) if users else None,
+        side_columns=columns,
     )
 
 
-def _read_side(form: str, sources: list[Source], _artifact: Folder) -> pl.DataFrame:
+def _read_side(
+    delimiter: str, texts: set[str], form: str, sources: list[Source], _artifact: Folder
+) -> pl.DataFrame:
     """Read a side table that is a file of its own."""
-    return read_table(form, sources)
+    return read_table(form, sources, delimiter, texts)
 
 
-def _parts(folder: Folder, wanted: str | None) -> tuple[str, list[Source]] | None:
+def _parts(folder: Folder, form: str) -> tuple[str, list[Source]] | None:
     """Return the files of a folder that holds nothing but parts of the interactions."""
-    if wanted is None:
-        return None
-    parts = files.sources_in(folder, None, files.FORMS[wanted])
-    named = ("items.", "users.")
-    return (wanted, parts) if parts and not any(p.name.startswith(named) for p in parts) else None
+    parts = files.parts_in(folder, form, bare=True)
+    steps = {step.partition(".")[0] for part in parts for step in part.name.split("/")}
+    return (form, parts) if parts and not steps & {"items", "users"} else None
 
 
 def cut(form: str, sources: list[Source], config: LogsConfig) -> Plan:
@@ -107,6 +112,8 @@ def cut(form: str, sources: list[Source], config: LogsConfig) -> Plan:
     Raises:
         DataError: A file that cannot be read, or a column that is absent.
     """
+    filled = sources
+    columns: list[list[str]]
     if form == "parquet":
         footers = [chunks.read_footer(source) for source in sources]
         columns = [names for names, _ in footers]
@@ -124,8 +131,12 @@ def cut(form: str, sources: list[Source], config: LogsConfig) -> Plan:
         columns = [list(header) for header, _ in headers]
         parts = chunks.plan_text(filled, form, config.num_blocks, headers)
         max_rows = text_rows(sources)
-    names = match_columns(config, columns) if columns else {}
-    left_out = sorted({c for file in columns for c in file} - set(names.values()))
+    held = {
+        source.label: {*names, *source.partition}
+        for source, names in zip(filled, columns, strict=True)
+    }
+    names = match_columns(config, held) if held else {}
+    left_out = sorted(set().union(*held.values()) - set(names.values()))
     return Plan(parts, names, left_out, sources, max_rows)
 
 
@@ -135,49 +146,65 @@ def text_rows(sources: list[Source]) -> int:
     return sum(s.size // (6 if s.splittable else 1) for s in sources)
 
 
-def _form_of(name: str) -> str:
-    """Return the form that a file name's ending tells."""
+def _form_of(name: str, where: str) -> str:
+    """Return the form that a file name's ending names."""
     for form, endings in files.FORMS.items():
         if name.endswith(endings):
             return form
-    message = f"`logs.path` must end in one of {sorted(files.FORMS)}; got {name!r}. Rename it."
+    files.check_compression(name, "", where)
+    known = ", ".join(ending for form in files.FORMS.values() for ending in form)
+    message = f"`{where}` must name a file that ends in one of {known}; got {name!r}. Rename it."
     raise DataError(message)
 
 
-def _side_table(folder: Folder, stem: str, path: str | None) -> tuple[str, list[Source]] | None:
+def _side_table(
+    folder: Folder, stem: str, path: str | None, bare: str | None
+) -> tuple[str, list[Source]] | None:
     """Return form and files of the items or users table."""
     if path is None:
-        return files.find_table(folder, stem)
+        found = files.find_table(folder, stem, bare=bare)
+        if found is None:
+            files.refuse_unread(folder, stem)
+        return found
     where = f"logs.{stem}_path"
     home, name = files.locate(expand(path, where), where)
     if name is not None:
-        return _form_of(name), files.sources_in(home, name, ())
-    for form, endings in files.FORMS.items():
-        parts = files.sources_in(home, None, endings)
+        return _form_of(name, where), [files.file_in(home, name)]
+    for form in files.FORMS:
+        parts = files.parts_in(home, form, bare=form == bare)
         if parts:
             return form, parts
     message = f"`{where}` must hold Parquet, CSV or JSONL files; got {home.uri!r}. Check the path."
     raise DataError(message)
 
 
-def match_columns(config: LogsConfig, columns: list[list[str]]) -> dict[str, str]:
+def match_columns(config: LogsConfig, held: dict[str, set[str]]) -> dict[str, str]:
     """Return the input's column name for each of ours that every file has.
+
+    Args:
+        config: The recipe's section.
+        held: The columns of each file, by its label; at least one file.
 
     Raises:
         DataError: A column that the recipe names, or that must be there, is absent somewhere.
     """
     names = {k: v for k, v in config.columns.named().items() if k != "title"}
-    everywhere = set.intersection(*(set(file) for file in columns)) if columns else set()
-    somewhere = {c for file in columns for c in file}
+    somewhere = set().union(*held.values())
     for ours in OPTIONAL:
         if ours not in names and ours in somewhere:
             names[ours] = ours
     for ours, theirs in names.items():
-        if theirs not in everywhere:
-            lack = "" if theirs not in somewhere else " in some of the files"
-            message = (
-                f"`logs.columns.{ours}` must name a column of the input; got {theirs!r}, which is "
-                f"absent{lack}. {nearest(theirs, somewhere)}"
-            )
-            raise DataError(message)
+        lacking = [label for label, columns in held.items() if theirs not in columns]
+        if not lacking:
+            continue
+        if theirs in somewhere:
+            where = f"{theirs!r}, which is absent in {lacking[0]!r}"
+            hint = "Give all files the same columns."
+        else:
+            where, hint = f"{theirs!r}, which is absent", nearest(theirs, somewhere)
+            line = next(iter(somewhere), "")
+            if len(somewhere) == 1 and theirs in re.split(r"[;,|\t ]", line):
+                hint = f"The header is {line!r}: set `logs.delimiter`."
+        message = f"`logs.columns.{ours}` must name a column of the input; got {where}. {hint}"
+        raise DataError(message)
     return names

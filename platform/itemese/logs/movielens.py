@@ -87,10 +87,10 @@ def _find(folder: Folder, name: str | None, wanted: str) -> Source | None:
     if name is None:
         for home in (folder, folder.child("ml-1m")):
             if home.exists(wanted):
-                return files.sources_in(home, wanted, ())[0]
+                return files.file_in(home, wanted)
         if not folder.exists(ARCHIVE):
             return None
-    archive = files.sources_in(folder, name or ARCHIVE, ())[0]
+    archive = files.file_in(folder, name or ARCHIVE)
     filesystem, path = folder.filesystem()
     with filesystem.open_input_file(f"{path}/{archive.name}") as stream:
         try:

@@ -25,10 +25,10 @@ def parquet_pieces(chunk: Chunk, columns: list[str]) -> Iterator[Piece]:
             line = np.arange(place, place + len(batch), dtype=np.int64)
             place += len(batch)
             row = line + (chunk.ordinal << FILE_BITS)
-            yield _piece(pa.Table.from_batches([batch]), row, line)
+            yield piece_of(pa.Table.from_batches([batch]), row, line)
 
 
-def _piece(table: pa.Table, row: np.ndarray, line: np.ndarray) -> Piece:
+def piece_of(table: pa.Table, row: np.ndarray, line: np.ndarray) -> Piece:
     """Isolate rows whose text is no UTF-8 and hand the rest to polars."""
     damaged = np.zeros(len(table), bool)
     for place, column in enumerate(table.columns):

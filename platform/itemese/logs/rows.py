@@ -28,8 +28,8 @@ def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
     schema = raw.schema
     seconds, nanosecond = parse_times(schema["timestamp"], unit)
     columns = {
-        "user_id": as_text("user_id", schema["user_id"]),
-        "item_id": as_text("item_id", schema["item_id"]),
+        "user_id": as_id("user_id", schema["user_id"]),
+        "item_id": as_id("item_id", schema["item_id"]),
         "timestamp": seconds,
         "nanosecond": nanosecond,
         "event": as_text("event", schema.get("event", pl.Null())),
@@ -67,15 +67,28 @@ def as_text(name: str, kind: pl.DataType) -> pl.Expr:
     if kind == pl.Null():
         return pl.lit(None, pl.String)
     if kind.is_float():
-        whole = column.is_finite() & (column == column.floor()) & (column.abs() < 2.0**53)
-        return pl.when(whole).then(column).cast(pl.Int64, strict=False).cast(pl.String)
-    if kind.is_integer() or kind in (pl.String(), pl.Categorical()) or kind == pl.Enum:
-        return column.cast(pl.String)
-    message = (
-        f"`logs.columns.{name}` must name a column of text or whole numbers; got {kind}. "
-        "Map another column or convert it."
-    )
-    raise DataError(message)
+        return pl.coalesce(_whole(column).cast(pl.String), column.cast(pl.String))
+    if kind.is_nested() or kind in (pl.Binary(), pl.Object()):
+        message = f"`logs.columns.{name}` must name a column of text; got {kind}. Map another."
+        raise DataError(message)
+    return column.cast(pl.String)
+
+
+def as_id(name: str, kind: pl.DataType) -> pl.Expr:
+    """Return a column of ids as text; a float with a fraction becomes null."""
+    if kind.is_temporal() or kind == pl.Boolean():
+        message = (
+            f"`logs.columns.{name}` must name a column of text or numbers; got {kind}. Map another "
+            "column or convert it."
+        )
+        raise DataError(message)
+    return _whole(pl.col(name)).cast(pl.String) if kind.is_float() else as_text(name, kind)
+
+
+def _whole(column: pl.Expr) -> pl.Expr:
+    """Return floats as int64, null where one has a fraction or is too large to be exact."""
+    whole = column.is_finite() & (column == column.floor()) & (column.abs() < 2.0**53)
+    return pl.when(whole).then(column).cast(pl.Int64, strict=False)
 
 
 def is_blank(name: str, kind: pl.DataType) -> pl.Expr:
@@ -103,8 +116,6 @@ def _number(name: str, kind: pl.DataType, wanted: pl.DataType) -> pl.Expr:
         if kind.is_integer():
             return exact
         value = column.cast(pl.Float64, strict=False)
-        whole = value.is_finite() & (value == value.floor()) & (value.abs() < 2.0**53)
-        whole_value = pl.when(whole).then(value).cast(pl.Int64, strict=False)
-        return pl.coalesce(exact, whole_value) if kind == pl.String() else whole_value
+        return pl.coalesce(exact, _whole(value)) if kind == pl.String() else _whole(value)
     value = column.cast(pl.Float64, strict=False)
     return pl.when(value.is_finite()).then(value).cast(wanted, strict=False)

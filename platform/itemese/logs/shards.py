@@ -24,6 +24,7 @@ from itemese.logs.parquet import parquet_pieces
 from itemese.logs.pieces import Piece
 from itemese.logs.rows import normalise
 from itemese.logs.simulated import simulated_pieces
+from itemese.logs.tables import with_partition
 from itemese.logs.text import text_pieces
 
 QUARANTINE = pa.schema(
@@ -77,11 +78,17 @@ def pieces_of(chunk: Chunk, job: Job) -> Iterator[Piece]:
     if chunk.form == "simulated":
         yield from simulated_pieces(chunk, job.config.world(), job.seed)
         return
-    names = list(job.names.values())
+    assert chunk.source is not None
+    partition = chunk.source.partition
+    names = [name for name in job.names.values() if name not in partition]
     if chunk.form == "parquet":
-        yield from parquet_pieces(chunk, names)
+        pieces = parquet_pieces(chunk, names)
     else:
-        yield from text_pieces(chunk, names, job.config.delimiter)
+        exact = [theirs for ours, theirs in job.names.items() if ours not in ("rating", "pos")]
+        pieces = text_pieces(chunk, names, job.config.delimiter, exact)
+    for piece in pieces:
+        piece.columns = with_partition(piece.columns, partition)
+        yield piece
 
 
 def attempt(chunk: Chunk, job: Job) -> pa.Table:

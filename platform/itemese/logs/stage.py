@@ -88,6 +88,7 @@ def build_logs(config: LogsConfig, folder: Folder, *, seed: int) -> Counts:
     cluster.connect()
     counts = _interactions(config, planned, folder, seed)
     counts |= _sides(config, planned, folder, seed)
+    counts["warnings"] = [s for entity in ("items", "users") if (s := _mismatch(counts, entity))]
     folder.write_json("summary.json", counts)
     return counts
 
@@ -98,9 +99,23 @@ def _sides(config: LogsConfig, planned: Plan, folder: Folder, seed: int) -> Coun
         return simulated.write_sides(config, folder, seed)
     items = planned.read_items(folder) if planned.read_items else None
     counts = tables.write_items(folder, items, planned.side_columns)
+    counts |= tables.unmatched(folder, "item")
     if planned.read_users:
         counts |= tables.write_users(folder, planned.read_users(folder), planned.side_columns)
+        counts |= tables.unmatched(folder, "user")
     return counts
+
+
+def _mismatch(counts: Counts, entity: str) -> str | None:
+    """Return a sentence if ids of a side table and ids of events miss each other."""
+    lacking = counts.get(f"{entity}_not_described", 0)
+    unused = counts.get(f"{entity}_described_without_events", 0)
+    if not (lacking and unused):
+        return None
+    return (
+        f"{lacking:,} ids of events are not in the {entity} table, and {unused:,} of its ids have "
+        "no event: ids must be written alike in both (001 is not 1)."
+    )
 
 
 def _interactions(config: LogsConfig, planned: Plan, folder: Folder, seed: int) -> Counts:

@@ -1,18 +1,28 @@
 """The items and users tables: any form in, one Parquet file keyed by our id out."""
 
-import io
+import csv
 from collections.abc import Iterator
+from itertools import chain
 
+import numpy as np
 import polars as pl
 import polars.exceptions as plx
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.config import nearest
 from itemese.core.errors import DataError
+from itemese.logs.chunks import read_footer, read_header
 from itemese.logs.config import ColumnMap
 from itemese.logs.files import Source
-from itemese.logs.rows import as_text, is_blank
+from itemese.logs.json_lines import json_table
+from itemese.logs.parquet import piece_of
+from itemese.logs.rows import as_id, as_text, is_blank
+from itemese.logs.text import MAX_LINE_BYTES
+
+_BATCH_ROWS = 100_000
 
 
 def write_items(folder: Folder, frame: pl.DataFrame | None, columns: ColumnMap) -> Counts:
@@ -37,12 +47,11 @@ def write_items(folder: Folder, frame: pl.DataFrame | None, columns: ColumnMap) 
                 f"{nearest(title, frame.columns)}"
             )
             raise DataError(message)
-        frame = frame.rename({title: "title"}) if title != "title" else frame
+        if title != "title":
+            frame = frame.drop("title", strict=False).rename({title: "title"})
     if "title" not in frame.columns:
         frame = frame.with_columns(pl.lit(None, pl.String).alias("title"))
-    kind = frame.schema["title"]
-    if kind != pl.String:
-        frame = frame.with_columns(as_text("title", kind).alias("title"))
+    frame = frame.with_columns(as_text("title", frame.schema["title"]).alias("title"))
     front = ["item_id", "title"]
     frame = frame.select(*front, pl.exclude(front))
     folder.write_table("items.parquet", plain_strings(frame))
@@ -58,33 +67,102 @@ def write_users(folder: Folder, frame: pl.DataFrame, columns: ColumnMap) -> Coun
     return {"num_users_described": len(frame), **left_out}
 
 
-def read_table(form: str, sources: list[Source]) -> pl.DataFrame:
-    """Read all files of a side table into one frame.
+def read_table(form: str, sources: list[Source], delimiter: str, texts: set[str]) -> pl.DataFrame:
+    """Read all files of a side table into one frame, the columns of their folders included.
+
+    All columns of CSV are text. Parquet and JSON lines have types of their own.
+
+    Args:
+        form: ``parquet``, ``csv`` or ``jsonl``.
+        sources: The files.
+        delimiter: Of CSV.
+        texts: Columns that are text in JSON too.
 
     Raises:
-        DataError: A file that cannot be read in this form.
+        DataError: A file that cannot be read in this form; the message names the line.
     """
     frames = []
     for source in sources:
-        try:
-            frames.append(_read_one(form, source))
-        except (plx.PolarsError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-            detail = str(error).splitlines()[0]
-            message = f"`{source.label}` must be readable {form}; got: {detail}. Mend the file."
-            raise DataError(message) from None
-    return pl.concat(frames, how="diagonal_relaxed")
+        if form == "csv":
+            frame = _csv_table(source, delimiter)
+        elif form == "jsonl":
+            with source.open() as stream:
+                frame = json_table(stream.read(), source.label, texts)
+        else:
+            frame = _parquet_table(source)
+        frames.append(with_partition(frame, source.partition))
+    try:
+        return pl.concat(frames, how="diagonal_relaxed")
+    except plx.PolarsError as error:
+        names = [source.label for source in sources]
+        message = f"`{names[0]}` and the other parts must have columns of like types; got {error}. "
+        raise DataError(message + "Write them with one schema.") from None
 
 
-def _read_one(form: str, source: Source) -> pl.DataFrame:
-    """Read one file."""
+def with_partition(frame: pl.DataFrame, partition: dict[str, str | None]) -> pl.DataFrame:
+    """Return the frame with the columns that the folders of its file hold."""
+    return frame.with_columns(pl.lit(v, pl.String).alias(name) for name, v in partition.items())
+
+
+def _parquet_table(source: Source) -> pl.DataFrame:
+    """Read a Parquet file."""
+    read_footer(source)
     with source.open() as stream:
-        content = io.BytesIO(stream.read())
-    if form == "parquet":
-        return pl.read_parquet(content)
-    if form == "csv":
-        # A short sample would guess a whole-number type from the first ids and fail later.
-        return pl.read_csv(content, infer_schema_length=None)
-    return pl.read_ndjson(content, infer_schema_length=None)
+        table = pq.ParquetFile(stream).read()
+        row = np.arange(len(table))
+        piece = piece_of(table, row, row)
+    if piece.bad:
+        _, place, reason, raw = piece.bad[0]
+        message = f"`{source.label}` must hold UTF-8; got {reason} in row {place}: {raw[:80]}. "
+        raise DataError(message + "Write its text as UTF-8.")
+    return piece.columns
+
+
+def _csv_table(source: Source, delimiter: str) -> pl.DataFrame:
+    """Read a CSV file into text columns; a quoted field may hold line ends."""
+    header, start = read_header(source, delimiter)
+    csv.field_size_limit(MAX_LINE_BYTES)  # for the whole process; 128 KiB by default
+    with source.open() as stream:
+        lines = stream.read()[start:].split(b"\n")
+    schema = dict.fromkeys(header, pl.String())
+    frames = [pl.DataFrame(schema=schema)]
+    rows: list[list[str | None]] = []
+    # A quote left open at the end would pass unseen; it swallows this row of empty fields.
+    last = delimiter * (len(header) - 1)
+    reader = csv.reader(chain(_decoded(lines, source), [last]), delimiter=delimiter)
+    while True:
+        first = reader.line_num
+        try:
+            row = next(reader)
+        except csv.Error as error:
+            raise DataError(_bad_line(source, f"{error}", first)) from None
+        if reader.line_num > len(lines):
+            if any(row) or len(row) not in (0, len(header)):
+                raise DataError(_bad_line(source, "a quote that is never closed", first))
+            break
+        if row and len(row) != len(header):
+            raise DataError(_bad_line(source, f"{len(row)} fields, not {len(header)}", first))
+        if row:
+            rows.append([field or None for field in row])
+        if len(rows) == _BATCH_ROWS:
+            frames.append(pl.DataFrame(rows, schema, orient="row"))
+            rows = []
+    return pl.concat([*frames, pl.DataFrame(rows, schema, orient="row")])
+
+
+def _decoded(lines: list[bytes], source: Source) -> Iterator[str]:
+    """Yield lines as text."""
+    for number, line in enumerate(lines):
+        try:
+            yield line.decode() + "\n"
+        except UnicodeDecodeError:
+            raise DataError(_bad_line(source, "bytes that are not UTF-8", number)) from None
+
+
+def _bad_line(source: Source, what: str, lines_before: int) -> str:
+    """Return the sentence for a line of a side table."""
+    line = lines_before + 2  # one for the header, one because lines count from 1
+    return f"`{source.label}` must hold readable CSV; got {what} in line {line}. Correct that line."
 
 
 def keyed(frame: pl.DataFrame, ours: str, theirs: str, where: str) -> tuple[pl.DataFrame, Counts]:
@@ -99,7 +177,7 @@ def keyed(frame: pl.DataFrame, ours: str, theirs: str, where: str) -> tuple[pl.D
     if key != ours:
         frame = frame.drop(ours, strict=False).rename({key: ours})
     kind = frame.schema[ours]
-    usable = frame.filter(~is_blank(ours, kind)).with_columns(as_text(ours, kind).alias(ours))
+    usable = frame.filter(~is_blank(ours, kind)).with_columns(as_id(ours, kind).alias(ours))
     usable = usable.filter(pl.col(ours).is_not_null())
     unique = usable.unique(ours, keep="first", maintain_order=True)
     counts = {
@@ -125,8 +203,35 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def distinct(folder: Folder, column: str) -> Iterator[pl.Series]:
-    """Yield each interactions shard's distinct values of a column."""
+def distinct(folder: Folder, column: str) -> pl.Series:
+    """Return the distinct values of a text column of the interactions."""
     interactions = folder.child("interactions")
+    filesystem, path = interactions.filesystem()
+    found, waiting = pl.Series(column, [], pl.String), [pl.Series(column, [], pl.String)]
     for name in interactions.names(".parquet"):
-        yield pl.DataFrame(interactions.read_table(name, [column]))[column].unique()
+        # Dictionaries are a small part of the values.
+        with pq.ParquetFile(
+            f"{path}/{name}", filesystem=filesystem, read_dictionary=[column]
+        ) as file:
+            values = file.read(columns=[column])[column].unify_dictionaries()
+        waiting.append(pl.Series(column, pc.unique(values).cast(pa.string())))
+        if sum(map(len, waiting)) > len(found):  # merging only then keeps the whole work linear
+            found, waiting = pl.concat([found, *waiting]).unique(), []
+    return pl.concat([found, *waiting]).unique()
+
+
+def unmatched(folder: Folder, entity: str) -> Counts:
+    """Count the ids of a side table without events, and the ids of events that it lacks.
+
+    Args:
+        folder: Holds the interactions and ``<entity>s.parquet``.
+        entity: ``item`` or ``user``.
+    """
+    key = f"{entity}_id"
+    described = pl.DataFrame(folder.read_table(f"{entity}s.parquet", [key]))[key]
+    seen = distinct(folder, key)
+    both = int(described.is_in(seen.implode()).sum())
+    return {
+        f"{entity}s_not_described": len(seen) - both,
+        f"{entity}s_described_without_events": len(described) - both,
+    }

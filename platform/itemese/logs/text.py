@@ -7,7 +7,7 @@ lines at fault stand alone.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow.csv as pacsv
 
 from itemese.core.errors import DataError
 from itemese.logs.chunks import FILE_BITS, Chunk
+from itemese.logs.json_lines import parse_json
 from itemese.logs.pieces import Piece
 
 BLOCK_BYTES = 16 << 20
@@ -29,18 +30,21 @@ Parsed = tuple[pl.DataFrame, dict[int, str]]
 """Rows of all lines but the ragged ones, and the fault of each ragged line by its number."""
 
 
-def text_pieces(chunk: Chunk, names: list[str], delimiter: str) -> Iterator[Piece]:
+def text_pieces(
+    chunk: Chunk, names: list[str], delimiter: str, exact: Iterable[str]
+) -> Iterator[Piece]:
     """Yield the chunk's rows block by block.
 
     Args:
         chunk: Of form ``csv``, ``jsonl`` or ``dat``.
         names: Columns to keep, under the input's names.
         delimiter: Of CSV.
+        exact: Columns in which numbers of JSON must stay as they are written.
     """
 
     def parse(content: bytes) -> Parsed:
         if chunk.form == "jsonl":
-            return parse_json(content, names)
+            return parse_json(content, names, exact)
         if chunk.form == "dat":
             plain = content.decode("latin-1").encode().replace(b"::", _DAT_SEPARATOR)
             return parse_csv(plain, chunk.header, names, _DAT_SEPARATOR.decode(), quotes=False)
@@ -252,10 +256,3 @@ def parse_csv(
         message = "the last line is not closed"
         raise pa.ArrowInvalid(message)
     return pl.DataFrame(table.slice(0, len(table) - 1)), ragged
-
-
-def parse_json(content: bytes, names: list[str]) -> Parsed:
-    """Parse one JSON object a line into text columns; a missing key is a null."""
-    schema = dict.fromkeys(names, pl.String())
-    # Text for every type: what a column holds must not depend on the block it is read in.
-    return pl.read_ndjson(io.BytesIO(content), schema=schema), {}

@@ -258,4 +258,6 @@ class Run:
             _LOG.debug("%s reused", artifact.key)
         else:
             _LOG.info("%s built in %.1f s", artifact.key, artifact.manifest.seconds)
+        for sentence in artifact.counts.get("warnings", []):
+            _LOG.warning("%s: %s", name, sentence)
         return artifact

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from itemese.core.artifacts import Folder
@@ -39,7 +41,10 @@ def test_data_folder_is_filled_in_and_other_unset_variables_are_refused(
         ({"source": "csv", "path": "x", "columns": {"userid": "u"}}, "Did you mean 'user_id'"),
         ({"source": "csv", "path": "x", "columns": {"item_id": "user_id"}}, "named twice"),
         ({"source": "csv", "path": "x", "max_quarantined_share": 2}, "less than or equal to 1"),
-        ({"source": "csv", "path": "x", "delimiter": "::"}, "at most 1 character"),
+        *[
+            ({"source": "csv", "path": "x", "delimiter": text}, "one ASCII character")
+            for text in ("::", "", "\u00a6", '"', "\n", "\r", "\\t")
+        ],
         ({"source": "csv", "path": "x", "num_blocks": 0}, "greater than or equal to 1"),
     ],
 )
@@ -91,7 +96,7 @@ def test_a_column_must_be_in_every_file(tmp_path: Path) -> None:
     (tmp_path / "interactions").mkdir()
     (tmp_path / "interactions" / "a.csv").write_text(CSV)
     (tmp_path / "interactions" / "b.csv").write_text("user_id,item_id\nu,i\n")
-    with pytest.raises(DataError, match="absent in some of the files"):
+    with pytest.raises(DataError, match=r"got 'timestamp', which is absent in 'b\.csv'\. Give all"):
         plan(source="csv", path=str(tmp_path))
 
 
@@ -101,6 +106,9 @@ def test_a_column_must_be_in_every_file(tmp_path: Path) -> None:
         (CSV.encode("utf-16"), "header line in UTF-8"),
         (b"user_id,item_id,user_id\n", "columns ['user_id'] twice"),
         (b"\n1,2,3\n", "no column names"),
+        (b"user_id,item_id,timestamp\ru,i,1\ru,j,2\r", "got carriage returns alone"),
+        (b"user_id;item_id;timestamp\n", "is 'user_id;item_id;timestamp': set `logs.delimiter`"),
+        (b"user_id,item_id, user_id\n", "columns ['user_id'] twice"),
     ],
 )
 def test_a_bad_header_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
@@ -108,6 +116,38 @@ def test_a_bad_header_is_refused(tmp_path: Path, content: bytes, words: str) -> 
     with pytest.raises(DataError) as caught:
         plan(source="csv", path=str(tmp_path))
     assert words in str(caught.value)
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    columns = [pa.array([text]) for text in ("u", "i", "1", "v")]
+    table = pa.table(columns, names=["user_id", "item_id", "timestamp", "user_id"])
+    pq.write_table(table, tmp_path / "interactions.parquet")
+    with pytest.raises(DataError, match=r"distinct columns; got \['user_id'\] twice"):
+        plan(source="parquet", path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("https://example.com/log.csv", "Files are not read over https: download it first."),
+        ("nothing://bucket/log.csv", "must be a local path or an address of a store"),
+        ("x.csv.zst", "'x.csv.zst', which is compressed otherwise. Decompress it."),
+        ("x.csv.bz2", "which is compressed otherwise"),
+        ("packed", "'interactions.csv.zst', which is compressed otherwise"),
+        ("sides", "must hold items that end in one of .parquet, .csv, .csv.gz"),
+    ],
+)
+def test_a_path_that_cannot_be_read_says_why(tmp_path: Path, path: str, words: str) -> None:
+    for name in ("x.csv.zst", "x.csv.bz2", "packed/interactions.csv.zst", "sides/items.tsv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "sides" / "interactions.csv").write_text(CSV)
+    where = path if "://" in path else str(tmp_path / path)
+    with pytest.raises(DataError) as caught:
+        plan(source="csv", path=where)
+    assert str(caught.value).startswith("`logs.path` must")
+    assert words in str(caught.value)
+    assert "storage" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["interactions.parquet", "interactions.csv.gz"])

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from itemese.core.artifacts import Folder
 from itemese.logs.chunks import plan_text, read_header
-from itemese.logs.files import sources_in
+from itemese.logs.files import file_in
+from itemese.logs.json_lines import parse_json
 from itemese.logs.text import blocks, text_pieces
 
 HEADER = b"user_id,item_id,timestamp\n"
 
 
 def chunks_of(path: Path, num_blocks: int | None, form: str = "csv") -> list[Any]:
-    sources = sources_in(Folder.at(path.parent), path.name, ())
+    sources = [file_in(Folder.at(path.parent), path.name)]
     headers = [read_header(sources[0], ",") if form == "csv" else ((), 0)]
     return plan_text(sources, form, num_blocks, headers)
 
@@ -68,7 +69,7 @@ def test_a_csv_block_names_each_fault_with_its_line_and_place(tmp_path: Path) ->
     body = b'u1,"i,1",5\n\nu2,i2\nu3,i3,4,5\nu4,\xff,6\r\nu5,"i5,7\nu6,i6,8\r\nu7,"say ""x""",9\n'
     path = tmp_path / "x.csv"
     path.write_bytes(HEADER + body)
-    [piece] = text_pieces(chunks_of(path, 1)[0], ["user_id", "item_id", "timestamp"], ",")
+    [piece] = text_pieces(chunks_of(path, 1)[0], ["user_id", "item_id", "timestamp"], ",", [])
     assert piece.columns.rows() == [
         ("u1", "i,1", "5"),
         ("u6", "i6", "8"),
@@ -120,7 +121,7 @@ def test_corrupt_csv_agrees_with_a_slow_reader(tmp_path: Path, body: bytes, end:
     content = body + end
     path.write_bytes(HEADER + content)
     names = ["user_id", "item_id", "timestamp"]
-    pieces = [p for chunk in chunks_of(path, 3) for p in text_pieces(chunk, names, ",")]
+    pieces = [p for chunk in chunks_of(path, 3) for p in text_pieces(chunk, names, ",", [])]
     rows = [row for piece in pieces for row in piece.columns.rows()]
     good, bad = slow_csv(content)
     assert rows == good
@@ -128,7 +129,10 @@ def test_corrupt_csv_agrees_with_a_slow_reader(tmp_path: Path, body: bytes, end:
     assert sum(piece.num_rows for piece in pieces) == len(good) + bad
 
 
-def test_json_values_keep_their_text_whatever_their_neighbours_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact", [["u"], ["t"]], ids=["polars", "python"])
+def test_json_values_keep_their_text_whatever_their_neighbours_are(
+    tmp_path: Path, exact: list[str]
+) -> None:
     records = [
         {"u": 1, "t": 12_345_678_901, "more": [1]},
         {"u": "a", "t": 1.5},
@@ -138,7 +142,7 @@ def test_json_values_keep_their_text_whatever_their_neighbours_are(tmp_path: Pat
     lines[1:1] = ["not json", "[1]", '{"u": 1}{"u": 2}', ""]
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(lines) + "\n")
-    [piece] = text_pieces(chunks_of(path, 1, "jsonl")[0], ["u", "t"], ",")
+    [piece] = text_pieces(chunks_of(path, 1, "jsonl")[0], ["u", "t"], ",", exact)
     assert piece.columns.rows() == [("1", "12345678901"), ("a", "1.5"), (None, None)]
     assert piece.line.tolist() == [0, 5, 6]
     assert [(line, why) for _, line, why, _ in piece.bad] == [
@@ -146,6 +150,18 @@ def test_json_values_keep_their_text_whatever_their_neighbours_are(tmp_path: Pat
         (2, "unreadable line"),
         (3, "unreadable line"),
     ]
+
+
+def test_numbers_of_json_stay_as_they_are_written() -> None:
+    numbers = ["1.10", "1.1", "12e4", "120000", "1500000000.123456789", "-0.0", "1E5"]
+    lines = [f'{{"i": {number}, "r": 4.0}}' for number in numbers] + [
+        '{"i": NaN}',
+        '{"i": "\\ud800"}',
+    ]
+    frame, faults = parse_json("\n".join(lines).encode(), ["i", "r"], ["i"])
+    assert frame["i"].to_list() == numbers
+    assert frame["r"].to_list() == ["4.0"] * len(numbers)
+    assert faults == {7: "unreadable line", 8: "unreadable line"}
 
 
 def test_a_gzipped_file_is_read_in_one_chunk_with_the_same_rows(tmp_path: Path) -> None:
@@ -156,8 +172,8 @@ def test_a_gzipped_file_is_read_in_one_chunk_with_the_same_rows(tmp_path: Path) 
     [packed] = chunks_of(tmp_path / "x.csv.gz", 4)
     plain = chunks_of(tmp_path / "x.csv", 4)
     assert len(plain) == 4
-    one = list(text_pieces(packed, names, ","))
-    four = [piece for chunk in plain for piece in text_pieces(chunk, names, ",")]
+    one = list(text_pieces(packed, names, ",", []))
+    four = [piece for chunk in plain for piece in text_pieces(chunk, names, ",", [])]
     assert pl.concat([p.columns for p in one]).equals(pl.concat([p.columns for p in four]))
     places = [[r for p in pieces for r in p.row.tolist()] for pieces in (one, four)]
     assert places[0] == places[1]
