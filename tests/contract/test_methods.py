@@ -277,6 +277,15 @@ def test_same_seed_takes_the_same_steps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
+def test_training_changes_no_saved_buffer(name: str) -> None:
+    """Gradient sync does not cover buffers: statistics of a worker's batches would differ."""
+    method, module = make(name)
+    buffers = {n: t.clone() for n, t in module.state_dict().items()}
+    method.losses(module.train(), method.collate(training_examples(8)))
+    assert all(torch.equal(t, buffers[n]) for n, t in module.state_dict().items())
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_loss_terms_are_the_declared_weights_and_reach_every_parameter(name: str) -> None:
     method, module = make(name)
     module.train()

@@ -127,7 +127,7 @@ LANGUAGE_MODEL = {
 ALIGNED = read_yaml(Path(__file__).parents[1] / "contract" / "small_methods.yaml")
 
 
-@pytest.mark.parametrize("name", ["eager_llm", "store", "prorec"])
+@pytest.mark.parametrize("name", ["din", "eager_llm", "store", "prorec"])
 def test_methods_of_several_terms_and_stages_train_alike_on_workers(
     ray_cluster, world, tmp_path, name
 ) -> None:

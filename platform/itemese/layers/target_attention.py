@@ -21,21 +21,21 @@ _NUMBERS_AT_ONCE = 1 << 24
 
 
 class Dice(nn.Module):
-    """PReLU whose corner stands where the data are, and is soft.
+    """PReLU with a soft corner that stands at the mean of the values.
 
-    Follows: arXiv 1706.06978v4, equation 3; in evaluation the statistics are running ones.
+    Follows: arXiv 1706.06978v4, equation 3.
+    Differs: mean and variance are those of one place's F features, not of one feature over the
+    batch. The result for a row is then the same in training, in validation and in serving, for any
+    batch and any number of workers, and a batch of one row needs no exception.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.slope = nn.Parameter(torch.zeros(size))
-        self.norm = nn.BatchNorm1d(size, affine=False, momentum=0.01)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Map ``values [..., F]``; in training the statistics are those of all leading places."""
-        if self.training and values.numel() == values.shape[-1]:  # one row has no spread
-            return F.prelu(values, self.slope[:1])
-        gate = torch.sigmoid(self.norm(values.reshape(-1, values.shape[-1])).view_as(values))
+        """Map ``values [..., F]``, each place by itself."""
+        gate = torch.sigmoid(F.layer_norm(values, values.shape[-1:]))
         return values * (gate + (1 - gate) * self.slope)
 
 

@@ -11,8 +11,10 @@ Differs: by default it is trained to tell the next item from sampled ones, as it
     but the item and the history, whose events are item plus rating (the paper's histories hold
     clicked items only: `history: positive`); without labels, non-clicks are drawn. Attention also
     sees how long ago an item was; its unit reads event, candidate and their product. The last
-    network reads interest, candidate and their product. No mini-batch aware regularisation: weight
-    decay stands in for it.
+    network reads interest, candidate and their product. Dice takes mean and variance over the
+    features of one place instead of over the batch: batch statistics differ between workers, lag
+    behind in validation, and have no meaning for a batch of one row. No mini-batch aware
+    regularisation: weight decay takes its place.
 Shapes: B batch, T history length, M prediction tasks, S negatives, D item vector size, I items.
 """
 

@@ -1,5 +1,6 @@
 """DIN by a plain reading of its formulas, and what its parts must do."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -88,15 +89,26 @@ def test_a_draw_that_is_the_target_is_no_negative() -> None:
     assert torch.isfinite(scores[:, 0]).all()
 
 
-def test_dice_is_prelu_with_its_corner_at_the_mean() -> None:
-    dice = Dice(1)
+def test_dice_is_prelu_with_its_corner_at_the_mean_of_a_place() -> None:
+    dice = Dice(3)
+    slopes = [0.5, 0.0, 0.25]
     with torch.no_grad():
-        dice.slope.fill_(0.5)
-    values = torch.tensor([[-100.0], [100.0], [0.0]])
-    found = dice.train()(values)
-    gate = torch.sigmoid(values / values.std(unbiased=False))
-    torch.testing.assert_close(found, values * (gate + (1 - gate) * 0.5))
-    assert torch.isfinite(dice(torch.ones(1, 1))).all()
+        dice.slope.copy_(torch.tensor(slopes))
+    found = dice.train()(torch.tensor([[-3.0, 1.0, 5.0]]))[0]  # mean 1, variance 32 / 3
+    spread = math.sqrt(32 / 3)
+    for place, value in enumerate([-3.0, 1.0, 5.0]):
+        gate = 1 / (1 + math.exp(-(value - 1) / spread))
+        expected = value * (gate + (1 - gate) * slopes[place])
+        assert found[place].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_row_scores_the_same_in_training_and_in_any_batch() -> None:
+    net = network("dice")
+    item_index, items = torch.tensor([[1, 4, 2], [7, -1, -1]]), torch.tensor([3, 8])
+    with torch.no_grad():
+        together = net.eval().score(item_index, items)
+        torch.testing.assert_close(net.train().score(item_index, items), together)
+        torch.testing.assert_close(net.score(item_index[:1], items), together[:1])
 
 
 def catalog() -> Catalog:
