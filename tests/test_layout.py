@@ -42,6 +42,7 @@ ABOVE = {
 
 RAY_IN = {
     "core.cluster",
+    "core.tasks",
     "logs",
     "sequences",
     "features",

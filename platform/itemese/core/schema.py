@@ -4,8 +4,8 @@ Shape letters: U users, I items, E events, D vector size, C number of codebooks,
 T events of a history.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import DataError, require_columns
+from itemese.core.fields import from_table, unknown_rows
 
 INTERACTIONS = pa.schema(
     [
@@ -46,6 +47,10 @@ FEEDBACK = {
 }
 """More columns of histories: whether each event was a click (without labels,
 ``sequences.clicked_at``, every one counts), and the rating that came with it, NaN if none did."""
+
+
+USER_FIELDS, EVENT_FIELDS = _FIELD_FOLDERS = ("users", "events")
+"""Folders of a fields artifact: encoded fields of the users and of the events of each shard."""
 
 
 def history_schema(columns: Iterable[str]) -> pa.Schema:
@@ -130,6 +135,9 @@ class Request:
         target: item_index whose click is asked for; None where the catalogue is to be ranked.
         target_clicked: Whether it was clicked.
         rating [T] float32: rating of each event, NaN if unknown; None where no rating is known.
+        fields: By key, encoded values (`FieldEncoder.encode_column`): one row of each user field,
+            ``[T, ...]`` of each event field, and ``[T + 1, ...]`` of each context field, whose last
+            row is the context of the request. Empty where none are known.
     """
 
     history: np.ndarray
@@ -139,6 +147,7 @@ class Request:
     target: int | None = None
     target_clicked: bool = False
     rating: np.ndarray | None = None
+    fields: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,8 @@ class Histories:
         offsets [U + 1] int64: user u owns the events ``offsets[u]:offsets[u + 1]``.
         item_index [E] int32, timestamp [E] int64, split [E] int8.
         clicked [E] bool, rating [E] float32: None where the log does not say.
+        user_fields: Encoded user fields by key, ``[U, ...]``; empty unless they were read.
+        event_fields: Encoded event and context fields by key, ``[E, ...]``.
     """
 
     user_id: list[str]
@@ -174,6 +185,8 @@ class Histories:
     split: np.ndarray
     clicked: np.ndarray | None = None
     rating: np.ndarray | None = None
+    user_fields: Mapping[str, np.ndarray] = field(default_factory=dict)
+    event_fields: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_users(self) -> int:
@@ -218,17 +231,29 @@ class Histories:
         return folder.child("histories").names(".parquet")
 
     @classmethod
-    def read(cls, folder: Folder, shards: list[str] | None = None) -> "Histories":
-        """Read shards of the sequences artifact in `folder`; all of them by default."""
+    def read(
+        cls, folder: Folder, shards: list[str] | None = None, *, fields: Folder | None = None
+    ) -> "Histories":
+        """Read shards of a sequences artifact.
+
+        Args:
+            folder: The artifact.
+            shards: File names; None reads all.
+            fields: A fields artifact of these histories, whose encoded fields are read with them.
+        """
         names = cls.shard_names(folder) if shards is None else shards
         tables = [folder.child("histories").read_table(name) for name in names]
-        return cls.from_table(pa.concat_tables(tables) if tables else HISTORIES.empty_table())
+        block = cls.from_table(pa.concat_tables(tables) if tables else HISTORIES.empty_table())
+        if fields is None:
+            return block
+        parts = {home: _read_fields(fields.child(home), names) for home in _FIELD_FOLDERS}
+        return replace(block, user_fields=parts[USER_FIELDS], event_fields=parts[EVENT_FIELDS])
 
     @classmethod
-    def stream(cls, folder: Folder) -> Iterator["Histories"]:
+    def stream(cls, folder: Folder, *, fields: Folder | None = None) -> Iterator["Histories"]:
         """Yield one shard at a time: memory is bounded by the largest shard."""
         for name in cls.shard_names(folder):
-            yield cls.read(folder, [name])
+            yield cls.read(folder, [name], fields=fields)
 
     def only(self, split: Split) -> "Histories":
         """Return the same users with only the events of one split (some may be empty)."""
@@ -243,14 +268,16 @@ class Histories:
         owner = np.repeat(np.arange(self.num_users), self.lengths())
         sizes = np.bincount(owner[keep], minlength=self.num_users)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return self.at(self.user_id, offsets, np.flatnonzero(keep))
+        everyone = np.arange(self.num_users)
+        return self.at(self.user_id, offsets, np.flatnonzero(keep), users=everyone)
 
     def take(self, users: np.ndarray) -> "Histories":
         """Return these users, ``users [M] int64``, in this order."""
         sizes = self.lengths()[users]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         events = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], sizes)
-        return self.at([self.user_id[user] for user in users.tolist()], offsets, events)
+        names = [self.user_id[user] for user in users.tolist()]
+        return self.at(names, offsets, events, users=users)
 
     @classmethod
     def concat(cls, parts: Sequence["Histories"]) -> "Histories":
@@ -259,17 +286,37 @@ class Histories:
             return cls.from_table(HISTORIES.empty_table())
         sizes = np.concatenate([part.lengths() for part in parts])
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        events = {n: np.concatenate([p.events()[n] for p in parts]) for n in parts[0].events()}
-        return cls([user for part in parts for user in part.user_id], offsets, **events)
+        events = _joined([part.events() for part in parts])
+        user_fields = _joined([part.user_fields for part in parts])
+        event_fields = _joined([part.event_fields for part in parts])
+        names = [user for part in parts for user in part.user_id]
+        return cls(names, offsets, **events, user_fields=user_fields, event_fields=event_fields)
 
-    def at(self, user_id: list[str], offsets: np.ndarray, events: np.ndarray) -> "Histories":
-        """Return a block of these users that holds the events at ``events [M] int64``."""
-        return Histories(user_id, offsets, **{n: v[events] for n, v in self.events().items()})
+    def at(
+        self,
+        user_id: list[str],
+        offsets: np.ndarray,
+        events: np.ndarray,
+        *,
+        users: np.ndarray | None = None,
+    ) -> "Histories":
+        """Return a block of these users that holds the events at ``events [M] int64``.
+
+        `users` are the rows of these users here; without them their fields are left out.
+        """
+        kept = {} if users is None else {n: v[users] for n, v in self.user_fields.items()}
+        return Histories(
+            user_id,
+            offsets,
+            **{n: v[events] for n, v in self.events().items()},
+            user_fields=kept,
+            event_fields={n: v[events] for n, v in self.event_fields.items()},
+        )
 
     def request(self, user: int, place: int | None = None, longest: int | None = None) -> Request:
         """Return the newest `longest` events of a user before `place` (all by default)."""
-        start, stop = int(self.offsets[user]), int(self.offsets[user + 1])
-        stop = stop if place is None else start + place
+        start, end = int(self.offsets[user]), int(self.offsets[user + 1])
+        stop = end if place is None else start + place
         start = start if longest is None else max(start, stop - longest)
         row = {name: values[start:stop] for name, values in self.events().items()}
         return Request(
@@ -278,7 +325,18 @@ class Histories:
             self.user_id[user],
             clicked=row.get("clicked"),
             rating=row.get("rating"),
+            fields=self._fields(user, start, stop, end),
         )
+
+    def _fields(self, user: int, start: int, stop: int, end: int) -> dict[str, np.ndarray]:
+        """Return what `Request.fields` holds for the events ``start:stop`` of a user."""
+        found = {key: rows[user] for key, rows in self.user_fields.items()}
+        for key, rows in self.event_fields.items():
+            found[key] = rows[start:stop]
+            if key.startswith("context."):
+                now = rows[stop : stop + 1] if stop < end else unknown_rows(rows, 1)
+                found[key] = np.concatenate([found[key], now])
+        return found
 
     def targets(self, split: Split) -> Targets:
         """Return the first event of `split` of each user who has one with a history before it.
@@ -292,3 +350,15 @@ class Histories:
         users, first = np.unique(owner[hits], return_index=True)
         events = hits[first]
         return Targets(users, places[events], self.item_index[events].astype(np.int64))
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Join columns block after block."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _read_fields(folder: Folder, shards: list[str]) -> dict[str, np.ndarray]:
+    """Return the encoded fields of these shards, joined; none if the artifact has none."""
+    known = set(folder.names(".parquet"))
+    tables = [from_table(folder.read_table(name)) for name in shards if name in known]
+    return _joined(tables) if tables else {}

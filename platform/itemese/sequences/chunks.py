@@ -39,24 +39,27 @@ class Part:
         columns: ``user`` int32 (row of `users`), ``item`` int32 (place in the vocabulary),
             ``timestamp``, ``row`` and, if the order needs them, ``nanosecond`` and ``pos``, all
             integers, and ``rating`` float32 (NaN if unknown) if the log has ratings; each [N].
+        more: Further columns of the log, N rows; None where no others are asked for.
     """
 
     users: pa.Array
     columns: dict[str, np.ndarray]
+    more: pa.Table | None = None
 
 
-def plan_chunks(folder: Folder) -> list[Chunk]:
+def plan_chunks(folder: Folder, more: tuple[str, ...] = ()) -> list[Chunk]:
     """List the log's row groups, gathered into chunks of about a million events.
 
     Args:
         folder: Holds ``*.parquet`` of the INTERACTIONS schema.
+        more: Columns that it must have besides, `sequences.columns`.
 
     Raises:
         DataError: There is no event, or a column is missing.
     """
     names = folder.names(".parquet")
     with ThreadPoolExecutor(16) as pool:  # a footer on an object store is one slow round trip
-        sizes = list(pool.map(lambda name: _group_sizes(folder, name), names))
+        sizes = list(pool.map(lambda name: _group_sizes(folder, name, more), names))
     total = sum(map(sum, sizes))
     if total == 0:
         message = (
@@ -84,7 +87,7 @@ def _chunk(pieces: dict[str, list[int]], rows: int) -> Chunk:
     return Chunk(tuple((name, tuple(groups)) for name, groups in pieces.items()), rows)
 
 
-def _group_sizes(folder: Folder, name: str) -> list[int]:
+def _group_sizes(folder: Folder, name: str, more: tuple[str, ...]) -> list[int]:
     """Return the rows of each row group of a file, once its columns are seen to be right."""
     with _open(folder, name) as file:
         missing = [n for n in INTERACTIONS.names if n not in file.schema_arrow.names]
@@ -92,6 +95,13 @@ def _group_sizes(folder: Folder, name: str) -> list[int]:
             message = (
                 f"`{folder.uri}/{name}` must have the columns {INTERACTIONS.names}; got none of "
                 f"{missing}. Rebuild the logs stage."
+            )
+            raise DataError(message)
+        absent = [n for n in more if n not in file.schema_arrow.names]
+        if absent:
+            message = (
+                f"`sequences.columns` must name columns of the interactions; got {absent}. The "
+                f"log has {file.schema_arrow.names}."
             )
             raise DataError(message)
         meta = file.metadata
@@ -166,6 +176,7 @@ def split_chunk(
     columns: list[str],
     num_parts: int,
     rated: bool = False,
+    more: tuple[str, ...] = (),
 ) -> list[Part | int]:
     """Deal a chunk's events out by the hash of their user.
 
@@ -176,12 +187,13 @@ def split_chunk(
         columns: The integer columns that the order needs, of ``timestamp, nanosecond, row, pos``.
         num_parts: P.
         rated: Whether ratings travel with the events.
+        more: Further columns that do.
 
     Returns:
         P parts; a user's events are always in the part that the hash of the user's id names.
     """
     columns = [*columns, "rating"] if rated else columns
-    table = _read(folder, chunk, ["user_id", "item_id", *columns])
+    table = _read(folder, chunk, list(dict.fromkeys(["user_id", "item_id", *columns, *more])))
     user, users = _encoded(table, "user_id")
     item, items = _encoded(table, "item_id")
     place_of = pc.index_in(items, vocabulary).to_numpy(zero_copy_only=False).astype(np.int32)
@@ -200,9 +212,12 @@ def split_chunk(
     starts = np.searchsorted(part_of_event[order], np.arange(num_parts + 1))
     arrays["user"] = renumbered[user]
     dealt = {name: array[order] for name, array in arrays.items()}
+    rest = table.select(more).take(pa.array(order)) if more else None
     parts = []
     for part in range(num_parts):
         mine = slice(starts[part], starts[part + 1])
         names = users.take(pa.array(user_order[user_starts[part] : user_starts[part + 1]]))
-        parts.append(Part(names, {name: array[mine] for name, array in dealt.items()}))
+        held = {name: array[mine] for name, array in dealt.items()}
+        further = None if rest is None else rest.slice(mine.start, mine.stop - mine.start)
+        parts.append(Part(names, held, further))
     return [*parts, len(user)]

@@ -1,10 +1,11 @@
-"""What the sequences room may be told."""
+"""The `sequences` section: filtering, order and split of the histories."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from itemese.core.config import Config
+from itemese.core.schema import FEEDBACK, HISTORIES
 
 
 class SequencesConfig(Config):
@@ -30,6 +31,8 @@ class SequencesConfig(Config):
         clicked_at: An event whose rating is at least this is a click, any other event is none; for
             methods that predict clicks. None takes every event for a click: non-clicks are then
             drawn (``evaluation.click_negatives``). Histories hold all events either way.
+        columns: More columns of the interactions that histories hold, such as ``event``, for
+            `features.event` and `features.context`.
     """
 
     duplicates: Literal["keep", "drop"] = "drop"
@@ -42,6 +45,16 @@ class SequencesConfig(Config):
     test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
     num_shards: int | None = Field(default=None, ge=1, le=10_000)
     clicked_at: float | None = None
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+    @field_validator("columns")
+    @classmethod
+    def _no_column_of_histories(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        taken = sorted({*HISTORIES.names, *FEEDBACK, "item_id"} & set(columns))
+        if taken or len(set(columns)) < len(columns):
+            message = f"distinct columns that histories do not hold anyway, unlike {taken}"
+            raise ValueError(message)
+        return columns
 
     @model_validator(mode="after")
     def _leave_training_events(self) -> Self:

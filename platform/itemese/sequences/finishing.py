@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from itemese.core.artifacts import Folder
+from itemese.core.fields import one_array
 from itemese.core.schema import Split, history_schema
 from itemese.sequences.facts import Lengths, ShardFacts
 from itemese.sequences.hashing import combine, hash_strings
@@ -113,7 +114,8 @@ def write_shard(
     split = split_by_time(time, *plan.cuts) if plan.cuts else split_last_two(offsets)
     if len(users):
         events = {"item_index": item, "timestamp": time, "split": split, **feedback}
-        folder.write_table(name, _table(users, offsets, events))
+        more = None if partition.more is None else partition.more.filter(pa.array(kept))
+        folder.write_table(name, _table(users, offsets, events, more))
     targets = {
         part.name.lower(): first_targets(offsets, split, part)
         for part in (Split.VALIDATION, Split.TEST)
@@ -134,12 +136,18 @@ def write_shard(
     )
 
 
-def _table(users: pa.Array, offsets: np.ndarray, events: dict[str, np.ndarray]) -> pa.Table:
-    """Return rows of the HISTORIES schema without copying the events."""
+def _table(
+    users: pa.Array, offsets: np.ndarray, events: dict[str, np.ndarray], more: pa.Table | None
+) -> pa.Table:
+    """Return rows of the HISTORIES schema, and lists of the further columns."""
     schema = history_schema(events)
     edges = pa.array(offsets.astype(np.int32))
     lists = [pa.ListArray.from_arrays(edges, pa.array(events[n])) for n in schema.names[1:]]
-    return pa.Table.from_arrays([users, *lists], schema=schema)
+    table = pa.Table.from_arrays([users, *lists], schema=schema)
+    for name, column in zip(more.column_names, more.columns, strict=True) if more else ():
+        values = pa.ListArray.from_arrays(edges, one_array(column))
+        table = table.append_column(name, values)
+    return table
 
 
 def _counts(offsets: np.ndarray, time: np.ndarray, split: np.ndarray) -> dict[str, int]:

@@ -27,6 +27,7 @@ class Partition:
         timestamp [E] int64: seconds, UTC.
         instant [E] int64: equal for events of one user whose timestamps are equal in every digit.
         rating [E] float32: NaN if unknown; None if the log has no ratings.
+        more: Further columns of the log, E rows; None where no others are asked for.
     """
 
     users: pa.Array
@@ -35,6 +36,7 @@ class Partition:
     timestamp: np.ndarray
     instant: np.ndarray
     rating: np.ndarray | None = None
+    more: pa.Table | None = None
 
     def lengths(self) -> np.ndarray:
         """Events of each user, ``[U] int64``."""
@@ -86,6 +88,7 @@ def gather(
     fraction = events.pop("nanosecond", None)
     # After the year 2262 the product wraps around, which leaves different times different.
     events["instant"] = time if fraction is None else time * 1_000_000_000 + fraction
+    place = np.arange(len(order))
     raw_lengths = np.bincount(user, minlength=len(users))
     duplicates = 0
     if ordering.drop_duplicates:
@@ -93,7 +96,8 @@ def gather(
         keep = _first_of_equals(user, events["item"], events["instant"], by_time=by_time)
         duplicates = int(len(keep) - keep.sum())
         if duplicates:
-            user, events = user[keep], {name: column[keep] for name, column in events.items()}
+            user, place = user[keep], place[keep]
+            events = {name: column[keep] for name, column in events.items()}
     if ordering.shuffle_seed is not None:
         shuffled = _shuffle_ties(
             user,
@@ -102,11 +106,14 @@ def gather(
             hash_strings(users),
             ordering.shuffle_seed,
         )
+        place = place[shuffled]
         events = {name: column[shuffled] for name, column in events.items()}
+    further = [part.more for part in parts if part.more is not None]
+    more = pa.concat_tables(further).take(pa.array(order[place])) if further else None
     lengths = np.bincount(user, minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     facts = GatherFacts(Lengths.of(raw_lengths), duplicates)
-    return Partition(users, offsets, **events), facts
+    return Partition(users, offsets, **events, more=more), facts
 
 
 def _merge(parts: tuple[Part, ...]) -> tuple[pa.Array, dict[str, np.ndarray]]:

@@ -26,6 +26,7 @@ from itemese.core.artifacts import Counts, Folder
 from itemese.core.cluster import connect
 from itemese.core.errors import DataError
 from itemese.core.randomness import derive_seed
+from itemese.core.tasks import run_tasks
 from itemese.sequences.catalog import build_catalog, order_items
 from itemese.sequences.chunks import Chunk, plan_chunks, scan_chunk, split_chunk
 from itemese.sequences.config import SequencesConfig
@@ -36,11 +37,10 @@ from itemese.sequences.ordering import Ordering, choose_ordering
 from itemese.sequences.partitions import gather
 from itemese.sequences.splits import find_cut
 from itemese.sequences.summary import Before, summarise
-from itemese.sequences.tasks import run_tasks
 
 _LOG = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Raise it when what this stage writes changes."""
 
 _SHARD_EVENTS = 1_000_000
@@ -93,7 +93,7 @@ def build_sequences(config: SequencesConfig, logs: Folder, folder: Folder, *, se
     """
     connect()
     interactions = logs.child("interactions")
-    chunks = plan_chunks(interactions)
+    chunks = plan_chunks(interactions, config.columns)
     facts, vocabulary = _scan(interactions, chunks)
     _require_ratings(config, facts)
     ordering = choose_ordering(config, facts, derive_seed(seed, "sequences/ties"))
@@ -102,6 +102,7 @@ def build_sequences(config: SequencesConfig, logs: Folder, folder: Folder, *, se
         "columns": ordering.columns,
         "num_parts": num_parts,
         "rated": facts.rating_nulls < facts.num_events,
+        "more": config.columns,
     }
     dealt = _deal(interactions, chunks, vocabulary, ordering=ordering, settings=settings)
     survivors, rounds = _find_core(config, dealt)

@@ -30,6 +30,7 @@ def write_log(tmp_path: Path) -> WriteLog:
         files: int = 1,
         group: int = 1_000_000,
         items: pa.Table | None = None,
+        more: dict[str, pa.Array] | None = None,
     ) -> Folder:
         folder = Folder.at(tmp_path / name)
         (tmp_path / name / "interactions").mkdir(parents=True)
@@ -45,6 +46,8 @@ def write_log(tmp_path: Path) -> WriteLog:
                 "row": list(range(len(rows))),
             },
         ).cast(INTERACTIONS)
+        for column, values in (more or {}).items():
+            table = table.append_column(column, values)
         if order is not None:
             table = table.take(order)
         size = -(-len(rows) // files)

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itemese.core.errors import ConfigError, DataError
+from itemese.core.tasks import run_tasks
 from itemese.sequences.config import SequencesConfig
 from itemese.sequences.facts import Lengths
 from itemese.sequences.splits import find_cut, split_by_time, split_last_two, tie_runs, time_counts
-from itemese.sequences.tasks import run_tasks
 
 
 @given(st.lists(st.integers(0, 2**40) | st.integers(0, 5), min_size=1, max_size=50), st.data())

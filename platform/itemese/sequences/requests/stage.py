@@ -5,16 +5,14 @@ import pkgutil
 from types import ModuleType
 
 import pyarrow as pa
-import ray
 
 from itemese.core.artifacts import Counts, Folder
-from itemese.core.cluster import connect
 from itemese.core.config import nearest
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.schema import Catalog, Histories, Split
+from itemese.core.tasks import map_shards
 from itemese.sequences.requests.building import Asked
 from itemese.sequences.requests.config import RequestsConfig
-from itemese.sequences.tasks import run_tasks
 
 VERSION = 1
 """Raise it when what this stage writes changes."""
@@ -47,21 +45,13 @@ def build_requests(
     catalog = Catalog.read(sequences)
     asked = Asked(config, catalog.index_of, seed, _table(module, logs))
     shards = Histories.shard_names(sequences)
-    if len(shards) == 1:
-        counted = [write_shard(module.__name__, asked, shards[0], sequences, folder)]
-    else:
-        connect()
-        shared, task = ray.put(asked), ray.remote(write_shard)
-        written = run_tasks(
-            lambda shard: task.remote(module.__name__, shared, shard, sequences, folder), shards
-        )
-        counted = [found for _, found in written]
+    counted = map_shards(write_shard, shards, module.__name__, asked, sequences, folder)
     names = [split.name.lower() for split in SPLITS]
     return {"requests": {name: sum(counts[name] for counts in counted) for name in names}}
 
 
 def write_shard(
-    module: str, asked: Asked, shard: str, sequences: Folder, folder: Folder
+    shard: str, module: str, asked: Asked, sequences: Folder, folder: Folder
 ) -> dict[str, int]:
     """Build and write the requests of one shard; return their number by split."""
     build = importlib.import_module(module).build

@@ -1,11 +1,12 @@
-"""Running many Ray tasks with few in flight."""
+"""Run many Ray tasks with few in flight."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayTaskError
 
+from itemese.core.cluster import connect
 from itemese.core.errors import ItemeseError
 
 T = TypeVar("T")
@@ -16,8 +17,8 @@ def run_tasks(
 ) -> Iterator[tuple[T, Any]]:
     """Run a task for each input and yield its result as soon as it is there, in any order.
 
-    Only a few tasks wait at a time, so that results which the driver has not read yet, and the
-    scheduler's queue, stay small however long the log. If one fails the others are called back.
+    Few tasks are in flight at a time, so that results which the driver has not read yet, and the
+    scheduler's queue, stay small however long the log. If one fails the others are cancelled.
 
     Args:
         submit: Starts the task; returns the ObjectRef of the result.
@@ -49,11 +50,24 @@ def run_tasks(
             raise error.cause from None
         raise
     finally:
-        _call_back(list(running))
+        _cancel(list(running))
 
 
-def _call_back(refs: list[Any]) -> None:
-    """Cancel tasks and wait for them to stop, so that none writes after an error is told."""
+def map_shards(function: Callable[..., Any], shards: Sequence[str], *shared: Any) -> list[Any]:
+    """Return ``function(shard, *shared)`` for each shard, in order: one Ray task each.
+
+    A single shard is worked on in this process, because a cluster takes seconds to start.
+    """
+    if len(shards) == 1:
+        return [function(shards[0], *shared)]
+    connect()
+    task, held = ray.remote(function), [ray.put(value) for value in shared]
+    found = dict(run_tasks(lambda shard: task.remote(shard, *held), shards))
+    return [found[shard] for shard in shards]
+
+
+def _cancel(refs: list[Any]) -> None:
+    """Cancel tasks and wait for them to stop, so that none writes after an error is raised."""
     for ref in refs:
         ray.cancel(ref)
     if refs:
