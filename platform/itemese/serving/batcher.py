@@ -1,7 +1,7 @@
-"""Questions that arrive together are answered together; too many, or too old, are refused.
+"""Dynamic batching with a bounded queue: requests beyond it, or past their deadline, are refused.
 
-Serve has a batching of its own, but neither its queue nor the age of what waits there can be seen,
-and it needs a cluster.
+Ray Serve's own batching shows neither its queue nor how long a request has waited, and needs a
+cluster.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ Reply = TypeVar("Reply")
 
 
 _LATELY = 0.3
-"""Weight of the newest batch in what one, and a question of it, are believed to cost."""
+"""Weight of the newest batch in the moving averages of seconds per batch and per request."""
 
 
 @dataclass(eq=False)
 class _Place(Generic[Question, Reply]):
-    """One question in the queue.
+    """One request in the queue.
 
     Attributes:
-        question: As asked.
-        reply: Its future.
-        arrived: When, seconds of the monotonic clock.
-        deadline: Refuses the question unless it is cancelled before.
+        question: The request.
+        reply: Future of its reply.
+        arrived: Seconds of the monotonic clock.
+        deadline: Timer that refuses the request unless it is cancelled before.
     """
 
     question: Question
@@ -55,11 +55,12 @@ class Batcher(Generic[Question, Reply]):
         """Start empty.
 
         Args:
-            work: Answers questions in their order, with an exception in the place of an answer
-                that failed; runs in `worker`, one batch at a time. What it raises fails them all.
-            worker: Of one thread, so that the event loop stays free to refuse.
+            work: Answers requests in their order, with an exception in the place of an answer
+                that failed; runs in `worker`, one batch at a time. An exception that it raises
+                fails the whole batch.
+            worker: Executor of one thread, so that the event loop stays free to refuse requests.
             settings: Size and wait of a batch, length of the queue, deadline.
-            metrics: What happens is counted there.
+            metrics: Counts requests, batches and refusals.
         """
         self._work = work
         self._worker = worker
@@ -68,16 +69,16 @@ class Batcher(Generic[Question, Reply]):
         self._queue: deque[_Place[Question, Reply]] = deque()
         self._inside = 0
         self._running: asyncio.Task[None] | None = None
-        self._batch_seconds = 0.0  # of the model for one batch, lately
-        self._question_seconds = 0.0  # the same, for one question of it
+        self._batch_seconds = 0.0  # moving average of the model's time for a batch
+        self._question_seconds = 0.0  # the same for one request of a batch
 
     async def ask(self, question: Question) -> Reply:
         """Return the reply.
 
         Raises:
-            Busy: As many questions as may be are inside already, or those inside will take longer
-                than the deadline: better told at once than after it.
-            Late: It waited longer than the deadline, and was not begun.
+            Busy: The replica holds as many requests as it may, or those will probably take longer
+                than the deadline: it is better to refuse at once than after it.
+            Late: The request reached its deadline and was not begun.
         """
         settings = self._settings
         if self._inside >= settings.max_waiting or self._wait() > settings.deadline_seconds:
@@ -99,7 +100,7 @@ class Batcher(Generic[Question, Reply]):
             self._metrics.waiting.set(self._inside)
 
     def _refuse(self, reply: "asyncio.Future[Reply]") -> None:
-        """Give up on a question that still waits; the queue then passes over it."""
+        """Refuse a request that still waits; the queue then skips it."""
         if not reply.done():
             self._metrics.refused.labels("late").inc()
             reply.set_exception(Late(self._settings.deadline_seconds))
@@ -108,9 +109,9 @@ class Batcher(Generic[Question, Reply]):
         """Answer until nothing waits."""
         loop = asyncio.get_running_loop()
         while self._queue:
-            company = self._queue[0].arrived + self._settings.batch_wait_seconds - time.monotonic()
-            if company > 0 and len(self._queue) < self._settings.max_batch_size:
-                await asyncio.sleep(company)
+            pause = self._queue[0].arrived + self._settings.batch_wait_seconds - time.monotonic()
+            if pause > 0 and len(self._queue) < self._settings.max_batch_size:
+                await asyncio.sleep(pause)
             batch = self._next()
             if not batch:
                 continue
@@ -118,10 +119,10 @@ class Batcher(Generic[Question, Reply]):
             began = time.monotonic()
             try:
                 replies = await loop.run_in_executor(self._worker, self._work, questions)
-            except Exception as error:  # noqa: BLE001  (each of them must hear of it)
+            except Exception as error:  # noqa: BLE001  (each request gets the error)
                 replies = [error] * len(batch)
             for place, reply in zip(batch, replies, strict=True):
-                if place.reply.done():  # whoever asked may be gone
+                if place.reply.done():  # the client may have left
                     continue
                 if isinstance(reply, Exception):
                     place.reply.set_exception(reply)
@@ -130,23 +131,23 @@ class Batcher(Generic[Question, Reply]):
             self._remember(time.monotonic() - began, len(batch))
 
     def _wait(self) -> float:
-        """Return the seconds that the questions inside are believed to take.
+        """Return the estimated seconds until all requests in the replica are answered.
 
-        The lesser of two beliefs: by questions alone, a crowd that follows lonely ones would be
-        sent away, as if each of it cost as much; by batches alone, a model that needs longer than
-        the deadline for a full one would hear one question at a time.
+        The lesser of two estimates. By requests alone, a burst after single requests would be
+        refused, as if each of its requests cost a whole batch. By batches alone, a model that needs
+        longer than the deadline for a full batch would get one request at a time.
         """
         batches = math.ceil(self._inside / self._settings.max_batch_size)
         return min(batches * self._batch_seconds, self._inside * self._question_seconds)
 
     def _remember(self, seconds: float, questions: int) -> None:
-        """Take what a batch has cost into what the next ones are believed to cost."""
+        """Update the moving averages with the cost of a batch."""
         new = _LATELY if self._batch_seconds else 1.0
         self._batch_seconds += new * (seconds - self._batch_seconds)
         self._question_seconds += new * (seconds / questions - self._question_seconds)
 
     def _next(self) -> list[_Place[Question, Reply]]:
-        """Take the oldest questions that somebody still waits for."""
+        """Take the oldest requests that a client still waits for."""
         batch: list[_Place[Question, Reply]] = []
         now = time.monotonic()
         while self._queue and len(batch) < self._settings.max_batch_size:

@@ -1,4 +1,4 @@
-"""Ask a running service from Python, with the methods that a `Recommender` has in process."""
+"""Client of a running service, with the methods of a `Recommender`."""
 
 import contextlib
 import time
@@ -23,7 +23,7 @@ from itemese.serving.query import (
 )
 
 PATIENCE_SECONDS = 5.0
-"""A service that is too busy is asked once more if it wants no longer pause than this."""
+"""An overloaded service is asked again once if it wants no longer pause than this."""
 
 
 class Client:
@@ -32,14 +32,14 @@ class Client:
         with Client("http://127.0.0.1:8000") as client:
             client.recommend(["1193", "661"], k=5)
 
-    Refusals arrive as the errors that the same call would raise in process: `QueryError` for what
-    cannot be answered, `ConfigError` for a service that cannot be reached or refuses the token. A
-    service that is too busy is asked once more, and then raises `Unavailable`, whose `retry_after`
-    is the seconds that it wants to be left alone.
+    Errors are those of the same call in process: `QueryError` for a request that cannot be
+    answered, `ConfigError` for a service that cannot be reached or refuses the token. An overloaded
+    service is asked again once; then `Unavailable` is raised, with the seconds to wait as
+    `retry_after`.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout_seconds: float = 30) -> None:
-        """Keep a connection open until `close`; nothing is asked yet."""
+        """Make a client; it connects at the first request and stays connected until `close`."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(
             base_url=url, headers=headers, timeout=timeout_seconds, trust_env=False
@@ -77,9 +77,9 @@ class Client:
         A `user_id` beside a history names the user to the model; that history is then read.
 
         Raises:
-            QueryError: The service cannot answer this question.
-            Unavailable: It is too busy.
-            ConfigError: It cannot be reached, or wants another token.
+            QueryError: The request cannot be answered.
+            Unavailable: The service is overloaded.
+            ConfigError: The service cannot be reached, or needs another token.
         """
         body = {"k": k, "exclude": list(exclude), "filter": filter, "explain": explain}
         return self._items("/v1/recommend", body, history, user_id)
@@ -94,8 +94,8 @@ class Client:
                 {"history": list(history), "k": k, "explain": explain}
                 for history in histories[first : first + MAX_BATCH]
             ]
-            told = self._ask("POST", "/v1/recommend/batch", {"requests": requests})
-            found += [[_recommendation(item) for item in one["items"]] for one in told["answers"]]
+            body = self._ask("POST", "/v1/recommend/batch", {"requests": requests})
+            found += [[_recommendation(item) for item in one["items"]] for one in body["answers"]]
         return found
 
     def score(
@@ -112,25 +112,25 @@ class Client:
 
     def find(self, text: str, limit: int = 20) -> list[tuple[str, str]]:
         """Return item_id and title of the most popular items whose id or title holds `text`."""
-        told = self._ask("GET", "/v1/items", params={"search": text, "limit": limit})
-        return [(item["item_id"], item["title"]) for item in told["items"]]
+        body = self._ask("GET", "/v1/items", params={"search": text, "limit": limit})
+        return [(item["item_id"], item["title"]) for item in body["items"]]
 
     def keep(self, user_id: str, events: Sequence[Event]) -> int:
-        """Have the service keep a user's events; return how many were new.
+        """Store a user's events in the service; return how many were new.
 
         Args:
-            user_id: Whose.
+            user_id: The user.
             events: item_ids, or ``{"item_id", "timestamp", "event_id"}``. The call may be repeated,
-                and a busy service is asked again, only if each has an ``event_id``.
+                and an overloaded service is asked again, only if each has an ``event_id``.
         """
-        told = [{"item_id": event} if isinstance(event, str) else dict(event) for event in events]
-        again = all(event.get("event_id") is not None for event in told)
-        body = {"user_id": user_id, "events": told}
+        plain = [{"item_id": event} if isinstance(event, str) else dict(event) for event in events]
+        again = all(event.get("event_id") is not None for event in plain)
+        body = {"user_id": user_id, "events": plain}
         answer = self._ask("POST", "/v1/events", body, again=again)
         return int(answer["num_new"])
 
     def forget(self, user_id: str) -> int:
-        """Have the service erase a user; return how many events there were.
+        """Erase a user from the service; return how many events there were.
 
         Raises:
             QueryError: No address can carry the user_id, so no service keeps that user.
@@ -163,18 +163,18 @@ class Client:
         params: Mapping[str, str | int] | None = None,
         again: bool = True,
     ) -> dict[str, Any]:
-        """Return the body of a success; raise what a refusal says.
+        """Return the body of a success; raise the error of a refusal.
 
         Args:
-            method: Of HTTP.
-            path: Address.
+            method: HTTP method.
+            path: Path of the address.
             body: Sent as JSON.
-            params: Sent in the address.
-            again: Whether a service that is too busy may be asked once more.
+            params: Sent as query parameters.
+            again: Whether an overloaded service is asked again once.
         """
         try:
             answer = self._http.request(method, path, json=body, params=params)
-            told = _told(answer)
+            content = _content(answer)
         except (httpx.HTTPError, ValueError) as error:
             message = (
                 f"`url` must be a service that answers; got {self._http.base_url} "
@@ -187,23 +187,23 @@ class Client:
             time.sleep(busy.retry_after)
             return self._ask(method, path, body, params=params, again=False)
         if answer.is_success:
-            return told
-        message = str(told.get("error", {}).get("message", answer.text[:200]))
+            return content
+        message = str(content.get("error", {}).get("message", answer.text[:200]))
         raise (QueryError if answer.status_code == 422 else ConfigError)(message)
 
 
-def _told(answer: httpx.Response) -> dict[str, Any]:
-    """Return what an answer says.
+def _content(answer: httpx.Response) -> dict[str, Any]:
+    """Return the content of an answer.
 
     Raises:
-        QueryError: One of several requests cannot be answered.
-        Unavailable: The service is too busy, for one of several requests at least.
-        ValueError: It is no JSON.
+        QueryError: One request of a batch cannot be answered.
+        Unavailable: The service is overloaded, at least for one request of a batch.
+        ValueError: The content is no JSON.
     """
-    told: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     if answer.status_code != 503 or "json" in answer.headers.get("content-type", ""):
-        told = answer.json()
-    faults = [one["error"] for one in (told, *told.get("answers", ())) if "error" in one]
+        content = answer.json()
+    faults = [one["error"] for one in (content, *content.get("answers", ())) if "error" in one]
     busy = [fault["message"] for fault in faults if fault["code"] == "unavailable"]
     if answer.status_code == 503 or busy:
         error = Unavailable(busy[0] if busy else answer.text[:200])
@@ -212,7 +212,7 @@ def _told(answer: httpx.Response) -> dict[str, Any]:
         raise error
     if answer.is_success and faults:
         raise QueryError(str(faults[0]["message"]))
-    return told
+    return content
 
 
 def _recommendation(item: Mapping[str, Any]) -> Recommendation:

@@ -7,24 +7,24 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from itemese.core.config import Config
 
 MAX_K = 1000
-"""Most items that one request may ask for, or ask the scores of."""
+"""Maximum number of items that a request may ask for, or ask the scores of."""
 
 MAX_BATCH = 64
-"""Most requests that a batch may hold; a replica with fewer places refuses it with 503."""
+"""Maximum number of requests of a batch; a replica with a shorter queue refuses it with 503."""
 
 
 class _Hidden(str):
-    """Text that no message shows."""
+    """Text whose `repr` hides it, for error messages."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """Return something else."""
-        return "what is kept secret"
+        """Return a placeholder."""
+        return "a secret"
 
 
 def _hide(value: Any) -> Any:
-    """Return a value that says nothing of itself when it is refused."""
+    """Return a value that error messages do not show."""
     if value is None:
         return None
     return _Hidden(value) if isinstance(value, str) else type(value)
@@ -36,42 +36,41 @@ Secret = Annotated[
 
 
 class ServingConfig(Config):
-    """How one replica answers.
+    """Settings of one replica.
 
     Attributes:
         max_batch_size: Requests answered by one pass through the model.
-        batch_wait_seconds: How long the first request of a batch waits for company; each lonely
-            request is slower by that much. With 0 a batch is what came while the model was busy.
+        batch_wait_seconds: How long the first request of a batch waits for others; a single
+            request is slower by that much. With 0 a batch is what arrived while the model was busy.
         max_waiting: Requests in one replica at a time; further ones are refused with 503.
-        deadline_seconds: A request that waited so long for the model is refused with 503, before
-            the model does anything for it; nobody may still want its answer. The store of users has
-            as long to answer.
-        body_seconds: A client that needs longer to send its request is cut off with 408.
+        deadline_seconds: A request that waited so long for the model is refused with 503 before
+            the model begins with it. The user store has as long to answer.
+        body_seconds: A client that needs longer to send its request is refused with 408.
         max_body_bytes: Larger request bodies are refused with 413.
         max_history: Longer histories are refused with 422; of those accepted the model reads
             the newest events that it has room for.
         num_threads: Threads of torch in a replica.
         precision: ``bf16`` keeps the model's weights, and what it computes, in half the memory on a
             CUDA device and changes the order of near ties; sums of scores stay in fp32. Refused
-            elsewhere, and for methods that only count. ``fp32`` answers as the evaluation did.
+            elsewhere, and for methods that only count. ``fp32`` answers as in the evaluation.
         compile: Mode of `torch.compile` for methods that answer by one call of their module, such
-            as SASRec; refused for those that search. ``default`` fuses kernels (it needs a C++
-            compiler where there is no CUDA device), ``reduce-overhead`` records CUDA graphs as
-            well, once for each shape. A replica is ready when it has compiled: up to a minute
+            as SASRec; refused for others. ``default`` fuses kernels (it needs a C++ compiler where
+            there is no CUDA device), ``reduce-overhead`` records CUDA graphs as well, once for each
+            shape. A replica is ready when it has compiled: up to a minute
             more, and as much for each model that is promoted.
         prompt_cache_mb: Memory of a replica for what its model computed from earlier histories,
-            MiB; a user who comes back with one more item costs that item only. 0 keeps nothing.
-        history_step: Of a history longer than the model reads, the oldest events leave so many at
-            a time: the model reads up to ``history_step - 1`` fewer than it could, and a returning
-            user's earlier prompt stays of use. 1 always reads the newest, as the evaluation does.
-        registry_seconds: How often a replica looks whether its registry names another bundle.
-        users: SQLite file on a local disk that keeps the histories of users who are named by
-            ``user_id``; all replicas of a machine share it. For several machines
-            ``redis://host:6379/0``, a server that writes an append-only file. None keeps none.
+            MiB; a returning user with one more item costs that item only. 0 disables it.
+        history_step: Of a history longer than the model reads, the oldest events are dropped so
+            many at a time: the model reads up to ``history_step - 1`` fewer than it could, and a
+            returning user's cached prompt stays usable. 1 always reads the newest events, as the
+            evaluation does.
+        registry_seconds: How often a replica checks whether its registry names another bundle.
+        users: User store: a SQLite file on a local disk, shared by all replicas of a machine, or
+            ``redis://host:6379/0`` for several machines, a server that writes an append-only file.
+            With None, requests must hold their histories.
         log_requests: Whether replicas write a JSON line a request to their standard error.
-        log_key: Key of the hash that stands for a user in those lines; a service makes its own if
-            None. Serve shows it in its status page, so prefer the environment variable
-            ``ITEMESE_LOG_KEY``.
+        log_key: Key of the pseudonyms of users in those lines; random if None. Serve shows it in
+            its status page, so prefer the environment variable ``ITEMESE_LOG_KEY``.
     """
 
     max_batch_size: int = Field(default=16, ge=1, le=4096)
@@ -96,14 +95,13 @@ class ServeArgs(ServingConfig):
     """Arguments of the application builder, as a Serve config file gives them.
 
     Attributes:
-        bundle: URI or path of the bundle, or of a registry whose champion answers; replicas must
-            be able to read it.
-        token: What clients must send as ``Authorization: Bearer ...``. Serve shows arguments in
+        bundle: URI or path of the bundle, or of a registry; replicas must be able to read it.
+        token: Clients must send it as ``Authorization: Bearer ...``. Serve shows arguments in
             its status page, so prefer the environment variable ``ITEMESE_TOKEN``. Without a
             token only clients on the same machine are answered.
     """
 
-    # Serve prints what pydantic says of a config file.
+    # Serve prints pydantic's errors of a config file.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     bundle: str = Field(min_length=1)

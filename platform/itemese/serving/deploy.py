@@ -1,4 +1,4 @@
-"""Serve a bundle from Python: start what is missing, wait for it, stop what was started."""
+"""Serve a bundle from Python: start Ray and Serve if needed, wait, and stop what was started."""
 
 import contextlib
 import logging
@@ -29,18 +29,18 @@ READY_SECONDS = 120.0
 """How long a replica may take from its start to its first answer."""
 
 REQUEST_SECONDS = 30.0
-"""After so long Serve gives a request up with 408."""
+"""After this time Serve answers a request with 408."""
 
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
-"""Of Serve, whose addresses hold user ids; requests are told of by `journal`."""
+"""Logging of Serve: no access log, as addresses hold user ids; `journal` logs requests."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A service that answers.
+    """A running service.
 
     Attributes:
-        url: Where, for example ``http://127.0.0.1:8000``.
+        url: For example ``http://127.0.0.1:8000``.
         model: Name of the model that answers.
         token: What clients must send, or None.
     """
@@ -68,17 +68,17 @@ def deploy(
 ) -> Iterator[Deployment]:
     """Serve a bundle until the block ends.
 
-    A Ray cluster or a Serve instance that runs already is used and left running; only this
-    application is then removed from it. One service runs in a cluster at a time.
+    A running Ray cluster or Serve instance is used and left running; only this application is
+    removed from it at the end. One service runs in a cluster at a time.
 
     Args:
         bundle_uri: Folder of a bundle, of a study with a winner, or of a registry; every node must
             be able to read it.
-        host: Address to listen on. Any but this machine's own needs a token.
+        host: Address to listen on. Any other than a loopback address needs a token.
         port: 0 picks a free one.
         token: Bearer token; taken from ITEMESE_TOKEN if None.
         num_replicas: Processes that answer.
-        num_cpus: CPUs that Ray sets aside for each.
+        num_cpus: CPUs that Ray reserves for each.
         settings: Of each replica.
 
     Yields:
@@ -106,7 +106,7 @@ def deploy(
             cluster.connect()
             stack.callback(cluster.shut_down)
         port, started = _listen(host, port)
-        if started:  # a Serve in a cluster of ours ends with it, but its handle would stay
+        if started:  # Serve ends with a cluster that we started, but its handle would stay
             stack.callback(_forget_serve if ours else serve.shutdown)
         url = f"http://{_reachable(host)}:{port}"
         if APPLICATION in serve.status().applications:
@@ -210,8 +210,8 @@ def _listen(host: str, port: int) -> tuple[int, bool]:
 
 
 def _running_address() -> tuple[str, int] | None:
-    """Return where this cluster's Serve listens, or None if there is none."""
-    # Serve has no public call for this; `serve.status` would not tell the port.
+    """Return host and port of this cluster's Serve, or None if there is none."""
+    # Serve has no public call for this; `serve.status` has no port.
     from ray.serve.context import _get_global_client
 
     client = _get_global_client(raise_if_no_controller_running=False)
@@ -242,9 +242,9 @@ def _start(target: serve.Application) -> None:
         if state.status == "RUNNING":
             return
         if state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            told = state.message + " ".join(d.message for d in state.deployments.values())
-            causes = re.findall(r"(?:ArtifactError|ConfigError): ([^\n]+)", told)
-            detail = causes[-1] if causes else " ".join(told.split())[-500:]
+            text = state.message + " ".join(d.message for d in state.deployments.values())
+            causes = re.findall(r"(?:ArtifactError|ConfigError): ([^\n]+)", text)
+            detail = causes[-1] if causes else " ".join(text.split())[-500:]
             message = f"`bundle` must load in a replica; got: {detail}"
             raise ArtifactError(message)
         time.sleep(0.1)
@@ -256,7 +256,7 @@ def _start(target: serve.Application) -> None:
 
 
 def _remove() -> None:
-    """Take the application away; the rest of Serve stays."""
+    """Delete the application; the rest of Serve stays."""
     with contextlib.suppress(Exception):
         serve.delete(APPLICATION)
 

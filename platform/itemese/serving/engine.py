@@ -1,4 +1,4 @@
-"""From a bundle to recommendations, in this process and without HTTP.
+"""Recommendations and scores from a bundle, in this process and without HTTP.
 
 Shape letters: B batch, I items, X excluded items padded.
 """
@@ -134,9 +134,9 @@ class Recommender:
         return self.bundle.name
 
     def warm_up(self, batch_size: int) -> None:
-        """Answer as many of the longest histories as a batch may hold, and forget them.
+        """Answer a full batch of the longest histories, and empty the caches.
 
-        The first crowd would wait for memory, kernels and threads: twice as long as later ones.
+        Otherwise the first full batch would wait for memory, kernels and threads.
         """
         length = min(self._max_history, self.catalog.num_items)
         names = self.catalog.item_ids
@@ -265,7 +265,7 @@ class Recommender:
         return self._search.find(text, limit)
 
     def describe(self) -> dict[str, Any]:
-        """Return what ``GET /v1/model`` tells."""
+        """Return the content of ``GET /v1/model``."""
         return {
             "model": self.name,
             "method": self.method.config.name,
@@ -285,7 +285,7 @@ class Recommender:
         return self._naming.known([*query.exclude, *(query.history if seen else ())])
 
     def _request(self, query: Query) -> Request:
-        """Return the newest known events that the model has room for."""
+        """Return the user and the newest known events that the model reads."""
         index_of = self.catalog.index_of
         given = query.timestamps or (0,) * len(query.history)
         pairs = [

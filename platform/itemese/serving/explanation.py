@@ -1,4 +1,4 @@
-"""Why an item: its words in the item language, who shares them, and what in the history does.
+"""Explanations of items: their semantic IDs, items that share their first codes, and the history.
 
 Shapes: I items, L code length.
 """

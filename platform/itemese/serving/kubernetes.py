@@ -1,7 +1,7 @@
-"""A Serve config file as a KubeRay RayService, so that a cluster has the same settings as a laptop.
+"""A Serve config file as a KubeRay RayService: the same settings on a cluster as on a laptop.
 
-KubeRay starts a new cluster beside the old one for a change of the pods and switches when it
-answers; a promotion in the registry changes no pod and needs neither.
+When pods change, KubeRay starts a new cluster beside the old one and switches when it answers. A
+promotion in the registry changes no pod.
 """
 
 import math
@@ -27,18 +27,18 @@ def ray_service(
 ) -> Manifest:
     """Return the manifest; one pod of the worker group holds one replica.
 
-    The token comes from the key ``token`` of a Secret of the same name, which must be there:
+    The token comes from the key ``token`` of a Secret of the same name, which must exist:
     ``kubectl create secret generic itemese --from-file=token``.
 
     Args:
-        serve_config: What a file of serve_configs/ holds.
+        serve_config: Contents of a file of serve_configs/.
         image: Container image with Ray and this package.
         bundle: Bundle or registry, where every pod can read it.
         name: Of the service and of the secret.
 
     Raises:
-        ConfigError: The bundle or the users' file is out of the pods' reach, or the file is not
-            one of one application.
+        ConfigError: Pods cannot reach the bundle or the user store, or the file does not hold
+            exactly one application.
     """
     config = ServeDeploySchema(**serve_config).model_dump(exclude_unset=True, mode="json")
     if len(config["applications"]) != 1 or len(config["applications"][0]["deployments"]) != 1:
@@ -58,7 +58,7 @@ def ray_service(
             "redis://host:6379/0."
         )
         raise ConfigError(message)
-    # Pods are asked from elsewhere; the secret below is why that may be.
+    # Clients of pods are on other machines, which the token of the secret below allows.
     config["http_options"] = {**config["http_options"], "host": "0.0.0.0", "port": PORT}
     config["proxy_location"] = "EveryNode"
     scaling = deployment.get("autoscaling_config")

@@ -1,10 +1,10 @@
-"""What one replica counts, for Prometheus.
+"""Prometheus metrics of one replica.
 
-Each replica counts for itself, and its series bear its name, so that no counter falls because
-another replica answered. A scrape through Serve's proxy meets one replica, any of them: with
-several, a series has a sample now and then, rates over a range with two of them stay right, and a
-sum over replicas lacks those that were not met. Ray's own metrics tell of all replicas at once, but
-only their requests and latencies.
+Each replica counts for itself and labels its series with its name, so that no counter falls because
+another replica answered. A scrape through Serve's proxy reaches one replica, any of them: with
+several, a series gets a sample now and then, rates over a range with two samples stay right, and a
+sum over replicas lacks those that were not reached. Ray's own metrics cover all replicas at once,
+but only their requests and latencies.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,16 +18,15 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _BEAMS = (1, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 STAGES = ("queue", "prepare", "model", "name")
-"""Where an answer's time goes: waiting for the model, batches from histories, the pass through the
-model, items from its numbers. A method predicts in one call, so a language model's reading and
-writing of codes are both under ``model``."""
+"""Stages of an answer: waiting in the queue, building the batch, the pass through the model, naming
+the items. A language model's reading and writing of codes are both under ``model``."""
 
 
 class Metrics:
     """Counters of one replica, in a registry of their own."""
 
     def __init__(self, replica: str = "") -> None:
-        """Start at zero; `replica` names who counts, and nothing if empty."""
+        """Start at zero; `replica` labels every series, unless it is empty."""
         self._replica = replica
         self._names: Callable[[], Mapping[str, str]] = dict
         self.registry = CollectorRegistry()
@@ -50,38 +49,42 @@ class Metrics:
             buckets=_SIZES,
             registry=self.registry,
         )
-        self.refused = counter("refused", "Requests refused for lack of room or time.", "reason")
+        self.refused = counter(
+            "refused",
+            "Requests refused as overloaded (busy) or past their deadline (late).",
+            "reason",
+        )
         self.cold_starts = counter("cold_starts", "Answers without a known item.", "model")
         self.unknown_items = counter("unknown_items", "Unknown items in requests.")
         self.short_answers = counter(
             "short_answers",
-            "Answers with fewer items than asked, for filters or lack of items.",
+            "Answers with fewer items than asked, because of filters or few items.",
             "model",
         )
-        self.failures = counter("failures", "Questions that a model failed to answer.", "model")
+        self.failures = counter("failures", "Requests that a model failed to answer.", "model")
         self.beams = Histogram(
             "itemese_beams",
-            "Beams that a question may have: the model's width, or the items asked for if more.",
+            "Beams of a request: the model's width, or its number of items if that is larger.",
             ["model"],
             buckets=_BEAMS,
             registry=self.registry,
         )
         self.invalid_beams = counter(
             "invalid_beams",
-            "Beams dropped because they ended as no item; a model with a trie has none.",
+            "Beams dropped because their codes are no item; a model with a trie has none.",
             "model",
         )
         self.prompts = counter(
-            "prompts", "Prompts of language models, found in the cache or read anew.", "found"
+            "prompts", "Prompts of language models by whether the cache had them.", "found"
         )
         self.waiting = Gauge(
             "itemese_waiting",
-            "Requests in the replica that a model shall answer.",
+            "Requests in the replica that wait for a model or are in it.",
             registry=self.registry,
         )
         self._lacking = Gauge(
             "itemese_version_lacking",
-            "1 while the registry names a version that does not load, and an older one answers.",
+            "1 while the registry names a version that does not load and an older one answers.",
             registry=self.registry,
         )
         for reason in ("busy", "late"):  # a rate needs the zero before the first
@@ -91,14 +94,14 @@ class Metrics:
         for found in ("yes", "no"):
             self.prompts.labels(found)
 
-    def tell_models(
+    def watch_models(
         self, names: Callable[[], Mapping[str, str]], lacking: Callable[[], bool]
     ) -> None:
-        """Tell at each scrape which models answer.
+        """Report at each scrape which models answer.
 
         Args:
             names: Returns the name of each model by its role, champion or canary.
-            lacking: Returns whether the registry names one that cannot.
+            lacking: Returns whether the registry names a version that does not load.
         """
         self._names = names
         self._lacking.set_function(lambda: float(lacking()))
@@ -118,7 +121,7 @@ class Metrics:
 
 
 class _Models(Collector):
-    """One sample a model that answers now."""
+    """One sample for each model that answers now."""
 
     def __init__(self, names: Callable[[], Mapping[str, str]]) -> None:
         self._names = names
@@ -133,7 +136,7 @@ class _Models(Collector):
 
 
 class _Named(Collector):
-    """Everything of a registry, with the replica's name on each sample."""
+    """All samples of a registry, labelled with the replica's name."""
 
     def __init__(self, registry: CollectorRegistry, replica: str) -> None:
         self._registry = registry

@@ -35,7 +35,7 @@ class Naming:
         """Return the answer to a query.
 
         Args:
-            query: The request; of `score_items` every item comes back, in the order asked.
+            query: The request; every one of its `score_items` is returned, in its order.
             items: item_index, best first; -1 is no item.
             scores: One for each of `items`; None if an item has none.
             cold: Whether nothing in the history was known.
@@ -64,7 +64,7 @@ class Naming:
         return [i for i in dict.fromkeys(asked) if i not in self._catalog.index_of]
 
     def _explained(self, query: Query, items: list[int]) -> dict[int, Explanation]:
-        """Return why each item, if the query asks and the model has semantic IDs."""
+        """Return why each item, if the query wants it and the model has semantic IDs."""
         if not query.explain or self.explainer is None:
             return {}
         history = self.known(query.history)[-self._max_history :].tolist()

@@ -1,4 +1,4 @@
-"""What is asked of a recommender and what it answers, without HTTP."""
+"""Queries and answers of a recommender, without HTTP."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Unavailable(Exception):  # noqa: N818  (a state of the service, not a faul
     """The service cannot answer now; the same request may succeed later.
 
     Attributes:
-        retry_after: Seconds until then, as the service reckons.
+        retry_after: Seconds to wait before the next attempt.
     """
 
     retry_after = 1.0
@@ -38,18 +38,15 @@ class Busy(Unavailable):
     """The replica holds as many requests as it may."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "`requests` must not outrun the service; got too many. Try again in a second."
-        )
+        super().__init__("Service overloaded: too many requests are waiting. Retry after 1 s.")
 
 
 class Late(Unavailable):
-    """A request waited longer than it may, and was given up before a model began with it."""
+    """A request reached its deadline before the model began with it."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"`requests` must not outrun the service; got one that waited longer than {seconds:g} "
-            "s. Try again in a second."
+            f"Service overloaded: this request waited longer than {seconds:g} s. Retry after 1 s."
         )
 
 
@@ -70,7 +67,7 @@ class Related:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an item was recommended, as far as its semantic ID tells.
+    """Why an item was recommended, as far as semantic IDs show it.
 
     Attributes:
         codes: Its semantic ID.
@@ -92,7 +89,7 @@ class Recommendation:
         title: As in the input data, never altered; escape it where it is shown.
         score: What ranks; comparable within one answer only. None if the method gives the item
             no score.
-        explanation: If it was asked for and the model has semantic IDs.
+        explanation: Present if requested and if the model has semantic IDs.
     """
 
     item_id: str
@@ -103,20 +100,20 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Query:
-    """One user's question.
+    """One request for items or scores.
 
     Attributes:
         history: item_ids, oldest first; ones that the catalogue lacks are ignored.
         timestamps: Seconds UTC of each event, not falling; empty if unknown.
-        k: Items wanted; fewer come if fewer may be recommended.
+        k: Number of items; fewer are returned if fewer may be recommended.
         exclude: item_ids never to return; unknown ones have no effect.
         filter: Which items may be returned.
         exclude_seen: Whether items of the history are left out; None follows the protocol that
             the model was evaluated with.
         score_items: If given, score exactly these item_ids instead of ranking the catalogue;
             `k`, `exclude`, `filter` and `exclude_seen` then have no effect.
-        explain: Whether items come with their explanation.
-        version: ``champion`` or ``canary``; None leaves it to the service.
+        explain: Whether items are returned with their explanation.
+        version: ``champion`` or ``canary``; None lets the service choose.
         erasures: How often users had been erased just before the history was read from a store;
             None if it came with the request.
         user_id: Names the user to models that know users; empty if the request names none.
@@ -137,10 +134,10 @@ class Query:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out.
+    """The answer to a query.
 
     Attributes:
-        items: Best first; for scores, in the order asked.
+        items: Best first; scores are in the order of the request.
         unknown_items: item_ids of the request's history (or of the items to score) that the
             catalogue lacks, each once, in order.
         cold_start: Nothing in the history was known, so the most popular items were returned

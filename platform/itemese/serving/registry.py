@@ -1,9 +1,9 @@
-"""Which bundle answers: a folder of bundles named by their digest, and one file that names two.
+"""A registry of bundles: folders named by their digest, and one file that names those that answer.
 
     <registry>/registry.json    champion, previous and canary, by their digests, and the share
-    <registry>/<digest>/        a bundle, copied here when it was first promoted; old ones go
+    <registry>/<digest>/        a bundle, copied here when it was first promoted
 
-Replicas look at the file and change over by themselves, so promoting is writing one small file.
+Replicas poll the file and switch by themselves, so promoting is writing one small file.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -18,18 +18,18 @@ from itemese.serving.engine import Recommender
 
 FILE = "registry.json"
 KEEP = 5
-"""Bundles that stay in a registry besides those that it names."""
+"""Bundles that stay in a registry beside those that its file names."""
 
 
 @dataclass(frozen=True)
 class Registry:
-    """What the file says.
+    """Contents of ``registry.json``.
 
     Attributes:
         champion: Digest of the bundle that answers.
-        previous: Of the one that did before; `rollback` brings it back.
-        canary: Of a bundle that answers some of the requests; None for no such.
-        share: Of the requests that the canary answers, 0..1.
+        previous: Digest of the champion before it, for `rollback`.
+        canary: Digest of a bundle that answers a share of the requests, or None.
+        share: Share of the requests that the canary answers, 0..1.
     """
 
     champion: str
@@ -60,12 +60,12 @@ def read_registry(folder: Folder) -> Registry:
 def promote(folder: Folder, bundle: str | Path, *, keep: int = KEEP) -> Registry:
     """Make a bundle the champion; a canary ends.
 
-    The bundle is copied, loaded and asked before anything changes.
+    The bundle is loaded, tested and copied before the file changes.
 
     Args:
         folder: The registry.
-        bundle: Place of the bundle, or of a study with a winner.
-        keep: How many bundles stay besides those that the registry names.
+        bundle: URI of the bundle, or of a study with a winner.
+        keep: How many bundles stay beside those that the registry names.
 
     Raises:
         ArtifactError: It is torn or does not answer.
@@ -81,10 +81,10 @@ def promote(folder: Folder, bundle: str | Path, *, keep: int = KEEP) -> Registry
 
 
 def rollback(folder: Folder) -> Registry:
-    """End the canary, or if there is none make the previous champion the champion again.
+    """End the canary; without one make the previous champion the champion again.
 
     Raises:
-        ConfigError: There was neither.
+        ConfigError: There is neither a canary nor a previous champion.
     """
     now = read_registry(folder)
     if now.canary is not None:
@@ -117,8 +117,8 @@ def prune(folder: Folder, keep: int) -> list[str]:
 
     Args:
         folder: The registry.
-        keep: How many of the newest stay, besides those that the registry names. A replica that
-            answers from a deleted one goes on, for it has read it.
+        keep: How many of the newest stay, beside those that the registry names. A replica that
+            answers from a deleted bundle goes on, as it holds it in memory.
     """
     now = read_registry(folder)
     named = {now.champion, now.previous, now.canary}
@@ -129,7 +129,7 @@ def prune(folder: Folder, keep: int) -> list[str]:
         if entry.type is not pafs.FileType.Directory or entry.base_name in named:
             continue
         record = filesystem.get_file_info(f"{entry.path}/bundle.json")
-        if record.type is pafs.FileType.File:  # without one it is no bundle, or not yet
+        if record.type is pafs.FileType.File:  # without it the bundle is not complete
             rest.append((record.mtime_ns or 0, entry.base_name))
     old = [digest for _, digest in sorted(rest, reverse=True)[keep:]]
     for digest in old:
@@ -138,7 +138,7 @@ def prune(folder: Folder, keep: int) -> list[str]:
 
 
 def _add(folder: Folder, bundle: Folder) -> str:
-    """Prove a bundle, copy it into the registry unless it is there, and return its digest."""
+    """Test a bundle, copy it into the registry unless it is there, and return its digest."""
     digest = Recommender.load(bundle.uri).bundle.digest
     place = folder.child(digest)
     if not _holds(place, digest):
@@ -147,7 +147,7 @@ def _add(folder: Folder, bundle: Folder) -> str:
 
 
 def _holds(place: Folder, digest: str) -> bool:
-    """Return whether a folder has the bundle of that digest, whole."""
+    """Return whether a folder holds the whole bundle of that digest."""
     try:
         return bool(verify_bundle(place)["digest"] == digest)
     except ArtifactError:

@@ -29,9 +29,9 @@ from itemese.serving.versions import Versions
 
 LOG_KEY_VARIABLE = "ITEMESE_LOG_KEY"
 _SPARE_REQUESTS = 256
-"""Requests that a full replica takes in to refuse them at once; Serve would let them wait."""
+"""Requests that a full replica accepts to refuse them at once; Serve would let them wait."""
 WATCH_SECONDS = 1.0
-"""How often a replica looks whether another one erased a user."""
+"""How often a replica checks whether another one erased a user."""
 
 
 class Replica:
@@ -39,27 +39,27 @@ class Replica:
 
     The constructor returns only when the model is warm.
 
-    Whoever is erased is out of the caches of the replica that was told at once, after the batch
-    that is being answered; out of its siblings' after `WATCH_SECONDS`, the time in which the store
-    tells (2 s at most, or it counts as unable to) and one batch.
+    When a user is erased, the replica that got the request empties its caches at once, after the
+    batch that is being computed. The other replicas do so after `WATCH_SECONDS`, the store's answer
+    (2 s at most, or it counts as unavailable) and one batch.
     """
 
     def __init__(self, args: ServeArgs) -> None:
         torch.set_num_threads(args.num_threads)
         self._args = args
         self._users = _open_users(args.users) if args.users else None
-        # The newest number that is known; None while nobody can tell.
+        # The newest known number of erasures; None while the store is unavailable.
         self._erasures = self._users.num_erasures() if self._users else None
-        self._in_doubt = threading.Event()  # it was higher, when last somebody was erased here
+        self._in_doubt = threading.Event()  # a user was erased here after that number was read
         self._stopped = threading.Event()
         self._versions = Versions(args.bundle, self._load)
-        # One thread computes, so that the event loop stays free to refuse and to tell its health.
+        # One thread computes, so that the event loop stays free for refusals and health checks.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         name = _replica_name()
         if name and args.log_requests:
             open_journal()
         self._metrics = Metrics(name)
-        self._metrics.tell_models(self._names, lambda: self._versions.lacking)
+        self._metrics.watch_models(self._names, lambda: self._versions.lacking)
         self._batcher = Batcher(self._answers, self._worker, args, self._metrics)
         self._versions.follow(args.registry_seconds)
         if self._users:
@@ -74,7 +74,7 @@ class Replica:
         return True
 
     def describe(self) -> dict[str, Any]:
-        """Return what is known of the champion and, under ``canary``, of what is tried out."""
+        """Return the champion's description and, under ``canary``, that of a canary."""
         now = self._versions.now
         facts = now.champion.describe()
         if now.canary is not None:
@@ -89,8 +89,8 @@ class Replica:
         """Answer a query in a batch with those that arrive at the same time.
 
         Args:
-            query: The question.
-            key: Requests of one key get one version's answers while a canary is tried out.
+            query: The request.
+            key: Requests of one key are answered by one version while there is a canary.
 
         Raises:
             QueryError: The query cannot be answered.
@@ -103,7 +103,7 @@ class Replica:
     def _answers(self, asked: Sequence[tuple[Recommender, Query]]) -> Sequence[Answer | Exception]:
         """Answer by as few passes through the models as possible.
 
-        One engine's failure is that of its own questions only.
+        A failure of one engine fails its own requests only.
         """
         answers: dict[int, Answer | Exception] = {}
         for engine in {id(engine): engine for engine, _ in asked}.values():
@@ -111,7 +111,7 @@ class Replica:
             queries = [asked[place][1] for place in places]
             try:
                 found = engine.answers(queries)
-            except Exception as error:  # noqa: BLE001  (whoever asked this engine hears of it)
+            except Exception as error:  # noqa: BLE001  (each of its requests gets the error)
                 self._metrics.failures.labels(engine.name).inc(len(places))
                 answers.update(dict.fromkeys(places, error))
             else:
@@ -135,24 +135,24 @@ class Replica:
             self._metrics.prompts.labels(kept).inc(number)
 
     def _forget_the_erased(self, answered: Sequence[Query]) -> None:
-        """Empty the caches if somebody may have been erased after a history had been read."""
+        """Empty the caches if a user may have been erased after a history had been read."""
         read = [query.erasures for query in answered if query.erasures is not None]
         newest = None if self._in_doubt.is_set() else self._erasures
         if read and (newest is None or min(read) < newest):
             self._forget()
 
     def _watch(self) -> None:
-        """Look about once a second whether a replica erased a user; then empty the caches.
+        """Check about once a second whether a replica erased a user; then empty the caches.
 
-        Here nobody waits for a slow store. While it cannot tell, nothing made of a kept history
-        is kept (`_forget_the_erased`).
+        In this thread a slow store delays no request. While the store is unavailable, nothing
+        computed from a kept history stays in the caches (`_forget_the_erased`).
         """
         assert self._users is not None
         while not self._stopped.wait(WATCH_SECONDS):
-            self._in_doubt.clear()  # before the look, which an erasure may outrun
+            self._in_doubt.clear()  # before reading the number: an erasure may follow at once
             try:
                 erasures: int | None = self._users.num_erasures()
-            except Exception:  # noqa: BLE001  (whatever it is, it cannot tell)
+            except Exception:  # noqa: BLE001  (whatever it is, the store is unavailable)
                 erasures = None
             if erasures != self._erasures:
                 self._erasures = erasures
@@ -165,15 +165,15 @@ class Replica:
         return names if now.canary is None else {**names, "canary": now.canary.name}
 
     def forget(self) -> None:
-        """Empty what was kept of earlier requests, after those that are being answered.
+        """Empty the caches of earlier requests, after those that are being computed.
 
-        Requests that have read a history and still wait are followed by another emptying.
+        After requests that have read a history and still wait, they are emptied again.
         """
         self._in_doubt.set()
         self._worker.submit(self._forget)
 
     def close(self) -> None:
-        """Stop looking at the registry and at the store of users."""
+        """Stop watching the registry and the user store."""
         self._stopped.set()
         self._versions.close()
 
@@ -203,7 +203,7 @@ def _open_users(where: str) -> UserStore:
 
 
 def _replica_name() -> str:
-    """Return what tells this replica from its siblings; empty outside Serve."""
+    """Return the replica's unique id; empty outside Serve."""
     try:
         return str(serve.get_replica_context().replica_id.unique_id)
     except RayServeException:
@@ -211,7 +211,7 @@ def _replica_name() -> str:
 
 
 def build(args: ServeArgs) -> serve.Application:
-    """Return the Serve application of a bundle, as a Serve config file asks for it.
+    """Return the Serve application of a bundle, for a Serve config file.
 
     Args:
         args: As given under ``args``. A token missing there is taken from the environment
@@ -228,17 +228,17 @@ def application(args: ServeArgs, **options: Any) -> serve.Application:
         **options: Of the deployment, for example ``num_replicas``.
     """
     token = args.token or os.environ.get(TOKEN_VARIABLE) or None
-    require_token("127.0.0.1", token)  # on another address the guard hears nobody without one
+    require_token("127.0.0.1", token)  # on other addresses the guard refuses all without one
     key = args.log_key or os.environ.get(LOG_KEY_VARIABLE) or secrets.token_hex(16)
     values = {**args.model_dump(), "token": token, "log_key": key}
     args = ServeArgs.parse(values, where="args")
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="Recommender",
-        # The replica refuses by itself, in the one shape of errors, before Serve has to.
+        # The replica itself refuses, in the one shape of errors, before Serve does.
         max_ongoing_requests=args.max_waiting + _SPARE_REQUESTS,
         max_constructor_retry_count=2,
-        health_check_period_s=2,  # a dead replica is missed after this long; Serve's own is 10
+        health_check_period_s=2,  # until a dead replica is noticed; Serve's default is 10
         **options,
     )
     return deployment.bind(args)

@@ -1,4 +1,4 @@
-"""A trained method from its bundle alone, in either precision."""
+"""Rebuild a trained method from its bundle, in fp32 or bf16."""
 
 from typing import Literal
 
@@ -98,12 +98,12 @@ def check_files(bundle: Bundle, method: Method) -> None:
 
 
 def _halve(module: torch.nn.Module, method: str) -> None:
-    """Cast all that the bundle holds of a trained model to bf16.
+    """Cast the tensors that the bundle holds of a trained model to bf16.
 
-    What is computed beside it stays: bf16 cannot tell the rotations of far positions apart.
+    Buffers that are not in the bundle stay: in bf16 the rotations of far positions are equal.
 
     Raises:
-        ConfigError: The method has no weights; half of a count's digits is another count.
+        ConfigError: The method has no weights; a count in bf16 is another count.
     """
     if not any(weight.is_floating_point() for weight in module.parameters()):
         message = (

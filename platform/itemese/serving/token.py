@@ -1,4 +1,4 @@
-"""The bearer token: where it comes from, and when a service must have one."""
+"""The bearer token: its source, and when a service must have one."""
 
 import os
 import secrets
@@ -12,7 +12,9 @@ TOKEN_VARIABLE = "ITEMESE_TOKEN"
 
 
 def read_or_make_token(path: str | Path) -> str:
-    """Return the token that a file holds; without such a file make one, for its owner alone.
+    """Return the token in a file; create a file with a new token if there is none.
+
+    The new file is readable by its owner only.
 
     Raises:
         ConfigError: Others may read the file, it cannot be read or written, or holds no token.
@@ -23,8 +25,8 @@ def read_or_make_token(path: str | Path) -> str:
         return _read(Path(path))
     except OSError as error:
         message = (
-            f"`token_file` must be a file that can be written; got {path} ({error.strerror}). Name "
-            "another."
+            f"`token_file` must be a file that can be written; got {path} ({error.strerror}). Give "
+            "another path."
         )
         raise ConfigError(message) from None
     with os.fdopen(number, "w", encoding="ascii") as file:
@@ -56,7 +58,7 @@ def _read(path: Path) -> str:
 
 
 def require_token(host: str, token: str | None) -> None:
-    """Raise ConfigError if other machines could ask without a token."""
+    """Raise ConfigError if other machines could send requests without a token."""
     if token:
         return
     if not is_loopback(host):
@@ -69,7 +71,7 @@ def require_token(host: str, token: str | None) -> None:
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") not in ("", "0"):
         message = (
             "`http.token` must be set with RAY_SERVE_ENABLE_HA_PROXY: that proxy listens on every "
-            "address and asks from this machine, so who may ask cannot be told; got none. Set "
-            f"{TOKEN_VARIABLE}."
+            "address and forwards from this machine, which hides the client's address; got none. "
+            f"Set {TOKEN_VARIABLE}."
         )
         raise ConfigError(message)

@@ -1,7 +1,7 @@
 """The engines of one replica: the champion, and perhaps a canary beside it.
 
-With a registry a thread looks at its file and loads what is new while the old one goes on; the
-change is one assignment, and a request keeps the engine that it began with.
+With a registry, a thread polls its file and loads a new version while the old one goes on. The
+switch is one assignment, and a request keeps the engine that it began with.
 """
 
 import logging
@@ -25,11 +25,11 @@ _MOST_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Serving:
-    """Who answers now.
+    """The engines that answer now.
 
     Attributes:
-        champion: Answers.
-        canary: Answers a share of the requests; or None.
+        champion: Answers the requests that the canary does not.
+        canary: Answers a share of the requests, or None.
         share: That share, 0..1.
     """
 
@@ -38,19 +38,18 @@ class Serving:
     share: float = 0.0
 
     def engine(self, key: str, version: str | None = None) -> Recommender:
-        """Return who answers the requests of that key; always the same while nothing changes.
+        """Return the engine for the requests of a key; the same until the registry changes.
 
         Args:
-            key: Of the user, or of the request.
-            version: ``champion`` or ``canary``, if the request asks for one.
+            key: The user_id, or the request_id where no user is named.
+            version: ``champion`` or ``canary``, if the request names one.
 
         Raises:
-            QueryError: A canary is asked for, and there is none.
+            QueryError: The request names the canary, and there is none.
         """
         if version == "canary" and self.canary is None:
             message = (
-                "`version` must be 'champion' while no canary is tried out; got 'canary'. Leave it "
-                "out."
+                "`version` must be 'champion' while there is no canary; got 'canary'. Leave it out."
             )
             raise QueryError(message)
         if version is not None:
@@ -60,7 +59,7 @@ class Serving:
         return self.champion
 
     def engines(self) -> list[Recommender]:
-        """Return all of them."""
+        """Return champion and canary."""
         return [self.champion, *([self.canary] if self.canary else [])]
 
 
@@ -68,16 +67,17 @@ class Versions:
     """Follows a registry, or holds one bundle.
 
     Attributes:
-        now: Who answers.
-        lacking: Whether the registry names what does not load, so that an older one answers.
+        now: The engines that answer.
+        lacking: Whether the registry names a version that does not load, so that an older one
+            answers.
     """
 
     def __init__(self, uri: str, load: Callable[[str], Recommender]) -> None:
-        """Load what answers now.
+        """Load the current version.
 
         Args:
             uri: Of a bundle or of a registry.
-            load: Reads and proves a bundle.
+            load: Reads a bundle and tests it.
 
         Raises:
             ArtifactError: It does not load.
@@ -94,7 +94,7 @@ class Versions:
             self.now = Serving(load(uri))
 
     def follow(self, seconds: float) -> None:
-        """Look at the registry so often from now on; without one there is nothing to do."""
+        """Poll the registry at this interval from now on; without a registry do nothing."""
         if self._followed is None:
             return
         thread = threading.Thread(target=self._follow, args=(seconds,), daemon=True)
@@ -102,17 +102,17 @@ class Versions:
         thread.start()
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop polling."""
         self._stop.set()
 
     def refresh(self) -> bool:
-        """Change over if the registry says something new; return whether it did.
+        """Switch to what the registry names; return whether that is new.
 
         A bundle that does not load changes nothing: the engines that answer go on.
         """
-        return self._change_over(read_registry(self._folder))
+        return self._switch(read_registry(self._folder))
 
-    def _change_over(self, wanted: Registry) -> bool:
+    def _switch(self, wanted: Registry) -> bool:
         """Serve what a registry says; return whether that is new."""
         if wanted != self._followed:
             self.lacking = True
@@ -123,25 +123,25 @@ class Versions:
         return changed
 
     def _follow(self, seconds: float) -> None:
-        """Look again and again; what does not load is tried again, ever more seldom."""
+        """Poll; a version that does not load is tried again at growing intervals."""
         failed: Registry | None = None
-        told, pause, again = "", seconds, 0.0
+        logged, pause, again = "", seconds, 0.0
         while not self._stop.wait(seconds):
             wanted: Registry | None = None
             try:
                 wanted = read_registry(self._folder)
                 if wanted == failed and time.monotonic() < again:
                     continue
-                self._change_over(wanted)
-                failed, told = None, ""
-            except Exception as error:  # noqa: BLE001  (whatever it is, what answers goes on)
+                self._switch(wanted)
+                failed, logged = None, ""
+            except Exception as error:  # noqa: BLE001  (whatever it is, the current engines go on)
                 if wanted is not None:
                     pause = min(2 * pause, _MOST_SECONDS) if wanted == failed else seconds
                     failed, again = wanted, time.monotonic() + pause
                 cause = f"{wanted} {error!r}"
-                if cause != told:
-                    _LOG.exception("the registry asks for what cannot be served")
-                told = cause
+                if cause != logged:
+                    _LOG.exception("the registry names a version that cannot be served")
+                logged = cause
 
     def _serving(self, wanted: Registry, known: dict[str, Recommender]) -> Serving:
         """Return the engines that a registry names, loading those that are not `known`."""

@@ -48,17 +48,17 @@ def catalog() -> Catalog:
     return Catalog.from_table(table)
 
 
-@pytest.fixture
-def bundle_of(tmp_path: Path, catalog: Catalog) -> Callable[..., str]:
-    """Write a bundle and return its URI; by default popularity counts a 1 .. e 5."""
+@pytest.fixture(scope="session")
+def write_tiny(catalog: Catalog) -> Callable[..., str]:
+    """Write a bundle into a folder and return its URI; by default popularity counts a 1 .. e 5."""
 
     def make(
+        place: Path,
         method: dict[str, Any] | None = None,
         state: dict[str, torch.Tensor] | None = None,
         exclude_seen: bool = True,
-        name: str = "bundle",
     ) -> str:
-        folder = Folder.at(tmp_path / name)
+        folder = Folder.at(place)
         write_bundle(
             folder,
             experiment={"name": "tiny", "seed": 0, "evaluation": {"exclude_seen": exclude_seen}},
@@ -71,6 +71,18 @@ def bundle_of(tmp_path: Path, catalog: Catalog) -> Callable[..., str]:
         return folder.uri
 
     return make
+
+
+@pytest.fixture
+def bundle_of(tmp_path: Path, write_tiny: Callable[..., str]) -> Callable[..., str]:
+    """Write such a bundle under the test's own folder, by name."""
+    return lambda *args, name="bundle", **more: write_tiny(tmp_path / name, *args, **more)
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(write_tiny, tmp_path_factory) -> Recommender:
+    """An engine of the default bundle, for tests that do not change it."""
+    return Recommender.load(write_tiny(tmp_path_factory.mktemp("tiny")))
 
 
 @pytest.fixture
@@ -149,9 +161,9 @@ def direct():
 
 
 @pytest.fixture
-def world(bundle_of, tmp_path):
+def world(tiny_engine, tmp_path):
     users = SqliteUsers(tmp_path / "users.sqlite")
-    service = Direct(Recommender.load(bundle_of()))
+    service = Direct(tiny_engine)
 
     def client(token=None, address=("127.0.0.1", 5), keep=True, **more):
         limits = ServingConfig(max_body_bytes=20_000, max_history=50, **more)

@@ -41,10 +41,11 @@ uvicorn.Server(config).run([listener])
 """
 
 
-@pytest.fixture
-def service(bundle_of):
+@pytest.fixture(scope="module")
+def service(write_tiny, tmp_path_factory):
     """A replica with the settings that it has by default, in a process of its own."""
-    command = [sys.executable, "-c", SERVICE, bundle_of(), TOKEN]
+    uri = write_tiny(tmp_path_factory.mktemp("abuse"))
+    command = [sys.executable, "-c", SERVICE, uri, TOKEN]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline()), psutil.Process(process.pid)

@@ -158,7 +158,9 @@ def test_the_unexpected_is_told_without_its_text(client, world, fault):
     assert answer.json()["error"]["code"] == "internal"
 
 
-@pytest.mark.parametrize(("refusal", "says"), [(Busy(), "too many"), (Late(2.5), "2.5 s")])
+@pytest.mark.parametrize(
+    ("refusal", "says"), [(Busy(), "overloaded: too many"), (Late(2.5), "2.5 s")]
+)
 def test_no_room_and_no_time(client, world, fault, refusal, says):
     world.service.fault = refusal
     for path, body in (
@@ -275,29 +277,30 @@ def test_without_a_token_only_this_machine_is_heard(world, address, fault):
     assert world.client().get("/v1/model").status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("127.0.0.1", 200),
-        ("LocalHost:8000", 200),
-        ("[::1]:8000", 200),
-        ("evil.example:8000", 400),
-        ("127.0.0.1.evil.example", 400),
-        ("evil@127.0.0.1", 400),
-        ("10.0.0.1:8000", 400),
-        ("[::2]", 400),
-        ("", 400),
-    ],
-)
-def test_without_a_token_no_other_name_is_answered(world, host, status, fault):
+HOSTS = {
+    "127.0.0.1": 200,
+    "LocalHost:8000": 200,
+    "[::1]:8000": 200,
+    "evil.example:8000": 400,
+    "127.0.0.1.evil.example": 400,
+    "evil@127.0.0.1": 400,
+    "10.0.0.1:8000": 400,
+    "[::2]": 400,
+    "": 400,
+}
+
+
+def test_without_a_token_no_other_name_is_answered(client, world, fault):
     """A page elsewhere may point its own name at this machine; its scripts still send that name."""
-    for path in ("/v1/model", "/healthz", "/", "/docs", "/nope/../v1/model"):
-        answer = world.client().get(path, headers={"host": host})
-        assert answer.status_code == status
-        if status == 400:
-            assert "`Host` must be" in fault(answer, 400, "Host")
-    headers = {"host": host, "authorization": f"Bearer {TOKEN}".encode()}
-    assert world.client(token=TOKEN).get("/v1/model", headers=headers).status_code == 200
+    with_token = world.client(token=TOKEN)
+    for host, status in HOSTS.items():
+        for path in ("/v1/model", "/healthz", "/", "/docs", "/nope/../v1/model"):
+            answer = client.get(path, headers={"host": host})
+            assert answer.status_code == status
+            if status == 400:
+                assert "`Host` must be" in fault(answer, 400, "Host")
+        headers = {"host": host, "authorization": f"Bearer {TOKEN}".encode()}
+        assert with_token.get("/v1/model", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(

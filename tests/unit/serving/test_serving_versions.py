@@ -103,7 +103,7 @@ def test_a_canary_answers_its_share_of_the_keys_and_always_the_same(place, bundl
     promote(place, bundles[1])
     versions.refresh()
     assert versions.now.canary is None
-    with pytest.raises(QueryError, match="no canary is tried out"):
+    with pytest.raises(QueryError, match="while there is no canary"):
         versions.now.engine("any", "canary")
     assert first(versions) == "a"
 

@@ -1,4 +1,4 @@
-"""The addresses that answer: recommendations and scores, alone or many at once."""
+"""The addresses for recommendations and scores, single or in batches."""
 
 import asyncio
 import math
@@ -26,19 +26,19 @@ from itemese.serving.query import Answer, Explanation, Query, QueryError, Unavai
 
 
 class Answerer(Protocol):
-    """Something that answers queries."""
+    """Answers queries."""
 
     async def answer(self, query: Query, key: str) -> Answer:
         """Answer one query; requests of one key are answered by one version of the model.
 
         Raises:
             QueryError: The query cannot be answered.
-            Unavailable: Too many requests at once, or this one waited too long.
+            Unavailable: The service is overloaded, or the request waited too long.
         """
 
 
 class Answering:
-    """From the body of a request to the body of its answer."""
+    """Makes the body of an answer from the body of a request."""
 
     def __init__(self, service: Answerer, history_of: HistoryOf, metrics: Metrics) -> None:
         self._service = service
@@ -76,28 +76,28 @@ class Answering:
         return await self._answered(request, query)
 
     async def recommend_many(self, request: Request, body: BatchRequest) -> BatchAnswered:
-        """Rank for each request; one that cannot be answered spoils no other.
+        """Rank for each request; one that cannot be answered does not fail the others.
 
         Raises:
-            Unavailable: None of them found room or time.
+            Unavailable: All of them were refused as overloaded or late.
         """
         together = [self.recommend(request, asked) for asked in body.requests]
-        told: list[Answered | Failed] = []
-        lacking: list[Unavailable] = []
+        answers: list[Answered | Failed] = []
+        refused: list[Unavailable] = []
         for place, found in enumerate(await asyncio.gather(*together, return_exceptions=True)):
             if isinstance(found, Answered):
-                told.append(found)
+                answers.append(found)
             elif isinstance(found, QueryError):
                 field = f"requests.{place}.{found.field}"
-                told.append(_failed(request, 422, str(found), field))
+                answers.append(_failed(request, 422, str(found), field))
             elif isinstance(found, Unavailable):
-                lacking.append(found)
-                told.append(_failed(request, 503, str(found), None))
+                refused.append(found)
+                answers.append(_failed(request, 503, str(found), None))
             else:
                 raise found
-        if len(lacking) == len(told):
-            raise lacking[0]
-        return BatchAnswered(answers=told)
+        if len(refused) == len(answers):
+            raise refused[0]
+        return BatchAnswered(answers=answers)
 
     async def _answered(self, request: Request, query: Query) -> Answered:
         request.state.user_id = query.user_id or None
@@ -136,7 +136,7 @@ def _why(found: Explanation) -> Why:
 
 
 def _failed(request: Request, status: int, message: str, field: str | None) -> Failed:
-    """Return what stands in the place of an answer that did not come."""
+    """Return the error in the place of an answer."""
     request_id = request.state.request_id
     return Failed(
         error=Failure(code=code_of(status), message=message, field=field, request_id=request_id)
@@ -153,7 +153,7 @@ def add_answer_routes(api: APIRouter, answering: Answering) -> None:
 
     @api.post("/v1/recommend/batch", response_model_exclude_defaults=True)
     async def recommend_many(request: Request, body: BatchRequest) -> BatchAnswered:
-        """Answer many requests together; each comes back with its answer or its error."""
+        """Answer many requests; each is returned as its answer or its error."""
         return await answering.recommend_many(request, body)
 
     @api.post("/v1/score", response_model_exclude_defaults=True)

@@ -29,13 +29,13 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 
 
 class Service(Answerer, Forgetful, Protocol):
-    """What stands behind the addresses."""
+    """The service behind the addresses."""
 
     def ready(self) -> bool:
-        """Return whether questions can be answered now."""
+        """Return whether requests can be answered now."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what is known of the model, with its name under ``model``."""
+        """Return facts of the model, with its name under ``model``."""
 
     def find(self, text: str, limit: int) -> list[tuple[str, str]]:
         """Return item_id and title of the most popular items whose id or title holds `text`."""
@@ -53,9 +53,9 @@ def create_app(
     Args:
         service: Answers.
         settings: Limits.
-        token: What clients must send; None hears only this machine.
-        users: Keeps the histories of users who are named; None knows no names.
-        metrics: Where the service itself counts; None for new ones.
+        token: Clients must send it; with None only clients on this machine are answered.
+        users: User store, or None.
+        metrics: Metrics that the service counts in too; None makes new ones.
     """
     app = FastAPIOffline(  # FastAPI's own page of documentation loads its scripts from a CDN
         docs_url=DOCS,
@@ -90,7 +90,7 @@ def create_app(
         """Say whether the model is loaded and warm."""
         if service.ready():
             return JSONResponse({"status": "ready"})
-        message = "The model is still loading. Try again in a second."
+        message = "The model is still loading. Retry after 1 s."
         retry = {"Retry-After": "1"}
         return failure(503, message, request.state.request_id, headers=retry)
 
@@ -102,7 +102,7 @@ def _add_model_routes(api: APIRouter, service: Service, metrics: Metrics) -> Non
 
     @api.get("/v1/items")
     async def items(asked: Annotated[ItemSearch, Parameter()]) -> Found:
-        """Find items whose id or title holds a text, in capitals or not."""
+        """Find items whose id or title contains a text; upper and lower case are equal."""
         found = await run_in_threadpool(service.find, asked.search, asked.limit)
         return Found(items=[FoundItem(item_id=item, title=title) for item, title in found])
 
@@ -115,5 +115,5 @@ def _add_model_routes(api: APIRouter, service: Service, metrics: Metrics) -> Non
 
     @api.get("/metrics", response_class=Response, responses={200: text})
     async def prometheus() -> Response:
-        """Counters of the replica that answers, in Prometheus' text format."""
+        """Return the metrics of the replica that answers, in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

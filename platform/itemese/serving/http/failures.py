@@ -45,17 +45,17 @@ BODIES: dict[str, type[BaseModel]] = {
 
 _EVENT = HistoryEvent.__name__
 _SHOWN = reprlib.Repr()
-"""Shows a few values of a long list without writing out all of it."""
+"""Shows a few values of a long list."""
 _SHOWN.maxstring = _SHOWN.maxother = 80
 
 
 def code_of(status: int) -> str:
-    """Return the word for a status."""
+    """Return the error code of an HTTP status."""
     return _CODES.get(status, "error")
 
 
 def unknown_address(path: str) -> str:
-    """Return what a client reads of an address that is none."""
+    """Return the message for an unknown address."""
     return f"`path` must be a known address; got {path[:80]!r}. {_ADDRESSES}"
 
 
@@ -80,7 +80,7 @@ def failure(
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Give every failure that the app can raise the one shape."""
+    """Give every failure of the app the one shape."""
 
     def fail(request: Request, status: int, message: str, **more: Any) -> Response:
         return failure(status, message, request.state.request_id, **more)
@@ -91,8 +91,7 @@ def add_handlers(app: FastAPI) -> None:
         status = 422 if error.status_code == 400 else error.status_code
         shown = {
             404: unknown_address(request.url.path),
-            405: f"`method` must be one that the address takes; got {request.method}. "
-            + _ADDRESSES,
+            405: f"`method` must be one of this address; got {request.method}. {_ADDRESSES}",
             422: "`body` must be JSON in UTF-8; got something else. Send an object.",
         }
         message = shown.get(status, str(error.detail))

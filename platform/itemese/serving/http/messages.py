@@ -1,4 +1,4 @@
-"""What travels over HTTP, typed; ``/docs`` is made from this."""
+"""Types of request and answer bodies; the OpenAPI at ``/docs`` is made from them."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, LiteralString
@@ -64,7 +64,7 @@ Value = StrictStr | StrictBool | StrictInt | Annotated[float, Field(allow_inf_na
 
 
 def _few_columns(value: object) -> object:
-    """Keep one column more than a filter may have: enough to refuse it."""
+    """Keep one column more than a filter may have: enough to refuse the filter."""
     return dict(list(value.items())[: _MAX_COLUMNS + 1]) if isinstance(value, dict) else value
 
 
@@ -77,22 +77,22 @@ Columns = Annotated[
 
 
 class Message(BaseModel):
-    """Base: unknown fields are refused, so that a misspelt one is noticed."""
+    """Base of all bodies: unknown fields are refused, so that a misspelt one is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Asked(Message):
-    """Base of what clients send.
+class Body(Message):
+    """Base of request bodies.
 
-    The first fault is all that is told, so lists end at it (`fail_fast`): a body of a megabyte can
-    hold half a million.
+    An answer names the first fault only, so validation of a list stops there (`fail_fast`): a body
+    of a megabyte can hold half a million faults.
     """
 
     @model_validator(mode="before")
     @classmethod
     def _one_unknown(cls, data: Any) -> Any:
-        """Keep one field that is not known: enough to refuse it."""
+        """Keep one unknown field: enough to refuse the body."""
         fields = cls.__pydantic_fields__
         if not isinstance(data, dict) or len(data) <= len(fields):
             return data
@@ -101,8 +101,8 @@ class Asked(Message):
         return {**known, first: data[first]}
 
 
-class HistoryEvent(Asked):
-    """One event of a history; a bare item_id is the same without a time."""
+class HistoryEvent(Body):
+    """One event of a history; an item_id alone is the same without a time."""
 
     item_id: ItemId
     timestamp: Seconds | None = None
@@ -112,15 +112,15 @@ History = Annotated[list[ItemId | HistoryEvent], Field(fail_fast=True)]
 
 
 class NewEvent(HistoryEvent):
-    """One event to keep; without a timestamp it happened now."""
+    """One event to store; without a timestamp it happened now."""
 
     event_id: Annotated[StrictStr, Field(min_length=1, max_length=128)] | None = Field(
-        default=None, description="A second event of the user with this id is not kept."
+        default=None, description="A second event of the user with this id is not stored."
     )
 
 
-class EventsRequest(Asked):
-    """What a user did, to be kept."""
+class EventsRequest(Body):
+    """Events of a user, to be stored."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -137,7 +137,7 @@ class EventsRequest(Asked):
 class Kept(Message):
     """The events are on the disk."""
 
-    num_new: int = Field(description="Events kept; those with a known event_id are not.")
+    num_new: int = Field(description="Events stored; those with a known event_id are not.")
     request_id: str
 
 
@@ -148,8 +148,8 @@ class Forgotten(Message):
     request_id: str
 
 
-class RecommendRequest(Asked):
-    """Who is asking, by history, and what may come back."""
+class RecommendRequest(Body):
+    """A user's history, and which items may be returned."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -175,7 +175,7 @@ class RecommendRequest(Asked):
         description="Names the user to the model; without a history, that of the events kept for "
         "this user is read.",
     )
-    k: Wanted = Field(default=10, description="Items wanted.")
+    k: Wanted = Field(default=10, description="Number of items.")
     exclude: list[ItemId] = Field(
         fail_fast=True, default=[], max_length=10_000, description="Items never to return."
     )
@@ -185,22 +185,23 @@ class RecommendRequest(Asked):
     )
     exclude_seen: StrictBool | None = Field(
         default=None,
-        description="Leave out the history's items; by default as the model was evaluated.",
+        description="Leave out the items of the history; by default as in the model's evaluation.",
     )
-    explain: StrictBool = Field(default=False, description="Say why, for each item.")
+    explain: StrictBool = Field(default=False, description="Return an explanation with each item.")
     version: Literal["champion", "canary"] | None = Field(
-        default=None, description="Who shall answer; by default a share goes to the canary."
+        default=None,
+        description="Which version answers; by default a share of requests goes to the canary.",
     )
 
 
-class BatchRequest(Asked):
+class BatchRequest(Body):
     """Several requests at once."""
 
     requests: list[RecommendRequest] = Field(fail_fast=True, min_length=1, max_length=MAX_BATCH)
 
 
-class ScoreRequest(Asked):
-    """Which items to score for a history."""
+class ScoreRequest(Body):
+    """A user's history, and which items to score."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -215,7 +216,7 @@ class ScoreRequest(Asked):
         "this user is read.",
     )
     item_ids: list[ItemId] = Field(fail_fast=True, min_length=1, max_length=MAX_K)
-    explain: StrictBool = Field(default=False, description="Say why, for each item.")
+    explain: StrictBool = Field(default=False, description="Return an explanation with each item.")
 
 
 class RelatedItem(Message):
@@ -227,11 +228,13 @@ class RelatedItem(Message):
 
 
 class Why(Message):
-    """What an item's semantic ID tells."""
+    """Explanation of an item by its semantic ID."""
 
     codes: list[int] = Field(description="The item's semantic ID.")
     siblings: list[RelatedItem] = Field(description="Items that share most of its first codes.")
-    nearest: RelatedItem | None = Field(description="The item of the history that does.")
+    nearest: RelatedItem | None = Field(
+        description="The item of the history that shares most of its first codes."
+    )
 
 
 class Item(Message):
@@ -241,12 +244,12 @@ class Item(Message):
     title: str
     score: float | None = Field(description="Comparable within this answer; null if it has none.")
     explanation: Why | None = Field(
-        default=None, description="If it was asked for and the model has semantic IDs."
+        default=None, description="Present if requested and if the model has semantic IDs."
     )
 
 
-class ItemSearch(Asked):
-    """Which items to find."""
+class ItemSearch(Body):
+    """A search for items."""
 
     search: str = Field(min_length=1, max_length=100, description="Part of an id or a title.")
     limit: int = Field(default=20, ge=1, le=100, description="Items at most.")
@@ -268,16 +271,20 @@ class Found(Message):
 class Answered(Message):
     """An answer."""
 
-    items: list[Item] = Field(description="Best first; scores come in the order asked.")
+    items: list[Item] = Field(description="Best first; scores are in the order of the request.")
     model: str = Field(description="Experiment and digest of the bundle.")
     latency_ms: float = Field(description="Time in the service.")
-    unknown_items: list[str] = Field(description="Items of the request that were ignored.")
-    cold_start: bool = Field(description="No known item in the history: popular items came.")
+    unknown_items: list[str] = Field(
+        description="Items of the request that the catalogue lacks; they were ignored."
+    )
+    cold_start: bool = Field(
+        description="No known item in the history: these are the most popular items."
+    )
     request_id: str
 
 
 class Failure(Message):
-    """What went wrong."""
+    """An error."""
 
     code: str
     message: str
@@ -286,12 +293,12 @@ class Failure(Message):
 
 
 class Failed(Message):
-    """Every answer that is not a success has this shape."""
+    """Shape of every answer that is not a success."""
 
     error: Failure
 
 
 class BatchAnswered(Message):
-    """What came of each request, in their order."""
+    """The answer or error of each request, in their order."""
 
     answers: list[Answered | Failed]

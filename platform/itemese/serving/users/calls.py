@@ -1,4 +1,4 @@
-"""How the event loop asks the store of users: so many calls at a time, and each for so long."""
+"""Calls of the user store from the event loop, bounded in number and in time."""
 
 import asyncio
 import threading
@@ -11,16 +11,20 @@ from itemese.serving.metrics import Metrics
 from itemese.serving.query import Busy, QueryError
 from itemese.serving.users.sqlite import StoreUnavailable, UserStore
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 _MOST_THREADS = 40
 
 
 class StoreCalls:
-    """Runs calls of a store in threads of its own."""
+    """Runs calls of a user store in a thread pool of its own.
+
+    The store blocks (SQLite locks, Redis waits for its disk), so that calls in the event loop or in
+    the model's thread would stop every other request.
+    """
 
     def __init__(self, users: UserStore | None, settings: ServingConfig, metrics: Metrics) -> None:
-        """Begin with nobody inside; without `users` every call is refused."""
+        """Start without calls; without `users` every call is refused."""
         self._users = users
         self._seconds = settings.deadline_seconds
         self._places = threading.Semaphore(settings.max_waiting)
@@ -28,19 +32,19 @@ class StoreCalls:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="users")
         self._refused = metrics.refused
 
-    async def __call__(self, ask: Callable[[UserStore], Told]) -> Told:
-        """Return what `ask` does.
+    async def __call__(self, ask: Callable[[UserStore], Result]) -> Result:
+        """Return what `ask` returns.
 
         Raises:
             QueryError: There is no store.
-            Busy: As many calls as may be are waiting already.
-            StoreUnavailable: It did not answer in time. A call that had begun goes on, and holds
-                its place until it ends; one that had not is given up.
+            Busy: As many calls as allowed are waiting.
+            StoreUnavailable: The store did not answer in time. A call that had begun goes on and
+                counts until it ends; one that had not is cancelled.
         """
         if self._users is None:
             message = (
-                "`user_id` must not be given: this service keeps no histories. Send `history`, or "
-                "set `users` in the service's settings."
+                "`user_id` must name a user of this service, which keeps no histories. Send "
+                "`history`, or set `users` in the service's settings."
             )
             raise QueryError(message)
         if not self._places.acquire(blocking=False):
@@ -50,7 +54,7 @@ class StoreCalls:
         call.add_done_callback(lambda _: self._places.release())
         try:
             async with asyncio.timeout(self._seconds):
-                return await asyncio.wrap_future(call)  # which gives up what has not begun
+                return await asyncio.wrap_future(call)  # cancels a call that has not begun
         except TimeoutError:
             self._refused.labels("late").inc()
             cause = f"no answer within {self._seconds:g} s"

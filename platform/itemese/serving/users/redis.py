@@ -5,10 +5,9 @@
     itemese:{<user>}:number   of the newest event
     itemese:erased            how many users were erased
 
-<user> is the SHA-256 of the user_id: a key may hold anything, and a listing of keys names nobody.
-An append returns when the server has its append-only file on the disk, so it must keep one, and be
-Redis 7.2 or later (or Valkey): that is the command WAITAOF. What is erased leaves that file when
-the server next rewrites it.
+<user> is the SHA-256 of the user_id, so that a listing of keys contains no user ids. An append
+returns when the server has synced its append-only file (WAITAOF), so the server must write one and
+be Redis 7.2 or later, or Valkey. Erased events leave that file when the server next rewrites it.
 """
 
 import hashlib
@@ -39,7 +38,8 @@ class RedisUsers:
             connect: From the URL to a client; by default `redis.Redis.from_url`.
 
         Raises:
-            ConfigError: No such package or server, or one that keeps nothing on its disk.
+            ConfigError: The package or the server is missing, or the server writes no append-only
+                file.
         """
         try:
             import redis
@@ -58,8 +58,8 @@ class RedisUsers:
         except (*self._errors, StoreUnavailable) as error:
             message = (
                 "`users` must be a Redis server that writes an append-only file (Redis >= 7.2, "
-                f"`appendonly yes`); got {_without_password(url)} ({error}). Set it up so, or name "
-                "a file."
+                f"`appendonly yes`); got {_without_password(url)} ({error}). Configure it so, or "
+                "give a file."
             )
             raise ConfigError(message) from None
 
@@ -100,7 +100,7 @@ class RedisUsers:
         return int(new)
 
     def history(self, user_id: str, limit: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """See `UserStore`; events of one second keep the order in which they came."""
+        """See `UserStore`; events of one second keep the order of their arrival."""
         try:
             # Equal times are ordered by the text, which begins with the number.
             rows = self._redis.zrange(f"{_key(user_id)}:events", -limit, -1, withscores=True)
@@ -131,21 +131,21 @@ class RedisUsers:
             raise _unavailable(error) from None
 
     def close(self) -> None:
-        """Hang up, in this thread; other connections end with theirs."""
+        """Close this thread's connection; those of other threads end with them."""
         self._redis.close()
 
     @property
     def _redis(self) -> Any:
-        """This thread's client; it has one connection, for the disk is waited for by connection."""
+        """This thread's client, with one connection: WAITAOF waits for one connection's writes."""
         if not hasattr(self._of_thread, "client"):
             self._of_thread.client = self._connect(self._url)
         return self._of_thread.client
 
     def _wait_for_disk(self) -> None:
-        """Return when all that this connection wrote is on the server's disk."""
+        """Return when all writes of this connection are on the server's disk."""
         on_disk, _ = self._redis.execute_command("WAITAOF", 1, 0, _DISK_MILLISECONDS)
         if int(on_disk) < 1:
-            message = f"a server whose disk took longer than {_DISK_MILLISECONDS} ms"
+            message = f"the server's disk took longer than {_DISK_MILLISECONDS} ms"
             raise StoreUnavailable(message)
 
 
@@ -154,7 +154,7 @@ def _connect(url: str) -> Any:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    # Without retries: a new connection would know nothing of what the lost one wrote.
+    # Without retries: WAITAOF on a new connection does not wait for the lost one's writes.
     return Redis.from_url(
         url,
         max_connections=1,
@@ -164,13 +164,13 @@ def _connect(url: str) -> Any:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
-    """Return what a client may know of it; the rest, which may name the host, goes to the log."""
-    _LOG.warning("the server of users: %s", error)
+    """Return the error for a client; the log gets the whole text, which may name the host."""
+    _LOG.warning("user store: %s", error)
     return StoreUnavailable(f"a {type(error).__name__} from its server")
 
 
 def _key(user_id: str) -> str:
-    """Return what a user's keys begin with; the braces keep them on one node of a cluster."""
+    """Return the prefix of a user's keys; the braces keep them on one node of a cluster."""
     return f"itemese:{{{hashlib.sha256(user_id.encode()).hexdigest()}}}"
 
 

@@ -1,7 +1,7 @@
-"""Lifelong histories that the service keeps itself, by user_id.
+"""Lifelong histories by user_id, kept by the service.
 
-`UserStore` is what the service needs; `SqliteUsers` keeps everything in one file on a disk of the
-replicas' machine. What `append` returned for has been written through to the disk.
+`UserStore` is the interface; `SqliteUsers` keeps everything in one file on a local disk. When
+`append` returns, its events are on the disk.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from itemese.serving.query import Unavailable
 _LOG = logging.getLogger(__name__)
 
 BUSY_SECONDS = 2.0
-"""How long one writer waits for another replica's: shorter than a request may by default."""
+"""How long a writer waits for another replica's lock: shorter than a request's deadline."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -38,13 +38,13 @@ CREATE TABLE IF NOT EXISTS erased (number INTEGER PRIMARY KEY AUTOINCREMENT);
 
 @dataclass(frozen=True)
 class UserEvent:
-    """What a user did.
+    """One event of a user.
 
     Attributes:
-        item_id: Any text; items that a model does not know today it may know tomorrow.
-        timestamp: Seconds UTC; None stands for now.
-        event_id: Events of one user with an event_id that is there already are not kept again,
-            so that a client may repeat a request whose answer was lost.
+        item_id: Any text; a later model may know items that today's does not.
+        timestamp: Seconds UTC; None means now.
+        event_id: An event whose event_id the user has already is not kept again, so that a client
+            may repeat a request whose answer was lost.
     """
 
     item_id: str
@@ -53,13 +53,13 @@ class UserEvent:
 
 
 class UserStore(Protocol):
-    """Keeps histories; safe for several threads and for several replicas.
+    """Store of histories; safe for several threads and for several replicas.
 
     Every method raises `StoreUnavailable` while the store cannot be reached or written.
     """
 
     def append(self, user_id: str, events: Sequence[UserEvent]) -> int:
-        """Keep events, all or none, and return how many were new; then they survive a crash."""
+        """Store events, all or none, durably; return how many were new."""
 
     def history(self, user_id: str, limit: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Return the newest `limit` item_ids and their times, oldest first."""
@@ -68,23 +68,23 @@ class UserStore(Protocol):
         """Erase a user and return how many events there were."""
 
     def num_erasures(self) -> int:
-        """Return how often any replica erased a user; a change tells to empty caches."""
+        """Return how often any replica erased a user; a change means that caches are stale."""
 
 
 class StoreUnavailable(Unavailable):
-    """The store cannot keep or tell anything now."""
+    """The user store cannot be read or written now."""
 
     def __init__(self, cause: str) -> None:
-        """Tell a client the cause, which must name no place."""
+        """Make the message for a client; the cause must not name a host or a path."""
         super().__init__(
-            f"`users` must be there to keep and to tell; got {cause}. Try again in a second, "
-            "events with an event_id."
+            f"User store unavailable: {cause}. Retry after 1 s; an event with an event_id is kept "
+            "once however often it is sent."
         )
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Tell a full disk or a locked file as what it is, and not as a fault of the request."""
+def _outages() -> Iterator[None]:
+    """Raise `StoreUnavailable` for a full disk or a locked file."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -95,10 +95,10 @@ class SqliteUsers:
     """Histories in one SQLite file; implements `UserStore`."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open the file, or make it.
+        """Open the file, or create it.
 
         Raises:
-            ConfigError: It cannot be written, or is no such file.
+            ConfigError: It cannot be written, or is no SQLite file.
         """
         self._lock, self._reading = threading.Lock(), threading.Lock()
         try:
@@ -112,7 +112,7 @@ class SqliteUsers:
         except (OSError, sqlite3.Error) as error:
             message = (
                 f"`users` must be a file that can be written, on a local disk; got {path} "
-                f"({error}). Name another."
+                f"({error}). Give another path."
             )
             raise ConfigError(message) from None
 
@@ -127,30 +127,30 @@ class SqliteUsers:
             "INSERT INTO events (user_id, timestamp, item_id, event_id) VALUES (?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING"
         )
-        with self._lock, _told(), self._db:
+        with self._lock, _outages(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             before = self._db.total_changes
             self._db.executemany(insert, rows)
             return self._db.total_changes - before
 
     def history(self, user_id: str, limit: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """See `UserStore`; events of one second keep the order in which they came."""
+        """See `UserStore`; events of one second keep the order of their arrival."""
         newest = (
             "SELECT item_id, timestamp FROM events WHERE user_id = ? "
             "ORDER BY timestamp DESC, number DESC LIMIT ?"
         )
-        with self._reading, _told():
+        with self._reading, _outages():
             rows = self._reader.execute(newest, (user_id, limit)).fetchall()[::-1]
         return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
     def forget(self, user_id: str) -> int:
         """See `UserStore`."""
-        with self._lock, _told():
+        with self._lock, _outages():
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
                 gone = self._db.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
                 self._db.execute("INSERT INTO erased DEFAULT VALUES")
-            # Pages with the old rows stay in the log until it is emptied into the file.
+            # Pages with the old rows stay in the write-ahead log until a checkpoint truncates it.
             with self._reading:
                 busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         if busy:
@@ -159,12 +159,12 @@ class SqliteUsers:
 
     def num_erasures(self) -> int:
         """See `UserStore`."""
-        with self._reading, _told():
+        with self._reading, _outages():
             found = self._reader.execute("SELECT COALESCE(MAX(number), 0) FROM erased").fetchone()
         return int(found[0])
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._reader.close()
         self._db.close()
 
@@ -176,7 +176,7 @@ def _connect(path: str | Path) -> sqlite3.Connection:
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log; for this SQLite itself does not wait for other processes."""
+    """Switch to the write-ahead log; SQLite itself does not wait for other processes here."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
