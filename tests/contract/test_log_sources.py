@@ -282,6 +282,28 @@ def test_items_without_an_id_or_repeated_are_counted(tmp_path: Path) -> None:
     assert (counts["num_items_described"], counts["num_items_titled"]) == (2, 1)
 
 
+def test_what_looks_wrong_is_warned_of(tmp_path: Path) -> None:
+    lines = [f"u{n % 2},{n},{1_700_000_000 + n}" for n in range(3)]
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(lines))
+    (tmp_path / "items.csv").write_text("item_id,title\n000,a\n1,b\n2,c\n")
+    (tmp_path / "users.csv").write_text("user_id\nu0\nu1\nu2\n")
+    values = {"source": "csv", "path": str(tmp_path), "timestamp_unit": "milliseconds"}
+    counts, _ = build(values, tmp_path / "out")
+    times, ids = counts["warnings"]
+    assert times.startswith("3 of 3 events lie before 1990; all lie between 1970-01-20T16:13:20")
+    assert ids.startswith("1 ids of events are not in the items table, and 1 of its ids have no ev")
+    names = ("not_described", "described_without_events")
+    assert [counts[f"items_{name}"] for name in names] == [1, 1]
+    assert [counts[f"users_{name}"] for name in names] == [0, 1]
+
+
+def test_places_that_are_partly_missing_name_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp,pos\nu,i,1,0\nu,j,2,\n")
+    values = {"source": "csv", "path": str(tmp_path)}
+    with pytest.raises(DataError, match=r"missing pos \(1\)\. Set `logs\.columns\.pos: null`"):
+        build(values, tmp_path / "out")
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("source", "name", "rows", "items"),

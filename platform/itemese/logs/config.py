@@ -21,39 +21,52 @@ DEFAULT_PATHS = {
 """Where a public data set is looked for if the recipe names no path."""
 
 
+OPTIONAL = ("event", "rating", "pos", "title")
+"""Columns that a log may lack."""
+
+
+def or_unread(ours: str) -> str:
+    """Return the end of a sentence on a column that cannot be read as it is."""
+    return f", or leave it unread with `logs.columns.{ours}: null`." if ours in OPTIONAL else "."
+
+
 class ColumnMap(Config):
     """Our column names on the left, the input's on the right.
+
+    An optional column is read where there is one of its own name; another name must be there; null
+    leaves it unread.
 
     Attributes:
         user_id: Column of the user, text or whole numbers.
         item_id: Column of the item, text or whole numbers; also the key of the items table.
         timestamp: Column of the time, in `logs.timestamp_unit`.
-        event: Column of the kind of event; None takes ``event`` where there is one.
-        rating: Column of the rating; None takes ``rating`` where there is one.
-        pos: Column of the place in the user's history; None takes ``pos`` where there is one.
-        title: Column of the items table with the title; None takes ``title`` where there is one.
+        event: Column of the kind of event; optional.
+        rating: Column of the rating; optional.
+        pos: Column of the place in the user's history; optional.
+        title: Column of the items table with the title; optional.
     """
 
     user_id: str = Field("user_id", min_length=1)
     item_id: str = Field("item_id", min_length=1)
     timestamp: str = Field("timestamp", min_length=1)
-    event: str | None = None
-    rating: str | None = None
-    pos: str | None = None
-    title: str | None = None
+    event: str | None = "event"
+    rating: str | None = "rating"
+    pos: str | None = "pos"
+    title: str | None = "title"
 
     @model_validator(mode="after")
     def _each_column_once(self) -> Self:
-        theirs = [n for k, n in self.named().items() if k != "title"]
+        theirs = list(self.required().values())
         twice = sorted({n for n in theirs if theirs.count(n) > 1})
         if twice:
             message = f"a map to different columns; {twice} is named twice"
             raise ValueError(message)
         return self
 
-    def named(self) -> dict[str, str]:
-        """Return the mappings that the recipe insists on, ours to theirs."""
-        return {ours: theirs for ours, theirs in self.model_dump().items() if theirs is not None}
+    def required(self) -> dict[str, str]:
+        """Return the columns that the interactions must have, ours to theirs."""
+        named = self.model_dump(exclude={"title"}, exclude_none=True)
+        return {n: theirs for n, theirs in named.items() if n not in OPTIONAL or n != theirs}
 
 
 class LogsConfig(Config):

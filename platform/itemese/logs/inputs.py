@@ -12,11 +12,9 @@ from itemese.core.config import nearest
 from itemese.core.errors import DataError
 from itemese.logs import chunks, files
 from itemese.logs.chunks import Chunk
-from itemese.logs.config import ColumnMap, LogsConfig, expand
+from itemese.logs.config import ColumnMap, LogsConfig, expand, or_unread
 from itemese.logs.files import Source
 from itemese.logs.tables import read_table
-
-OPTIONAL = ("event", "rating", "pos")
 
 ReadTable = Callable[[Folder], pl.DataFrame]
 """Reads a side table; it receives the artifact, whose interactions are written by then."""
@@ -188,18 +186,17 @@ def match_columns(config: LogsConfig, held: dict[str, set[str]]) -> dict[str, st
     Raises:
         DataError: A column that the recipe names, or that must be there, is absent somewhere.
     """
-    names = {k: v for k, v in config.columns.named().items() if k != "title"}
     somewhere = set().union(*held.values())
-    for ours in OPTIONAL:
-        if ours not in names and ours in somewhere:
-            names[ours] = ours
+    names = config.columns.required()
+    wanted = config.columns.model_dump(exclude={"title"})
+    names |= {ours: ours for ours, theirs in wanted.items() if ours == theirs and ours in somewhere}
     for ours, theirs in names.items():
         lacking = [label for label, columns in held.items() if theirs not in columns]
         if not lacking:
             continue
         if theirs in somewhere:
             where = f"{theirs!r}, which is absent in {lacking[0]!r}"
-            hint = "Give all files the same columns."
+            hint = f"Give all files the same columns{or_unread(ours)}"
         else:
             where, hint = f"{theirs!r}, which is absent", nearest(theirs, somewhere)
             line = next(iter(somewhere), "")

@@ -53,6 +53,7 @@ def inspect_logs(folder: Folder) -> dict[str, Any]:
             "reasons": summary["quarantine_reasons"],
         },
         "columns_left_out": summary["columns_left_out"],
+        "warnings": summary["warnings"],
         "leakage": suspicions(events, items, users, summary["columns_left_out"], ties),
     }
 
@@ -204,6 +205,7 @@ def describe(figures: dict[str, Any]) -> str:
     ]
     lines += [f"  {count:>10,}  {reason}" for reason, count in quarantine["reasons"].items()]
     lines.append(f"left out        {', '.join(figures['columns_left_out']) or 'no columns'}")
+    lines += [f"warning         {sentence}" for sentence in figures["warnings"]]
     lines.append("looks like leakage or an artefact:" if figures["leakage"] else "no leakage seen")
     return "\n".join(lines + [f"  - {sentence}" for sentence in figures["leakage"]])
 

@@ -6,9 +6,13 @@ Everything works on whole columns; a good row is never touched by Python.
 import polars as pl
 
 from itemese.core.errors import DataError
+from itemese.core.limits import MAX_ID_LENGTH, item_id_fault, user_id_fault
 from itemese.core.schema import INTERACTIONS
-from itemese.logs.config import TimestampUnit
+from itemese.logs.config import TimestampUnit, or_unread
 from itemese.logs.times import parse_times, time_faults
+
+_ODD = r"[\x00-\x1f\x7f-\x9f\x{fffd}]|(^|/)\.{0,2}(/|$)"
+"""What an id with a fault holds, if it is not too long."""
 
 
 def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
@@ -58,6 +62,8 @@ def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
     found = judged.select(
         *(pl.col(f"_{name}").alias(name) for name in columns), "row", reason.alias("reason")
     )
+    faults_of_ids = [id_faults(found[name]) for name in ("user_id", "item_id")]
+    found = found.with_columns(pl.coalesce("reason", *faults_of_ids).alias("reason"))
     return found.select(*INTERACTIONS.names, "reason")
 
 
@@ -69,9 +75,23 @@ def as_text(name: str, kind: pl.DataType) -> pl.Expr:
     if kind.is_float():
         return pl.coalesce(_whole(column).cast(pl.String), column.cast(pl.String))
     if kind.is_nested() or kind in (pl.Binary(), pl.Object()):
-        message = f"`logs.columns.{name}` must name a column of text; got {kind}. Map another."
-        raise DataError(message)
+        message = f"`logs.columns.{name}` must name a column of text; got {kind}. Map another"
+        raise DataError(message + or_unread(name))
     return column.cast(pl.String)
+
+
+def id_faults(ids: pl.Series) -> pl.Series:
+    """Return why each id could not be named over HTTP, by `core.limits`; null for a good one.
+
+    Args:
+        ids: Text, named ``user_id`` or ``item_id``.
+    """
+    odd = (ids.str.len_chars() > MAX_ID_LENGTH) | ids.str.contains(_ODD)
+    check = user_id_fault if ids.name == "user_id" else item_id_fault
+    suspects = ids.filter(odd).unique()  # few: the rule itself is plain Python
+    faults = [(text, check(text)) for text in suspects]
+    reasons = {text: f"{ids.name} must {fault}" for text, fault in faults if fault}
+    return ids.replace_strict(reasons, default=None, return_dtype=pl.String).rename("")
 
 
 def as_id(name: str, kind: pl.DataType) -> pl.Expr:
@@ -107,8 +127,8 @@ def _number(name: str, kind: pl.DataType, wanted: pl.DataType) -> pl.Expr:
     if kind == pl.Null():
         return pl.lit(None, wanted)
     if not (kind.is_numeric() or kind == pl.String()):
-        message = f"`logs.columns.{name}` must name a column of numbers; got {kind}. Map another."
-        raise DataError(message)
+        message = f"`logs.columns.{name}` must name a column of numbers; got {kind}. Map another"
+        raise DataError(message + or_unread(name))
     if kind == pl.String():
         column = column.str.strip_chars()
     if wanted == pl.Int64():

@@ -26,6 +26,7 @@ from itemese.logs.rows import normalise
 from itemese.logs.simulated import simulated_pieces
 from itemese.logs.tables import with_partition
 from itemese.logs.text import text_pieces
+from itemese.logs.times import EARLY
 
 QUARANTINE = pa.schema(
     [
@@ -128,7 +129,8 @@ def write_shard(chunk: Chunk, job: Job) -> pa.Table:
     reasons: Counter[str] = Counter()
     parts: list[pa.Table] = []
     prints: list[np.ndarray] = []
-    counts = {"chunk": chunk.index, "rows_in": 0, "rows_kept": 0, "lines": 0}
+    counts = {"chunk": chunk.index, "rows_in": 0, "rows_kept": 0, "lines": 0, "early": 0}
+    times: list[int] = []
     target = f"{path}/{chunk.shard}"
     with pq.ParquetWriter(
         target, INTERACTIONS, filesystem=filesystem, compression="zstd"
@@ -142,13 +144,17 @@ def write_shard(chunk: Chunk, job: Job) -> pa.Table:
             if len(part):
                 parts.append(part)
             if len(good):
+                time = good["timestamp"]
+                times += [int(time.min()), int(time.max())]  # type: ignore[arg-type]
+                counts["early"] += int((time < EARLY).sum())
                 writer.write_table(good.select(INTERACTIONS.names).to_arrow().cast(INTERACTIONS))
                 if job.num_buckets:
                     prints.append(fingerprints(good))
     if parts:
         name = chunk.shard
         job.folder.child("parts").write_table(name, pa.concat_tables(parts))
-    summary = json.dumps({**counts, "reasons": dict(reasons)})
+    span = [min(times), max(times)] if times else []
+    summary = json.dumps({**counts, "times": span, "reasons": dict(reasons)})
     return keys_table(chunk.index, summary, prints, job.num_buckets)
 
 

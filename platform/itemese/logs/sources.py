@@ -1,5 +1,7 @@
 """Which reader a recipe's source names."""
 
+from dataclasses import replace
+
 from itemese.core.artifacts import Folder
 from itemese.logs import amazon, files, movielens, simulated
 from itemese.logs.config import LogsConfig
@@ -15,6 +17,16 @@ def plan(config: LogsConfig) -> Plan:
     Raises:
         DataError: A file or column that is missing or cannot be read.
     """
+    planned = _plan(config)
+    columns = config.columns.model_dump()
+    names = {ours: theirs for ours, theirs in planned.names.items() if columns[ours] is not None}
+    sides = planned.side_columns
+    sides = sides if columns["title"] else sides.model_copy(update={"title": None})
+    return replace(planned, names=names, side_columns=sides)
+
+
+def _plan(config: LogsConfig) -> Plan:
+    """Plan all columns that the source has, those included that the recipe leaves unread."""
     if config.source == "simulated":
         return Plan(simulated.plan_users(config), simulated.NAMES)
     folder, name = files.locate(config.location(), "logs.path")

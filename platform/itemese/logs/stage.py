@@ -20,6 +20,7 @@ from itemese.logs.config import LogsConfig
 from itemese.logs.files import Source
 from itemese.logs.inputs import Plan
 from itemese.logs.shards import PART, QUARANTINE, Job, attempt, raise_told
+from itemese.logs.times import warn_of_times
 
 VERSION = 2
 
@@ -88,7 +89,7 @@ def build_logs(config: LogsConfig, folder: Folder, *, seed: int) -> Counts:
     cluster.connect()
     counts = _interactions(config, planned, folder, seed)
     counts |= _sides(config, planned, folder, seed)
-    counts["warnings"] = [s for entity in ("items", "users") if (s := _mismatch(counts, entity))]
+    counts["warnings"] += [s for entity in ("items", "users") if (s := _mismatch(counts, entity))]
     folder.write_json("summary.json", counts)
     return counts
 
@@ -154,7 +155,15 @@ def _interactions(config: LogsConfig, planned: Plan, folder: Folder, seed: int) 
         "num_shards": len(chunks),
         "columns_kept": planned.names,
         "columns_left_out": planned.left_out,
+        "warnings": [] if config.source == "simulated" else _time_warnings(summaries),
     }
+
+
+def _time_warnings(summaries: list[dict[str, Any]]) -> list[str]:
+    """Return what is odd about the times of all chunks."""
+    times = [second for summary in summaries for second in summary["times"]]
+    early, kept = (sum(summary[name] for summary in summaries) for name in ("early", "rows_kept"))
+    return warn_of_times(early, kept, min(times), max(times)) if times else []
 
 
 def _per_chunk(chunks: list[Chunk], work: Any) -> "ray.data.Dataset":
@@ -231,9 +240,12 @@ def _check_share(config: LogsConfig, planned: Plan, rows_in: int, reasons: Count
     top = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(3))
     share = bad / rows_in
     if share > config.max_quarantined_share:
-        remedy = "Mend the input"
-        if reasons.most_common(1)[0][0] == duplicates.REASON:
+        remedy, most = "Correct the input", reasons.most_common(1)[0][0]
+        if most == duplicates.REASON:
             remedy = "Set `logs.duplicates: keep` if the repeats are real"
+        elif most.endswith((" pos", " rating")):
+            name = most.rpartition(" ")[2]
+            remedy = f"Set `logs.columns.{name}: null` to leave that column unread"
         message = (
             f"`logs.max_quarantined_share` must be at least the share of bad rows; got "
             f"{config.max_quarantined_share:g} with {bad:,} of {rows_in:,} rows bad "
@@ -241,7 +253,7 @@ def _check_share(config: LogsConfig, planned: Plan, rows_in: int, reasons: Count
         )
         raise DataError(message)
     if bad == rows_in:
-        message = f"`logs` must hold one good row; got {rows_in:,} bad ones: {top}. Mend the input."
+        message = f"`logs` must hold one good row; got {rows_in:,} bad ones: {top}. Correct them."
         raise DataError(message)
 
 

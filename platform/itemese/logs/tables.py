@@ -19,7 +19,7 @@ from itemese.logs.config import ColumnMap
 from itemese.logs.files import Source
 from itemese.logs.json_lines import json_table
 from itemese.logs.parquet import piece_of
-from itemese.logs.rows import as_id, as_text, is_blank
+from itemese.logs.rows import as_id, as_text, id_faults, is_blank
 from itemese.logs.text import MAX_LINE_BYTES
 
 _BATCH_ROWS = 100_000
@@ -40,15 +40,16 @@ def write_items(folder: Folder, frame: pl.DataFrame | None, columns: ColumnMap) 
         frame = pl.DataFrame(schema={columns.item_id: pl.String})
     frame, left_out = keyed(frame, "item_id", columns.item_id, "items")
     title = columns.title
-    if title is not None:
+    if title != "title":
+        frame = frame.drop("title", strict=False)
+    if title not in (None, "title"):
         if title not in frame.columns:
             message = (
                 f"`logs.columns.title` must name a column of the items table; got {title!r}. "
                 f"{nearest(title, frame.columns)}"
             )
             raise DataError(message)
-        if title != "title":
-            frame = frame.drop("title", strict=False).rename({title: "title"})
+        frame = frame.rename({title: "title"})
     if "title" not in frame.columns:
         frame = frame.with_columns(pl.lit(None, pl.String).alias("title"))
     frame = frame.with_columns(as_text("title", frame.schema["title"]).alias("title"))
@@ -179,6 +180,7 @@ def keyed(frame: pl.DataFrame, ours: str, theirs: str, where: str) -> tuple[pl.D
     kind = frame.schema[ours]
     usable = frame.filter(~is_blank(ours, kind)).with_columns(as_id(ours, kind).alias(ours))
     usable = usable.filter(pl.col(ours).is_not_null())
+    usable = usable.filter(id_faults(usable[ours]).is_null())
     unique = usable.unique(ours, keep="first", maintain_order=True)
     counts = {
         f"{where}_without_id": len(frame) - len(usable),

@@ -1,5 +1,8 @@
 """Time columns of any type and unit -> whole seconds UTC and nanoseconds within the second."""
 
+import time
+from datetime import UTC, datetime
+
 import polars as pl
 
 from itemese.core.errors import DataError
@@ -16,6 +19,10 @@ _PER_SECOND = {
     "ns": 1_000_000_000,
 }
 _NANO = 1_000_000_000
+_DAY = 86_400
+
+EARLY = 631_152_000
+"""The start of 1990: logs are younger, so earlier times are of another unit, or count events."""
 
 Time = tuple[pl.Expr, pl.Expr]
 """Seconds, rounded down, and nanoseconds 0..999,999,999; both int64, null where unreadable."""
@@ -101,6 +108,27 @@ def _billionths(digits: pl.Expr) -> pl.Expr:
     """Return the digits behind a decimal point as billionths; further digits are cut off."""
     padded = digits.fill_null("").str.head(9).str.pad_end(9, "0")
     return padded.cast(pl.Int64, strict=False)
+
+
+def warn_of_times(early: int, num_rows: int, first: int, last: int) -> list[str]:
+    """Return a sentence if times are not of our days, as those of a wrong unit are.
+
+    Args:
+        early: Events before 1990.
+        num_rows: All events.
+        first: The oldest, seconds UTC.
+        last: The newest.
+    """
+    found = []
+    since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in (first, last))
+    if early:
+        found.append(
+            f"{early:,} of {num_rows:,} events lie before 1990; all lie between {since} and {until}"
+        )
+    if last > time.time() + _DAY:
+        found.append(f"the newest event lies in the future, at {until}")
+    remedy = "Check `logs.timestamp_unit` and `logs.columns.timestamp`."
+    return [f"{what}. {remedy}" for what in found]
 
 
 def time_faults(unit: TimestampUnit) -> list[tuple[pl.Expr, str]]:

@@ -122,7 +122,7 @@ def write_shard(
     }
     train = np.bincount(item[split == Split.TRAIN], minlength=plan.num_items)
     held_out = np.concatenate([item[events] for events in targets.values()])
-    counts = _counts(offsets, time, split)
+    counts = _counts(offsets, instant, split)
     if "clicked" in feedback:
         clicks = np.bincount(split[feedback["clicked"]], minlength=3)
         counts |= {f"clicks/{part.name.lower()}": int(clicks[part]) for part in Split}

@@ -84,7 +84,20 @@ def summarise(
         "users_only_training": counts["train_only_users"],
         "history_length": {"before": before.lengths.describe(), "after": after.lengths.describe()},
         "num_shards": counts["shards"],
+        "warnings": _warnings(order, counts),
     }
+
+
+def _warnings(order: str, counts: dict[str, int]) -> list[str]:
+    """Return a sentence if places and timestamps contradict each other."""
+    back, pairs = counts["steps_back_in_time"], counts["events"] - counts["users"]
+    if order != "pos" or not back:
+        return []
+    return [
+        f"the order by `pos` contradicts the timestamps: {back:,} of {pairs:,} events are older "
+        "than the event before them. If `pos` is no place in the user's history, such as a slot on "
+        "a page, set `logs.columns.pos: null`."
+    ]
 
 
 def _ties(runs: Lengths) -> dict[str, Any]:

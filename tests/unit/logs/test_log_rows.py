@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 
 from itemese.core.errors import DataError
-from itemese.core.limits import LAST_SECOND
+from itemese.core.limits import LAST_SECOND, MAX_ID_LENGTH, item_id_fault, user_id_fault
 from itemese.core.schema import INTERACTIONS
 from itemese.logs.rows import normalise
+from itemese.logs.times import warn_of_times
 
 
 def judged(unit: str = "seconds", **columns: object) -> pl.DataFrame:
@@ -39,6 +40,35 @@ def test_good_rows_take_the_schema_and_absent_columns_are_null() -> None:
 )
 def test_blank_ids_are_missing(value: str | None, reason: str | None) -> None:
     assert judged(user_id=["x", value])["reason"].to_list() == [None, reason]
+
+
+LONG = "x" * MAX_ID_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("item_id", LONG, None),
+        ("item_id", LONG + "x", "have 1 to 1024 characters"),
+        ("item_id", "a/../b\n", None),  # an item is named in bodies only
+        ("user_id", LONG, None),
+        ("user_id", LONG + "x", "have 1 to 1024 characters"),
+        ("user_id", "\u00fc" * MAX_ID_LENGTH, None),
+        ("user_id", "victim\n", "have no control characters"),
+        ("user_id", "..", "have no empty, '.' or '..' part"),
+        ("user_id", "a//b", "have no empty, '.' or '..' part"),
+        ("user_id", "\ufffd", "have no U+FFFD"),
+        ("user_id", "a/b.c", None),
+    ],
+)
+def test_ids_that_no_request_can_name_have_a_reason(
+    name: str, value: str, fault: str | None
+) -> None:
+    good, reason = judged(**{name: ["x", value]})["reason"].to_list()
+    assert good is None
+    assert (reason is None) if fault is None else reason.startswith(f"{name} must {fault}")
+    check = user_id_fault if name == "user_id" else item_id_fault
+    assert (check(value) is None) == (fault is None)
 
 
 def test_whole_float_ids_lose_their_fraction_and_others_are_refused() -> None:
@@ -134,6 +164,33 @@ def test_ratings_and_places_are_checked_only_where_the_source_has_them() -> None
     assert frame["reason"].to_list() == [None, None, bad, bad, None]
     places = judged(pos=[0, None, -1])
     assert places["reason"].to_list() == [None, "missing pos", "negative pos"]
+
+
+def test_events_are_text_whatever_they_are() -> None:
+    assert judged(event=[True, False])["event"].to_list() == ["true", "false"]
+    assert judged(event=[1.0, 2.0])["event"].to_list() == ["1", "2"]
+    with pytest.raises(DataError, match=r"leave it unread with `logs\.columns\.event: null`\."):
+        judged(event=[[1], [2]])
+    with pytest.raises(DataError, match=r"leave it unread with `logs\.columns\.rating: null`\."):
+        judged(rating=[[1], [2]])
+
+
+@pytest.mark.parametrize(
+    ("early", "first", "last", "words"),
+    [
+        (0, 978_300_000, 1_046_454_590, []),
+        (3, 1_700_000, 1_700_009, ["3 of 9 events lie before 1990; all lie between 1970-01-20T"]),
+        (0, 978_300_000, LAST_SECOND, ["lies in the future, at 9999-12-31T"]),
+    ],
+)
+def test_times_of_a_wrong_unit_are_warned_of(
+    early: int, first: int, last: int, words: list[str]
+) -> None:
+    found = warn_of_times(early, 9, first, last)
+    assert len(found) == len(words)
+    for sentence, part in zip(found, words, strict=True):
+        assert part in sentence
+        assert "Check `logs.timestamp_unit`" in sentence
 
 
 def test_a_column_of_a_wrong_type_is_refused_by_name() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
-from itemese.logs import sources
+from itemese.logs import sources, tables
 from itemese.logs.config import LogsConfig, expand
 
 CSV = "user_id,item_id,timestamp\nu,i,1\n"
@@ -40,6 +40,7 @@ def test_data_folder_is_filled_in_and_other_unset_variables_are_refused(
         ({"source": "csv", "path": "x", "colums": {}}, "Did you mean 'columns'"),
         ({"source": "csv", "path": "x", "columns": {"userid": "u"}}, "Did you mean 'user_id'"),
         ({"source": "csv", "path": "x", "columns": {"item_id": "user_id"}}, "named twice"),
+        ({"source": "csv", "path": "x", "columns": {"rating": "stars", "pos": "stars"}}, "twice"),
         ({"source": "csv", "path": "x", "max_quarantined_share": 2}, "less than or equal to 1"),
         *[
             ({"source": "csv", "path": "x", "delimiter": text}, "one ASCII character")
@@ -90,6 +91,44 @@ def test_an_optional_column_is_taken_when_there_and_insisted_on_when_named(tmp_p
     assert found.left_out == ["split"]
     with pytest.raises(DataError, match=r"`logs.columns.event` .* got 'kind'"):
         plan(source="csv", path=str(path), columns={"event": "kind"})
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_null_leaves_an_optional_column_unread(inline: Any, tmp_path: Path, form: str) -> None:
+    frame = pl.DataFrame(
+        {"user_id": ["u"] * 2, "item_id": ["i", "j"], "timestamp": [1, 2], "event": [[1], [2]]}
+    )
+    frame = frame.with_columns(rating=pl.Series(["x", "y"]), pos=pl.Series([7, None]))
+    if form == "csv":
+        frame = frame.with_columns(event=pl.lit("click"))
+    writers = {"csv": "write_csv", "jsonl": "write_ndjson", "parquet": "write_parquet"}
+    getattr(frame, writers[form])(tmp_path / f"interactions.{form}")
+    unread = {"event": None, "rating": None, "pos": None}
+    values = {"source": form, "path": str(tmp_path), "columns": unread}
+    assert plan(**values).left_out == ["event", "pos", "rating"]
+    # The same after a trip through YAML, as bundles store it.
+    kept = LogsConfig.parse(values).model_dump(mode="json")
+    for given in (values, kept):
+        good, bad = inline(given)
+        assert len(bad) == 0
+        assert good.select("item_id", "event", "rating", "pos").rows() == [
+            ("i", None, None, None),
+            ("j", None, None, None),
+        ]
+    (tmp_path / "items.csv").write_text("item_id,title\ni,a\n")
+    read = plan(**values | {"columns": unread | {"title": None}})
+    assert read.read_items is not None
+    out = Folder.at(tmp_path / "out").create()
+    tables.write_items(out, read.read_items(out), read.side_columns)
+    assert out.read_table("items.parquet").to_pylist() == [{"item_id": "i", "title": None}]
+
+
+def test_null_leaves_a_publishers_column_unread(tmp_path: Path) -> None:
+    path = str(grouplens(tmp_path, "loose"))
+    columns = {"rating": None, "title": None}
+    found = plan(source="movielens_1m", path=path, columns=columns)
+    assert found.names == {n: n for n in ("user_id", "item_id", "timestamp")}
+    assert found.side_columns.title is None
 
 
 def test_a_column_must_be_in_every_file(tmp_path: Path) -> None:

@@ -201,6 +201,25 @@ def test_ties_are_counted_by_hand(ray_cluster, tmp_path, write_log):
     }  # fmt: skip
 
 
+def test_places_that_contradict_the_times_are_warned_of(ray_cluster, tmp_path, write_log):
+    slots = [
+        ("u", "a", 1, 3),
+        ("u", "b", 2, 1),
+        ("u", "c", 3, 2),
+        ("v", "a", 9, 0),
+        ("v", "b", 9, 1),
+    ]
+    summary = build_sequences(
+        SequencesConfig(), write_log(slots), Folder.at(tmp_path / "out"), seed=0
+    )
+    [sentence] = summary["warnings"]
+    assert "1 of 3 events are older than the event before them" in sentence
+    assert "`logs.columns.pos: null`" in sentence
+    plain = write_log([row[:3] for row in slots], name="plain")
+    again = build_sequences(SequencesConfig(), plain, Folder.at(tmp_path / "again"), seed=0)
+    assert not again["warnings"]
+
+
 def test_k_core_cascades_to_a_fixpoint(ray_cluster, tmp_path, write_log):
     # Item i0 has one event; without it user c0 has one; without c0 item i1 has one; ... to i6,
     # which then has only an event of user a. The core is {a, b} x {p, q}.
