@@ -287,7 +287,7 @@ class _Run:
     def _end_stage(self) -> None:
         """Go on from the stage's best state, or its last if none was looked for; select anew."""
         here = self.progress
-        if not self.plan[here.stage][0].validated:
+        if not self.plan[here.stage][0].validated or not here.best:
             here.selected = [*here.selected[: here.stage], here.stage_step]
         here.stage, here.stage_step, here.waited = here.stage + 1, 0, 0
         if here.stage < len(self.plan):

@@ -1,5 +1,6 @@
 """Where a run is, what it has seen, and what it tells."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -91,10 +92,14 @@ class Progress:
         self.window.add(facts, seconds)
 
     def add_validation(self, metrics: dict[str, float], config: TrainingConfig) -> bool:
-        """Note a validation; return whether it is the best one of the stage."""
+        """Note a validation; return whether it is the best one of the stage.
+
+        A metric that is not finite is never the best.
+        """
         name = f"val/{config.metric}"
         sign = -1 if config.metric in FALLING else 1
-        if self.best and sign * metrics[name] <= sign * self.best[name]:
+        value = metrics.get(name, math.nan)
+        if not math.isfinite(value) or (self.best and sign * value <= sign * self.best[name]):
             self.waited += 1
             return False
         self.best, self.waited = dict(metrics), 0

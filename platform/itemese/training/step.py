@@ -6,8 +6,8 @@ Shapes: N loss terms.
 import copy
 import math
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -229,13 +229,14 @@ class Stepper:
         seen = torch.zeros(2 + 2 * len(names), dtype=torch.float32, device=device)
         tokens = 0
         for number, (place, requests) in enumerate(micro_batches):
-            _seed_everything(derive_seed(self.seed, f"training/noise/{plan.epoch}/{place}"))
-            batch = to_device(self.method.collate(requests), device)
             tokens += sum(len(request.history) for request in requests)
             last = number == len(micro_batches) - 1
             repeated = plan.mean_targets is not None and place >= plan.num_batches
             counted = 0.0 if repeated else 1.0  # a repeated one is computed: gradients are synced
-            with nullcontext() if last else self.accelerator.no_sync(self.objective):
+            seed = derive_seed(self.seed, f"training/noise/{plan.epoch}/{place}")
+            sync = nullcontext() if last else self.accelerator.no_sync(self.objective)
+            with seeded(seed, device), sync:
+                batch = to_device(self.method.collate(requests), device)
                 loss, sums, targets = self.objective(batch, plan.mean_targets)
                 self.accelerator.backward(loss * counted / len(micro_batches))
             seen[0] += loss.detach().float()
@@ -283,12 +284,30 @@ class Stepper:
                 raise TrainingError(message)
 
 
-def _seed_everything(seed: int) -> None:
-    """Seed all generators for one micro-batch.
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed all generators for one micro-batch, and restore them afterwards.
 
     Dropout and sampled negatives then depend on the batch's place in the epoch only: not on how
-    batches are dealt to workers, and not on whether the run was interrupted before it.
+    batches are dealt to workers, and not on whether the run was interrupted before it. The
+    generators of the calling process go on as if nothing had been drawn.
+
+    Args:
+        seed: Of the micro-batch.
+        device: Whose generator is seeded beside the CPU's.
     """
-    random.seed(seed)  # libraries inside a method may draw from any of the three
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    # Libraries inside a method may draw from any of the three.
+    python, numpy = random.getstate(), np.random.get_state()
+    cuda = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.default_generator.manual_seed(seed)
+            for place in cuda:
+                with torch.cuda.device(place):
+                    torch.cuda.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,5 +1,9 @@
 """The loop trains, selects, stops, and says what is wrong."""
 
+import math
+import random
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +15,7 @@ from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.loop import Fitted, Hooks, fit, plan_stages
+from itemese.training.progress import Progress
 from itemese.training.validation import Validator
 
 
@@ -63,6 +68,46 @@ def test_patience_stops_and_the_best_state_is_returned(toy, world) -> None:
     assert same(fitted.state, script.states[1])
     assert not same(fitted.state, script.states[2])
     assert fitted.epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best"),
+    [
+        ("ndcg@10", (0.5, math.nan, 0.1, 0.6), [True, False, False, True]),
+        ("ndcg@10", (math.nan, 0.1, math.nan, 0.2), [False, True, False, True]),
+        ("log_loss", (0.5, math.nan, 0.9, 0.1), [True, False, False, True]),
+        ("log_loss", (math.nan, math.inf, 0.9, -math.inf), [False, False, True, False]),
+    ],
+)
+def test_a_metric_that_is_not_finite_is_never_the_best(metric, values, best) -> None:
+    progress, config = Progress(), TrainingConfig(metric=metric)
+    found = [progress.add_validation({f"val/{metric}": value}, config) for value in values]
+    assert found == best
+    assert progress.best == {
+        f"val/{metric}": [v for v, b in zip(values, best, strict=True) if b][-1]
+    }
+    assert not progress.add_validation({}, config)  # sums of NaN are left out of the metrics
+
+
+def test_a_run_whose_metric_is_never_finite_keeps_its_last_state(toy, world) -> None:
+    script = Script(math.nan, math.nan, math.nan)
+    fitted = run(toy(), world, hooks=Hooks(validate=script), patience=2)
+    assert len(script.states) == 2
+    assert fitted.best == {}
+    assert same(fitted.state, script.states[1])
+    assert fitted.selected == (fitted.steps,)
+
+
+def test_training_leaves_the_generators_of_the_process_alone(toy, world) -> None:
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    random.seed(1)
+    np.random.seed(2)
+    torch.manual_seed(3)
+    before = states()
+    run(toy(), world, max_epochs=1)
+    assert states() == before
 
 
 def test_validation_comes_every_so_many_epochs_and_at_the_end(toy, world) -> None:
