@@ -11,6 +11,7 @@ from itemese.cli import console
 from itemese.core.artifacts import Store
 from itemese.evaluation.compare import leaderboard
 from itemese.pipeline.compare import compare
+from itemese.pipeline.compare import rivals as rivals_of
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
 
@@ -33,7 +34,7 @@ def main(
         run.bundle(Store(bundle).root)
         print(f"bundle: {bundle}")
     if rivals:
-        compared = compare([experiment, *rivals(experiment)], store)
+        compared = compare([experiment, *rivals_of(experiment)], store)
         folder, results = compared.folder, compared.results
     print(leaderboard(results))
     print(f"report: {folder.uri}/report.html")
