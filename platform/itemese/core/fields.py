@@ -31,6 +31,7 @@ NO_ELEMENT = -1
 _BLANKS = " \t\n\r\v\f"
 
 _INDEX = "fields.json"
+_VALUES = "values.parquet"
 _ITEMS = "items.parquet"
 
 
@@ -207,19 +208,22 @@ class FieldEncoder:
         return _cut(np.array(flat, dtype=np.int32), sizes, field.length)
 
     def write(self, folder: Folder) -> None:
-        """Write ``fields.json`` and a file of values for each vocabulary."""
+        """Write ``fields.json`` and ``values.parquet``, a row for each vocabulary."""
         folder.write_json(_INDEX, [asdict(field) for field in self.fields])
-        for key, values in self.values.items():
-            folder.child("values").write_table(f"{key}.parquet", pa.table({"value": values}))
+        sizes = [len(values) for values in self.values.values()]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+        flat = [values.cast(pa.large_string()) for values in self.values.values()]
+        joined = pa.concat_arrays(flat or [pa.array([], pa.large_string())])
+        lists = pa.LargeListArray.from_arrays(offsets, joined)
+        folder.write_table(_VALUES, pa.table({"key": list(self.values), "values": lists}))
 
     @classmethod
     def read(cls, folder: Folder) -> "FieldEncoder":
         """Read what `write` wrote."""
         fields = tuple(Field(**values) for values in folder.read_json(_INDEX))
-        home = folder.child("values")
-        known = [f.key for f in fields if f.kind in ("categorical", "list")]
-        tables = {key: home.read_table(f"{key}.parquet") for key in known}
-        return cls(fields, {k: t["value"].combine_chunks() for k, t in tables.items()})
+        table = folder.read_table(_VALUES)
+        rows = zip(table["key"].to_pylist(), table["values"], strict=True)
+        return cls(fields, {key: row.values.cast(pa.string()) for key, row in rows})
 
 
 @dataclass(frozen=True)

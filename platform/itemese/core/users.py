@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from itemese.core.artifacts import Folder
-from itemese.core.errors import require_columns
+from itemese.core.errors import DataError, require_columns
 
 UNKNOWN_USER = 0
 """Row of whoever is not among the users."""
@@ -62,6 +62,15 @@ class Users:
         columns = [n for n in self.table.column_names if n not in ("user_id", "train_count")]
         found: dict[str, Any] = self.table.select(columns).slice(row - 1, 1).to_pylist()[0]
         return found
+
+    def validate(self, num_items: int) -> None:
+        """Raise DataError unless each user has one row; the number of items does not matter."""
+        if len(self._row_of) != self.num_users:
+            message = (
+                f"`users.user_id` must be unique; got {self.num_users} rows of "
+                f"{len(self._row_of)} users. Build the users again."
+            )
+            raise DataError(message)
 
     def write(self, folder: Folder) -> None:
         """Write ``users.parquet``."""

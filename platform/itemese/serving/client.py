@@ -12,6 +12,7 @@ import httpx
 from itemese.core.errors import ConfigError
 from itemese.core.limits import user_id_fault
 from itemese.serving.config import MAX_BATCH
+from itemese.serving.fields import RawFields
 from itemese.serving.query import (
     Event,
     Explanation,
@@ -71,6 +72,7 @@ class Client:
         *,
         explain: bool = False,
         user_id: str | None = None,
+        fields: RawFields | None = None,
     ) -> list[Recommendation]:
         """Return at most `k` items for a history, or for a user whose history the service keeps.
 
@@ -81,7 +83,13 @@ class Client:
             Unavailable: The service is overloaded.
             ConfigError: The service cannot be reached, or needs another token.
         """
-        body = {"k": k, "exclude": list(exclude), "filter": filter, "explain": explain}
+        body = {
+            "k": k,
+            "exclude": list(exclude),
+            "filter": filter,
+            "explain": explain,
+            "fields": fields,
+        }
         return self._items("/v1/recommend", body, history, user_id)
 
     def recommend_batch(
@@ -105,9 +113,10 @@ class Client:
         *,
         explain: bool = False,
         user_id: str | None = None,
+        fields: RawFields | None = None,
     ) -> list[Recommendation]:
         """Return the scores of `item_ids`, in their order; raises as `recommend` does."""
-        body = {"item_ids": list(item_ids), "explain": explain}
+        body = {"item_ids": list(item_ids), "explain": explain, "fields": fields}
         return self._items("/v1/score", body, history, user_id)
 
     def find(self, text: str, limit: int = 20) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.free_beams import Waste
 from itemese.methods.base import Batch, Task, to_device
 from itemese.serving.config import MAX_K
+from itemese.serving.fields import RawFields, RequestFields
 from itemese.serving.filters import ItemFilters, ItemSearch
 from itemese.serving.naming import Naming
 from itemese.serving.query import (
@@ -75,6 +76,7 @@ class Recommender:
         evaluation = bundle.experiment.get("evaluation") or {}
         self.exclude_seen = bool(evaluation.get("exclude_seen", True))
         self._filters = ItemFilters(self.catalog)
+        self._fields = RequestFields(bundle)
         self._naming = Naming(bundle, self._max_history)
         # Most popular first; equal counts go to the lower index.
         self._popular = np.argsort(-self.catalog.train_count, kind="stable")
@@ -170,6 +172,7 @@ class Recommender:
         *,
         explain: bool = False,
         user_id: str = "",
+        fields: RawFields | None = None,
     ) -> list[Recommendation]:
         """Return at most `k` items for one history.
 
@@ -181,6 +184,8 @@ class Recommender:
             filter: For example ``{"genres": "Drama"}`` or ``{"item_id": ["1", "2"]}``.
             explain: Whether items come with their codes, siblings and the closest seen item.
             user_id: Names the user to models that know users; empty if unknown.
+            fields: Raw values of fields, ``{"user": {"age": 30}, "context": {"device": "tv"}}``,
+                for models that have them.
 
         Raises:
             QueryError: A field is malformed, or a filter names an unknown column.
@@ -194,6 +199,7 @@ class Recommender:
             filter=filter,
             explain=explain,
             user_id=user_id,
+            fields=fields or {},
         )
         return self.answers([query])[0].items
 
@@ -214,10 +220,18 @@ class Recommender:
         *,
         explain: bool = False,
         user_id: str = "",
+        fields: RawFields | None = None,
     ) -> list[Recommendation]:
         """Return the scores of `item_ids` (of clicks: probabilities) for one history, in order."""
         items, times = split_events(history)
-        query = Query(items, times, score_items=tuple(item_ids), explain=explain, user_id=user_id)
+        query = Query(
+            history=items,
+            timestamps=times,
+            score_items=tuple(item_ids),
+            explain=explain,
+            user_id=user_id,
+            fields=fields or {},
+        )
         return self.answers([query])[0].items
 
     def check(self, query: Query) -> None:
@@ -231,6 +245,7 @@ class Recommender:
             message = f"`user_id` must {fault}; got {query.user_id[:80]!r}. Rename that user."
             raise QueryError(message)
         self._filters.mask(query.filter)
+        self._fields.check(query.fields)
 
     def answers(self, queries: Sequence[Query]) -> list[Answer]:
         """Answer queries: all scores by one pass, rankings by one for each `k` and filter.
@@ -295,7 +310,7 @@ class Recommender:
         dropped = -(-surplus // self._history_step) * self._history_step
         history, timestamp = zip(*pairs[dropped:], strict=True)
         items, times = np.array(history, np.int32), np.array(timestamp, np.int64)
-        return Request(items, times, query.user_id)
+        return Request(items, times, query.user_id, fields=self._fields.encoded(query, len(items)))
 
     def _ranked(self, queries: list[Query]) -> list[Answer]:
         """Rank for queries with the same `k` and filter, none of them cold."""

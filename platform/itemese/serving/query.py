@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from itemese.core.errors import DataError
 from itemese.core.limits import timestamp_fault
@@ -117,6 +118,8 @@ class Query:
         erasures: How often users had been erased just before the history was read from a store;
             None if it came with the request.
         user_id: Names the user to models that know users; empty if the request names none.
+        fields: Raw values of fields of the user and of the context, for models that have them:
+            ``{"user": {name: value}, "context": {name: value}}``.
     """
 
     history: tuple[str, ...] = ()
@@ -130,6 +133,7 @@ class Query:
     version: str | None = None
     erasures: int | None = None
     user_id: str = ""
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

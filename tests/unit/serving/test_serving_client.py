@@ -46,6 +46,8 @@ def test_the_same_answers_as_in_process(client, engine):
         lambda r: r.recommend([{"item_id": "e", "timestamp": 1}], filter={"genres": "Drama"}),
         lambda r: r.recommend([]),
         lambda r: r.recommend(["e"], explain=True),
+        lambda r: r.recommend(["e"], k=2, user_id="u"),
+        lambda r: r.score(["e"], ["a"], user_id="u", fields={"user": {}}),
         lambda r: r.score(["a"], ["b", "zz"]),
         lambda r: r.score(["a"], ["b", "zz"], explain=True),
         lambda r: r.recommend_batch([["e"], [], ["zz", {"item_id": "a", "timestamp": 1}]], k=2),
@@ -64,6 +66,7 @@ def test_the_same_answers_as_in_process(client, engine):
 def test_the_same_errors_as_in_process(client, engine):
     for ask in (
         lambda r: r.recommend(["a"], filter={"genre": "Drama"}),
+        lambda r: r.recommend(["a"], fields={"user": {"age": 3}}),
         lambda r: r.recommend([{"item_id": "a", "timestamp": 2}, {"item_id": "b", "timestamp": 1}]),
         lambda r: r.recommend_batch(
             [["a"], [{"item_id": "a", "timestamp": 2}, {"item_id": "b", "timestamp": 1}]]

@@ -59,6 +59,7 @@ class Answering:
             version=body.version,
             erasures=erasures,
             user_id=body.user_id or "",
+            fields=body.fields.model_dump() if body.fields else {},
         )
         return await self._answered(request, query)
 
@@ -72,6 +73,7 @@ class Answering:
             explain=body.explain,
             erasures=erasures,
             user_id=body.user_id or "",
+            fields=body.fields.model_dump() if body.fields else {},
         )
         return await self._answered(request, query)
 

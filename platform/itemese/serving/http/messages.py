@@ -63,16 +63,21 @@ Wanted = Annotated[int, Field(strict=True, ge=1, le=MAX_K), BeforeValidator(_who
 Value = StrictStr | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)]
 
 
-def _few_columns(value: object) -> object:
-    """Keep one column more than a filter may have: enough to refuse the filter."""
-    return dict(list(value.items())[: _MAX_COLUMNS + 1]) if isinstance(value, dict) else value
+def _few(most: int) -> Callable[[object], object]:
+    """Return what keeps one entry more than a mapping may have: enough to refuse it."""
+
+    def keep(value: object) -> object:
+        return dict(list(value.items())[: most + 1]) if isinstance(value, dict) else value
+
+    return keep
 
 
 _MAX_COLUMNS = 16
+_MAX_FIELDS = 256
 Columns = Annotated[
     dict[str, Value | Annotated[list[Value], Field(max_length=MAX_K, fail_fast=True)]],
     Field(max_length=_MAX_COLUMNS),
-    BeforeValidator(_few_columns),
+    BeforeValidator(_few(_MAX_COLUMNS)),
 ]
 
 
@@ -80,6 +85,12 @@ class Message(BaseModel):
     """Base of all bodies: unknown fields are refused, so that a misspelt one is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Raw = Value | Annotated[list[Value], Field(max_length=MAX_K, fail_fast=True)] | None
+FieldValues = Annotated[
+    dict[str, _Raw], Field(max_length=_MAX_FIELDS), BeforeValidator(_few(_MAX_FIELDS))
+]
 
 
 class Body(Message):
@@ -148,6 +159,16 @@ class Forgotten(Message):
     request_id: str
 
 
+class RequestFields(Body):
+    """Raw values of fields, for models that have them; what is left out is unknown."""
+
+    user: FieldValues = Field(default={}, description="Fields of the user, by name.")
+    context: FieldValues = Field(default={}, description="Fields of the request, by name.")
+
+
+_FIELDS = "Values of the model's fields of the user and of the request."
+
+
 class RecommendRequest(Body):
     """A user's history, and which items may be returned."""
 
@@ -175,6 +196,7 @@ class RecommendRequest(Body):
         description="Names the user to the model; without a history, that of the events kept for "
         "this user is read.",
     )
+    fields: RequestFields | None = Field(default=None, description=_FIELDS)
     k: Wanted = Field(default=10, description="Number of items.")
     exclude: list[ItemId] = Field(
         fail_fast=True, default=[], max_length=10_000, description="Items never to return."
@@ -215,6 +237,7 @@ class ScoreRequest(Body):
         description="Names the user to the model; without a history, that of the events kept for "
         "this user is read.",
     )
+    fields: RequestFields | None = Field(default=None, description=_FIELDS)
     item_ids: list[ItemId] = Field(fail_fast=True, min_length=1, max_length=MAX_K)
     explain: StrictBool = Field(default=False, description="Return an explanation with each item.")
 
