@@ -57,14 +57,8 @@ def test_cuda_equals_cpu_in_fp32(architecture: str) -> None:
     hidden = Candidates(exclude=histories().cuda())
     cache = PromptCache()
     for prompt_cache in (None, cache, cache):
-        on_gpu = beam_search(
-            cuda,
-            histories().cuda(),
-            10,
-            beam_width=30,
-            candidates=hidden,
-            prompt_cache=prompt_cache,
-        )
+        cuda.prompt_cache = prompt_cache
+        on_gpu = beam_search(cuda, histories().cuda(), 10, beam_width=30, candidates=hidden)
         torch.testing.assert_close(on_gpu.score.cpu(), on_cpu.score, atol=1e-3, rtol=0)
         assert (on_gpu.item_index.cpu() == on_cpu.item_index).float().mean() > 0.98
     torch.testing.assert_close(

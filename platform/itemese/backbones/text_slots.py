@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.backbones.text_backbone import mean_words
-from itemese.backbones.weight_stamp import KeepsItems, WeightStamp
 from itemese.core.errors import ConfigError
+from itemese.layers.derived import Derived
 
 SlotMask = Literal["cascaded", "two_pass", "none"]
 """``two_pass`` reads the slots' last states and nothing else of them, in a pass of its own;
@@ -34,7 +34,7 @@ SlotMask = Literal["cascaded", "two_pass", "none"]
 _ITEMS_AT_ONCE = 256
 
 
-class TextSlots(KeepsItems):
+class TextSlots(Derived):
     """The model, its slots, and the texts of a catalogue.
 
     Called with histories it returns states and item vectors as every encoder does: an item's
@@ -69,7 +69,6 @@ class TextSlots(KeepsItems):
         self.words_per_text = mean_words(texts)
         self._size = float(words.square().mean().sqrt())
         self.slots = nn.Parameter(torch.randn(num_slots, words.shape[1]) * self._size)
-        self._items: tuple[WeightStamp, Tensor] | None = None
         layers = int(getattr(self.lm.config, "num_hidden_layers", 2))
         if mask != "two_pass" and layers < 2:
             message = (
@@ -139,16 +138,15 @@ class TextSlots(KeepsItems):
     def items(self) -> Tensor:
         """Return the items' vectors ``[I, M * D]``, each of length 1; no gradient.
 
-        They are computed once for as long as the weights stay as they are.
+        In evaluation mode they are computed once.
         """
-        held = [*self.parameters(), *self.buffers()]
-        if self._items is not None and self._items[0].matches(held):
-            return self._items[1]
-        with torch.no_grad():
-            parts = torch.split(self.texts, _ITEMS_AT_ONCE)
-            found = torch.cat([self._flat(part) for part in parts])
-        self._items = (WeightStamp(held), found)
-        return found
+        return self.derived("items", self._every_item)
+
+    @torch.no_grad()
+    def _every_item(self) -> Tensor:
+        """Return what `items` does, computed anew."""
+        parts = torch.split(self.texts, _ITEMS_AT_ONCE)
+        return torch.cat([self._flat(part) for part in parts])
 
     def _flat(self, texts: Tensor) -> Tensor:
         """Return ``[B, M * D]``: each text's slots, end to end, of length 1."""

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from itemese.benchmarks.rows import Row, figure
+from itemese.core.schema import PADDING
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel
-from itemese.methods.rsllm.reading import PADDING, Reading
+from itemese.methods.rsllm.reading import Reading
 
 
 @torch.no_grad()

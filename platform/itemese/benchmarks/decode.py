@@ -110,10 +110,8 @@ def _against_generate(
     prompt = model.history_tokens(history)
     everything = Candidates()
 
-    def ours(shown: Tensor, cache: PromptCache | None) -> Ranking:
-        return beam_search(
-            model, shown, width, beam_width=width, candidates=everything, prompt_cache=cache
-        )
+    def ours(shown: Tensor) -> Ranking:
+        return beam_search(model, shown, width, beam_width=width, candidates=everything)
 
     times: dict[str, list[float]] = {"generate": [], "search": [], "reuse": []}
     tokens = torch.empty(0)
@@ -123,13 +121,15 @@ def _against_generate(
         )
         times["generate"].append(seconds)
         for _ in range(5):
-            seconds, plain = _timed(partial(ours, history, None))
+            model.prompt_cache = None
+            seconds, plain = _timed(partial(ours, history))
             times["search"].append(seconds)
-            cache = PromptCache()
-            ours(history[:, :-1], cache)  # yesterday's visit, with one item less
-            seconds, again = _timed(partial(ours, history, cache))
+            model.prompt_cache = PromptCache()
+            ours(history[:, :-1])  # an earlier visit, with one item less
+            seconds, again = _timed(partial(ours, history))
             times["reuse"].append(seconds)
             lists += [plain, again]
+    model.prompt_cache = None
     same = [_overlap(tokens, model.item_tokens[r.item_index]) for r in lists[-2:]]
     best = {side: 1000 * min(seconds) for side, seconds in times.items()}
     shape = decoding_costs.DecoderShape.of(model.backbone.config)

@@ -67,21 +67,21 @@ def benchmark_cuda(*, rounds: int = 3, seed: int = 0) -> list[Row]:
     rows = []
     for batch in BATCHES:
         shown = histories[:batch]
-        seconds = _least(partial(_search, model, shown, None), rounds)
+        seconds = _least(partial(_search, model, shown), rounds)
         name = f"cuda_0.6b/batch_{batch}"
         rows.append(figure(f"decode/{name}/search", 1000 * seconds, "ms"))
         rows.append(figure(f"decode/{name}/users", batch / seconds, "1/s"))
         work = decoding_costs.passes(shape, 1 + 4 * HISTORY, WIDTH, 4)
         rows += _of_roofline(name, shape, work, batch, seconds)
-    cache = PromptCache(max_bytes=8 << 30)
-    _search(model, histories[:1], cache)
-    seconds = _least(partial(_search, model, histories[:1], cache), rounds)
+    model.prompt_cache = PromptCache(max_bytes=8 << 30)
+    _search(model, histories[:1])
+    seconds = _least(partial(_search, model, histories[:1]), rounds)
     rows.append(figure("decode/cuda_0.6b/batch_1/reuse", 1000 * seconds, "ms"))
     return rows
 
 
-def _search(model: Any, shown: torch.Tensor, cache: PromptCache | None) -> None:
-    beam_search(model, shown, WIDTH, beam_width=WIDTH, candidates=Candidates(), prompt_cache=cache)
+def _search(model: Any, shown: torch.Tensor) -> None:
+    beam_search(model, shown, WIDTH, beam_width=WIDTH, candidates=Candidates())
 
 
 def _of_roofline(

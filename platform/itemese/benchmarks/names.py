@@ -39,7 +39,7 @@ def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     from itemese.core.schema import Catalog, Request
     from itemese.methods.base import Inputs
     from itemese.methods.lookup import method_of, parse_method_config
-    from itemese.methods.rsllm.network import TwoTowers
+    from itemese.methods.rsllm.network import RsllmNetwork
 
     draw = numpy_generator(0, "benchmarks/prompts")
     words = ["".join(draw.choice(list("aeioulnrst"), 5)) for _ in range(800)]
@@ -59,7 +59,7 @@ def _prompts(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
         )
     )
     torch.manual_seed(0)
-    module = cast(TwoTowers, method.build(Inputs(catalog, lambda: iter(())))).train()
+    module = cast(RsllmNetwork, method.build(Inputs(catalog, lambda: iter(())))).train()
     lengths = np.clip(draw.geometric(0.1, 512) + 1, 2, 31)
     histories = [draw.choice(len(titles), size, replace=False) for size in lengths]
     rows = [Request(h.astype(np.int32), np.zeros(len(h), np.int64), "u") for h in histories]

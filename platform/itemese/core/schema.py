@@ -16,6 +16,12 @@ from itemese.core.artifacts import Folder
 from itemese.core.errors import DataError, require_columns
 from itemese.core.fields import from_table, unknown_rows
 
+PADDING = -1
+"""Stands behind the last item or token of a row, and for no item or no token."""
+
+IGNORED = -100
+"""Label of a position that takes no part in a loss."""
+
 INTERACTIONS = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),

@@ -16,42 +16,13 @@ Shapes: B batch, W beams, L code length, K_l codes of level l, D hidden size, X 
 children of a node, I items, K list length.
 """
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from itemese.core.ranking import Candidates, Ranking
-from itemese.decoding.code_model import CodeModel, CodeNormalisation
+from itemese.decoding.code_model import Beams, CodeModel, CodeNormalisation
 from itemese.decoding.trie import PrefixTrie
-
-
-class Beams(Protocol):
-    """One prompt a user, read once, and the beams that grow from it.
-
-    Attributes:
-        state [B, D]: predicts the first code.
-    """
-
-    @property
-    def state(self) -> Tensor: ...  # noqa: D102
-
-    def grow(self, vectors: Tensor, ancestors: Tensor) -> Tensor:
-        """Append one token to every beam.
-
-        Args:
-            vectors: ``[B, W, D]`` input vectors of the beams' newest tokens; W may differ from
-                step to step.
-            ancestors: ``[B, W, steps]`` int64: which beam of each earlier step each beam came
-                from; ``steps`` is the number of earlier calls.
-
-        Returns:
-            ``[B, W, D]``: the beams' states, which predict their next code.
-        """
-
-    def restart(self) -> None:
-        """Drop all beams and keep the prompt."""
 
 
 @torch.no_grad()

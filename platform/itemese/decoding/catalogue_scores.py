@@ -11,8 +11,7 @@ items scored for a prompt.
 import torch
 from torch import Tensor
 
-from itemese.decoding.beams import Beams
-from itemese.decoding.code_model import CodeModel
+from itemese.decoding.code_model import Beams, CodeModel
 from itemese.decoding.trie import PrefixTrie
 
 MAX_LEAVES = 256

@@ -1,16 +1,17 @@
 """What every model that writes items code by code has: token ids, the catalogue's tree, a softmax.
 
-Shapes: I items, P codes of an item that the model predicts, K_l codes of level l, D hidden size,
-V tokens.
+Shapes: B batch, W beams, I items, P codes of an item that the model predicts, K_l codes of level l,
+D hidden size, V tokens.
 """
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from itemese.decoding.trie import PrefixTrie
+from itemese.layers.derived import Derived
 
 CodeNormalisation = Literal["legal", "level"]
 """Which codes the softmax over a next code runs over: ``legal``, the catalogue's children of its
@@ -18,7 +19,34 @@ prefix, so that a catalogue's probabilities sum to 1 and an only child has proba
 all codes of the level as in training, masked afterwards."""
 
 
-class CodeModel(nn.Module):
+class Beams(Protocol):
+    """One prompt a user, read once, and the beams that grow from it.
+
+    Attributes:
+        state [B, D]: predicts the first code.
+    """
+
+    @property
+    def state(self) -> Tensor: ...  # noqa: D102
+
+    def grow(self, vectors: Tensor, ancestors: Tensor) -> Tensor:
+        """Append one token to every beam.
+
+        Args:
+            vectors: ``[B, W, D]`` input vectors of the beams' newest tokens; W may differ from
+                step to step.
+            ancestors: ``[B, W, steps]`` int64: which beam of each earlier step each beam came
+                from; ``steps`` is the number of earlier calls.
+
+        Returns:
+            ``[B, W, D]``: the beams' states, which predict their next code.
+        """
+
+    def restart(self) -> None:
+        """Drop all beams and keep the prompt."""
+
+
+class CodeModel(Derived):
     """Base of models over item tokens.
 
     Attributes:
@@ -63,6 +91,16 @@ class CodeModel(nn.Module):
     @property
     def token_table(self) -> Tensor:
         """Token vectors ``[V, D]``, read at the input and at the output."""
+        raise NotImplementedError
+
+    def read(self, item_index: Tensor, *, room: int = 0, user_token: Tensor | None = None) -> Beams:
+        """Read histories; beams grow from what is returned.
+
+        Args:
+            item_index: ``[B, T]`` int64, right-padded with -1.
+            room: Tokens of beams to have room for from the start.
+            user_token: ``[B]`` int64, of models that have user tokens.
+        """
         raise NotImplementedError
 
     def code_logits(self, states: Tensor, level: int) -> Tensor:

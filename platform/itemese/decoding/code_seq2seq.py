@@ -110,6 +110,13 @@ class CodeSeq2Seq(CodeModel):
             lengths = lengths + 1
         return F.embedding(tokens, self.token_table), lengths
 
+    def read(
+        self, item_index: Tensor, *, room: int = 0, user_token: Tensor | None = None
+    ) -> SharedMemory:
+        """Run the encoder over histories ``[B, T]``; beams then read its output."""
+        vectors, lengths = self.prompt(item_index, user_token)
+        return SharedMemory(self.t5, vectors, lengths, self.token_table[self.opening])
+
     def forward(
         self, item_index: Tensor, target: Tensor, user_token: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
@@ -125,11 +132,13 @@ class CodeSeq2Seq(CodeModel):
         Returns:
             L logits ``[M, K_l]`` and the codes ``[M, L] int64`` that they should predict.
         """
-        states = self.read(item_index, target, user_token)
+        states = self.decoder_states(item_index, target, user_token)
         logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
         return logits, self.codes_of(target)
 
-    def read(self, item_index: Tensor, target: Tensor, user_token: Tensor | None = None) -> Tensor:
+    def decoder_states(
+        self, item_index: Tensor, target: Tensor, user_token: Tensor | None = None
+    ) -> Tensor:
         """Return the decoder's states ``[M, P, D]``; the first L predict the codes of the target.
 
         P is the number of decoder inputs; for the arguments see `forward`.
@@ -164,12 +173,3 @@ class CodeSeq2Seq(CodeModel):
         )
         states: Tensor = output.last_hidden_state
         return states
-
-
-@torch.no_grad()
-def read_memory(
-    model: CodeSeq2Seq, item_index: Tensor, user_token: Tensor | None = None
-) -> SharedMemory:
-    """Run the encoder over histories ``[B, T]``; beams then read its output."""
-    vectors, lengths = model.prompt(item_index, user_token)
-    return SharedMemory(model.t5, vectors, lengths, model.token_table[model.opening])

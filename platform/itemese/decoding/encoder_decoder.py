@@ -32,7 +32,7 @@ ARCHITECTURES = ("t5", "mt5")
 
 
 class SharedMemory:
-    """An encoder's output read by beams; implements `beams.Beams`.
+    """An encoder's output read by beams; implements `code_model.Beams`.
 
     Attributes:
         state [B, D]: predicts the first code.
@@ -71,7 +71,7 @@ class SharedMemory:
         self._first = list(self._own)
 
     def grow(self, vectors: Tensor, ancestors: Tensor) -> Tensor:
-        """Append one token to every beam; see `beams.Beams.grow`."""
+        """Append one token to every beam; see `code_model.Beams.grow`."""
         # The first token is everyone's ancestor at step 0.
         return self._step(vectors, F.pad(ancestors, (1, 0)))
 

@@ -11,38 +11,36 @@ from torch import Tensor
 
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, Ranking
-from itemese.decoding.beams import Beams
-from itemese.decoding.code_model import CodeModel
-from itemese.decoding.decoding import as_stored, read_prompt
-from itemese.decoding.item_language import ItemLanguageModel
+from itemese.decoding.code_model import Beams, CodeModel
+from itemese.decoding.decoding import as_stored
 
 
 @dataclass
-class Waste:
-    """What unconstrained beams came to since they were first counted.
+class InvalidBeams:
+    """How many unconstrained beams ended as no item since they were first counted.
 
     Attributes:
         ended: Beams that reached their last code.
-        illegal: Those of them whose codes are no item's.
+        invalid: Those of them whose codes are no item's.
     """
 
     ended: int = 0
-    illegal: int = 0
+    invalid: int = 0
 
     @property
     def share(self) -> float:
-        """Share of ended beams that were illegal; 0 if none ended."""
-        return self.illegal / max(1, self.ended)
+        """Share of ended beams that were invalid; 0 if none ended."""
+        return self.invalid / max(1, self.ended)
 
 
 def free_beam_search(
-    model: ItemLanguageModel,
+    model: CodeModel,
     item_index: Tensor,
     k: int,
     *,
     beam_width: int,
     candidates: Candidates,
-    waste: Waste,
+    counts: InvalidBeams,
 ) -> Ranking:
     """Return what `free_search` finds after histories.
 
@@ -52,7 +50,7 @@ def free_beam_search(
         k: Items to return.
         beam_width: Tuples kept at each level.
         candidates: What may be returned.
-        waste: Counts this search too.
+        counts: Counts this search too.
 
     Raises:
         ConfigError: Items share the codes that the model predicts.
@@ -65,9 +63,9 @@ def free_beam_search(
         raise ConfigError(message)
     with as_stored(item_index.device):
         room = max(beam_width, k) * model.code_length
-        prompt = read_prompt(model, item_index, room, None)
+        prompt = model.read(item_index, room=room)
         ranking = free_search(
-            prompt, model, k=k, beam_width=beam_width, candidates=candidates, waste=waste
+            prompt, model, k=k, beam_width=beam_width, candidates=candidates, counts=counts
         )
     return Ranking(ranking.item_index.clone(), ranking.score.clone())
 
@@ -80,7 +78,7 @@ def free_search(
     k: int,
     beam_width: int,
     candidates: Candidates,
-    waste: Waste,
+    counts: InvalidBeams,
 ) -> Ranking:
     """Return the items among the W most probable tuples of codes after each prompt.
 
@@ -93,7 +91,7 @@ def free_search(
         k: Items to return.
         beam_width: Tuples kept at each level; raised to `k` if it is lower.
         candidates: What may be returned.
-        waste: Counts this search too.
+        counts: Counts this search too.
 
     Returns:
         Ranking of ``[B, K]``; -1 and -inf in places that no legal beam reached.
@@ -118,15 +116,15 @@ def free_search(
                 ancestors = torch.cat([ancestors, parent[..., None]], dim=2)
             states = beams.grow(model.code_vectors(code, level), ancestors)
     items = _items_of(chosen, codes, code_sizes)
-    waste.ended += items.numel()
-    waste.illegal += int((items < 0).sum())
+    counts.ended += items.numel()
+    counts.invalid += int((items < 0).sum())
     scores = score.new_full((batch, len(codes) + 1), float("-inf"))
     scores.scatter_(1, items.where(items >= 0, len(codes)), score)
     return Ranking.from_scores(scores[:, :-1], k, candidates)
 
 
 def _items_of(chosen: Tensor, codes: Tensor, code_sizes: tuple[int, ...]) -> Tensor:
-    """Return whose codes ``chosen [B, W, L]`` are, ``[B, W] int64``; -1 for nobody's."""
+    """Return whose codes ``chosen [B, W, L]`` are, ``[B, W] int64``; -1 for those of no item."""
     own = codes.new_zeros(len(codes))
     asked = chosen.new_zeros(chosen.shape[:2])
     for level, size in enumerate(code_sizes):  # prefixes are numbered level by level: no overflow

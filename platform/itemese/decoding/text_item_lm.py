@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 from itemese.backbones.text_backbone import mean_words
 from itemese.backbones.token_vectors import start_as_vectors
-from itemese.decoding.free_beams import Waste
+from itemese.core.schema import PADDING
+from itemese.decoding.free_beams import InvalidBeams
 from itemese.decoding.item_language import ItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
 
 TASK_TOKENS = 2
 """Behind the codes: the one before a name, the one before a telling."""
-
-PADDING = -1
 
 NAMED = 512
 """Items whose texts a report asks the codes of."""
@@ -45,7 +44,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         texts [I, N] int64: Tokens of each item's text, an end token last, right-padded with -1.
         tokenizer [bytes] uint8: What made them.
         words_per_text: Mean tokens of a text.
-        waste: What beams outside the catalogue came to, if there were any.
+        invalid_beams: Counts of beams outside the tree, where searches leave it.
     """
 
     texts: Tensor
@@ -79,7 +78,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         last = self.num_code_tokens
         self.code_table = nn.Embedding(last + TASK_TOKENS, words.shape[1])
         self.naming, self.telling = last, last + 1
-        self.waste = Waste()
+        self.invalid_beams = InvalidBeams()
         self.words_per_text = mean_words(texts)
         nn.init.normal_(self.code_table.weight, std=float(words.square().mean().sqrt()))
 

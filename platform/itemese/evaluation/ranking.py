@@ -62,15 +62,21 @@ def method_ranker(method: Predictor, module: nn.Module, device: torch.device | s
 
 @contextmanager
 def judging(module: nn.Module) -> Iterator[None]:
-    """Take gradients and dropout away; each part's training mode is put back afterwards."""
-    training = [part for part in module.modules() if part.training]
+    """Take gradients and dropout away; each part's training mode is put back afterwards.
+
+    A module that was in training mode computes anew what it derives from its weights, so hold it
+    once around many batches.
+    """
+    modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for part in training:
-            part.training = True
+        if any(modes.values()):
+            module.train()  # drops what was derived from the weights
+            for part, training in modes.items():
+                part.training = training
 
 
 def rank_users(

@@ -9,10 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itemese.core.schema import Request
-
-PADDING = -1
-"""What stands in ``item_index`` after a history's newest item."""
+from itemese.core.schema import PADDING, Request
 
 
 def pad_histories(requests: Sequence[Request]) -> dict[str, Tensor]:

@@ -24,9 +24,6 @@ from itemese.core.vectors import Embeddings, SemanticIds
 Batch = dict[str, Tensor]
 """Named tensors; ignored labels are -100. Every tensor's first dimension is the row."""
 
-IGNORED = -100
-"""Label of a position that takes no part in a loss."""
-
 
 class LossTerm(NamedTuple):
     """One loss term of a micro-batch.
@@ -318,7 +315,29 @@ class Method(ABC):
         """Return name and width of the parts of an item's vector, in order; empty for one part."""
         return ()
 
-    def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:  # noqa: B027
+    @property
+    def max_offered(self) -> int | None:
+        """The most items that `choose` may be offered; None for any number."""
+        return None
+
+    @property
+    def negatives_per_click(self) -> int:
+        """Non-clicks a click that probabilities of clicks fit, in a log without labels."""
+        return 1
+
+    def num_beams(self, k: int) -> int:
+        """Return how many beams a search for `k` items has; 0 if it has none."""
+        return 0
+
+    def invalid_beams(self, module: nn.Module) -> int:
+        """Return how many beams of the module's searches so far ended as no item."""
+        return 0
+
+    def prompt_counts(self, module: nn.Module) -> tuple[int, int] | None:
+        """Return how many prompts were found in the cache and not; None if none are kept."""
+        return None
+
+    def enable_prompt_cache(self, module: nn.Module, max_bytes: int) -> None:  # noqa: B027
         """Let `predict` reuse what it computed from a user's earlier, shorter histories.
 
         Called once where requests are answered; rankings stay those of a method that computes all

@@ -103,6 +103,11 @@ class Din(Method):
     config: DinConfig
     embeds: ClassVar[bool] = True
 
+    @property
+    def negatives_per_click(self) -> int:
+        """Non-clicks drawn for each click."""
+        return self.config.num_negatives
+
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh network over the catalogue."""
         config = self.config

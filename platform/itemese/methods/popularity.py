@@ -89,6 +89,11 @@ class Popularity(CatalogueMethod):
     Config = PopularityConfig
     config: PopularityConfig
 
+    @property
+    def negatives_per_click(self) -> int:
+        """Non-clicks drawn for each click."""
+        return self.config.num_negatives
+
     def build(self, inputs: Inputs) -> nn.Module:
         """Count the training events of each item."""
         if self.task is Task.CLICK:

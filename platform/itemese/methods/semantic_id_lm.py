@@ -13,9 +13,8 @@ Differs: residual k-means instead of RQ-VAE; item tokens may begin as the vector
 Shapes: B batch, T history length, L code length, K_l codes of level l.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,24 +23,19 @@ from torch import Tensor, nn
 
 from itemese.backbones.backbone import BackboneConfig, build_backbone, weights_digests
 from itemese.backbones.token_vectors import code_vectors, start_tokens
-from itemese.core.ranking import Candidates, Ranking, Scores
-from itemese.core.schema import Request
 from itemese.decoding.code_model import CodeNormalisation
-from itemese.decoding.decoding import beam_search, item_scores
-from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
-from itemese.layers.histories import pad_histories
 from itemese.losses.code_tokens import next_code
 from itemese.methods.base import (
     Batch,
     Inputs,
     LossTerm,
     LossWeights,
-    Method,
     MethodConfig,
     Need,
 )
+from itemese.methods.families import BeamMethod
 from itemese.prompts.item_tokens import TokenLayout
 
 
@@ -76,7 +70,7 @@ class SemanticIdLmConfig(MethodConfig):
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
 
 
-class SemanticIdLm(Method):
+class SemanticIdLm(BeamMethod):
     """See the module docstring."""
 
     Config = SemanticIdLmConfig
@@ -120,10 +114,6 @@ class SemanticIdLm(Method):
             replace(inputs, artifacts={Need.SEMANTIC_IDS: inputs.semantic_ids}), state
         )
 
-    def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
-        return pad_histories(requests)
-
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_code``: every code of every item, given all before it."""
         logits, codes = module(batch["item_index"])
@@ -134,36 +124,3 @@ class SemanticIdLm(Method):
     def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
         """Count every item, the oldest too."""
         return {"next_code": lengths}
-
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by constrained beam search."""
-        assert isinstance(module, ItemLanguageModel)
-        return beam_search(
-            module,
-            batch["item_index"],
-            k,
-            beam_width=self.config.beam_width,
-            candidates=candidates,
-            prompt_cache=module.prompt_cache,
-        )
-
-    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
-        """Return the exact log-probability of each item's codes."""
-        assert isinstance(module, ItemLanguageModel)
-        cache = module.prompt_cache
-        found = item_scores(module, batch["item_index"], item_index, prompt_cache=cache)
-        return Scores.of(found, item_index, "log_prob")
-
-    def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:
-        """Keep the keys and values of prompts; a user who comes back adds the newest items."""
-        assert isinstance(module, ItemLanguageModel)
-        module.prompt_cache = PromptCache(max_bytes)
-
-    def facts(self, module: nn.Module) -> dict[str, Any]:
-        """Return the beam width and the length of an item in tokens."""
-        assert isinstance(module, ItemLanguageModel)
-        return {
-            "beam_width": self.config.beam_width,
-            "code_length": module.code_length,
-            "code_normalisation": self.config.code_normalisation,
-        }

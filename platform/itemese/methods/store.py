@@ -41,8 +41,6 @@ from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
 from itemese.decoding.code_model import CodeNormalisation
-from itemese.decoding.decoding import beam_search, item_scores
-from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.free_beams import free_beam_search
 from itemese.decoding.text_item_lm import TextItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
@@ -53,11 +51,11 @@ from itemese.methods.base import (
     Inputs,
     LossTerm,
     LossWeights,
-    Method,
     MethodConfig,
     Need,
     Task,
 )
+from itemese.methods.families import BeamMethod
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
@@ -124,7 +122,7 @@ class StoreConfig(MethodConfig):
         raise ValueError("`constrained` true where `task` is click")  # noqa: EM101
 
 
-class Store(Method):
+class Store(BeamMethod):
     """See the module docstring."""
 
     Config = StoreConfig
@@ -234,44 +232,41 @@ class Store(Method):
     def predict(
         self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
     ) -> Ranking | ClickScores:
-        """Rank by beam search; or tell how probable the click is that the batch asks for."""
+        """Rank by beam search; or return the probability of the click that the batch asks for."""
         assert isinstance(module, TextItemLanguageModel)
-        if self.task is Task.NEXT_ITEM:
-            return self._search(module, batch, k, candidates)
         if "target" in batch:
             asked = self.score(module, batch, batch["target"][:, None])
             return ClickScores(asked.click_probabilities()[:, 0], batch["target_clicked"])
-        ranking = self._search(module, batch, k, candidates)
+        if self.config.constrained:
+            ranking = super().predict(module, batch, k, candidates)
+            assert isinstance(ranking, Ranking)
+        else:
+            ranking = free_beam_search(
+                module,
+                batch["item_index"],
+                k,
+                beam_width=self.config.beam_width,
+                candidates=candidates,
+                counts=module.invalid_beams,
+            )
+        if self.task is Task.NEXT_ITEM:
+            return ranking
         prob = torch.sigmoid(ranking.score + math.log(len(module.item_tokens)))
         return Ranking(ranking.item_index, prob.where(ranking.item_index >= 0, ranking.score))
 
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the exact log-probability of each item's codes, or the log-odds of its click."""
-        assert isinstance(module, TextItemLanguageModel)
-        cache = module.prompt_cache
-        found = item_scores(module, batch["item_index"], item_index, prompt_cache=cache)
+        found = super().score(module, batch, item_index)
         if self.task is Task.NEXT_ITEM:
-            return Scores.of(found, item_index, "log_prob")
-        # p / (p + 1/I) is the sigmoid of log p + log I.
-        return Scores.of(found + math.log(len(module.item_tokens)), item_index, "logit")
-
-    def _search(
-        self, module: TextItemLanguageModel, batch: Batch, k: int, candidates: Candidates
-    ) -> Ranking:
-        items, width = batch["item_index"], self.config.beam_width
-        if not self.config.constrained:
-            return free_beam_search(
-                module, items, k, beam_width=width, candidates=candidates, waste=module.waste
-            )
-        cache = module.prompt_cache
-        return beam_search(
-            module, items, k, beam_width=width, candidates=candidates, prompt_cache=cache
-        )
-
-    def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:
-        """Keep the keys and values of prompts; a user who comes back adds the newest items."""
+            return found
         assert isinstance(module, TextItemLanguageModel)
-        module.prompt_cache = PromptCache(max_bytes)
+        # p / (p + 1/I) is the sigmoid of log p + log I.
+        return Scores(found.values + math.log(len(module.item_tokens)), "logit")
+
+    def invalid_beams(self, module: nn.Module) -> int:
+        """Return how many beams outside the tree ended as no item."""
+        assert isinstance(module, TextItemLanguageModel)
+        return module.invalid_beams.invalid
 
     def codes_of(self, module: nn.Module, texts: Sequence[str]) -> Tensor:
         """Return the codes ``[A, L] int64`` that the model gives new items by their texts.
@@ -286,18 +281,15 @@ class Store(Method):
         return module.name(tokens.to(module.texts.device))
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
-        """Return the beams' width, items that the model names as the codebooks did, and waste.
+        """Return the beams' settings and how many items the model names as the codebooks did.
 
         A share of named items near chance means that the text-to-token task was off or forgotten,
         and that new items should not be tokenised by this model. Items without a training event are
         asked by themselves too: texts of the task, though no history (a refit's perhaps) has them.
         """
         assert isinstance(module, TextItemLanguageModel)
-        found = {
-            "beam_width": self.config.beam_width,
-            "code_length": module.code_length,
+        found = super().facts(module) | {
             "constrained": self.config.constrained,
-            "code_normalisation": self.config.code_normalisation,
             **module.shares_named(torch.arange(len(module.texts))),
         }
         unseen = module.get_buffer("unseen").nonzero().flatten()
@@ -306,7 +298,7 @@ class Store(Method):
             found |= {f"{name}_unseen": share for name, share in shares.items()}
             found["unseen_items"] = len(unseen)
         if not self.config.constrained:
-            found["illegal_beams"] = round(module.waste.share, 4)
+            found["illegal_beams"] = round(module.invalid_beams.share, 4)
         return found
 
 

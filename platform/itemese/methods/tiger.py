@@ -19,19 +19,16 @@ Shapes: B batch, T history length, M prediction tasks, L code length, K_l codes 
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
-from itemese.decoding.beams import search
-from itemese.decoding.catalogue_scores import score_items
 from itemese.decoding.code_model import CodeNormalisation
-from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, read_memory
+from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.histories import count_tasks, next_item_tasks, pad_histories
 from itemese.losses.code_tokens import next_code
@@ -40,11 +37,11 @@ from itemese.methods.base import (
     Inputs,
     LossTerm,
     LossWeights,
-    Method,
     MethodConfig,
     Need,
     user_numbers,
 )
+from itemese.methods.families import BeamMethod
 from itemese.prompts.item_tokens import TokenLayout
 
 UNKNOWN_USER = 0
@@ -87,7 +84,7 @@ class TigerConfig(MethodConfig):
     loss_weights: TigerLossWeights = TigerLossWeights()
 
 
-class Tiger(Method):
+class Tiger(BeamMethod):
     """See the module docstring."""
 
     Config = TigerConfig
@@ -139,25 +136,3 @@ class Tiger(Method):
     def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
         """Count `targets_per_history` items at most; the oldest is none."""
         return {"next_code": count_tasks(lengths, self.config.targets_per_history)}
-
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by constrained beam search."""
-        assert isinstance(module, CodeSeq2Seq)
-        memory = read_memory(module, batch["item_index"], batch.get("user_token"))
-        width = self.config.beam_width
-        return search(memory, module, k=k, beam_width=width, candidates=candidates)
-
-    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
-        """Return the exact log-probability of each item's codes."""
-        assert isinstance(module, CodeSeq2Seq)
-        memory = read_memory(module, batch["item_index"], batch.get("user_token"))
-        return Scores.of(score_items(memory, module, item_index), item_index, "log_prob")
-
-    def facts(self, module: nn.Module) -> dict[str, Any]:
-        """Return the beam width and the length of an item in tokens."""
-        assert isinstance(module, CodeSeq2Seq)
-        return {
-            "beam_width": self.config.beam_width,
-            "code_length": module.code_length,
-            "code_normalisation": self.config.code_normalisation,
-        }

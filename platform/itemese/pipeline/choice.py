@@ -18,7 +18,7 @@ from itemese.evaluation.choosing import ask
 from itemese.evaluation.offers import Offers, OffersConfig, choice_figures, paired_choices
 from itemese.evaluation.rows import Rows, rows_of, sample
 from itemese.methods.lookup import method_of
-from itemese.methods.rsllm.network import TwoTowers
+from itemese.methods.rsllm.network import RsllmNetwork
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.result import restored
 from itemese.pipeline.run import Run
@@ -181,12 +181,12 @@ def _ask(
             "text": pa.array([t for found in chosen.values() for t in found.text], pa.string()),
         }
     )
-    if not isinstance(module, TwoTowers):
+    if not isinstance(module, RsllmNetwork):
         return table, {}
     return table, {"users_with_answer_in_answer": answers_within(module, stored.offered)}
 
 
-def answers_within(module: TwoTowers, offered: np.ndarray) -> int:
+def answers_within(module: RsllmNetwork, offered: np.ndarray) -> int:
     """Return how many users are offered an answer that holds another, or equals it, as it is cut.
 
     Args:

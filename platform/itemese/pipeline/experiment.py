@@ -139,7 +139,8 @@ class Experiment(Config):
     def _clicks_are_comparable(self) -> Self:
         if method_of(self.method).task is not Task.CLICK:
             return self
-        drawn, judged = getattr(self.method, "num_negatives", 1), self.evaluation.click_negatives
+        drawn = method_of(self.method).negatives_per_click
+        judged = self.evaluation.click_negatives
         if self.sequences.clicked_at is None and drawn != judged:
             message = (
                 "an experiment whose `evaluation.click_negatives` is the number of non-clicks a "

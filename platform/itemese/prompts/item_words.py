@@ -11,11 +11,9 @@ from torch import Tensor
 
 from itemese.core.config import nearest
 from itemese.core.errors import ConfigError
-from itemese.core.schema import Catalog
+from itemese.core.schema import PADDING, Catalog
 from itemese.prompts.titles import clean_title
 from itemese.prompts.tokenizer import TextTokenizer
-
-PADDING = -1
 
 
 def item_words(

@@ -17,8 +17,6 @@ from itemese.core.errors import ArtifactError
 from itemese.core.limits import user_id_fault
 from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Request
-from itemese.decoding.fast.prompt_cache import PromptCache
-from itemese.decoding.free_beams import Waste
 from itemese.methods.base import Batch, Task, to_device
 from itemese.serving.config import MAX_K
 from itemese.serving.fields import RawFields, RequestFields
@@ -106,29 +104,26 @@ class Recommender:
     def forget(self) -> None:
         """Empty what was computed from earlier histories."""
         if self._prompt_cache_bytes:
-            self.method.keep_prompts(self.module, self._prompt_cache_bytes)
+            self.method.enable_prompt_cache(self.module, self._prompt_cache_bytes)
             self._counted_prompts = (0, 0)
 
     def prompts_since(self) -> dict[str, int]:
         """Return how many prompts the cache held (``yes``) or not (``no``) since the last call."""
-        cache = getattr(self.module, "prompt_cache", None)
-        if not isinstance(cache, PromptCache):
+        now, before = self.method.prompt_counts(self.module), self._counted_prompts
+        if now is None:
             return {}
-        now, before = (cache.hits, cache.misses), self._counted_prompts
         self._counted_prompts = now
         return {"yes": now[0] - before[0], "no": now[1] - before[1]}
 
     def invalid_beams_since(self) -> int:
         """Return how many beams ended as no item since the last call; a trie lets none do so."""
-        waste = getattr(self.module, "waste", None)
         before = self._counted_invalid
-        self._counted_invalid = waste.illegal if isinstance(waste, Waste) else 0
+        self._counted_invalid = self.method.invalid_beams(self.module)
         return self._counted_invalid - before
 
     def num_beams(self, query: Query) -> int:
         """Return how many beams a request may have; 0 without a beam search, as for scores."""
-        width = int(getattr(self.method.config, "beam_width", 0))
-        return max(width, query.k) if width and query.score_items is None else 0
+        return self.method.num_beams(query.k) if query.score_items is None else 0
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError
+from itemese.evaluation.ranking import judging
 from itemese.methods.base import Method, Stage
 from itemese.training.checkpoints import (
     KEPT,
@@ -272,12 +273,13 @@ class _Run:
     def _validate(self) -> dict[str, float]:
         """Return metrics over all validation users, equal on every worker."""
         assert self.hooks.validate is not None
-        sums, users = self.hooks.validate(
-            self.module.to(self.accelerator.device),
-            self.accelerator.device,
-            rank=self.share.rank,
-            workers=self.share.workers,
-        )
+        with judging(self.module.to(self.accelerator.device)):  # once around all batches
+            sums, users = self.hooks.validate(
+                self.module,
+                self.accelerator.device,
+                rank=self.share.rank,
+                workers=self.share.workers,
+            )
         self.module.to(self.home)
         total = torch.tensor([*sums.values(), users], dtype=torch.float64)
         total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")

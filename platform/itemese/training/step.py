@@ -252,9 +252,6 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        # The fused step writes behind autograd's back; whoever keeps something computed from the
-        # weights (a decoder's fast form) knows by the version that it is stale.
-        torch.autograd.graph.increment_version(self.trained)
         loss_seen = sum(self.weights[name] * value for name, value in terms.items())
         return StepFacts(loss_seen, terms, counts, round(tokens_seen), rate)
 

@@ -77,7 +77,7 @@ class Validator:
                 f"{'' if clicks else ', or add its cutoff to `evaluation.cutoffs`'}."
             )
             raise ConfigError(message)
-        most = getattr(method.config, "num_candidates", None)
+        most = method.max_offered
         if training.metric in chosen and most is not None and training.offered > most:
             message = (
                 f"`training.offered` must be at most `method.num_candidates` ({most}); got "

@@ -10,8 +10,8 @@ from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backb
 from itemese.backbones.text_slots import TextSlots
 from itemese.evaluation.ranking import judging
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel
-from itemese.methods.rsllm.network import TwoTowers
-from itemese.methods.rsllm.prompts import PromptWriter
+from itemese.methods.rsllm.network import RsllmNetwork
+from itemese.methods.rsllm.prompts import ItemForm, PromptWriter
 from itemese.prompts.templates import load_templates
 from itemese.prompts.tokenizer import TextTokenizer
 
@@ -19,7 +19,7 @@ SIZES = {"dim": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 32}
 TITLES = ["ab", "c", "defg"]
 
 
-def towers() -> TwoTowers:
+def towers() -> RsllmNetwork:
     tokenizer = TextTokenizer.trained(TITLES, 300)
     writer = PromptWriter(
         TITLES,
@@ -31,7 +31,9 @@ def towers() -> TwoTowers:
     )
     lm = build_text_backbone(TextBackboneConfig(**SIZES), tokenizer.size, 512)
     network = HybridLanguageModel(lm, None, torch.zeros(0, 1))
-    return TwoTowers(network, writer, form="text", prompt_items=2, num_candidates=2).eval()
+    return RsllmNetwork(
+        network, writer, form=ItemForm.TEXT, prompt_items=2, num_candidates=2
+    ).eval()
 
 
 def slots() -> TextSlots:
@@ -51,24 +53,33 @@ def test_evaluation_computes_them_once(module: Any, monkeypatch: pytest.MonkeyPa
     first = module.items()
     monkeypatch.setattr(type(module), "item_states", None, raising=False)
     monkeypatch.setattr(type(module), "encode", None, raising=False)
-    assert module.eval().items() is first
-    module.training = True  # what judging puts back between batches
     with judging(module):
-        assert module.items() is first
+        assert module.eval().items() is first
 
 
 def test_training_forgets_them(module: Any) -> None:
-    module.items()
-    assert module.train()._items is None
+    first = module.items()
+    with torch.no_grad():
+        for parameter in module.train().parameters():
+            parameter.add_(torch.randn_like(parameter))
+    again = module.items()
+    assert not torch.allclose(again, first)
+    assert module.items() is not again, "in training mode they are computed anew each time"
+    with judging(module):
+        kept = module.items()
+        assert module.items() is kept
+    assert module.training
+    with judging(module):
+        assert module.items() is not kept, "training went on in between"
 
 
 def test_copies_do_not_hold_them(module: Any) -> None:
     found = module.items()
-    assert copy.deepcopy(module)._items is None
-    assert module.__getstate__()["_items"] is None  # which is what a pickle holds
+    assert copy.deepcopy(module).items() is not found
+    assert module.__getstate__()["_derived"] == {}  # which is what a pickle holds
     assert module.items() is found
 
 
 def test_a_module_that_moved_forgets_them(module: Any) -> None:
-    module.items()
-    assert module.double()._items is None
+    found = module.items()
+    assert module.double().items() is not found

@@ -8,7 +8,7 @@ from itemese.benchmarks.choosing import benchmark_choosing
 from itemese.core.schema import Catalog
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
-from itemese.methods.rsllm.network import TwoTowers
+from itemese.methods.rsllm.network import RsllmNetwork
 
 
 def test_both_ways_choose_alike() -> None:
@@ -28,7 +28,7 @@ def test_both_ways_choose_alike() -> None:
     )
     torch.manual_seed(0)
     module = method.build(Inputs(Catalog.from_table(table), lambda: iter(()))).eval()
-    assert isinstance(module, TwoTowers)
+    assert isinstance(module, RsllmNetwork)
     for parameter in module.parameters():
         parameter.data *= 3  # fresh weights hardly prefer anything
     offered = torch.stack([torch.randperm(30)[:5] for _ in range(6)])

@@ -15,7 +15,7 @@ from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
 from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.decoding import beam_search, exact_scores, exact_search, item_scores
-from itemese.decoding.fast.decoder import fast_decoder
+from itemese.decoding.fast.decoder import FastDecoder
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.fast.weights import read_weights
 from itemese.decoding.item_language import ItemLanguageModel
@@ -71,7 +71,7 @@ def test_wide_beams_and_exact_scores_equal_brute_force(
     architecture: str, normalisation: CodeNormalisation, make_model
 ) -> None:
     model = make_model(architecture, normalisation=normalisation, **FAST.get(architecture, {}))
-    assert (fast_decoder(model.backbone) is not None) == (architecture in FAST)
+    assert (FastDecoder.of(model.backbone) is not None) == (architecture in FAST)
     ranking = beam_search(model, padded(HISTORIES), 40, beam_width=40, candidates=ALL)
     exact = exact_scores(model, padded(HISTORIES))
     for row, history in enumerate(HISTORIES):
@@ -230,21 +230,23 @@ def test_fewer_items_than_asked_for_are_padded(make_model) -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_changed_weights_change_the_answer(fused: bool, make_model) -> None:
     # Fused optimisers write without raising the versions of the weights.
-    model, cache = make_model(), PromptCache()
+    model = make_model()
+    model.prompt_cache = cache = PromptCache()
     before = exact_scores(model, padded(HISTORIES))
-    kept = {"beam_width": 5, "candidates": ALL, "prompt_cache": cache}
-    beam_search(model, padded(HISTORIES), 5, **kept)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    beam_search(model, padded(HISTORIES), 5, beam_width=5, candidates=ALL)
+    hits = cache.hits
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=0.1, fused=fused)
     logits, codes = model(padded(HISTORIES))
     sum(F.cross_entropy(*pair) for pair in zip(logits, codes.T, strict=True)).backward()
     optimizer.step()
-    after = exact_scores(model, padded(HISTORIES))
+    after = exact_scores(model.eval(), padded(HISTORIES))
+    assert cache.hits == hits
     assert not torch.allclose(before, after, atol=1e-2)
-    again = beam_search(model, padded(HISTORIES), 5, **kept)
-    assert cache.hits == 0
+    again = beam_search(model, padded(HISTORIES), 5, beam_width=5, candidates=ALL)
     torch.testing.assert_close(again.score, after.gather(1, again.item_index), atol=1e-4, rtol=0)
     torch.testing.assert_close(after[1], brute_force(model, HISTORIES[1]), atol=1e-4, rtol=0)
-    model.backbone.load_state_dict(make_model(seed=5).backbone.state_dict())
+    other = make_model(seed=5).state_dict()
+    model.load_state_dict({**other, "item_tokens": model.item_tokens})
     expected = brute_force(model, HISTORIES[1])
     assert not torch.allclose(after[1], expected, atol=1e-2)
     found = exact_scores(model, padded(HISTORIES))
@@ -255,6 +257,7 @@ def test_changed_weights_change_the_answer(fused: bool, make_model) -> None:
 def test_an_adapter_is_read_into_the_weights_if_it_is_a_matrix(use_dora: bool, make_model) -> None:
     model = make_model()
     plain = exact_scores(model, padded(HISTORIES))
+    model.train()  # weights that change in evaluation mode are not seen
     settings = {"r": 2, "init_lora_weights": False, "use_dora": use_dora}
     for name, target in (("default", ["q_proj"]), ("second", ["q_proj", "down_proj"])):
         adapter = LoraConfig(target_modules=target, **settings)

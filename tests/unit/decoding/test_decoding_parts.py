@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from itemese.backbones.weight_stamp import WeightStamp
 from itemese.benchmarks.decode_baseline import causal_model, generate, prefix_table
 from itemese.benchmarks.decode_costs import DecoderShape, passes, prefill, roofline_seconds, step
 from itemese.decoding.fast.packed_linear import PackedLinear
@@ -51,24 +50,6 @@ def test_a_roofline_by_hand() -> None:
     # Reading: two passes over the weights, and three cached tokens of two users in the second.
     seconds = roofline_seconds(SHAPE, work, batch=2, flops_per_second=1e12, bytes_per_second=1)
     assert seconds == 2 * 2 * SHAPE.weights + 2 * 3 * (2 * 2 * 2 * 3)
-
-
-def test_a_stamp_sees_writes_replacements_and_other_tensors() -> None:
-    tensors = [torch.zeros(3), torch.zeros(2)]
-    stamp = WeightStamp(tensors)
-    assert stamp.matches(tensors)
-    assert not stamp.matches(tensors[:1])
-    assert not stamp.matches([torch.zeros(3), tensors[1]])
-    tensors[1].add_(1)
-    assert not stamp.matches(tensors)
-    stamp = WeightStamp(tensors)
-    version = tensors[1]._version
-    tensors[1].data.mul_(2)  # behind autograd's back
-    assert tensors[1]._version == version
-    assert not stamp.matches(tensors)
-    with torch.inference_mode():
-        uncounted = [torch.zeros(3)]
-        assert not WeightStamp(uncounted).matches(uncounted)
 
 
 def test_the_baseline_writes_catalogue_items(make_model) -> None:

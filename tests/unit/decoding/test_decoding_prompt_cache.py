@@ -1,5 +1,7 @@
 """Prompts that are kept: never a stale answer, never more bytes than allowed."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,8 @@ def padded(histories: list[list[int]]) -> Tensor:
 def test_a_thousand_cases_without_a_stale_answer(make_model) -> None:
     model = make_model(sizes=(6, 8))  # two codes keep a thousand searches short
     cache = PromptCache()
+    fresh_model = copy.deepcopy(model)
+    model.prompt_cache = cache
     draw = np.random.default_rng(0)
     users = [draw.integers(0, 40, draw.integers(1, 9)).tolist() for _ in range(12)]
     cases, reused = 0, 0
@@ -39,12 +43,13 @@ def test_a_thousand_cases_without_a_stale_answer(make_model) -> None:
             users[row] = history[-12:]
         if event > 0.97:  # a new model
             with torch.no_grad():
-                for parameter in model.parameters():
+                for parameter in model.train().parameters():
                     parameter.add_(torch.randn(parameter.shape) * 0.05)
+            fresh_model.load_state_dict(model.eval().state_dict())
         asked = padded([users[row] for row in rows])
         hits = cache.hits
-        cached = beam_search(model, asked, 5, beam_width=6, candidates=ALL, prompt_cache=cache)
-        fresh = beam_search(model, asked, 5, beam_width=6, candidates=ALL)
+        cached = beam_search(model, asked, 5, beam_width=6, candidates=ALL)
+        fresh = beam_search(fresh_model, asked, 5, beam_width=6, candidates=ALL)
         assert torch.equal(cached.item_index, fresh.item_index)
         torch.testing.assert_close(cached.score, fresh.score, atol=1e-4, rtol=0)
         cases += len(rows)
@@ -54,7 +59,7 @@ def test_a_thousand_cases_without_a_stale_answer(make_model) -> None:
 
 def test_a_returning_user_reads_only_the_newest_item(make_model) -> None:
     model = make_model()
-    cache = PromptCache()
+    model.prompt_cache = cache = PromptCache()
     read: list[int] = []
     history = [1, 2, 3, 4]
     from itemese.decoding.fast.decoder import FastDecoder
@@ -68,21 +73,45 @@ def test_a_returning_user_reads_only_the_newest_item(make_model) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FastDecoder, "prefill", counted)
         for asked in ([1, 2, 3, 4], [*history, 5], [*history, 5], [*history, 5, 6, 7], [9]):
-            beam_search(model, padded([asked]), 3, beam_width=3, candidates=ALL, prompt_cache=cache)
+            beam_search(model, padded([asked]), 3, beam_width=3, candidates=ALL)
     assert read == [13, 3, 1, 6, 4]
     assert (cache.hits, cache.misses, len(cache)) == (3, 2, 2)
 
 
-def test_another_model_finds_nothing(make_model) -> None:
-    cache = PromptCache()
-    history = padded([[1, 2, 3]])
-    for seed in (0, 1):
-        model = make_model(seed=seed)
-        beam_search(model, history, 3, beam_width=3, candidates=ALL, prompt_cache=cache)
-    assert (cache.hits, len(cache)) == (0, 1)
-    model.to(torch.float64)
-    beam_search(model, history, 3, beam_width=3, candidates=ALL, prompt_cache=cache)
-    assert cache.hits == 0
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.train().eval(),
+        lambda model: model.to(torch.float64).to(torch.float32),
+        lambda model: model.load_state_dict(model.state_dict()),
+        lambda model: torch.nn.ModuleList([model]).load_state_dict(
+            {f"0.{name}": tensor for name, tensor in model.state_dict().items()}
+        ),
+    ],
+    ids=["training", "conversion", "loading", "loading a module that holds it"],
+)
+def test_whatever_may_change_weights_drops_kept_prompts_and_the_fast_form(
+    change, make_model
+) -> None:
+    model = make_model()
+    model.prompt_cache = PromptCache()
+    beam_search(model, padded([[1, 2, 3]]), 3, beam_width=3, candidates=ALL)
+    fast = model.derived("decoder", lambda: None)
+    assert fast is not None
+    assert len(model.prompt_cache) == 1
+    model.eval()  # changes nothing: it is in evaluation mode
+    assert model.derived("decoder", lambda: None) is fast
+    change(model)
+    assert (len(model.prompt_cache), model.prompt_cache.num_bytes) == (0, 0)
+    assert model.derived("decoder", lambda: None) is None
+
+
+def test_in_training_mode_nothing_is_kept(make_model) -> None:
+    model = make_model().train()
+    model.prompt_cache = PromptCache()
+    beam_search(model, padded([[1, 2, 3]]), 3, beam_width=3, candidates=ALL)
+    assert len(model.prompt_cache) == 0
+    assert model.derived("decoder", lambda: None) is None
 
 
 def test_the_least_recently_used_prompts_leave_first() -> None:
@@ -113,10 +142,9 @@ def test_the_least_recently_used_prompts_leave_first() -> None:
 def test_a_cached_search_does_not_disturb_exact_scores(normalisation, make_model) -> None:
     model, cache = make_model(normalisation=normalisation), PromptCache()
     before = exact_scores(model, padded([[1, 2]]))
+    model.prompt_cache = cache
     for _ in range(2):
-        again = beam_search(
-            model, padded([[1, 2]]), 3, beam_width=40, candidates=ALL, prompt_cache=cache
-        )
+        again = beam_search(model, padded([[1, 2]]), 3, beam_width=40, candidates=ALL)
         torch.testing.assert_close(again.score, before.gather(1, again.item_index))
     assert cache.hits == 1
     torch.testing.assert_close(exact_scores(model, padded([[1, 2]])), before)

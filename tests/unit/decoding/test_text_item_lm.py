@@ -9,7 +9,7 @@ from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
 from itemese.core.vectors import SemanticIds
 from itemese.decoding.decoding import beam_search, exact_scores
-from itemese.decoding.free_beams import Waste, free_beam_search
+from itemese.decoding.free_beams import InvalidBeams, free_beam_search
 from itemese.decoding.text_item_lm import TextItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
 from itemese.losses.code_tokens import next_code
@@ -153,17 +153,17 @@ def brute_force(module, history):
 
 
 def test_free_beams_add_log_probabilities_over_all_codes():
-    module, waste = built(), Waste()
+    module, counts = built(), InvalidBeams()
     history = torch.tensor([[2, 0]])
     ranking = free_beam_search(
-        module, history, 9, beam_width=9, candidates=Candidates(), waste=waste
+        module, history, 9, beam_width=9, candidates=Candidates(), counts=counts
     )
     expected = brute_force(module, history)
     order = expected.argsort(descending=True)
     assert ranking.item_index[0].tolist() == [*order.tolist(), -1, -1, -1, -1]
     torch.testing.assert_close(ranking.score[0, :5], expected[order], atol=1e-4, rtol=1e-4)
-    assert (waste.ended, waste.illegal) == (9, 4), "nine tuples, five of them items"
-    assert waste.share == pytest.approx(4 / 9)
+    assert (counts.ended, counts.invalid) == (9, 4), "nine tuples, five of them items"
+    assert counts.share == pytest.approx(4 / 9)
     # Inside the tree the illegal share of the probability is the items'.
     inside = exact_scores(module, history)[0]
     assert (inside > expected - 1e-4).all()
@@ -171,24 +171,26 @@ def test_free_beams_add_log_probabilities_over_all_codes():
 
 
 def test_beams_inside_and_outside_the_tree_have_one_score_under_level_normalisation():
-    module, waste = built(normalisation="level"), Waste()
+    module, counts = built(normalisation="level"), InvalidBeams()
     history = torch.tensor([[2, 0], [1, -1]])
-    free = free_beam_search(module, history, 5, beam_width=9, candidates=Candidates(), waste=waste)
+    free = free_beam_search(
+        module, history, 5, beam_width=9, candidates=Candidates(), counts=counts
+    )
     inside = beam_search(module, history, 5, beam_width=9, candidates=Candidates())
     assert torch.equal(free.item_index, inside.item_index)
     torch.testing.assert_close(free.score, inside.score, atol=1e-4, rtol=1e-4)
 
 
 def test_narrow_free_beams_may_end_on_nobody_where_the_tree_fills_the_list():
-    module, waste = built(), Waste()
+    module, counts = built(), InvalidBeams()
     history = torch.tensor([[2, 0], [1, -1]])
     hide = Candidates(exclude=torch.tensor([[2, 0], [1, -1]]))
-    free = free_beam_search(module, history, 3, beam_width=3, candidates=hide, waste=waste)
+    free = free_beam_search(module, history, 3, beam_width=3, candidates=hide, counts=counts)
     legal = beam_search(module, history, 3, beam_width=3, candidates=hide)
     assert (legal.item_index >= 0).all()
     assert not {2, 0} & set(free.item_index[0].tolist())
     assert (free.item_index < 0).sum() > 0
-    assert waste.ended == 6
+    assert counts.ended == 6
 
 
 def test_free_beams_need_codes_of_one_item_each():
@@ -200,5 +202,5 @@ def test_free_beams_need_codes_of_one_item_each():
             2,
             beam_width=2,
             candidates=Candidates(),
-            waste=Waste(),
+            counts=InvalidBeams(),
         )

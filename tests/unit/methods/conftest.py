@@ -16,7 +16,7 @@ from itemese.core.schema import Catalog, Histories, Request
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_class, method_of
 from itemese.methods.rsllm.method import Rsllm, RsllmConfig
-from itemese.methods.rsllm.network import TwoTowers
+from itemese.methods.rsllm.network import RsllmNetwork
 from itemese.prompts.tokenizer import END, TextTokenizer
 
 NUM_ITEMS = 24
@@ -54,11 +54,11 @@ def inputs(**changes: Any) -> Inputs:
     return changed(whole, **changes)
 
 
-def make(**changes: Any) -> tuple[Rsllm, TwoTowers]:
+def make(**changes: Any) -> tuple[Rsllm, RsllmNetwork]:
     method = Rsllm(RsllmConfig.parse({**SMALL, **changes}))
     torch.manual_seed(0)
     module = method.build(inputs())
-    assert isinstance(module, TwoTowers)
+    assert isinstance(module, RsllmNetwork)
     return method, module
 
 

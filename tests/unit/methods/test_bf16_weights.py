@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from itemese.core.ranking import Candidates, Ranking
 from itemese.core.vectors import Embeddings, SemanticIds
+from itemese.decoding.fast.decoder import FastDecoder
 from itemese.methods.base import Inputs, Method
 from itemese.methods.lookup import method_of, parse_method_config
 from loss_values import loss_values
@@ -102,6 +103,7 @@ def test_both_ways_of_decoding_agree(
 ) -> None:
     method, module = made(name, small, in_bf16)
     fast = ranked(method, module, small)
-    monkeypatch.setattr("itemese.decoding.decoding.fast_decoder", lambda _: None)
+    monkeypatch.setattr(FastDecoder, "of", lambda _: None)
+    module.forget_derived()
     general = ranked(method, module, small)
     torch.testing.assert_close(fast.score, general.score, atol=0.1, rtol=0.02)

@@ -84,14 +84,14 @@ def test_the_summary_token_sees_all_codes_and_no_code_sees_it() -> None:
     module.eval()
     window, target = torch.tensor([[0, 1]]), torch.tensor([2])
     with torch.no_grad():
-        before = module.read(window, target)
+        before = module.decoder_states(window, target)
         assert before.shape == (1, 4, 16), "opening, two codes, summary"
         module.summary.add_(1.0)
-        after = module.read(window, target)
+        after = module.decoder_states(window, target)
         torch.testing.assert_close(after[:, :3], before[:, :3])
         assert not torch.allclose(after[:, 3], before[:, 3])
         module.item_tokens[2, 1] -= 1  # its last code
-        changed = module.read(window, target)
+        changed = module.decoder_states(window, target)
     torch.testing.assert_close(changed[:, :2], after[:, :2])
     assert not torch.allclose(changed[:, 3], after[:, 3])
 

@@ -12,13 +12,13 @@ from itemese.core.ranking import Candidates
 from itemese.core.schema import Request
 from itemese.layers.prompt_draws import draw_candidates
 from itemese.methods.rsllm.method import Rsllm, RsllmConfig
-from itemese.methods.rsllm.network import TwoTowers
+from itemese.methods.rsllm.network import RsllmNetwork
 from itemese.prompts.tokenizer import TextTokenizer
 from itemese.training.step import active_weights
 from loss_values import loss_values
 
 
-def enter(method: Rsllm, module: TwoTowers, stage: int) -> list[str]:
+def enter(method: Rsllm, module: RsllmNetwork, stage: int) -> list[str]:
     """Do what the loop does at the start of a stage; return what is trained."""
     chosen = method.stages()[stage]
     free = {n for n, p in module.named_parameters() if p.requires_grad}
@@ -28,7 +28,7 @@ def enter(method: Rsllm, module: TwoTowers, stage: int) -> list[str]:
     return [n for n, p in module.named_parameters() if p.requires_grad]
 
 
-def gradients(method: Rsllm, module: TwoTowers, stage: int, requests: list[Request]) -> set[str]:
+def gradients(method: Rsllm, module: RsllmNetwork, stage: int, requests: list[Request]) -> set[str]:
     """Return the parameters that a training step of the stage would move."""
     module.train()
     terms = loss_values(method, module, method.collate(requests))

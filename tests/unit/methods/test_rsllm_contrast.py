@@ -7,7 +7,7 @@ import torch
 
 from itemese.core.schema import Request
 from itemese.losses.contrastive import info_nce
-from itemese.methods.rsllm.network import TwoTowers
+from itemese.methods.rsllm.network import RsllmNetwork
 from itemese.training.step import active_weights
 from loss_values import loss_values
 
@@ -78,7 +78,7 @@ def test_a_weight_of_zero_removes_the_term_and_its_work(
     assert (views.target is None) == (term == "target_alignment")
     if alignment == "modality":  # what only this pair reads is not computed
         part = "_known" if term == "history_alignment" else "item_states"
-        monkeypatch.setattr(TwoTowers, part, None)
+        monkeypatch.setattr(RsllmNetwork, part, None)
     terms = loss_values(method, module, batch)
     assert term not in terms
     assert set(active_weights(method, method.stages()[1])) == set(terms)
@@ -88,7 +88,7 @@ def test_without_both_terms_the_item_tower_is_not_run(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, module = small.make(loss_weights={"history_alignment": 0.0, "target_alignment": 0.0})
-    monkeypatch.setattr(TwoTowers, "item_states", None)
+    monkeypatch.setattr(RsllmNetwork, "item_states", None)
     assert set(loss_values(method, module, method.collate(small.rows()))) == {"language_model"}
 
 

@@ -117,6 +117,21 @@ def test_validation_comes_every_so_many_epochs_and_at_the_end(toy, world) -> Non
     assert len(fitted.curve) == 5
 
 
+def test_the_module_is_in_evaluation_mode_for_all_of_a_validation(toy, world) -> None:
+    """What it derives from its weights is then kept from batch to batch, and dropped after it."""
+    module = build_module(toy(), load_inputs(toy(), sequences=world, seed=3))
+    modes = []
+
+    class Watch(Script):
+        def __call__(self, module, device, *, rank, workers):
+            modes.append(module.training)
+            return super().__call__(module, device, rank=rank, workers=workers)
+
+    run(toy(), world, hooks=Hooks(validate=Watch(0.1, 0.2)), module=module, max_epochs=2)
+    assert modes == [False, False]
+    assert module.training
+
+
 def test_max_steps_ends_inside_an_epoch(toy, world) -> None:
     told: list[dict[str, float]] = []
     hooks = Hooks(validate=Script(0.5, 0.6), on_metrics=told.append)

@@ -79,16 +79,6 @@ def test_gradients_per_batch_are_the_mean_over_micro_batches(toy, world) -> None
     )
 
 
-def test_a_step_shows_in_the_versions_of_the_weights(toy, world) -> None:
-    """Caches of what weights amount to rely on it, and a fused optimiser does not do it."""
-    stepper = stepper_of(toy(), world)
-    before = [(weight._version, weight.clone()) for weight in stepper.trained]
-    stepper.step(first_batches(world, 1), plan=PLAN, step=0, rate=0.1)
-    for weight, (version, value) in zip(stepper.trained, before, strict=True):
-        assert not torch.equal(weight, value)
-        assert weight._version > version
-
-
 def test_gradients_are_clipped_to_the_norm(toy, world) -> None:
     stepper = stepper_of(toy(loss_weights={"next_item": 100.0}), world, max_grad_norm=0.5)
     stepper.step(first_batches(world, 1), plan=PLAN, step=0, rate=0.0)

@@ -1,18 +1,17 @@
 """Shared prompts through the `Cache` of any Hugging Face decoder: the general path.
 
 Each step appends one token for each beam to the same cache, and an attention mask lets a beam see
-the prompt, its own ancestors and itself. The prompt is read once a user; unlike in `fast_decoder`,
+the prompt, its own ancestors and itself. The prompt is read once a user; unlike in `fast.decoder`,
 `Cache` copies its keys and values at each step, and they are not kept between requests.
 
 Not every model can be used so: one must keep keys and values (a recurrent state is not shared by
-beams), take a four-dimensional mask and take positions. `require_shareable` tries it once for each
-backbone instead of keeping a list of architectures.
+beams), take a four-dimensional mask and take positions. `require_shareable` tries it: there is no
+list of architectures.
 
 Shapes: B batch, S prompt tokens, W beams, D hidden size.
 """
 
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +20,9 @@ from transformers import DynamicCache
 from itemese.core.errors import ConfigError
 from itemese.decoding.tree_mask import TreeMask
 
-_shareable: "WeakSet[nn.Module]" = WeakSet()
-
 
 class CachedPrompt:
-    """A prompt read once, and the beams that grow from it; implements `beams.Beams`.
+    """A prompt read once, and the beams that grow from it; implements `code_model.Beams`.
 
     Attributes:
         state [B, D]: predicts the first code.
@@ -51,7 +48,7 @@ class CachedPrompt:
         self._tree = TreeMask(len(vectors), vectors.device)
 
     def grow(self, vectors: Tensor, ancestors: Tensor) -> Tensor:
-        """Append one token to every beam; see `beams.Beams.grow`."""
+        """Append one token to every beam; see `code_model.Beams.grow`."""
         batch, width, _ = vectors.shape
         step = len(self._tree.sizes)
         prompt = self._real[:, None].expand(batch, width, -1)
@@ -75,7 +72,7 @@ class CachedPrompt:
 
 
 def require_shareable(backbone: nn.Module, table: Tensor) -> None:
-    """Try beams on a short prompt against plain passes; the result is remembered.
+    """Try beams on a short prompt against plain passes.
 
     Args:
         backbone: A decoder without head, in evaluation mode.
@@ -84,8 +81,6 @@ def require_shareable(backbone: nn.Module, table: Tensor) -> None:
     Raises:
         ConfigError: The backbone keeps no cache that beams can share.
     """
-    if backbone in _shareable:
-        return
     try:
         fits = _beams_equal_plain_passes(backbone, table)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
@@ -98,7 +93,6 @@ def require_shareable(backbone: nn.Module, table: Tensor) -> None:
             f"share; got {name!r}. Choose qwen3, llama, gpt2 or another attention decoder."
         )
         raise ConfigError(message)
-    _shareable.add(backbone)
 
 
 def _beams_equal_plain_passes(backbone: nn.Module, table: Tensor) -> bool:

@@ -10,17 +10,13 @@ H query heads, G key-value heads, C channels of a head.
 """
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itemese.backbones.weight_stamp import WeightStamp
 from itemese.decoding.fast.key_values import KeyValues
 from itemese.decoding.fast.weights import DecoderWeights, LayerWeights, read_weights
-
-_read: "WeakKeyDictionary[nn.Module, tuple[WeightStamp, FastDecoder | None]]" = WeakKeyDictionary()
 
 
 class FastDecoder:
@@ -28,6 +24,12 @@ class FastDecoder:
 
     def __init__(self, weights: DecoderWeights) -> None:
         self.weights = weights
+
+    @classmethod
+    def of(cls, backbone: nn.Module) -> "FastDecoder | None":
+        """Return the fast form of a decoder with its present weights; None if there is none."""
+        weights = read_weights(backbone)
+        return None if weights is None else cls(weights)
 
     def prefill(
         self, vectors: Tensor, offsets: Sequence[int], lengths: Tensor, memory: KeyValues
@@ -178,21 +180,6 @@ class FastDecoder:
         else:
             inner = self.weights.activation(inner)
         return states + layer.down(inner)
-
-
-def fast_decoder(backbone: nn.Module) -> FastDecoder | None:
-    """Return the fast form of a decoder with its present weights; None if there is none.
-
-    The form is kept as long as the backbone lives and made anew when its weights change.
-    """
-    tensors = list(backbone.parameters())
-    known = _read.get(backbone)
-    if known is not None and known[0].matches(tensors):
-        return known[1]
-    weights = read_weights(backbone)
-    decoder = None if weights is None else FastDecoder(weights)
-    _read[backbone] = (WeightStamp(tensors), decoder)
-    return decoder
 
 
 def _split(joined: Tensor, head_dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Prompts read by `fast_decoder`, and the beams that grow from them.
+"""Prompts read by `fast.decoder`, and the beams that grow from them.
 
 Shapes: B batch, M new prompt tokens, W beams, D hidden size.
 """
@@ -14,7 +14,7 @@ from itemese.decoding.tree_mask import TreeMask
 
 
 class FastPrompt:
-    """Prompts in one `KeyValues` and the beams that grow from them; implements `beams.Beams`.
+    """Prompts in one `KeyValues` and the beams that grow from them; implements `code_model.Beams`.
 
     Attributes:
         state [B, D]: predicts the first code.
@@ -49,7 +49,7 @@ class FastPrompt:
         self.state = decoder.prefill(vectors, offsets, lengths, memory)
 
     def grow(self, vectors: Tensor, ancestors: Tensor) -> Tensor:
-        """Append one token to every beam; see `beams.Beams.grow`."""
+        """Append one token to every beam; see `code_model.Beams.grow`."""
         batch, width, _ = vectors.shape
         step, first = len(self._tree.sizes), self._slots + self._tree.num_slots
         if first + width > self.memory.num_slots:

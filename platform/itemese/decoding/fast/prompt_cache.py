@@ -2,7 +2,8 @@
 
 A user who returns with one more item has all but the newest item's keys and values here. An entry
 is found by its tokens, all of them, and compared token by token, so an edited history finds nothing
-or a shorter entry that is still right; and all entries go when a weight of the model changes.
+or a shorter entry that is still right. The model that it belongs to empties it when its weights
+may have changed (`layers.derived`).
 
 Taking an entry removes it: the search writes into its buffer. What comes back is the longer prompt,
 so a user has one entry, and two equal prompts of one batch never share a buffer.
@@ -11,14 +12,11 @@ Shapes: P prompt tokens of one row.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
-from torch import Tensor
 
-from itemese.backbones.weight_stamp import WeightStamp
 from itemese.core.errors import ConfigError
 from itemese.decoding.fast.key_values import KeyValues
 
@@ -55,17 +53,9 @@ class PromptCache:
         self.hits = 0
         self.misses = 0
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._stamp: WeightStamp | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    def renew(self, tensors: Iterable[Tensor]) -> None:
-        """Forget everything unless `tensors` are those of the last call, unchanged."""
-        tensors = list(tensors)
-        if self._stamp is None or not self._stamp.matches(tensors):
-            self.clear()
-            self._stamp = WeightStamp(tensors)
 
     def clear(self) -> None:
         """Forget every prompt."""

@@ -186,7 +186,7 @@ READERS: dict[str, Callable[[Any], DecoderWeights | None]] = {
     "MistralModel": _read_gated,
     "GPT2Model": _read_gpt2,
 }
-"""Hugging Face classes whose forward pass `fast_decoder` repeats."""
+"""Hugging Face classes whose forward pass `fast.decoder` repeats."""
 
 
 def _is_plain(module: nn.Module) -> bool:

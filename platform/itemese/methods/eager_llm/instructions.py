@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from itemese.core.errors import ConfigError
-from itemese.prompts.item_words import PADDING
+from itemese.core.schema import PADDING
 from itemese.prompts.templates import INSTRUCTIONS, TASKS, Templates, load_templates
 from itemese.prompts.tokenizer import TextTokenizer
 

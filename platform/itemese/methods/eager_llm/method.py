@@ -24,7 +24,7 @@ Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens
     in a task's prompt, I items, d size of a source's vectors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -36,14 +36,9 @@ from torch import Tensor, nn
 from itemese.backbones.adapters import FIRST, add_adapter, save_adapters_only, use_adapters
 from itemese.backbones.backbone import locate, weights_digests
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
-from itemese.core.ranking import Candidates, Ranking, Scores
-from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
 from itemese.decoding.code_model import CodeNormalisation
-from itemese.decoding.decoding import beam_search, item_scores
-from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.trie import PrefixTrie
-from itemese.layers.histories import pad_histories
 from itemese.losses.code_tokens import next_code
 from itemese.losses.contrastive import info_nce
 from itemese.methods.base import (
@@ -51,7 +46,6 @@ from itemese.methods.base import (
     Inputs,
     LossTerm,
     LossWeights,
-    Method,
     MethodConfig,
     Need,
     Stage,
@@ -59,6 +53,7 @@ from itemese.methods.base import (
 from itemese.methods.eager_llm import instructions
 from itemese.methods.eager_llm.facets import intention_lines, preference_facets
 from itemese.methods.eager_llm.network import AlignedItemLanguageModel, Contrast, Knowledge
+from itemese.methods.families import BeamMethod
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_titles, item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
@@ -147,7 +142,7 @@ class EagerLlmConfig(MethodConfig):
     loss_weights: EagerLlmLossWeights = EagerLlmLossWeights()
 
 
-class EagerLlm(Method):
+class EagerLlm(BeamMethod):
     """See the module docstring."""
 
     Config = EagerLlmConfig
@@ -265,10 +260,6 @@ class EagerLlm(Method):
             chosen = (fresh or name.startswith("code_table.")) if last else not fresh
             parameter.requires_grad_(parameter.requires_grad and chosen)
 
-    def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(requests)
-
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return each task's cross-entropy, a code or a word, and the contrastive terms."""
         assert isinstance(module, AlignedItemLanguageModel)
@@ -296,38 +287,10 @@ class EagerLlm(Method):
         one = np.ones(len(lengths))
         return {"next_item": lengths, "semantic_contrast": one, "behaviour_contrast": one}
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by beam search inside the catalogue."""
-        assert isinstance(module, AlignedItemLanguageModel)
-        return beam_search(
-            module,
-            batch["item_index"],
-            k,
-            beam_width=self.config.beam_width,
-            candidates=candidates,
-            prompt_cache=module.prompt_cache,
-        )
-
-    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
-        """Return the exact log-probability of each item's codes."""
-        assert isinstance(module, AlignedItemLanguageModel)
-        cache = module.prompt_cache
-        found = item_scores(module, batch["item_index"], item_index, prompt_cache=cache)
-        return Scores.of(found, item_index, "log_prob")
-
-    def keep_prompts(self, module: nn.Module, max_bytes: int) -> None:
-        """Keep the keys and values of prompts; a user who comes back adds the newest items."""
-        assert isinstance(module, AlignedItemLanguageModel)
-        module.prompt_cache = PromptCache(max_bytes)
-
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beams' width, and what the texts of the tasks were made by."""
-        assert isinstance(module, AlignedItemLanguageModel)
         config = self.config
-        return {
-            "beam_width": config.beam_width,
-            "code_length": module.code_length,
-            "code_normalisation": config.code_normalisation,
+        return super().facts(module) | {
             "intentions": f"column {config.intentions}" if config.intentions else "template",
             "preferences": f"column {config.preferences}" if config.preferences else "template",
             "instructions": config.instructions,

@@ -17,7 +17,6 @@ Differs: readings where the sources are silent. The loss is InfoNCE at EAGER's t
 Shapes: B batch, T history length, M prediction tasks, L code length, K_l codes of level l, I items.
 """
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,15 +26,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
-from itemese.core.ranking import Candidates, Ranking, Scores
-from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
-from itemese.decoding.beams import search
-from itemese.decoding.catalogue_scores import score_items
 from itemese.decoding.code_model import CodeNormalisation
-from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig, read_memory
+from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.decoding.trie import PrefixTrie
-from itemese.layers.histories import count_tasks, next_item_tasks, pad_histories
+from itemese.layers.histories import count_tasks, next_item_tasks
 from itemese.losses.code_tokens import next_code
 from itemese.losses.contrastive import info_nce
 from itemese.methods.base import (
@@ -43,10 +38,10 @@ from itemese.methods.base import (
     Inputs,
     LossTerm,
     LossWeights,
-    Method,
     MethodConfig,
     Need,
 )
+from itemese.methods.families import BeamMethod
 from itemese.methods.prorec.network import Lesson, SummarySeq2Seq
 from itemese.prompts.item_tokens import TokenLayout
 
@@ -89,7 +84,7 @@ class ProrecConfig(MethodConfig):
     loss_weights: ProrecLossWeights = ProrecLossWeights()
 
 
-class Prorec(Method):
+class Prorec(BeamMethod):
     """See the module docstring."""
 
     Config = ProrecConfig
@@ -134,10 +129,6 @@ class Prorec(Method):
             return CodeSeq2Seq(network, tokens, tree, code_normalisation=over)
         return SummarySeq2Seq(network, tokens, tree, teacher=teacher, code_normalisation=over)
 
-    def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1."""
-        return pad_histories(requests)
-
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_code`` of the drawn targets, and ``distillation`` if it is on."""
         window, target, _ = next_item_tasks(batch["item_index"], self.config.targets_per_history)
@@ -173,27 +164,10 @@ class Prorec(Method):
             negative_items=lesson.other_items,
         )
 
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by constrained beam search."""
-        assert isinstance(module, CodeSeq2Seq)
-        memory = read_memory(module, batch["item_index"], None)
-        width = self.config.beam_width
-        return search(memory, module, k=k, beam_width=width, candidates=candidates)
-
-    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
-        """Return the exact log-probability of each item's codes."""
-        assert isinstance(module, CodeSeq2Seq)
-        memory = read_memory(module, batch["item_index"], None)
-        return Scores.of(score_items(memory, module, item_index), item_index, "log_prob")
-
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width, the length of an item in tokens, and who teaches."""
-        assert isinstance(module, CodeSeq2Seq)
         taught = isinstance(module, SummarySeq2Seq)
-        return {
-            "beam_width": self.config.beam_width,
-            "code_length": module.code_length,
-            "code_normalisation": self.config.code_normalisation,
+        return super().facts(module) | {
             "distillation": self.config.distillation if taught else "none",
             "teacher": self.config.teacher if taught else "none",
         }

@@ -86,7 +86,7 @@ class SummarySeq2Seq(CodeSeq2Seq):
         Returns:
             L logits ``[M, K_l]``, the codes ``[M, L] int64``, and the lesson.
         """
-        states = self.read(item_index, target)
+        states = self.decoder_states(item_index, target)
         logits = [self.code_logits(states[:, n], n) for n in range(self.code_length)]
         codes = self.codes_of(target)
         summary = self.project(F.normalize(states[:, -1], dim=-1))

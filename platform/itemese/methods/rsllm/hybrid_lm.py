@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-FIRST_ID = -2
+from itemese.methods.rsllm.prompts import FIRST_ID
 
 
 def make_projector(kind: Literal["mlp", "linear"], *, dim: int, hidden: int, out: int) -> nn.Module:

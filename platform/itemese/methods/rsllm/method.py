@@ -50,7 +50,7 @@ from itemese.methods.base import (
 )
 from itemese.methods.families import CatalogueMethod
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel, make_projector, match_scale
-from itemese.methods.rsllm.network import TwoTowers, Views
+from itemese.methods.rsllm.network import RsllmNetwork, Views
 from itemese.methods.rsllm.prompts import ItemForm, PromptWriter
 from itemese.methods.rsllm.reading import Reading, walk_trie
 from itemese.prompts.templates import load_templates
@@ -152,6 +152,11 @@ class Rsllm(CatalogueMethod):
         """Return the recommender, unless items are text alone."""
         return self.needs if self.config.item_form is not ItemForm.TEXT else frozenset()
 
+    @property
+    def max_offered(self) -> int:
+        """Candidates that a prompt has room for."""
+        return self.config.num_candidates
+
     def file_digests(self) -> dict[str, str]:
         """Return the hashes of the template and of pretrained weights."""
         template = {"template": load_templates(self.config.template).digest}
@@ -197,7 +202,7 @@ class Rsllm(CatalogueMethod):
         vectors: Tensor,
         recommender: nn.Module | None = None,
         start: nn.Module | None = None,
-    ) -> TwoTowers:
+    ) -> RsllmNetwork:
         """Put the parts together."""
         config = self.config
         writer = PromptWriter(
@@ -224,7 +229,7 @@ class Rsllm(CatalogueMethod):
         if config.backbone.adapters_only:
             save_adapters_only(network, "lm")
         weights = config.loss_weights
-        module = TwoTowers(
+        module = RsllmNetwork(
             network,
             writer,
             form=config.item_form,
@@ -253,7 +258,7 @@ class Rsllm(CatalogueMethod):
 
     def begin(self, module: nn.Module, stage: Stage) -> None:
         """Write items as text while the stage is text-only; kept negatives are the stage's own."""
-        assert isinstance(module, TwoTowers)
+        assert isinstance(module, RsllmNetwork)
         text_only = stage.name in (COPY_STAGE, TEXT_STAGE)
         module.form = ItemForm.TEXT if text_only else self.config.item_form
         module.copied = self.config.copy_candidates if stage.name == COPY_STAGE else 0
@@ -269,9 +274,9 @@ class Rsllm(CatalogueMethod):
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return the answer's cross-entropy a token, and the other terms that are on."""
-        assert isinstance(module, TwoTowers)
+        assert isinstance(module, RsllmNetwork)
         views: Views = module(batch["item_index"], batch["draw"])
-        title = module.write.words_per_title
+        title = module.writer.words_per_title
         loss = F.cross_entropy(views.logits.float(), views.labels)
         answers = len(views.labels) / (title * max(1, module.copied))
         terms = {"language_model": LossTerm(loss, answers)}
@@ -314,7 +319,7 @@ class Rsllm(CatalogueMethod):
 
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the cosine of the history's state and each item's."""
-        assert isinstance(module, TwoTowers)
+        assert isinstance(module, RsllmNetwork)
         return module.history_states(batch["item_index"], batch["draw"]) @ module.items().T
 
     def choose(
@@ -325,7 +330,7 @@ class Rsllm(CatalogueMethod):
         ways: Sequence[str] | None = None,
     ) -> dict[str, Answers]:
         """Answer freely, inside the trie of the offered titles, by likelihood, and by towers."""
-        assert isinstance(module, TwoTowers)
+        assert isinstance(module, RsllmNetwork)
         if offered.shape[1] > self.config.num_candidates:
             message = (
                 f"`offers.size` must be at most `method.num_candidates` "
@@ -343,7 +348,7 @@ class Rsllm(CatalogueMethod):
             found["likelihood"] = (log_prob.sum(dim=2).argmax(dim=1), ())
         if "free" in wanted:
             tokenizer = TextTokenizer.from_tensor(module.get_buffer("tokenizer"))
-            written = reading.write(module.write.longest_answer, tokenizer.end)
+            written = reading.write(module.writer.longest_answer, tokenizer.end)
             found["free"] = read_answers(written, answers, tokenizer)
         chosen = {way: Answers.at(place, offered, text) for way, (place, text) in found.items()}
         if "ranked" in wanted:
@@ -352,7 +357,7 @@ class Rsllm(CatalogueMethod):
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the template and its hash, the readings taken and what is trained."""
-        assert isinstance(module, TwoTowers)
+        assert isinstance(module, RsllmNetwork)
         templates = load_templates(self.config.template)
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         return {
@@ -360,5 +365,5 @@ class Rsllm(CatalogueMethod):
             "item_form": str(self.config.item_form),
             "alignment": self.config.alignment,
             "trained_parameters": trained,
-            "items_sharing_their_words": module.write.shared_titles(),
+            "items_sharing_their_words": module.writer.shared_titles(),
         }

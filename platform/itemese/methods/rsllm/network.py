@@ -6,49 +6,18 @@ answer tokens, V vocabulary, Q kept vectors.
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itemese.backbones.weight_stamp import KeepsItems, WeightStamp
+from itemese.layers.derived import Derived
 from itemese.layers.prompt_draws import copied_last, draw_candidates, newest_before, target_places
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel
+from itemese.methods.rsllm.prompts import ItemForm, PromptWriter
 
-TEXT = "text"
 _ITEMS_AT_ONCE = 512
-
-
-class Writer(Protocol):
-    """What writes prompts as tokens; see `itemese.methods.rsllm.prompts.PromptWriter`."""
-
-    num_items: int
-    longest_answer: int
-    words_per_title: float
-
-    def prompts(
-        self,
-        history: Tensor,
-        draw: Tensor,
-        form: Any,
-        *,
-        candidates: Tensor | None = None,
-        target: Tensor | None = None,
-    ) -> Any:
-        """Return tokens, lengths, history_end, answer_start and labels."""
-
-    def answers(self, items: Tensor) -> Tensor:
-        """Return the answers that name items."""
-
-    def lines(self, items: Tensor, form: Any) -> Tensor:
-        """Return the pieces of items."""
-
-    def shared_titles(self) -> int:
-        """Return how many items are named by the same words as another."""
-
-    def lay(self, pieces: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens and the end of each piece."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +57,7 @@ class Views:
     target: Pair | None = None
 
 
-class TwoTowers(KeepsItems):
+class RsllmNetwork(Derived):
     """The model, its prompts, and how states are read from it.
 
     Attributes:
@@ -104,9 +73,9 @@ class TwoTowers(KeepsItems):
     def __init__(
         self,
         network: HybridLanguageModel,
-        writer: nn.Module,
+        writer: PromptWriter,
         *,
-        form: str,
+        form: ItemForm,
         prompt_items: int,
         num_candidates: int,
         aligned: Collection[str] = (),
@@ -118,7 +87,7 @@ class TwoTowers(KeepsItems):
 
         Args:
             network: The hybrid language model.
-            writer: A `Writer`.
+            writer: Of this catalogue's prompts.
             form: How items stand in prompts.
             prompt_items: H at most.
             num_candidates: C, drawn for each training prompt.
@@ -138,12 +107,6 @@ class TwoTowers(KeepsItems):
         self.register_buffer("kept", empty, persistent=False)
         nobody = torch.full((cached_negatives,), -1)
         self.register_buffer("kept_items", nobody, persistent=False)
-        self._items: tuple[str, WeightStamp, Tensor] | None = None
-
-    @property
-    def write(self) -> Writer:
-        """The writer, as what it can do."""
-        return self.writer  # type: ignore[return-value]
 
     def forward(self, item_index: Tensor, draw: Tensor) -> Views:
         """Read a training batch: a drawn target of each row in training mode, else its newest.
@@ -160,7 +123,7 @@ class TwoTowers(KeepsItems):
             logits, words = self._predicted(states, written.history_labels)
             views = replace(views, history_logits=logits, history_labels=words)
         modality = bool(self._recommender)
-        if not self.aligned or self.copied or (modality and self.form == TEXT):
+        if not self.aligned or self.copied or (modality and self.form is ItemForm.TEXT):
             return views
         past = _at(states, written.history_end - 1)
         if modality:
@@ -188,11 +151,11 @@ class TwoTowers(KeepsItems):
         places = target_places(item_index, drawn=self.training)
         target = item_index.gather(1, places[:, None])[:, 0]
         size = self.copied or self.num_candidates
-        offered = draw_candidates(item_index, target, self.write.num_items, size)
+        offered = draw_candidates(item_index, target, self.writer.num_items, size)
         most = min(self.prompt_items, self.copied) if self.copied else self.prompt_items
         history = newest_before(item_index, places, most)
         answer = copied_last(offered, target) if self.copied else target
-        written = self.write.prompts(
+        written = self.writer.prompts(
             history, draw + places, self.form, candidates=offered, target=answer
         )
         return places, target, written
@@ -208,7 +171,7 @@ class TwoTowers(KeepsItems):
             pair = Pair(past, self.network.projector(state), target, *none)
             views = replace(views, history=pair)
         if "target" in self.aligned:
-            words = self.item_states(target, TEXT)
+            words = self.item_states(target, ItemForm.TEXT)
             kept = self.kept.clone(), self.kept_items.clone()
             pair = Pair(self.network.project(target), words, target, *kept)
             views = replace(views, target=pair)
@@ -232,31 +195,30 @@ class TwoTowers(KeepsItems):
             self.kept = torch.cat([vectors.detach().to(self.kept.dtype), self.kept])[:size]
             self.kept_items = torch.cat([items, self.kept_items])[:size]
 
-    def item_states(self, items: Tensor, form: str) -> Tensor:
+    def item_states(self, items: Tensor, form: ItemForm) -> Tensor:
         """Return the mean state ``[N, D]`` of each item's own line, ``items [N]``."""
-        tokens, _ = self.write.lay(self.write.lines(items, form)[:, None])
+        tokens, _ = self.writer.lay(self.writer.lines(items, form)[:, None])
         return _mean(self.network.states(tokens), tokens != -1)
 
     def items(self) -> Tensor:
-        """Return unit vectors of all items, ``[I, D]``, from the item tower; no gradient.
+        """Return unit vectors of all items, ``[I, D]``, as prompts name them now; no gradient.
 
-        They are computed once for as long as the weights stay as they are.
+        In evaluation mode they are computed once.
         """
-        held = [*self.network.parameters(), *self.network.buffers()]
-        if self._items is not None and self._items[0] == self.form and self._items[1].matches(held):
-            return self._items[2]
-        every = torch.arange(self.write.num_items, device=self.kept.device)
-        with torch.no_grad():
-            pieces = torch.split(every, _ITEMS_AT_ONCE)
-            parts = [self.item_states(piece, self.form).float() for piece in pieces]
-        found = F.normalize(torch.cat(parts), dim=-1)
-        self._items = (self.form, WeightStamp(held), found)
-        return found
+        return self.derived(f"items as {self.form}", self._every_item)
+
+    @torch.no_grad()
+    def _every_item(self) -> Tensor:
+        """Return what `items` does, computed anew."""
+        every = torch.arange(self.writer.num_items, device=self.kept.device)
+        pieces = torch.split(every, _ITEMS_AT_ONCE)
+        parts = [self.item_states(piece, self.form).float() for piece in pieces]
+        return F.normalize(torch.cat(parts), dim=-1)
 
     def history_states(self, item_index: Tensor, draw: Tensor) -> Tensor:
         """Return unit vectors ``[B, D]`` of whole histories ``[B, T]``, from the user tower."""
         history, draw = self._whole(item_index, draw)
-        written = self.write.prompts(history, draw, self.form)
+        written = self.writer.prompts(history, draw, self.form)
         states = _at(self.network.states(written.tokens), written.history_end - 1)
         return F.normalize(states.float(), dim=-1)
 
@@ -269,12 +231,12 @@ class TwoTowers(KeepsItems):
             offered: ``[B, C]`` candidates, -1 is skipped.
         """
         history, draw = self._whole(item_index, draw)
-        tokens: Tensor = self.write.prompts(history, draw, self.form, candidates=offered).tokens
+        tokens: Tensor = self.writer.prompts(history, draw, self.form, candidates=offered).tokens
         return tokens
 
     def answer_tokens(self, offered: Tensor) -> Tensor:
         """Return ``[B, C, K]``: the answer that names each candidate; all -1 for no candidate."""
-        flat = self.write.answers(offered.clamp(min=0).flatten())
+        flat = self.writer.answers(offered.clamp(min=0).flatten())
         flat = flat.where(offered.flatten()[:, None] >= 0, -1)
         return flat.view(*offered.shape, -1)
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
+from itemese.core.schema import IGNORED, PADDING
 from itemese.prompts.templates import Templates
 from itemese.prompts.tokenizer import TextTokenizer
 
-PADDING = -1
 FIRST_ID = -2
-IGNORED = -100
+"""Token of item 0's ID vector; those of the other items lie below it."""
 
 
 class ItemForm(StrEnum):

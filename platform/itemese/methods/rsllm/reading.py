@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from itemese.core.schema import PADDING
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel
-
-PADDING = -1
 
 
 class Reading:
