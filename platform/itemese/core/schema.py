@@ -263,13 +263,18 @@ class Histories:
 
     def only(self, split: Split) -> "Histories":
         """Return the same users with only the events of one split (some may be empty)."""
-        return self._keep(self.split == split)
+        return self.where(self.split == split)
 
     def up_to(self, split: Split) -> "Histories":
         """Return the same users with the events of `split` and of the splits before it."""
-        return self._keep(self.split <= split)
+        return self.where(self.split <= split)
 
-    def _keep(self, keep: np.ndarray) -> "Histories":
+    def training(self, cutoff: int | None = None) -> "Histories":
+        """Return the same users with their training events, those after `cutoff` left out."""
+        kept = self.split == Split.TRAIN
+        return self.where(kept if cutoff is None else kept & (self.timestamp <= cutoff))
+
+    def where(self, keep: np.ndarray) -> "Histories":
         """Return the same users with the events where ``keep [E] bool`` is true."""
         owner = np.repeat(np.arange(self.num_users), self.lengths())
         sizes = np.bincount(owner[keep], minlength=self.num_users)

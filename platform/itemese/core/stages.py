@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.config import Config
+from itemese.core.fields import Fields
+from itemese.core.users import Users
 from itemese.core.vectors import Embeddings, SemanticIds
 
 
@@ -100,6 +102,8 @@ class Stored:
 READERS: dict[str, Reader] = {
     "embeddings": Reader(Embeddings.read, answers=True),
     "codebooks": Reader(SemanticIds.read, answers=True),
+    "users": Reader(Users.read, answers=True),
+    "fields": Reader(Fields.read, answers=True),
 }
 """Readers of the artifacts that a bundle may hold; `pipeline.stages.STAGES` has the others."""
 

@@ -1,5 +1,6 @@
 """Run many Ray tasks with few in flight."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -53,17 +54,37 @@ def run_tasks(
         _cancel(list(running))
 
 
-def map_shards(function: Callable[..., Any], shards: Sequence[str], *shared: Any) -> list[Any]:
-    """Return ``function(shard, *shared)`` for each shard, in order: one Ray task each.
+def map_shards(
+    function: Callable[..., Any], shards: Sequence[str], *shared: Any, per_cpu: int = 2
+) -> Iterator[Any]:
+    """Yield ``function(shard, *shared)`` for each shard, in order; one Ray task each.
 
-    A single shard is worked on in this process, because a cluster takes seconds to start.
+    A single shard is worked on in this process, because a cluster takes seconds to start. Nothing
+    runs before the first result is asked for.
+
+    Raises:
+        ItemeseError: The error that a task raised, as it raised it.
     """
     if len(shards) == 1:
-        return [function(shards[0], *shared)]
+        yield function(shards[0], *shared)
+        return
     connect()
     task, held = ray.remote(function), [ray.put(value) for value in shared]
-    found = dict(run_tasks(lambda shard: task.remote(shard, *held), shards))
-    return [found[shard] for shard in shards]
+    limit = max(2, int(per_cpu * ray.cluster_resources().get("CPU", 1)))
+    running: deque[Any] = deque()
+    try:
+        for shard in shards:
+            running.append(task.remote(shard, *held))
+            if len(running) >= limit:
+                yield ray.get(running.popleft())
+        while running:
+            yield ray.get(running.popleft())
+    except RayTaskError as error:
+        if isinstance(error.cause, ItemeseError):
+            raise error.cause from None
+        raise
+    finally:
+        _cancel(list(running))
 
 
 def _cancel(refs: list[Any]) -> None:

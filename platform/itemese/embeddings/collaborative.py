@@ -5,16 +5,15 @@ The positive pointwise mutual information of item pairs, factorised by a truncat
 Source: O. Levy, Y. Goldberg, I. Dagan, "Improving Distributional Similarity with Lessons Learned
     from Word Embeddings", TACL 3, 2015, sections 2.2 (shifted PPMI), 2.3 (SVD) and 3.3 (the
     square root of the singular values).
-Shapes: I items, D vector size, E events, P distinct pairs.
+Shapes: I items, D vector size.
 """
 
 import numpy as np
-import ray
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from itemese.core.artifacts import Folder
-from itemese.core.schema import Histories, Split
+from itemese.core.cooccurrence import successions
 from itemese.embeddings.config import CollaborativeConfig
 
 _DENSE_ITEMS = 500
@@ -30,45 +29,14 @@ def collaborative_vectors(
 
     Args:
         config: Window, decay and size.
-        sequences: The sequences artifact; a Ray task counts each of its shards.
+        sequences: The sequences artifact.
         num_items: I.
 
     Returns:
         ``[I, D] float32``; zeros for an item that has no neighbour in any training history.
     """
-    count = ray.remote(_count_shard)
-    together = sparse.csr_matrix((num_items, num_items), dtype=np.float64)
-    shards = [count.remote(sequences, n, config) for n in Histories.shard_names(sequences)]
-    for shard in shards:  # in order, so that sums do not depend on which task ends first
-        first, second, weight = ray.get(shard)
-        together += sparse.coo_matrix((weight, (first, second)), shape=together.shape).tocsr()
+    together = successions(sequences, num_items, window=config.window, decay=config.decay)
     return _factorise(mutual_information(together + together.T), config.dim)
-
-
-def count_pairs(
-    block: Histories, *, window: int, decay: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count how often an item stands at most `window` events before another.
-
-    Args:
-        block: Histories, their training events only.
-        window: Largest distance, events.
-        decay: A pair at distance d weighs ``decay ** (d - 1)``.
-
-    Returns:
-        ``first [P] int32``, ``second [P] int32`` and ``weight [P] float64`` of distinct pairs.
-    """
-    owner = np.repeat(np.arange(block.num_users), block.lengths())
-    item = block.item_index.astype(np.int64)
-    width = int(item.max(initial=0)) + 1
-    keys, weights = [], []
-    for gap in range(1, window + 1):
-        same = owner[:-gap] == owner[gap:]
-        keys.append((item[:-gap] * width + item[gap:])[same])
-        weights.append(np.full(len(keys[-1]), decay ** (gap - 1)))
-    pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
-    weight = np.bincount(place, weights=np.concatenate(weights), minlength=len(pairs))
-    return (pairs // width).astype(np.int32), (pairs % width).astype(np.int32), weight
 
 
 def mutual_information(together: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -80,14 +48,6 @@ def mutual_information(together: sparse.csr_matrix) -> sparse.csr_matrix:
     keep = information > 0
     kept = (information[keep], (pairs.row[keep], pairs.col[keep]))
     return sparse.coo_matrix(kept, shape=together.shape).tocsr()
-
-
-def _count_shard(
-    sequences: Folder, shard: str, config: CollaborativeConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count the pairs of one shard's training events."""
-    block = Histories.read(sequences, [shard]).up_to(Split.TRAIN)
-    return count_pairs(block, window=config.window, decay=config.decay)
 
 
 def _factorise(information: sparse.csr_matrix, dim: int) -> np.ndarray:

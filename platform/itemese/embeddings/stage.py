@@ -8,7 +8,8 @@ Shapes: I items, D vector size, N rows of a block.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,7 @@ from itemese.core.errors import ConfigError, DataError
 from itemese.core.vectors import Embeddings
 from itemese.embeddings.assembly import Assembly
 from itemese.embeddings.collaborative import collaborative_vectors
-from itemese.embeddings.config import EmbeddingsConfig
+from itemese.embeddings.config import EmbeddingsConfig, TextModelConfig
 from itemese.embeddings.models import TextModel, load_model, locate
 from itemese.embeddings.text import item_texts, text_columns
 
@@ -61,33 +62,9 @@ def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder
         ConfigError: No such column, or a model that cannot be had.
         DataError: An empty catalogue, no text at all, or vectors that are not finite.
     """
-    locate(config.model)
-    filesystem, path = sequences.filesystem()
-    with pq.ParquetFile(f"{path}/catalog.parquet", filesystem=filesystem) as file:
-        num_items = file.metadata.num_rows
-        if not num_items:
-            message = "`catalog` must hold items; got none. Lower `sequences.min_item_count`."
-            raise DataError(message)
-        columns = text_columns(file.schema_arrow, config.columns)
-        started = time.monotonic()
-        connect()
-        # The object store holds the text (and spills it), not this process.
-        blocks = [ray.put(block) for block in _blocks(file, columns, num_items)]
-    device, pool = _plan(config, len(blocks))
-    # PyTorch takes as many threads as the actor has CPUs: Ray sets OMP_NUM_THREADS.
-    dataset = ray.data.from_arrow_refs(blocks).map_batches(
-        _Embedder,
-        fn_constructor_args=(config, columns, device),
-        batch_size=None,
-        batch_format="pyarrow",
-        **pool,
-    )
-    parts = _collect(dataset, num_items)
-    vectors = parts.finish()
-    seconds = time.monotonic() - started
-    if config.normalize:
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    source = f"{config.model} of {', '.join(columns)}"
+    found = embed_table(config, sequences, "catalog.parquet", config.columns, entity="item")
+    num_items, vectors = len(found.vectors), found.vectors
+    source = f"{config.model} of {', '.join(found.columns)}"
     sources = [("text", vectors.shape[1])]
     if config.collaborative:
         behaviour = collaborative_vectors(config.collaborative, sequences, num_items)
@@ -97,25 +74,90 @@ def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder
     embeddings = Embeddings("item", vectors, source, parts=tuple(sources))
     embeddings.validate(num_items)
     embeddings.write(folder)
-    without = int((~parts.described).sum())
-    if without:
-        logger.info("%d of %d items have no text and got the mean vector", without, num_items)
     return {
         "num_items": num_items,
         "dim": int(vectors.shape[1]),
-        "items_without_text": without,
-        "columns": columns,
-        "columns_absent": [c for c in config.columns if c not in columns],
+        "items_without_text": int((~found.described).sum()),
+        "columns": found.columns,
+        "columns_absent": [c for c in config.columns if c not in found.columns],
+        **found.pool,
+    }
+
+
+@dataclass(frozen=True)
+class EmbeddedTable:
+    """The text vectors of a table's rows.
+
+    Attributes:
+        vectors [N, D] float32: Rows without text have the mean of the others.
+        described [N] bool: Rows with text.
+        columns: Columns that were read.
+        pool: ``actors`` (at most), ``device``, ``items_per_second`` (model loading included).
+    """
+
+    vectors: np.ndarray
+    described: np.ndarray
+    columns: list[str]
+    pool: dict[str, Any]
+
+
+def embed_table(
+    config: TextModelConfig, folder: Folder, name: str, wanted: Sequence[str], *, entity: str
+) -> EmbeddedTable:
+    """Embed the text of each row of a Parquet file on a pool of Ray actors.
+
+    Args:
+        config: The model.
+        folder: Holds the file.
+        name: Of the file.
+        wanted: Columns to read; those that are there are joined to one text.
+        entity: What a row describes, for messages.
+
+    Raises:
+        ConfigError: No such column, or a model that cannot be had.
+        DataError: No row, no text at all.
+    """
+    locate(config.model)
+    filesystem, path = folder.filesystem()
+    with pq.ParquetFile(f"{path}/{name}", filesystem=filesystem) as file:
+        num_rows = file.metadata.num_rows
+        if not num_rows:
+            message = f"`{name}` must hold {entity}s; got none. Lower `sequences.min_item_events`."
+            raise DataError(message)
+        columns = text_columns(file.schema_arrow, wanted)
+        started = time.monotonic()
+        connect()
+        # The object store holds the text (and spills it), not this process.
+        blocks = [ray.put(block) for block in _blocks(file, columns, num_rows)]
+    device, pool = _plan(config, len(blocks))
+    # PyTorch takes as many threads as the actor has CPUs: Ray sets OMP_NUM_THREADS.
+    dataset = ray.data.from_arrow_refs(blocks).map_batches(
+        _Embedder,
+        fn_constructor_args=(config, columns, device),
+        batch_size=None,
+        batch_format="pyarrow",
+        **pool,
+    )
+    parts = _collect(dataset, num_rows)
+    vectors = parts.finish()
+    seconds = time.monotonic() - started
+    if config.normalize:
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    without = int((~parts.described).sum())
+    if without:
+        logger.info("%d of %d %ss have no text and get the mean vector", without, num_rows, entity)
+    facts = {
         "actors": pool["compute"].max_size,
         "device": device,
-        "items_per_second": round(num_items / seconds, 1),
+        "items_per_second": round(num_rows / seconds, 1),
     }
+    return EmbeddedTable(vectors, parts.described, columns, facts)
 
 
 class _Embedder:
     """An actor: one copy of the model, one block of items at a time."""
 
-    def __init__(self, config: EmbeddingsConfig, columns: list[str], device: str) -> None:
+    def __init__(self, config: TextModelConfig, columns: list[str], device: str) -> None:
         self._config = config
         self._columns = columns
         self._device = device
@@ -163,7 +205,7 @@ def _blocks(file: pq.ParquetFile, columns: list[str], num_items: int) -> Iterato
         yield pa.Table.from_batches([batch]).append_column("item_index", index)
 
 
-def _plan(config: EmbeddingsConfig, num_blocks: int) -> tuple[str, dict[str, Any]]:
+def _plan(config: TextModelConfig, num_blocks: int) -> tuple[str, dict[str, Any]]:
     """Choose the device and the actor pool for this cluster.
 
     Returns:

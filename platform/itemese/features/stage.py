@@ -145,7 +145,7 @@ def _event_fields(
         for owner, columns in wanted.items()
         for name, kind in columns.items()
     }
-    counted = map_shards(_summarise_shard, shards, histories, kinds)
+    counted = list(map_shards(_summarise_shard, shards, histories, kinds))
     return [
         _field(name, owner, kind, Summary.merge(found[owner, name] for found in counted), config)
         for (owner, name), kind in kinds.items()
@@ -182,7 +182,8 @@ def _encode_shards(
     histories = sequences.child("histories")
     sizes = [histories.read_table(shard, ["user_id"]).num_rows for shard in shards]
     starts = dict(zip(shards, (np.cumsum(sizes) - sizes).tolist(), strict=True))
-    map_shards(_encode_shard, shards, encoder, histories, people, starts, folder)
+    for _ in map_shards(_encode_shard, shards, encoder, histories, people, starts, folder):
+        pass
 
 
 def _encode_shard(

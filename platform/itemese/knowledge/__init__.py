@@ -1,1 +1,1 @@
-"""A language model writes what items are wanted for, on Ray Data; offline, a template does."""
+"""Texts of items and of users, written by a language model or a template; graphs of events."""

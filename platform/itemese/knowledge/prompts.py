@@ -1,10 +1,10 @@
-"""Prompts of items: a template filled in with the columns that an item has.
+"""Prompts of items and of users: a template filled in with what is known of one.
 
-``<text>.jinja`` is what a model is asked; ``<text>.offline.jinja`` is the text itself, where nobody
-is asked.
+``<text>.jinja`` is what a model is asked; ``<text>.offline.jinja`` is the text itself, where no
+model is asked.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from itemese.core.config import digest_of, nearest
 from itemese.core.errors import ConfigError
+from itemese.core.schema import Histories
 from itemese.knowledge.config import KnowledgeConfig
 
 FOLDER = Path(__file__).parent / "templates"
@@ -66,25 +67,73 @@ def shown_columns(catalog: pa.Table, config: KnowledgeConfig) -> list[str]:
     return found
 
 
-def item_prompts(catalog: pa.Table, columns: list[str], name: str) -> Iterator[str]:
-    """Yield the rendered template of each item; "" for an item without a word in any column.
+def item_words(catalog: pa.Table, columns: list[str]) -> list[dict[str, str]]:
+    """Return the words of each item by column; columns without a word are left out."""
+    return [_words(row) for row in catalog.select(columns).to_pylist()]
+
+
+def item_prompts(items: Iterable[Mapping[str, str]], name: str) -> Iterator[str]:
+    """Yield the rendered template of each item; "" for an item without a word.
 
     Raises:
         ConfigError: The template asks for something that is not there.
     """
     template = _ENVIRONMENT.get_template(name)
-    for row in catalog.select(columns).to_pylist():
-        item = {column: text for column, cell in row.items() if (text := _as_text(cell))}
-        yield _rendered(template, name, item) if item else ""
+    for item in items:
+        yield _rendered(template, name, item=item) if item else ""
 
 
-def _rendered(template: Any, name: str, item: Mapping[str, str]) -> str:
+def user_prompts(
+    block: Histories,
+    described: Iterable[Mapping[str, Any]],
+    items: Sequence[Mapping[str, str]],
+    name: str,
+    *,
+    max_events: int,
+) -> Iterator[str]:
+    """Yield the rendered template of each user; "" for a user without a word or an event.
+
+    Args:
+        block: The events that a prompt may show.
+        described: By column, what is known about each of these users.
+        items: Words of each item, see `item_words`.
+        name: The template's file.
+        max_events: Newest events that are shown.
+
+    Raises:
+        ConfigError: The template asks for something that is not there.
+    """
+    template = _ENVIRONMENT.get_template(name)
+    for row, columns in enumerate(described):
+        request = block.request(row, longest=max_events)
+        ratings = [None] * len(request.history) if request.rating is None else request.rating
+        history = [
+            {**items[item], **_rated(rating)}
+            for item, rating in zip(request.history, ratings, strict=True)
+            if items[item]
+        ]
+        user = _words(columns)
+        known = bool(user or history)
+        yield _rendered(template, name, user=user, history=history) if known else ""
+
+
+def _rated(rating: float | None) -> dict[str, str]:
+    """Return the words of a rating; none if it is unknown."""
+    return {} if rating is None or rating != rating else {"rating": f"{rating:g}"}
+
+
+def _rendered(template: Any, name: str, **values: Any) -> str:
     """Fill a template in."""
     try:
-        return str(template.render(item=item)).strip()
+        return str(template.render(**values)).strip()
     except TemplateError as error:
-        message = f"`{name}` must be a template over `item`; got {error}. Mend it."
+        over = " and ".join(f"`{variable}`" for variable in values)
+        message = f"`{name}` must be a template over {over}; got {error}. Fix the template."
         raise ConfigError(message) from None
+
+
+def _words(row: Mapping[str, Any]) -> dict[str, str]:
+    return {column: text for column, cell in row.items() if (text := _as_text(cell))}
 
 
 def _as_text(value: Any) -> str:

@@ -1,13 +1,9 @@
-"""The knowledge stage: a catalogue in, texts of its items out, each asked for once in a lifetime.
-
-Shapes: I items, N prompts of a block.
-"""
+"""The knowledge stage: texts of items and of users, written once for each distinct prompt."""
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 import ray
@@ -15,17 +11,28 @@ import ray
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.cluster import connect
 from itemese.core.errors import ConfigError
+from itemese.core.schema import Histories
+from itemese.core.texts import Texts
+from itemese.core.users import Users
 from itemese.knowledge.cache import TextCache, prompt_key
-from itemese.knowledge.config import KnowledgeConfig
-from itemese.knowledge.prompts import item_prompts, shown_columns, template_digest, template_name
+from itemese.knowledge.config import KnowledgeConfig, UserTextsConfig
+from itemese.knowledge.prompts import (
+    item_prompts,
+    item_words,
+    shown_columns,
+    template_digest,
+    template_name,
+    user_prompts,
+)
 from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter
 
-VERSION = 2
-
-TABLE = "knowledge.parquet"
+VERSION = 3
 
 Answers = Callable[[KnowledgeConfig, list[str]], Iterable[dict[str, str]]]
 """Yields some prompts with their texts at a time, until all are answered."""
+
+Prompts = Callable[[str], Iterator[str]]
+"""Yields the prompt of each entity, in order, from a template's file; "" where none is asked."""
 
 _LONGEST_BLOCK_SECONDS = 3600
 """Generating is slow on a CPU, and a first block waits for loading."""
@@ -36,78 +43,140 @@ logger = logging.getLogger(__name__)
 def build_knowledge(
     config: KnowledgeConfig,
     sequences: Folder,
+    users: Folder,
     cache: Folder,
     folder: Folder,
     *,
     answers: Answers | None = None,
 ) -> Counts:
-    """Write the section's texts of every item.
+    """Write the section's texts of every item and, if asked, of every user.
 
-    Only the catalogue is read, so no event of any split leaves a trace. An item without a word in
-    the columns has no text, and neither has one that a model said nothing of: readers must say
-    what they take instead.
+    Prompts of items show the catalogue only. Prompts of users show training events up to
+    ``users.cutoff``, so no event of validation or test leaves a trace. An item without a word in
+    the columns has no text, nor has a user without a word or an event, nor one that a model
+    answered with nothing: readers must decide what they take instead.
 
     Args:
         config: The section.
-        sequences: Holds ``catalog.parquet``, whose row is the item_index.
+        sequences: Holds ``catalog.parquet``, whose row is the item_index, and the histories.
+        users: The users artifact of these histories; read for texts of users.
         cache: Texts of all runs, by model, template and prompt; filled while a model writes.
-        folder: Receives ``knowledge.parquet``: ``item_id`` and a column for each text, null where
-            there is none.
+        folder: Receives what `core.texts.Texts` writes of each entity.
         answers: What asks the model; None is a pool of Ray actors.
 
     Returns:
-        ``num_items``, ``author`` (the model, or ``template``), ``templates`` with their digests,
-        and by text ``asked`` (prompts that were not in the cache), ``empty`` (items without a text)
-        and ``repeated`` (prompts whose text is word for word that of another prompt: many mean a
-        model that did not understand).
+        ``author`` (the model, or ``template``), ``templates`` with their digests, and by entity
+        ``num``, by text ``asked`` (prompts that were not in the cache), ``empty`` (entities
+        without a text) and ``repeated`` (prompts whose text is word for word that of another
+        prompt: many mean a model that did not understand); of users also ``cutoff``, the newest
+        event that was shown.
 
     Raises:
         ConfigError: No such template or column, or a model that cannot be had.
     """
-    catalog = sequences.read_table("catalog.parquet")
-    columns = shown_columns(catalog, config)
-    names = {text: template_name(config, text) for text in config.texts}
-    table: dict[str, Any] = {"item_id": catalog["item_id"]}
-    asked: dict[str, int] = {}
-    repeated: dict[str, int] = {}
-    for text, name in names.items():
-        prompts = list(item_prompts(catalog, columns, name))
-        texts = dict(zip(prompts, prompts, strict=True))
-        asked[text] = 0
-        if config.writer == "model":
-            kept = TextCache(
-                cache,
-                model=config.author,
-                template=template_digest(name),
-                settings=[OUTPUT_RULE, config.max_new_tokens, config.max_prompt_tokens],
-            )
-            asked[text] = _ask(config, prompts, kept, answers or _by_actors)
-            texts = {p: kept.get(prompt_key(p)) or "" if p else "" for p in texts}
-        table[text] = pa.array([texts[p] or None for p in prompts], pa.string())
-        times = Counter(filter(None, texts.values()))
-        repeated[text] = sum(count for count in times.values() if count > 1)
-    written = pa.table(table)
-    folder.write_table(TABLE, written)
-    return {
-        "num_items": catalog.num_rows,
+    names = {text: template_name(config, text) for text in config.template_names}
+    counts: Counts = {
         "author": config.author,
         "templates": {name: template_digest(name) for name in names.values()},
-        "asked": asked,
-        "empty": {text: written[text].null_count for text in names},
-        "repeated": repeated,
     }
+    catalog = sequences.read_table("catalog.parquet")
+    items = item_words(catalog, shown_columns(catalog, config))
+    write = _Writing(config, cache, answers or _by_actors)
+    if config.texts:
+        texts, counts["item"] = write.all_of(
+            {text: names[text] for text in config.texts}, lambda name: item_prompts(items, name)
+        )
+        Texts("item", catalog["item_id"].to_pylist(), texts).write(folder)
+    if config.users is not None:
+        people, section = Users.read(users), config.users
+
+        def prompts(name: str) -> Iterator[str]:
+            return _prompts_of_users(section, sequences, people, items, name)
+
+        texts, counts["user"] = write.all_of({text: names[text] for text in section.texts}, prompts)
+        cutoff = _newest_event(sequences, section.cutoff)
+        Texts("user", people.table["user_id"].to_pylist(), texts, cutoff).write(folder)
+        counts["user"]["cutoff"] = cutoff
+    return counts
 
 
-def _ask(config: KnowledgeConfig, prompts: list[str], kept: TextCache, answers: Answers) -> int:
-    """Have every prompt answered that is not in the cache; return how many those were."""
-    missing = [p for p in dict.fromkeys(prompts) if p and kept.get(prompt_key(p)) is None]
-    if missing:
-        logger.info("%s writes %d of %d texts", config.author, len(missing), len(prompts))
-        for found in answers(config, missing):
-            kept.add({prompt_key(prompt): text for prompt, text in found.items()})
-    lost = sum(kept.get(prompt_key(prompt)) is None for prompt in missing)
-    assert not lost, f"{lost} prompts came back without an answer"
-    return len(missing)
+def _prompts_of_users(
+    config: UserTextsConfig,
+    sequences: Folder,
+    users: Users,
+    items: list[dict[str, str]],
+    name: str,
+) -> Iterator[str]:
+    """Yield each user's prompt, shard by shard."""
+    columns = [column for column in config.columns if column in users.table.column_names]
+    shown, start = users.table.select(columns), 0
+    for block in Histories.stream(sequences):
+        rows = shown.slice(start, block.num_users).to_pylist() if columns else None
+        start += block.num_users
+        yield from user_prompts(
+            block.training(config.cutoff),
+            rows or [{}] * block.num_users,
+            items,
+            name,
+            max_events=config.max_events,
+        )
+
+
+def _newest_event(sequences: Folder, cutoff: int | None) -> int | None:
+    """Return the newest training event up to `cutoff`, seconds UTC; None if there is none."""
+    blocks = (block.training(cutoff).timestamp for block in Histories.stream(sequences))
+    return max((int(times.max()) for times in blocks if len(times)), default=None)
+
+
+class _Writing:
+    """Writes texts by the section's writer and its cache."""
+
+    def __init__(self, config: KnowledgeConfig, cache: Folder, answers: Answers) -> None:
+        self._config = config
+        self._cache = cache
+        self._answers = answers
+
+    def all_of(
+        self, names: dict[str, str], prompts: Prompts
+    ) -> tuple[dict[str, list[str | None]], Counts]:
+        """Write each text of every entity; return the texts and the counts of the stage."""
+        texts: dict[str, list[str | None]] = {}
+        asked, repeated = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        for text, name in names.items():
+            if self._config.writer == "template":
+                texts[text] = [prompt or None for prompt in prompts(name)]
+                continue
+            kept = TextCache(
+                self._cache,
+                model=self._config.author,
+                template=template_digest(name),
+                settings=[
+                    OUTPUT_RULE,
+                    self._config.max_new_tokens,
+                    self._config.max_prompt_tokens,
+                ],
+            )
+            asked[text] = self._ask(prompts(name), kept)
+            keys = [prompt_key(prompt) if prompt else "" for prompt in prompts(name)]
+            texts[text] = [(kept.get(key) or None) if key else None for key in keys]
+            by_prompt = dict(zip(keys, texts[text], strict=True))
+            times = Counter(filter(None, by_prompt.values()))
+            repeated[text] = sum(count for count in times.values() if count > 1)
+        first = next(iter(texts.values()))
+        empty = {text: sum(one is None for one in found) for text, found in texts.items()}
+        return texts, {"num": len(first), "asked": asked, "empty": empty, "repeated": repeated}
+
+    def _ask(self, prompts: Iterator[str], kept: TextCache) -> int:
+        """Have every prompt answered that is not in the cache; return how many those were."""
+        new = (p for p in prompts if p and kept.get(prompt_key(p)) is None)
+        missing = list(dict.fromkeys(new))
+        if missing:
+            logger.info("%s writes %d texts", self._config.author, len(missing))
+            for found in self._answers(self._config, missing):
+                kept.add({prompt_key(prompt): text for prompt, text in found.items()})
+        lost = sum(kept.get(prompt_key(prompt)) is None for prompt in missing)
+        assert not lost, f"{lost} prompts came back without an answer"
+        return len(missing)
 
 
 def _by_actors(config: KnowledgeConfig, prompts: list[str]) -> Iterator[dict[str, str]]:

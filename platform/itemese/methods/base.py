@@ -55,6 +55,11 @@ class Need(StrEnum):
     SEMANTIC_IDS = "codebooks"
     RECOMMENDER = "recommender"
     KNOWLEDGE = "knowledge"
+    USERS = "users"
+    FIELDS = "fields"
+    GRAPH = "graph"
+    TEXT_EMBEDDINGS = "text_embeddings"
+    USER_EMBEDDINGS = "user_embeddings"
 
 
 class LossWeights(Config):

@@ -8,9 +8,10 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from itemese.codebooks.config import CodebooksConfig
 from itemese.core.config import Config, flat_paths, read_recipe, with_overrides, with_values
-from itemese.embeddings.config import EmbeddingsConfig
+from itemese.embeddings.config import EmbeddingsConfig, TextModelConfig, UserEmbeddingsConfig
 from itemese.evaluation.config import EvaluationConfig
-from itemese.knowledge.config import KnowledgeConfig
+from itemese.features.config import FeaturesConfig
+from itemese.knowledge.config import GraphConfig, KnowledgeConfig
 from itemese.logs.config import LogsConfig
 from itemese.methods.base import Method, MethodConfig, Need, Task
 from itemese.methods.lookup import method_class, method_names, method_of, parse_method_config
@@ -75,8 +76,13 @@ class Experiment(Config):
             one data set and one split.
         logs: Where the behaviour log comes from.
         sequences: Filtering, order and split.
-        knowledge: Texts that are written of items; made only for methods that read them.
+        features: Typed fields; made only for methods that read them.
+        knowledge: Texts that are written of items and of users; made only for methods that read
+            them.
+        graph: Edges of training events; made only for methods that read them.
         embeddings: Item vectors; made only for methods that need them.
+        text_embeddings: Vectors of the texts of `knowledge`; made only for methods that need them.
+        user_embeddings: Vectors of users; made only for methods that need them.
         codebooks: Semantic IDs; made only for methods that need them.
         recommender: Trained before the method; handed to a method that needs one, and a source of
             the embeddings if `embeddings.recommender` asks for it.
@@ -93,8 +99,12 @@ class Experiment(Config):
     data_seed: int = Field(default=0, ge=0)
     logs: LogsConfig
     sequences: SequencesConfig = SequencesConfig()
+    features: FeaturesConfig = FeaturesConfig()
     knowledge: KnowledgeConfig | None = None
+    graph: GraphConfig = GraphConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    text_embeddings: TextModelConfig = TextModelConfig()
+    user_embeddings: UserEmbeddingsConfig = UserEmbeddingsConfig()
     codebooks: CodebooksConfig = CodebooksConfig()
     recommender: RecommenderConfig | None = None
     start: StartConfig | None = None

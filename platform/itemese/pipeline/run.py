@@ -14,6 +14,7 @@ from itemese.backbones.backbone import INITIAL_WEIGHTS
 from itemese.core.artifacts import Artifact, Folder, Store
 from itemese.core.bundle import write_bundle
 from itemese.core.config import Config
+from itemese.core.errors import ConfigError
 from itemese.core.schema import Catalog
 from itemese.core.source import source_digest
 from itemese.core.stages import StageSpec, Surroundings
@@ -220,7 +221,13 @@ class Run:
             return spec.settings.parse(self.experiment.artifacts.get(name, {}), f"artifacts.{name}")
         if spec.section is None:
             return None
-        found: Config = getattr(self.experiment, spec.section)
+        found: Config | None = getattr(self.experiment, spec.section)
+        if found is None:
+            message = (
+                f"an experiment must have a `{spec.section}` section for method "
+                f"{self.experiment.method.name!r}; got none. Add the section to the recipe."
+            )
+            raise ConfigError(message)
         if (
             name == Need.EMBEDDINGS
         ):  # text is embedded once for all recommenders, which differ by seed

@@ -11,6 +11,7 @@ from itemese.codebooks.stage import build_codebooks
 from itemese.core.artifacts import Artifact, Counts, Folder
 from itemese.core.config import digest_of, nearest
 from itemese.core.errors import ConfigError
+from itemese.core.graph import Graph
 from itemese.core.source import weights_digest
 from itemese.core.stages import (
     READERS,
@@ -21,13 +22,21 @@ from itemese.core.stages import (
     Surroundings,
     outside_stage,
 )
-from itemese.embeddings.config import EmbeddingsConfig
+from itemese.core.texts import Texts
+from itemese.core.vectors import Embeddings
+from itemese.embeddings.config import TextModelConfig
 from itemese.embeddings.models import locate
 from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION
 from itemese.embeddings.stage import build_embeddings
+from itemese.embeddings.texts import VERSION as TEXT_EMBEDDINGS_VERSION
+from itemese.embeddings.texts import build_text_embeddings, read_text_embeddings
+from itemese.embeddings.users import VERSION as USER_EMBEDDINGS_VERSION
+from itemese.embeddings.users import build_user_embeddings
+from itemese.features.stage import FIELDS_VERSION, USERS_VERSION, build_fields, build_users
 from itemese.knowledge.config import KnowledgeConfig
+from itemese.knowledge.graph import VERSION as GRAPH_VERSION
+from itemese.knowledge.graph import build_graph
 from itemese.knowledge.prompts import template_digest, template_name
-from itemese.knowledge.stage import TABLE as KNOWLEDGE_TABLE
 from itemese.knowledge.stage import VERSION as KNOWLEDGE_VERSION
 from itemese.knowledge.stage import build_knowledge
 from itemese.logs.stage import VERSION as LOGS_VERSION
@@ -49,7 +58,27 @@ def _build_sequences(config: Any, inputs: Inputs, around: Surroundings, out: Fol
 
 def _build_knowledge(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
     cache = around.root.child("cache/knowledge")
-    return build_knowledge(config, inputs["sequences"], cache, out)
+    return build_knowledge(config, inputs["sequences"], inputs[Need.USERS], cache, out)
+
+
+def _build_users(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_users(inputs["sequences"], inputs["logs"], out)
+
+
+def _build_fields(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_fields(config, inputs["sequences"], inputs[Need.USERS], out)
+
+
+def _build_graph(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_graph(config, inputs["sequences"], out)
+
+
+def _build_text_vectors(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_text_embeddings(config, inputs[Need.KNOWLEDGE], out)
+
+
+def _build_user_vectors(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_user_embeddings(config, inputs["sequences"], inputs[Need.EMBEDDINGS], out)
 
 
 def _build_embeddings(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
@@ -65,21 +94,17 @@ def _raw_files(config: Any, around: Surroundings) -> str:
     return fingerprint(config, around.data_seed)
 
 
-def _text_model(config: EmbeddingsConfig, around: Surroundings) -> str:
+def _text_model(config: TextModelConfig, around: Surroundings) -> str:
     return weights_digest(locate(config.model))
 
 
 def _writer(config: KnowledgeConfig, around: Surroundings) -> str:
-    templates = [template_digest(template_name(config, text)) for text in config.texts]
+    templates = [template_digest(template_name(config, text)) for text in config.template_names]
     return digest_of([templates, weights_digest(config.model) if config.model else ""])
 
 
 def _same(folder: Folder) -> Folder:
     return folder
-
-
-def _read_texts(folder: Folder) -> Any:
-    return folder.read_table(KNOWLEDGE_TABLE)
 
 
 STAGES: dict[str, StageSpec] = {
@@ -105,14 +130,40 @@ STAGES: dict[str, StageSpec] = {
             reader=Reader(_same),
         ),
         StageSpec(
+            name=Need.USERS,
+            version=USERS_VERSION,
+            inputs=("sequences", "logs"),
+            build=_build_users,
+            code=(build_users.__module__,),
+            reader=READERS[Need.USERS],
+        ),
+        StageSpec(
+            name=Need.FIELDS,
+            version=FIELDS_VERSION,
+            section="features",
+            inputs=("sequences", Need.USERS),
+            build=_build_fields,
+            code=(build_fields.__module__,),
+            reader=READERS[Need.FIELDS],
+        ),
+        StageSpec(
+            name=Need.GRAPH,
+            version=GRAPH_VERSION,
+            section="graph",
+            inputs=("sequences",),
+            build=_build_graph,
+            code=(build_graph.__module__,),
+            reader=Reader(Graph.read),
+        ),
+        StageSpec(
             name=Need.KNOWLEDGE,
             version=KNOWLEDGE_VERSION,
             section="knowledge",
-            inputs=("sequences",),
+            inputs=("sequences", Need.USERS),
             outside=_writer,
             build=_build_knowledge,
             code=(build_knowledge.__module__,),
-            reader=Reader(_read_texts),
+            reader=Reader(Texts.read_all),
         ),
         StageSpec(
             name=Need.EMBEDDINGS,
@@ -123,6 +174,25 @@ STAGES: dict[str, StageSpec] = {
             build=_build_embeddings,
             code=(build_embeddings.__module__,),
             reader=READERS[Need.EMBEDDINGS],
+        ),
+        StageSpec(
+            name=Need.TEXT_EMBEDDINGS,
+            version=TEXT_EMBEDDINGS_VERSION,
+            section="text_embeddings",
+            inputs=(Need.KNOWLEDGE,),
+            outside=_text_model,
+            build=_build_text_vectors,
+            code=(build_text_embeddings.__module__,),
+            reader=Reader(read_text_embeddings),
+        ),
+        StageSpec(
+            name=Need.USER_EMBEDDINGS,
+            version=USER_EMBEDDINGS_VERSION,
+            section="user_embeddings",
+            inputs=("sequences", Need.EMBEDDINGS),
+            build=_build_user_vectors,
+            code=(build_user_embeddings.__module__,),
+            reader=Reader(Embeddings.read),
         ),
         StageSpec(
             name=Need.SEMANTIC_IDS,

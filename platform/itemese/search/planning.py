@@ -14,8 +14,29 @@ from itemese.search.space import Space
 NOTHING = {"memory": 1.0}
 """One byte: Tune refuses a trial that reserves nothing at all."""
 
-ON_RAY = {"logs", "sequences", "knowledge", "embeddings"}
+ON_RAY = {
+    "logs",
+    "sequences",
+    "fields",
+    "knowledge",
+    "graph",
+    "embeddings",
+    "text_embeddings",
+    "user_embeddings",
+}
 """Stages that run on Ray's workers wherever they are called from."""
+
+_OPTIONAL = {
+    "features": "fields",
+    "knowledge": "knowledge",
+    "graph": "graph",
+    "embeddings": "embeddings",
+    "text_embeddings": "text_embeddings",
+    "user_embeddings": "user_embeddings",
+    "recommender": "recommender",
+    "codebooks": "codebooks",
+}
+"""By section, the stage that is made only for methods that need it."""
 
 
 class Walk(Store):
@@ -160,8 +181,8 @@ def check_effect(space: Space, recipe: Run) -> None:
         recipe: The recipe as it is.
     """
     for path in space.config.parameters:
-        stage = path.partition(".")[0]
-        if stage not in ("knowledge", "embeddings", "recommender", "codebooks"):
+        stage = _OPTIONAL.get(path.partition(".")[0])
+        if stage is None:
             continue
         runs = [
             Run(Experiment.parse(space.values(point)), Walk()) if point else recipe

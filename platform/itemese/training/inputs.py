@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from itemese.core.artifacts import Folder
-from itemese.core.errors import ConfigError, DataError
+from itemese.core.errors import ConfigError
 from itemese.core.randomness import derive_seed
 from itemese.core.schema import Catalog, Histories, Split
 from itemese.core.stages import Loadable
+from itemese.core.texts import Texts
 from itemese.methods.base import Inputs, Method, MethodConfig, Need
 from itemese.methods.lookup import method_of
 
@@ -74,30 +75,25 @@ def load_inputs(
 
     catalog = Catalog.read(sequences)
     found = {need: artifact.load() for need, artifact in (artifacts or {}).items()}
-    texts = found.get(Need.KNOWLEDGE)
-    if texts is not None:
-        catalog = _with_texts(catalog, texts)
-    for need in (Need.EMBEDDINGS, Need.SEMANTIC_IDS):
+    texts = found.get(Need.KNOWLEDGE) or {}
+    if "item" in texts:
+        catalog = _with_texts(catalog, texts["item"])
+    for need in (Need.EMBEDDINGS, Need.SEMANTIC_IDS, Need.FIELDS):
         if need in found:
             found[need].validate(catalog.num_items)
     return Inputs(catalog, train, seed=seed, artifacts=found)
 
 
-def _with_texts(catalog: Catalog, texts: pa.Table) -> Catalog:
-    """Return the catalogue with the texts that were written of its items.
+def _with_texts(catalog: Catalog, texts: Texts) -> Catalog:
+    """Return the catalogue with a column for each text of its items.
 
     Raises:
         DataError: They are those of another catalogue.
     """
-    if texts["item_id"].to_pylist() != catalog.item_ids:
-        message = (
-            f"`knowledge` must hold a row for each of {catalog.num_items} items in their order; "
-            f"got {texts.num_rows} of another catalogue. Write this catalogue's."
-        )
-        raise DataError(message)
+    texts.validate(catalog.item_ids)
     table = catalog.table
-    for name in texts.column_names[1:]:
-        table = table.append_column(name, texts[name])
+    for name, column in texts.text.items():
+        table = table.append_column(name, pa.array(column, pa.string()))
     return replace(catalog, table=table)
 
 

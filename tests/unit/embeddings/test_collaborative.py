@@ -9,11 +9,11 @@ import pytest
 from scipy import sparse
 
 from itemese.core.artifacts import Folder
+from itemese.core.cooccurrence import count_pairs
 from itemese.core.schema import Histories, Split
 from itemese.core.vectors import Embeddings
 from itemese.embeddings.collaborative import (
     collaborative_vectors,
-    count_pairs,
     mutual_information,
 )
 from itemese.embeddings.config import CollaborativeConfig, EmbeddingsConfig

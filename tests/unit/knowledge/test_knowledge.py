@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
 from itemese.knowledge.config import KnowledgeConfig
-from itemese.knowledge.stage import TABLE, build_knowledge
+from itemese.knowledge.stage import build_knowledge
 from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter, first_line
 from itemese.prompts.tokenizer import TextTokenizer
 
@@ -45,16 +45,16 @@ class Model:
 
 
 def build(root: Path, config: KnowledgeConfig, model: Model | None = None, **more: Any) -> Any:
-    out = Folder.at(root / "out")
+    out, nothing = Folder.at(root / "out"), Folder.at(root / "nothing")
     cache = Folder.at(root / "cache")
-    counts = build_knowledge(config, sequences(root, **more), cache, out, answers=model)
-    return counts, out.read_table(TABLE)
+    counts = build_knowledge(config, sequences(root, **more), nothing, cache, out, answers=model)
+    return {**counts, **counts["item"]}, out.read_table("item.parquet")
 
 
 def test_a_template_says_the_items_own_words_and_that_it_is_one(tmp_path: Path) -> None:
     config = KnowledgeConfig(texts=("intention", "summary"))
     counts, table = build(tmp_path, config)
-    assert table["item_id"].to_pylist() == ["i0", "i1", "i2", "i3"]
+    assert table["key"].to_pylist() == ["i0", "i1", "i2", "i3"]
     wanted = ["looking for red lipstick, Lips, gift", "looking for blue nail polish, Nails", None]
     assert table["intention"].to_pylist() == [*wanted, wanted[0]]
     assert table["summary"].to_pylist()[1] == "blue nail polish. Nails"

@@ -4,7 +4,6 @@ import errno
 import json
 import pickle
 
-import pyarrow as pa
 import pytest
 import torch
 
@@ -12,6 +11,7 @@ from itemese.core.artifacts import Folder, Store
 from itemese.core.errors import ArtifactError, ConfigError, DataError
 from itemese.core.schema import Catalog, Split
 from itemese.core.stages import Stored
+from itemese.core.texts import Texts
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.offers import Offers
 from itemese.evaluation.rows import rows_of
@@ -163,12 +163,11 @@ def test_texts_that_were_written_become_columns_of_the_catalogue(world, tmp_path
     known = load_inputs(method, sequences=world).catalog
     folder = Folder.at(tmp_path / "knowledge")
     texts = [f"a wish for {item_id}" for item_id in known.item_ids]
-    table = {"item_id": known.item_ids, "intention": texts}
-    folder.write_table("knowledge.parquet", pa.table(table))
+    Texts("item", known.item_ids, {"intention": texts}).write(folder)
     written = Stored(folder, STAGES[Need.KNOWLEDGE].reader)
     found = load_inputs(method, sequences=world, artifacts={Need.KNOWLEDGE: written}).catalog
     assert found.table["intention"].to_pylist() == texts
     assert found.item_ids == known.item_ids
-    folder.write_table("knowledge.parquet", pa.table(table).slice(1))
-    with pytest.raises(DataError, match=r"of another catalogue\. Write this catalogue's"):
+    Texts("item", known.item_ids[1:], {"intention": texts[1:]}).write(folder)
+    with pytest.raises(DataError, match=r"got \d+ of others\. Write the texts of this data set"):
         load_inputs(method, sequences=world, artifacts={Need.KNOWLEDGE: written})

@@ -45,7 +45,7 @@ def build_requests(
     catalog = Catalog.read(sequences)
     asked = Asked(config, catalog.index_of, seed, _table(module, logs))
     shards = Histories.shard_names(sequences)
-    counted = map_shards(write_shard, shards, module.__name__, asked, sequences, folder)
+    counted = list(map_shards(write_shard, shards, module.__name__, asked, sequences, folder))
     names = [split.name.lower() for split in SPLITS]
     return {"requests": {name: sum(counts[name] for counts in counted) for name in names}}
 

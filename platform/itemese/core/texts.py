@@ -1,0 +1,62 @@
+"""Texts that were written of items or of users, with the newest event that they may tell of.
+
+Letter: N entities.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from itemese.core.artifacts import Folder
+from itemese.core.errors import DataError
+
+Entity = Literal["item", "user"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of every item or every user.
+
+    Attributes:
+        entity: ``item`` or ``user``.
+        key: N ids, in the order of the catalogue or of the users.
+        text: By name of what was asked, N texts; None where nothing was written.
+        cutoff: Newest event that a text may tell of, seconds UTC; None where texts tell of none.
+    """
+
+    entity: Entity
+    key: Sequence[str]
+    text: Mapping[str, Sequence[str | None]]
+    cutoff: int | None = None
+
+    def validate(self, key: Sequence[str]) -> None:
+        """Raise DataError unless there is a row for each of these ids, in their order."""
+        if list(self.key) != list(key):
+            message = (
+                f"`texts` must hold a row for each of {len(key)} {self.entity}s in their order; "
+                f"got {len(self.key)} of others. Write the texts of this data set."
+            )
+            raise DataError(message)
+
+    def write(self, folder: Folder) -> None:
+        """Write ``<entity>.parquet`` and ``<entity>.json``."""
+        columns = {name: pa.array(texts, pa.string()) for name, texts in self.text.items()}
+        table = pa.table({"key": pa.array(self.key, pa.string()), **columns})
+        folder.write_table(f"{self.entity}.parquet", table)
+        folder.write_json(f"{self.entity}.json", {"cutoff": self.cutoff})
+
+    @classmethod
+    def read(cls, folder: Folder, entity: Entity) -> "Texts":
+        """Read what `write` wrote."""
+        table = folder.read_table(f"{entity}.parquet")
+        text = {name: table[name].to_pylist() for name in table.column_names[1:]}
+        cutoff = folder.read_json(f"{entity}.json")["cutoff"]
+        return cls(entity, table["key"].to_pylist(), text, cutoff)
+
+    @classmethod
+    def read_all(cls, folder: Folder) -> dict[Entity, "Texts"]:
+        """Read the texts of all entities that the artifact holds."""
+        entities: tuple[Entity, ...] = ("item", "user")
+        return {e: cls.read(folder, e) for e in entities if folder.exists(f"{e}.parquet")}
