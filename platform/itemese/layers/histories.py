@@ -1,6 +1,6 @@
 """Histories as padded tensors.
 
-Shapes: B batch, T longest history of the batch, D model size.
+Shapes: B batch, T longest history of the batch, D model size, H newest items kept.
 """
 
 from collections.abc import Sequence
@@ -99,6 +99,12 @@ def ages(item_index: Tensor) -> Tensor:
     lengths = (item_index >= 0).sum(dim=1, keepdim=True)
     places = torch.arange(item_index.shape[1], device=item_index.device)
     return lengths - 1 - places
+
+
+def newest_before(item_index: Tensor, places: Tensor, size: int) -> Tensor:
+    """Return the `size` items before ``places [B]``, ``[B, H = size]`` with -1 where none is."""
+    wanted = places[:, None] + torch.arange(-size, 0, device=places.device)
+    return item_index.gather(1, wanted.clamp(min=0)).where(wanted >= 0, -1)
 
 
 def next_item_tasks(item_index: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:

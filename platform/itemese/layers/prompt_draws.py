@@ -22,12 +22,6 @@ def target_places(item_index: Tensor, *, drawn: bool) -> Tensor:
     return (1 + drawn_place.minimum(choices - 1)).minimum((sizes - 1).clamp(min=0))
 
 
-def newest_before(item_index: Tensor, places: Tensor, size: int) -> Tensor:
-    """Return the `size` items before ``places [B]``, ``[B, H = size]`` with -1 where none is."""
-    wanted = places[:, None] + torch.arange(-size, 0, device=places.device)
-    return item_index.gather(1, wanted.clamp(min=0)).where(wanted >= 0, -1)
-
-
 def draw_candidates(seen: Tensor, target: Tensor, num_items: int, size: int) -> Tensor:
     """Return the target among ``size - 1`` items not seen, in drawn order, ``[B, C]``.
 

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from scipy import sparse
 from torch import Tensor, nn
 
 from itemese.core.schema import Request
-from itemese.layers.histories import ages, pad_histories
+from itemese.layers.histories import newest_before, pad_histories
 from itemese.layers.item_graph import ItemGraph
 from itemese.methods.base import Batch, Inputs, MethodConfig, Stage
 from itemese.methods.families import CatalogueMethod
@@ -82,11 +83,11 @@ class TransitionGraph(CatalogueMethod):
 
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the votes of the newest items for each item."""
-        newest = batch["item_index"]
-        age = ages(newest)
-        voting = (age >= 0) & (age < self.config.max_sources)
-        strength = (self.config.decay ** age.clamp(min=0)) * voting
-        found: Tensor = module(newest, strength)
+        history = batch["item_index"]
+        most = min(self.config.max_sources, history.shape[1])
+        newest = newest_before(history, (history >= 0).sum(dim=1), most)  # [B, most]
+        age = torch.arange(most - 1, -1, -1, device=history.device)
+        found: Tensor = module(newest, self.config.decay**age * (newest >= 0))
         return found
 
     def stages(self) -> tuple[Stage, ...]:

@@ -2,7 +2,8 @@
 
 import torch
 
-from itemese.layers.prompt_draws import draw_candidates, newest_before, target_places
+from itemese.layers.histories import newest_before
+from itemese.layers.prompt_draws import draw_candidates, target_places
 
 HISTORIES = torch.tensor([[4, 5, 6, 7], [8, 9, -1, -1], [3, -1, -1, -1]])
 

@@ -23,8 +23,9 @@ from itemese.backbones.text_backbone import mean_words
 from itemese.core.schema import IGNORED, PADDING
 from itemese.decoding.text_item_lm import TextItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
+from itemese.layers.histories import newest_before
 from itemese.layers.id_vectors import first_equal
-from itemese.layers.prompt_draws import newest_before, target_places
+from itemese.layers.prompt_draws import target_places
 
 TASK_ROWS = ("end", "titles_to_codes", "codes_to_title", "intention", "preference")
 """The learned tokens: the end of a history, then one for each task."""

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.layers.derived import Derived
-from itemese.layers.prompt_draws import copied_last, draw_candidates, newest_before, target_places
+from itemese.layers.histories import newest_before
+from itemese.layers.prompt_draws import copied_last, draw_candidates, target_places
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel
 from itemese.methods.rsllm.prompts import ItemForm, PromptWriter
 
