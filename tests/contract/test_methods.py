@@ -111,7 +111,7 @@ def seen(rows: list[Request]) -> torch.Tensor:
 def test_methods_are_found() -> None:
     expected = {"popularity", "recent_popularity", "item_knn", "transition_graph", "sasrec"}
     assert expected | {"semantic_id_lm", "gru4rec", "caser"} <= set(NAMES)
-    assert {n for n in NAMES if method_class(n).encodes} >= {"sasrec", "gru4rec", "caser"}
+    assert {n for n in NAMES if method_class(n).encodes_histories} >= {"sasrec", "gru4rec", "caser"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,7 +124,7 @@ def test_config_is_named_after_the_file_and_typed(name: str) -> None:
     assert all(isinstance(s, Stage) for s in stages)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if method_class(n).encodes])
+@pytest.mark.parametrize("name", [n for n in NAMES if method_class(n).encodes_histories])
 def test_an_encoder_hands_out_states_and_item_vectors(name: str) -> None:
     method, module = make(name)
     batch = method.collate(requests())

@@ -32,7 +32,7 @@ class Chooser(Protocol):
         module: nn.Module,
         batch: dict[str, Tensor],
         offered: Tensor,
-        ways: Sequence[str] | None = None,
+        modes: Sequence[str] | None = None,
     ) -> Mapping[str, Answers]:
         """Return an answer for each way of choosing."""
 

@@ -1,7 +1,8 @@
-"""What a method is: two facts, one config, five verbs.
+"""What a method is: its contract with training, evaluation and serving.
 
-A method is one file, ``methods/<name>.py``, holding exactly one subclass of `Method`; the file
-name is its name in YAML. There is no registry and no second list.
+A method is one file, ``methods/<name>.py``, or one folder, ``methods/<name>/method.py``, with
+exactly one subclass of `Method`; the name of the file or folder is its name in YAML. There is no
+registry and no second list.
 """
 
 from abc import ABC, abstractmethod
@@ -92,15 +93,15 @@ class Inputs:
         artifacts: What the method needs, by need. In training the embeddings are among them also
             where only `Need.SEMANTIC_IDS` is declared, whose own columns are `coded_vectors`. A
             bundle holds what the method answers with: no recommender, no texts.
-        start: A trained module of the same method to go on from, perhaps of another catalogue; for
-            methods that go on. Given in training only.
+        warm_start: A trained module of the same method, perhaps of another catalogue, whose
+            weights are taken up; for methods with `warm_starts`. Given in training only.
     """
 
     catalog: Catalog
     train: Callable[[], Iterator[Histories]]
     seed: int = 0
     artifacts: Mapping[str, Any] = field(default_factory=dict)
-    start: nn.Module | None = None
+    warm_start: nn.Module | None = None
 
     @property
     def embeddings(self) -> Embeddings | None:
@@ -166,18 +167,18 @@ class Method(ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     Config: ClassVar[type[MethodConfig]] = MethodConfig
-    encodes: ClassVar[bool] = False
+    encodes_histories: ClassVar[bool] = False
     """Whether its module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item
     vectors ``[I, d]``, so that it can be the `recommender` of another method."""
 
-    embeds: ClassVar[bool] = False
+    has_item_vectors: ClassVar[bool] = False
     """Whether `item_vectors` gives every item a vector, so that it can be a `recommender` whose
     vectors are one of the sources of the embeddings."""
 
-    goes_on: ClassVar[bool] = False
-    """Whether `build` takes up the weights of ``inputs.start``."""
+    warm_starts: ClassVar[bool] = False
+    """Whether `build` takes up the weights of ``inputs.warm_start``."""
 
-    ways_of_choosing: ClassVar[tuple[str, ...]] = ("ranked",)
+    choice_modes: ClassVar[tuple[str, ...]] = ("ranked",)
     """Names of the answers that `choose` gives."""
 
     def __init__(self, config: Any) -> None:
@@ -188,7 +189,7 @@ class Method(ABC):
         """What these settings predict: their `task`, where a method has more than one."""
         return Task(getattr(self.config, "task", Task.NEXT_ITEM))
 
-    def reads(self) -> frozenset[str]:
+    def required(self) -> frozenset[str]:
         """Return what of its `needs` these settings ask for; all of it by default."""
         return self.needs
 
@@ -287,7 +288,7 @@ class Method(ABC):
         module: nn.Module,
         batch: Batch,
         offered: Tensor,
-        ways: Sequence[str] | None = None,
+        modes: Sequence[str] | None = None,
     ) -> dict[str, Answers]:
         """Choose one of the offered items for each row; no gradient.
 
@@ -297,22 +298,22 @@ class Method(ABC):
             module: In evaluation mode.
             batch: From `collate`, B rows.
             offered: ``[B, C]`` item_index, distinct in a row; -1 is no item.
-            ways: Which of `ways_of_choosing` are wanted; None wants all.
+            modes: Which of `choice_modes` are wanted; None wants all.
 
         Returns:
-            An answer for each way that is wanted, by its name.
+            An answer for each wanted mode, by its name.
         """
         return {"ranked": self.score(module, batch, offered).best_of(offered)}
 
     def item_vectors(self, module: nn.Module) -> Tensor:
-        """Return what a trained module knows of each item, ``[I, d]``; only if it `embeds`."""
+        """Return a trained module's vector of each item, ``[I, d]``; where `has_item_vectors`."""
         raise NotImplementedError
 
     @property
-    def knows_unseen(self) -> bool:
+    def embeds_cold_items(self) -> bool:
         """Whether `item_vectors` says something of items without a training event, by their text.
 
-        Otherwise they are as they were drawn, and whoever reads the vectors takes a mean instead.
+        Otherwise these are as they were drawn, and readers of the vectors take a mean instead.
         """
         return False
 
@@ -357,8 +358,8 @@ class Method(ABC):
         """Phases of training, in order; empty for a training-free method."""
         return (Stage(),)
 
-    def begin(self, module: nn.Module, stage: Stage) -> None:  # noqa: B027
-        """Tell the module which stage begins, or goes on after a restart; most need not know.
+    def on_stage_start(self, module: nn.Module, stage: Stage) -> None:  # noqa: B027
+        """Set up the module for a stage that begins or is resumed; the default does nothing.
 
         What it sets must not outlast training: a restored module is as after the last stage.
         """

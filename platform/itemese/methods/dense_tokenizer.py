@@ -73,8 +73,8 @@ class DenseTokenizer(CatalogueMethod):
 
     Config = DenseTokenizerConfig
     config: DenseTokenizerConfig
-    encodes: ClassVar[bool] = True
-    embeds: ClassVar[bool] = True
+    encodes_histories: ClassVar[bool] = True
+    has_item_vectors: ClassVar[bool] = True
 
     def file_digests(self) -> dict[str, str]:
         """Return the hash of pretrained weights."""
@@ -106,7 +106,7 @@ class DenseTokenizer(CatalogueMethod):
         return module
 
     @property
-    def knows_unseen(self) -> bool:
+    def embeds_cold_items(self) -> bool:
         """Every item has a text."""
         return True
 

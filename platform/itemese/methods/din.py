@@ -101,7 +101,7 @@ class Din(Method):
 
     Config = DinConfig
     config: DinConfig
-    embeds: ClassVar[bool] = True
+    has_item_vectors: ClassVar[bool] = True
 
     @property
     def negatives_per_click(self) -> int:

@@ -47,8 +47,8 @@ class NextItemEncoder(Method):
     ``[I, d]``; the settings hold `loss` and `num_negatives` (`losses.next_item`).
     """
 
-    encodes: ClassVar[bool] = True
-    embeds: ClassVar[bool] = True
+    encodes_histories: ClassVar[bool] = True
+    has_item_vectors: ClassVar[bool] = True
 
     def item_vectors(self, module: nn.Module) -> Tensor:
         """Return the vectors that states are compared with, ``[I, d]``."""

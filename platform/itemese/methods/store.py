@@ -129,7 +129,7 @@ class Store(BeamMethod):
     config: StoreConfig
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS, Need.RECOMMENDER})
 
-    def reads(self) -> frozenset[Need]:
+    def required(self) -> frozenset[Need]:
         """Return semantic IDs, and the tokenizer unless the model starts afresh."""
         return self.needs if self.config.start == "tokenizer" else frozenset({Need.SEMANTIC_IDS})
 

@@ -41,8 +41,8 @@ class RecommenderConfig(Config):
     @classmethod
     def _embeds(cls, config: MethodConfig) -> MethodConfig:
         method: Method = method_of(config)
-        if not method.embeds or method.reads() - {Need.EMBEDDINGS}:
-            known = [n for n in method_names() if method_class(n).embeds]
+        if not method.has_item_vectors or method.required() - {Need.EMBEDDINGS}:
+            known = [n for n in method_names() if method_class(n).has_item_vectors]
             message = f"a method that gives items vectors by itself, one of {', '.join(known)}"
             raise ValueError(message)
         return config
@@ -120,7 +120,7 @@ class Experiment(Config):
 
     @model_validator(mode="after")
     def _has_its_recommender(self) -> Self:
-        needed = Need.RECOMMENDER in method_of(self.method).reads()
+        needed = Need.RECOMMENDER in method_of(self.method).required()
         if (needed or self.embeds_recommender) and self.recommender is None:
             reader = f"method {self.method.name!r}" if needed else "`embeddings.recommender`"
             message = (
@@ -128,8 +128,8 @@ class Experiment(Config):
                 "recommender's vectors; add recommender: {method: {name: sasrec}}"
             )
             raise ValueError(message)
-        if needed and not method_of(self.upstream.method).encodes:
-            known = [n for n in method_names() if method_class(n).encodes]
+        if needed and not method_of(self.upstream.method).encodes_histories:
+            known = [n for n in method_names() if method_class(n).encodes_histories]
             message = (
                 f"an experiment whose `recommender` encodes histories, because method "
                 f"{self.method.name!r} reads their states; {self.upstream.method.name!r} gives "
@@ -158,7 +158,7 @@ class Experiment(Config):
                 f"{judged} is not {drawn}"
             )
             raise ValueError(message)
-        needs = method_of(self.method).reads()
+        needs = method_of(self.method).required()
         if Need.SEMANTIC_IDS in needs and self.codebooks.disambiguation == "none":
             message = (
                 "an experiment whose `codebooks.disambiguation` tells all items apart, because "
@@ -171,8 +171,8 @@ class Experiment(Config):
     def _can_go_on(self) -> Self:
         if self.start is None:
             return self
-        if not method_of(self.method).goes_on:
-            known = [n for n in method_names() if method_class(n).goes_on]
+        if not method_of(self.method).warm_starts:
+            known = [n for n in method_names() if method_class(n).warm_starts]
             message = (
                 f"an experiment without `start`, because method {self.method.name!r} goes on from "
                 f"nothing; that is known to {', '.join(known)}"
@@ -199,7 +199,7 @@ class Experiment(Config):
     @property
     def embeds_recommender(self) -> bool:
         """Whether the method reads embeddings that the `recommender` is a source of."""
-        reads = method_of(self.method).reads() & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}
+        reads = method_of(self.method).required() & {Need.EMBEDDINGS, Need.SEMANTIC_IDS}
         return bool(reads) and self.embeddings.recommender is not None
 
     @property

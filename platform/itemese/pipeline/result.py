@@ -217,7 +217,7 @@ def vectors_of(
     for first in range(0, len(found), VECTORS_AT_ONCE):
         block = slice(first, first + VECTORS_AT_ONCE)
         vectors[block] = found[block].float()
-    if not method.knows_unseen:
+    if not method.embeds_cold_items:
         catalog = Catalog.read(artifacts["sequences"].folder)
         vectors = trained_vectors(vectors, catalog.train_count)
     return vectors.numpy(), method.vector_parts(module)

@@ -70,7 +70,7 @@ class Run:
     def recommender(self) -> "Run | None":
         """The run of the `recommender` section, if the method or its embeddings read it."""
         experiment = self.experiment
-        read = Need.RECOMMENDER in self.method.reads() or experiment.embeds_recommender
+        read = Need.RECOMMENDER in self.method.required() or experiment.embeds_recommender
         return Run(experiment.upstream, self.store) if read else None
 
     @cached_property
@@ -82,7 +82,7 @@ class Run:
     @cached_property
     def needed(self) -> dict[str, Artifact]:
         """The artifacts that the method is built from, by need."""
-        reads = self.method.reads()
+        reads = self.method.required()
         if Need.SEMANTIC_IDS in reads:  # training also reads what the codes are made of
             reads |= {Need.EMBEDDINGS}
         found: dict[str, Artifact] = {}

@@ -231,7 +231,7 @@ def stage_of(name: str) -> StageSpec:
 
 def answered_with(method: Method) -> frozenset[str]:
     """Return the artifacts that a trained method reads when it answers."""
-    reads = method.reads() - {Need.RECOMMENDER}
+    reads = method.required() - {Need.RECOMMENDER}
     return frozenset(need for need in reads if stage_of(need).reader.answers)
 
 

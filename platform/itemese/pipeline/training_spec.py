@@ -64,7 +64,9 @@ def training_spec(
         refit=refit,
     )
     folders = {name: artifact.folder for name, artifact in artifacts.items()}
-    read = method.reads() | ({Need.EMBEDDINGS} if Need.SEMANTIC_IDS in method.reads() else set())
+    read = method.required() | (
+        {Need.EMBEDDINGS} if Need.SEMANTIC_IDS in method.required() else set()
+    )
     needed: dict[str, Loadable] = {
         need: Stored(folders[need], stage_of(need).reader)
         for need in read & folders.keys() - {Need.RECOMMENDER}

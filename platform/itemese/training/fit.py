@@ -106,5 +106,5 @@ def build_untrained(method: Method, spec: TrainingSpec) -> nn.Module:
     """Build the untrained module from the spec's artifacts."""
     inputs = load_inputs(method, spec.sequences, spec.artifacts, seed=spec.seed, until=spec.until)
     if spec.start is not None:
-        inputs = replace(inputs, start=spec.start.load())
+        inputs = replace(inputs, warm_start=spec.start.load())
     return build_module(method, inputs)

@@ -62,7 +62,7 @@ def load_inputs(
         ConfigError: A needed artifact was not given.
         DataError: Its rows do not fit the catalogue.
     """
-    for need in sorted(method.reads() - {*(artifacts or {}), Need.KNOWLEDGE}):
+    for need in sorted(method.required() - {*(artifacts or {}), Need.KNOWLEDGE}):
         message = (
             f"`{need}` must be given for method {method.config.name!r}; got nothing. "
             f"Add the section to the recipe."

@@ -188,7 +188,7 @@ class _Run:
         while self.progress.stage < len(self.plan):
             stage, steps = self.plan[self.progress.stage]
             self._choose_trained(stage)
-            self.method.begin(self.module, stage)
+            self.method.on_stage_start(self.module, stage)
             stepper = Stepper(
                 self.method,
                 self.module,

@@ -67,7 +67,7 @@ class Validator:
             DataError: Nobody has a validation event.
         """
         clicks = method.task is Task.CLICK
-        chosen = {} if clicks else {f"{way}/hit@1": way for way in method.ways_of_choosing}
+        chosen = {} if clicks else {f"{way}/hit@1": way for way in method.choice_modes}
         names = [*metric_names(evaluation.cutoffs), *chosen]
         names = list(CLICK_METRICS) if clicks else names
         if training.metric not in names:

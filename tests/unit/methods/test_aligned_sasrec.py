@@ -109,7 +109,7 @@ def test_a_vector_is_both_halves_each_of_length_1(fusion) -> None:
 @pytest.mark.parametrize("fusion", ["joint", "detached"])
 def test_an_item_without_events_has_its_text_half_twice(fusion) -> None:
     method, module = make(fusion=fusion, unseen=(3, 11))
-    assert method.knows_unseen
+    assert method.embeds_cold_items
     vectors = method.item_vectors(module)
     torch.testing.assert_close(vectors[[3, 11], :DIM], vectors[[3, 11], DIM:])
     assert not torch.allclose(vectors[4, :DIM], vectors[4, DIM:])
@@ -117,7 +117,7 @@ def test_an_item_without_events_has_its_text_half_twice(fusion) -> None:
 
 def test_an_item_without_events_and_without_text_half_has_the_mean() -> None:
     method, module = make(fusion="collaborative", unseen=(3,))
-    assert not method.knows_unseen
+    assert not method.embeds_cold_items
     vectors = method.item_vectors(module)
     others = [n for n in range(ITEMS) if n != 3]
     torch.testing.assert_close(vectors[3], vectors[others].mean(dim=0))

@@ -123,7 +123,7 @@ def test_it_hands_on_its_table_and_no_states() -> None:
     method = method_of(parse_method_config({"name": "din", "dim": 8}))
     module = method.build(Inputs(catalog(), nothing))
     assert method.item_vectors(module).shape == (9, 8)
-    assert not method.encodes
+    assert not method.encodes_histories
     values = {
         "name": "x",
         "logs": {"source": "simulated"},

@@ -161,7 +161,7 @@ def test_the_annealing_stage_trains_a_fresh_adapter_and_the_codes_on_the_next_it
     given = batch(method, ROWS)
     for stage in (together, last):
         module.requires_grad_(requires_grad=True)  # what the loop does first
-        method.begin(module, stage)
+        method.on_stage_start(module, stage)
         trained = [p for p in module.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trained, lr=0.5)
         terms = loss_values(method, module.train(), given)
@@ -198,9 +198,9 @@ def test_annealing_stands_on_the_merged_model_without_its_dropout(
             found.add((tuple(layer.active_adapters), *(drop.p for drop in drops)))
         return found
 
-    method.begin(module, together)
+    method.on_stage_start(module, together)
     assert set_up() == {((FIRST,), 0.5, 0.25)}
-    method.begin(module, last)  # as after a restart too: nothing before it is needed
+    method.on_stage_start(module, last)  # as after a restart too: nothing before it is needed
     assert set_up() == {((FIRST, ANNEALING), 0.0, 0.25)}
     again = method.restore(inputs(), module.state_dict())
     both = {tuple(m.active_adapters) for m in again.modules() if isinstance(m, LoraLayer)}

@@ -83,7 +83,7 @@ def test_written_preferences_are_the_phrases_that_most_items_share() -> None:
     parts = [decode(part) for part in _split(words.tolist(), tokenizer_end(module))]
     assert parts == ["shine", "a gift"]
     assert method.facts(module)["preferences"] == "column taste"
-    assert Need.KNOWLEDGE in method.reads()
+    assert Need.KNOWLEDGE in method.required()
     with pytest.raises(ConfigError, match=r"`method.preferences` must name a column .*'tastes'"):
         made(preferences="tastes")
     with pytest.raises(ConfigError, match=r"`method.intentions` must name a column of the items"):
@@ -120,8 +120,8 @@ def test_written_intentions_replace_the_template_and_an_empty_one_is_the_title()
     said = [tokenizer.decode([t for t in row if t >= 0]) for row in module.intentions.tolist()]
     assert said[:2] == ["thing 0 of blue", "a wish for 1"]
     assert method.facts(module)["intentions"] == "column wish"
-    assert Need.KNOWLEDGE in method.reads()
-    assert Need.KNOWLEDGE not in made()[0].reads()  # a template reads nothing
+    assert Need.KNOWLEDGE in method.required()
+    assert Need.KNOWLEDGE not in made()[0].required()  # a template reads nothing
     with pytest.raises(ConfigError, match=r"must name a column of the items; got \['wishes'\]"):
         made(intentions="wishes")
 

@@ -24,7 +24,7 @@ def enter(method: Rsllm, module: RsllmNetwork, stage: int) -> list[str]:
     free = {n for n, p in module.named_parameters() if p.requires_grad}
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in free and name.startswith(chosen.trains))
-    method.begin(module, chosen)
+    method.on_stage_start(module, chosen)
     return [n for n, p in module.named_parameters() if p.requires_grad]
 
 
@@ -75,7 +75,7 @@ def test_stage_one_reads_no_vector_at_all(small: Any) -> None:
     assert {n: t.item() for n, t in before.items()} == pytest.approx(
         {n: t.item() for n, t in after.items()}
     )
-    method.begin(module, method.stages()[1])
+    method.on_stage_start(module, method.stages()[1])
     torch.manual_seed(3)
     assert loss_values(method, module, batch)["language_model"] != after["language_model"]
 
@@ -91,7 +91,7 @@ def test_the_copy_stage_asks_for_every_offered_title(small: Any) -> None:
     names = [stage.name for stage in method.stages()]
     assert names == ["copy", "text", "unified"]
     assert [stage.validated for stage in method.stages()] == [False, True, True]
-    method.begin(module, method.stages()[0])
+    method.on_stage_start(module, method.stages()[0])
     batch = method.collate(small.rows(3))
     written = module.write_training(batch["item_index"], batch["draw"])
     assert (written.tokens >= -1).all()  # no ID vector
@@ -104,7 +104,7 @@ def test_the_copy_stage_asks_for_every_offered_title(small: Any) -> None:
         offered = text.decode([t for t in prompt.tolist() if t >= 0]).splitlines()
         assert set(asked) <= set(offered)
     assert set(loss_values(method, module, batch)) == {"language_model"}
-    method.begin(module, method.stages()[1])
+    method.on_stage_start(module, method.stages()[1])
     assert not module.copied
 
 
@@ -200,7 +200,7 @@ def test_every_way_of_choosing_names_an_offered_item(small: Any) -> None:
             assert item in offered[row].tolist()[: 4 - (row == 2)] or (mode == "free" and item < 0)
     assert len(found["free"].text) == 3
     with torch.no_grad():
-        for way in method.ways_of_choosing:
+        for way in method.choice_modes:
             alone = method.choose(module, batch, offered, [way])
             assert set(alone) == {way}
             assert torch.equal(alone[way].item_index, found[way].item_index)

@@ -109,8 +109,8 @@ def test_earlier_targets_are_kept_as_negatives(small: Any) -> None:
 
 def test_another_stage_begins_without_kept_negatives(small: Any) -> None:
     method, module = small.make(cached_negatives=8)
-    method.begin(module, method.stages()[0])
+    method.on_stage_start(module, method.stages()[0])
     loss_values(method, module.train(), method.collate(small.rows(3)))
     assert int((module.kept_items >= 0).sum()) == 3
-    method.begin(module, method.stages()[1])
+    method.on_stage_start(module, method.stages()[1])
     assert (module.kept_items == -1).all()

@@ -19,7 +19,7 @@ def test_training_reads_as_much_history_as_evaluation(small: Any) -> None:
     items = batch["item_index"]
     lengths = []
     for stage in method.stages()[1:]:
-        method.begin(module, stage)
+        method.on_stage_start(module, stage)
         module.eval()
         trained = module.write_training(items, batch["draw"])
         known = items[:, :8]
@@ -28,7 +28,7 @@ def test_training_reads_as_much_history_as_evaluation(small: Any) -> None:
             end = int(trained.history_end[row])
             assert torch.equal(trained.tokens[row, :end], opened[row, :end])
         lengths.append(int(trained.history_end[0]))
-    method.begin(module, method.stages()[0])
+    method.on_stage_start(module, method.stages()[0])
     copied = module.write_training(items, batch["draw"])
     assert int(copied.history_end[0]) < lengths[0]  # three lines of text less six
 
@@ -51,7 +51,7 @@ def test_the_shortest_prompts_that_are_accepted_fit_whatever_is_asked(
     with torch.no_grad():
         chosen = method.choose(module, batch, offered)
         states = module.history_states(batch["item_index"], batch["draw"])
-    assert set(chosen) == set(method.ways_of_choosing)
+    assert set(chosen) == set(method.choice_modes)
     assert states.isfinite().all()
 
 

@@ -200,7 +200,7 @@ def test_texts_name_every_item_and_long_ones_are_cut_at_the_window() -> None:
 
 def test_an_item_without_events_has_a_vector_of_its_own_text() -> None:
     method, module = tokenizer()
-    assert method.knows_unseen
+    assert method.embeds_cold_items
     vectors = method.item_vectors(module)
     assert vectors.shape == (6, 2 * 32)
     assert method.vector_parts(module) == (("slot_1", 32), ("slot_2", 32))

@@ -98,7 +98,7 @@ def test_a_model_goes_on_from_another_catalogue(world, make_world, tmp_path) -> 
     began = TrainedModel(parse_method_config(TEXT), elsewhere, first, 5)
     handed = TrainedModel(parse_method_config(SASREC), world, source, 5)
     inputs = load_inputs(method, world, {Need.RECOMMENDER: handed}, seed=5)
-    inputs = replace(inputs, start=began.load())
+    inputs = replace(inputs, warm_start=began.load())
     state, before = build_module(method, inputs).state_dict(), first.read_tensors(MODEL)
     kept = [name for name in before if name.startswith("network.lm.")]
     assert kept
@@ -128,7 +128,7 @@ def test_a_recipe_says_what_it_goes_on_from() -> None:
 
 
 def test_text_alone_reads_no_recommender() -> None:
-    assert not method_of(parse_method_config(TEXT)).reads()
+    assert not method_of(parse_method_config(TEXT)).required()
     Experiment.parse({"name": "x", "logs": {"source": "simulated"}, "method": TEXT})
 
 

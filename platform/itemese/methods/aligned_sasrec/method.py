@@ -91,11 +91,11 @@ class AlignedSasrec(NextItemEncoder):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EMBEDDINGS})
 
     @property
-    def knows_unseen(self) -> bool:
+    def embeds_cold_items(self) -> bool:
         """Whether there is a text half that can stand for both."""
         return self.config.fusion in ("joint", "detached", "text")
 
-    def reads(self) -> frozenset[Need]:
+    def required(self) -> frozenset[Need]:
         """Return the embeddings, unless behaviour stands alone."""
         return self.needs if self.config.fusion != "collaborative" else frozenset()
 

@@ -149,7 +149,7 @@ class EagerLlm(BeamMethod):
     config: EagerLlmConfig
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS, Need.KNOWLEDGE})
 
-    def reads(self) -> frozenset[Need]:
+    def required(self) -> frozenset[Need]:
         """Return the needs, without knowledge where a template writes."""
         written = self.config.intentions or self.config.preferences
         return self.needs if written else self.needs - {Need.KNOWLEDGE}
@@ -243,7 +243,7 @@ class EagerLlm(BeamMethod):
         last = Stage(ANNEALING, share / 2, ("next_item",))
         return (together, Stage("codes", share / 2, wordless), last)
 
-    def begin(self, module: nn.Module, stage: Stage) -> None:
+    def on_stage_start(self, module: nn.Module, stage: Stage) -> None:
         """Train the fresh LoRA and the codes' vectors in the last stage, all else before it.
 
         Before it the fresh LoRA is off; in it the model that it is added to has no dropout.

@@ -145,10 +145,10 @@ class Rsllm(CatalogueMethod):
     Config = RsllmConfig
     config: RsllmConfig
     needs: ClassVar[frozenset[Need]] = frozenset({Need.RECOMMENDER})
-    goes_on: ClassVar[bool] = True
-    ways_of_choosing: ClassVar[tuple[str, ...]] = ("free", "trie", "likelihood", "ranked")
+    warm_starts: ClassVar[bool] = True
+    choice_modes: ClassVar[tuple[str, ...]] = ("free", "trie", "likelihood", "ranked")
 
-    def reads(self) -> frozenset[Need]:
+    def required(self) -> frozenset[Need]:
         """Return the recommender, unless items are text alone."""
         return self.needs if self.config.item_form is not ItemForm.TEXT else frozenset()
 
@@ -166,8 +166,8 @@ class Rsllm(CatalogueMethod):
         """Return the model, its tokenizer and the frozen ID vectors."""
         config, catalog = self.config, inputs.catalog
         name = config.backbone.pretrained
-        if inputs.start is not None:
-            tokenizer = TextTokenizer.from_tensor(inputs.start.get_buffer("tokenizer"))
+        if inputs.warm_start is not None:
+            tokenizer = TextTokenizer.from_tensor(inputs.warm_start.get_buffer("tokenizer"))
         elif name is not None:
             tokenizer = TextTokenizer.pretrained(locate(name))
         else:
@@ -175,7 +175,7 @@ class Rsllm(CatalogueMethod):
             texts = [*clean_titles(catalog.titles, catalog.item_ids), *around]
             tokenizer = TextTokenizer.trained(texts, config.backbone.vocabulary)
         if config.item_form is ItemForm.TEXT:
-            return self._assemble(catalog, tokenizer, torch.zeros(0, 1), start=inputs.start)
+            return self._assemble(catalog, tokenizer, torch.zeros(0, 1), start=inputs.warm_start)
         if inputs.recommender is None:
             message = (
                 "`recommender` must be trained before method 'rsllm' reads its vectors; got none. "
@@ -185,7 +185,7 @@ class Rsllm(CatalogueMethod):
         vectors = id_vectors(
             inputs.recommender, catalog.train_count, drawn=config.id_vectors == "random"
         )
-        return self._assemble(catalog, tokenizer, vectors, inputs.recommender, inputs.start)
+        return self._assemble(catalog, tokenizer, vectors, inputs.recommender, inputs.warm_start)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild it with the tokenizer and the ID vectors that were saved."""
@@ -256,7 +256,7 @@ class Rsllm(CatalogueMethod):
         )
         return tuple(stage for stage in stages if stage.share)
 
-    def begin(self, module: nn.Module, stage: Stage) -> None:
+    def on_stage_start(self, module: nn.Module, stage: Stage) -> None:
         """Write items as text while the stage is text-only; kept negatives are the stage's own."""
         assert isinstance(module, RsllmNetwork)
         text_only = stage.name in (COPY_STAGE, TEXT_STAGE)
@@ -327,7 +327,7 @@ class Rsllm(CatalogueMethod):
         module: nn.Module,
         batch: Batch,
         offered: Tensor,
-        ways: Sequence[str] | None = None,
+        modes: Sequence[str] | None = None,
     ) -> dict[str, Answers]:
         """Answer freely, inside the trie of the offered titles, by likelihood, and by towers."""
         assert isinstance(module, RsllmNetwork)
@@ -337,7 +337,7 @@ class Rsllm(CatalogueMethod):
                 f"({self.config.num_candidates}); got {offered.shape[1]}. Lower it."
             )
             raise ConfigError(message)
-        wanted = set(self.ways_of_choosing if ways is None else ways)
+        wanted = set(self.choice_modes if modes is None else modes)
         found: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
         if wanted & {"free", "trie", "likelihood"}:
             answers = module.answer_tokens(offered)
@@ -353,7 +353,7 @@ class Rsllm(CatalogueMethod):
         chosen = {way: Answers.at(place, offered, text) for way, (place, text) in found.items()}
         if "ranked" in wanted:
             chosen |= super().choose(module, batch, offered)
-        return {name: chosen[name] for name in self.ways_of_choosing if name in wanted}
+        return {name: chosen[name] for name in self.choice_modes if name in wanted}
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the template and its hash, the readings taken and what is trained."""
