@@ -276,6 +276,17 @@ def test_same_seed_takes_the_same_steps(name: str) -> None:
         assert torch.equal(tensor, states[1][key]), key
 
 
+@pytest.mark.parametrize("name", [n for n in TRAINED if method_class(n).predicts_oldest])
+def test_a_request_of_one_event_has_a_target_where_the_oldest_is_one(name: str) -> None:
+    method, module = make(name)
+    row = training_examples(1)[0]
+    alone = replace(row, history=row.history[:1], timestamp=row.timestamp[:1])
+    terms = method.losses(module.train(), method.collate([alone, row]))
+    assert all(term.value.isfinite() for term in terms.values())
+    for term, counts in method.count_targets(np.array([1, len(row.history)])).items():
+        assert float(terms[term].targets) == counts.sum()
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_changes_no_saved_buffer(name: str) -> None:
     """Gradient sync does not cover buffers: statistics of a worker's batches would differ."""

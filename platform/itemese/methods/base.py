@@ -181,6 +181,9 @@ class Method(ABC):
     choice_modes: ClassVar[tuple[str, ...]] = ("ranked",)
     """Names of the answers that `choose` gives."""
 
+    predicts_oldest: ClassVar[bool] = False
+    """Whether the oldest event of a training request is a target too."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
 
@@ -245,15 +248,17 @@ class Method(ABC):
         """Return how many targets each term takes from histories of these lengths, in expectation.
 
         It sets the scale of each term: ``value * targets`` is divided by the mean number of targets
-        of a micro-batch over the epoch. The default counts every event but the oldest.
+        of a micro-batch over the epoch. The default counts every event, the oldest only if it
+        `predicts_oldest`.
 
         Args:
-            lengths: ``[N]`` int64, events of the training requests: 2 to ``max_history + 1``.
+            lengths: ``[N]`` int64, events of the training requests, at most ``max_history + 1``.
 
         Returns:
             ``[N]`` a term. A term that is left out counts micro-batches (see `losses`).
         """
-        return dict.fromkeys(type(self.config.loss_weights).model_fields, lengths - 1)
+        targets = lengths if self.predicts_oldest else lengths - 1
+        return dict.fromkeys(type(self.config.loss_weights).model_fields, targets)
 
     @abstractmethod
     def predict(

@@ -16,7 +16,6 @@ Shapes: B batch, T history length, L code length, K_l codes of level l.
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -75,6 +74,7 @@ class SemanticIdLm(BeamMethod):
 
     Config = SemanticIdLmConfig
     config: SemanticIdLmConfig
+    predicts_oldest: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS})
 
     def file_digests(self) -> dict[str, str]:
@@ -120,7 +120,3 @@ class SemanticIdLm(BeamMethod):
         smoothing = self.config.label_smoothing
         loss = next_code(logits, codes, label_smoothing=smoothing)
         return {"next_code": LossTerm(loss, len(codes))}
-
-    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
-        """Count every item, the oldest too."""
-        return {"next_code": lengths}

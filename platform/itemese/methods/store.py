@@ -127,6 +127,7 @@ class Store(BeamMethod):
 
     Config = StoreConfig
     config: StoreConfig
+    predicts_oldest: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS, Need.RECOMMENDER})
 
     def required(self) -> frozenset[Need]:

@@ -52,7 +52,7 @@ class _Group:
 
     Attributes:
         shards: Their file names.
-        num_batches: Micro-batches that their users fill.
+        num_batches: Micro-batches that their training requests fill.
     """
 
     shards: list[str]
@@ -81,21 +81,24 @@ class TrainingData:
 
     Attributes:
         sequences: The artifact.
-        users_of_shard: Users with enough training events, by shard file.
-        users_of_length: ``[longest + 1]`` int64, how many of them have an example of each length.
+        rows_of_shard: Training requests (histories, or windows of them), by shard file.
+        rows_of_length: ``[longest + 1]`` int64, how many of them have each length.
         config: Batch size, bucketing and group size.
-        longest: Newest training events of a user that an example holds.
+        longest: Events of a training request at most.
         seed: The experiment's.
         until: Newest split whose events are trained on.
+        overlap: Events that a window shares with the next older one: 1, unless the method predicts
+            a window's oldest event too.
     """
 
     sequences: Folder
-    users_of_shard: dict[str, int]
-    users_of_length: np.ndarray
+    rows_of_shard: dict[str, int]
+    rows_of_length: np.ndarray
     config: TrainingConfig
     longest: int
     seed: int
     until: Split = Split.TRAIN
+    overlap: int = 1
 
     @classmethod
     def scan(
@@ -106,38 +109,43 @@ class TrainingData:
         max_history: int,
         seed: int,
         until: Split = Split.TRAIN,
+        predicts_oldest: bool = False,
     ) -> "TrainingData":
-        """Count the users of each shard; only the small `split` column is read.
+        """Count the training requests of each shard; only the small `split` column is read.
 
         Args:
             sequences: The artifact.
             config: Batch size, bucketing and group size.
-            max_history: Newest events that the model sees. An request holds one more, because
+            max_history: Newest events that the model sees. A request holds one more, because
                 each item needs a successor to predict.
             seed: The experiment's.
             until: Newest split whose events are trained on.
+            predicts_oldest: As `Method.predicts_oldest`.
 
         Raises:
             DataError: No user has two training events.
         """
         counts, of_length = {}, np.zeros(max_history + 2, np.int64)
+        overlap = 0 if predicts_oldest else 1
         for name in Histories.shard_names(sequences):
-            lengths = np.minimum(_lengths(sequences, name, until), max_history + 1)
-            lengths = lengths[lengths >= SHORTEST]
-            counts[name] = len(lengths)
-            of_length += np.bincount(lengths, minlength=len(of_length))
+            lengths = _lengths(sequences, name, until)
+            _, start, stop = _windows(
+                lengths, max_history + 1, overlap, sliding=config.sliding_windows
+            )
+            counts[name] = len(start)
+            of_length += np.bincount(stop - start, minlength=len(of_length))
         if not sum(counts.values()):
             message = (
                 "`sequences` must hold a user with at least 2 training events; got none in "
                 f"{len(counts)} shards. Bring longer histories or lower the k-core."
             )
             raise DataError(message)
-        return cls(sequences, counts, of_length, config, max_history + 1, seed, until)
+        return cls(sequences, counts, of_length, config, max_history + 1, seed, until, overlap)
 
     @property
-    def num_users(self) -> int:
-        """Users that are trained on."""
-        return sum(self.users_of_shard.values())
+    def num_rows(self) -> int:
+        """Training requests of an epoch: users, or windows of their histories."""
+        return sum(self.rows_of_shard.values())
 
     def steps_in_epoch(self, epoch: int, step_size: int) -> int:
         """Return the optimiser steps of an epoch, of `step_size` micro-batches each."""
@@ -155,10 +163,10 @@ class TrainingData:
         batches = sum(group.num_batches for group in self._groups(epoch))
         if self.config.target_weighting == "per_batch":
             return EpochPlan(epoch, batches, None)
-        lengths = np.flatnonzero(self.users_of_length)
-        users = self.users_of_length[lengths]
+        lengths = np.flatnonzero(self.rows_of_length)
+        rows = self.rows_of_length[lengths]
         targets = count_targets(lengths)
-        means = {name: float(users @ counts) / batches for name, counts in targets.items()}
+        means = {name: float(rows @ counts) / batches for name, counts in targets.items()}
         return EpochPlan(epoch, batches, means)
 
     def total_steps(self, step_size: int) -> int:
@@ -190,12 +198,15 @@ class TrainingData:
         for number, group in enumerate(groups):
             stop = total if number == len(groups) - 1 else first + group.num_batches
             if stop > begin:
-                block, batches = self._load(group, epoch, number)
+                block, windows, batches = self._load(group, epoch, number)
                 for place in range(max(first, begin), stop):
                     if place % share.workers != share.rank:
                         continue
-                    users = batches[(place - first) % group.num_batches]
-                    requests = [block.request(int(u), longest=self.longest) for u in users]
+                    chosen = windows[:, batches[(place - first) % group.num_batches]]
+                    requests = [
+                        block.request(user, stop, stop - start)
+                        for user, start, stop in chosen.T.tolist()
+                    ]
                     mine.append((place, requests))
                     if len(mine) == share.accumulation:
                         yield mine
@@ -204,36 +215,63 @@ class TrainingData:
 
     def _groups(self, epoch: int) -> list[_Group]:
         """Return the epoch's groups of shards, in order; none is empty."""
-        names = sorted(name for name, users in self.users_of_shard.items() if users)
+        names = sorted(name for name, rows in self.rows_of_shard.items() if rows)
         order = numpy_generator(self.seed, f"training/shards/{epoch}").permutation(len(names))
         groups: list[_Group] = []
         waiting: list[str] = []
-        users = 0
+        rows = 0
         for place in order:
             waiting.append(names[place])
-            users += self.users_of_shard[names[place]]
-            if users >= self.config.group_users:
-                groups.append(_Group(waiting, math.ceil(users / self.config.batch_size)))
-                waiting, users = [], 0
+            rows += self.rows_of_shard[names[place]]
+            if rows >= self.config.group_users:
+                groups.append(_Group(waiting, math.ceil(rows / self.config.batch_size)))
+                waiting, rows = [], 0
         if waiting:
-            groups.append(_Group(waiting, math.ceil(users / self.config.batch_size)))
+            groups.append(_Group(waiting, math.ceil(rows / self.config.batch_size)))
         return groups
 
-    def _load(self, group: _Group, epoch: int, number: int) -> tuple[Histories, list[np.ndarray]]:
-        """Read a group; return its training events and the users of each batch."""
+    def _load(
+        self, group: _Group, epoch: int, number: int
+    ) -> tuple[Histories, np.ndarray, list[np.ndarray]]:
+        """Read a group; return its training events, windows ``[3, M]`` and each batch's windows."""
         block = Histories.read(self.sequences, group.shards).up_to(self.until)
-        lengths = block.lengths()
-        users = np.flatnonzero(lengths >= SHORTEST)
+        windows = np.stack(
+            _windows(
+                block.lengths(), self.longest, self.overlap, sliding=self.config.sliding_windows
+            )
+        )
         generator = numpy_generator(self.seed, f"training/batches/{epoch}/{number}")
-        clipped = np.minimum(lengths[users], self.longest)
-        order = users[_order(clipped, generator, bucketed=self.config.bucketed)]
+        order = _order(windows[2] - windows[1], generator, bucketed=self.config.bucketed)
         # Parts of nearly equal size: a step of one user would have a gradient of little but noise.
         batches = np.array_split(order, group.num_batches)
-        return block, [batches[place] for place in generator.permutation(len(batches))]
+        return block, windows, [batches[place] for place in generator.permutation(len(batches))]
+
+
+def _windows(
+    lengths: np.ndarray, longest: int, overlap: int, *, sliding: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which events of the histories of ``lengths [N]`` are trained on together.
+
+    Args:
+        lengths: Training events of each user; users of fewer than `SHORTEST` are passed over.
+        longest: Events of a window at most.
+        overlap: Events that a window shares with the next older one.
+        sliding: Whether whole histories are cut up; otherwise the newest window of each is taken.
+
+    Returns:
+        The user of each window and the places of its first event and behind its last, ``[M]``
+        each, by user and from the newest window to the oldest.
+    """
+    users = np.flatnonzero(lengths >= SHORTEST)
+    lengths, step = lengths[users], longest - overlap
+    counts = 1 + np.maximum(0, -(-(lengths - longest) // step)) * sliding
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    stop = np.repeat(lengths, counts) - number * step
+    return np.repeat(users, counts), np.maximum(0, stop - longest), stop
 
 
 def _order(lengths: np.ndarray, generator: np.random.Generator, *, bucketed: bool) -> np.ndarray:
-    """Return the users in the order in which they are cut into batches.
+    """Return the rows of ``lengths [M]`` in the order in which they are cut into batches.
 
     Lengths are jittered by up to a tenth, so that epochs do not repeat the same batches.
     """

@@ -81,10 +81,11 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         max_history=spec.method.max_history,
         seed=spec.seed,
         until=spec.until,
+        predicts_oldest=method.predicts_oldest,
     )
     module = build_untrained(method, spec)
     parameters = count_parameters(module)
-    _LOG.info("training %s: %d parameters, %d users", spec.method.name, parameters, data.num_users)
+    _LOG.info("training %s: %d parameters, %d rows", spec.method.name, parameters, data.num_rows)
     whole = replace(hooks, validate=validator, checkpoints=spec.checkpoints, stops=spec.refit)
     fitted = fit(method, module, data, spec.training, seed=spec.seed, hooks=whole)
     if fitted.is_first:

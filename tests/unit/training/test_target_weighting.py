@@ -119,6 +119,8 @@ def total_gradient(
     module: nn.Module,
     folder: Folder,
     workers: int = 1,
+    *,
+    max_history: int = 50,
     **settings: object,
 ) -> tuple[dict[str, Tensor], int]:
     """Return the gradients of an epoch's steps, added up, and its number of micro-batches.
@@ -127,7 +129,7 @@ def total_gradient(
     gradient sync does.
     """
     config = TrainingConfig(**{"batch_size": 3, "max_grad_norm": 0, **settings})
-    data = TrainingData.scan(folder, config, max_history=50, seed=1)
+    data = TrainingData.scan(folder, config, max_history=max_history, seed=1)
     plan = data.plan(0, method.count_targets)
     accelerator = make_accelerator(config, use_gpu=False)
     total = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
@@ -173,6 +175,15 @@ def test_equal_weighs_all_targets_the_same(
     first = torch.from_numpy(np.cumsum([0, *LENGTHS])[:-1])
     assert total["history"][first].tolist() == pytest.approx([0.5 * scale / 13] * 13, rel=1e-5)
     assert total["once"].item() == pytest.approx(0.25 * scale, rel=1e-5)
+
+
+def test_windows_weigh_all_targets_the_same(events: Folder) -> None:
+    """At most 4 targets a window: users of `LENGTHS` have 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4, 5, 8."""
+    settings = {"sliding_windows": True, "accumulation": 2}
+    total, batches = total_gradient(*probe(events), events, max_history=4, **settings)
+    assert batches == -(-31 // 3)
+    for weight in targets_of(total["event"]).tolist():
+        assert weight == pytest.approx(batches / 2 / 101, rel=1e-5)
 
 
 def test_per_batch_weighs_micro_batches_the_same(events: Folder) -> None:

@@ -9,12 +9,14 @@ import pytest
 from itemese.core.errors import DataError
 from itemese.core.schema import Histories, Split
 from itemese.training.config import TrainingConfig
-from itemese.training.data import Share, TrainingData
+from itemese.training.data import Share, TrainingData, _windows
 
 
-def scan(world, *, max_history=50, seed=1, **settings) -> TrainingData:
+def scan(world, *, max_history=50, seed=1, predicts_oldest=False, **settings) -> TrainingData:
     config = TrainingConfig(**{"batch_size": 8, **settings})
-    return TrainingData.scan(world, config, max_history=max_history, seed=seed)
+    return TrainingData.scan(
+        world, config, max_history=max_history, seed=seed, predicts_oldest=predicts_oldest
+    )
 
 
 def batches(data, epoch, share=None, start=0):
@@ -40,7 +42,7 @@ def train_histories(world) -> Counter:
 def test_an_epoch_holds_every_trainable_user_once(world, group_users) -> None:
     data = scan(world, group_users=group_users)
     expected = train_histories(world)
-    assert data.num_users == expected.total()
+    assert data.num_rows == expected.total()
     for epoch in (0, 1):
         got = Counter(history for _, batch in batches(data, epoch) for history in batch)
         assert got == expected
@@ -96,6 +98,62 @@ def test_only_the_newest_training_events_are_seen(world) -> None:
         clipped[history[-4:]] += count
     got = Counter(h for _, batch in batches(scan(world, max_history=3), 0) for h in batch)
     assert got == clipped
+
+
+@pytest.mark.parametrize("predicts_oldest", [False, True])
+@pytest.mark.parametrize("max_history", [1, 3, 4, 50])
+def test_sliding_windows_make_each_event_a_target_once(world, max_history, predicts_oldest) -> None:
+    data = scan(
+        world, max_history=max_history, predicts_oldest=predicts_oldest, sliding_windows=True
+    )
+    seen: Counter = Counter()
+    rows = full = 0
+    for _, requests in itertools.chain.from_iterable(data.steps(0, Share())):
+        for request in requests:
+            events = request.timestamp.tolist()  # here each event has a time of its own
+            assert events == list(range(events[0], events[0] + len(events)))
+            assert len(events) <= max_history + 1
+            seen.update(events if predicts_oldest else events[1:])
+            rows += 1
+            full += len(events) == max_history + 1
+    expected: Counter = Counter()
+    for block in Histories.stream(world):
+        for user in range(block.num_users):
+            train = block.up_to(Split.TRAIN).request(user)
+            if len(train.history) >= 2:
+                expected.update(train.timestamp[0 if predicts_oldest else 1 :].tolist())
+    assert seen == expected
+    assert rows == data.num_rows
+    if max_history == 3:
+        assert full > rows / 2, "only the oldest window of a user is short"
+
+
+def test_windows_are_cut_from_the_newest_event() -> None:
+    lengths = np.array([1, 2, 5, 8])
+    user, start, stop = _windows(lengths, 4, 1, sliding=True)
+    assert user.tolist() == [1, 2, 2, 3, 3, 3]
+    assert list(zip(start.tolist(), stop.tolist(), strict=True)) == [
+        (0, 2),
+        (1, 5),
+        (0, 2),
+        (4, 8),
+        (1, 5),
+        (0, 2),
+    ]
+    user, start, stop = _windows(lengths, 4, 0, sliding=True)
+    assert list(zip(user.tolist(), start.tolist(), stop.tolist(), strict=True)) == [
+        (1, 0, 2),
+        (2, 1, 5),
+        (2, 0, 1),
+        (3, 4, 8),
+        (3, 0, 4),
+    ]
+    user, start, stop = _windows(lengths, 4, 1, sliding=False)
+    assert list(zip(user.tolist(), start.tolist(), stop.tolist(), strict=True)) == [
+        (1, 0, 2),
+        (2, 1, 5),
+        (3, 4, 8),
+    ]
 
 
 def test_buckets_save_padding_and_batches_are_of_nearly_one_size(world) -> None:

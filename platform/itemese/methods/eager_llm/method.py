@@ -147,6 +147,7 @@ class EagerLlm(BeamMethod):
 
     Config = EagerLlmConfig
     config: EagerLlmConfig
+    predicts_oldest: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS, Need.KNOWLEDGE})
 
     def required(self) -> frozenset[Need]:
