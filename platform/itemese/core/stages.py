@@ -99,6 +99,12 @@ class Stored:
         return self.reader.read(self.folder)
 
 
+def stored_folder(artifacts: Mapping[str, Loadable], name: str) -> Folder | None:
+    """Return where an artifact lies that is read by shards; None if it is not among these."""
+    found = artifacts.get(name)
+    return found.folder if isinstance(found, Stored) else None
+
+
 READERS: dict[str, Reader] = {
     "embeddings": Reader(Embeddings.read, answers=True),
     "codebooks": Reader(SemanticIds.read, answers=True),

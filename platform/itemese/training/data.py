@@ -89,6 +89,7 @@ class TrainingData:
         until: Newest split whose events are trained on.
         overlap: Events that a window shares with the next older one: 1, unless the method predicts
             a window's oldest event too.
+        fields: A fields artifact of these histories, for methods that read fields.
     """
 
     sequences: Folder
@@ -99,6 +100,7 @@ class TrainingData:
     seed: int
     until: Split = Split.TRAIN
     overlap: int = 1
+    fields: Folder | None = None
 
     @classmethod
     def scan(
@@ -234,7 +236,7 @@ class TrainingData:
         self, group: _Group, epoch: int, number: int
     ) -> tuple[Histories, np.ndarray, list[np.ndarray]]:
         """Read a group; return its training events, windows ``[3, M]`` and each batch's windows."""
-        block = Histories.read(self.sequences, group.shards).up_to(self.until)
+        block = Histories.read(self.sequences, group.shards, fields=self.fields).up_to(self.until)
         windows = np.stack(
             _windows(
                 block.lengths(), self.longest, self.overlap, sliding=self.config.sliding_windows

@@ -8,9 +8,9 @@ from torch import nn
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.schema import Split
-from itemese.core.stages import Loadable
+from itemese.core.stages import Loadable, stored_folder
 from itemese.evaluation.config import EvaluationConfig
-from itemese.methods.base import Method, MethodConfig, count_parameters
+from itemese.methods.base import Method, MethodConfig, Need, count_parameters
 from itemese.methods.lookup import method_of
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
@@ -83,6 +83,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         until=spec.until,
         predicts_oldest=method.predicts_oldest,
     )
+    data = replace(data, fields=stored_folder(spec.artifacts, Need.FIELDS))
     module = build_untrained(method, spec)
     parameters = count_parameters(module)
     _LOG.info("training %s: %d parameters, %d rows", spec.method.name, parameters, data.num_rows)

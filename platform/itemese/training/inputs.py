@@ -11,7 +11,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
 from itemese.core.randomness import derive_seed
 from itemese.core.schema import Catalog, Histories, Split
-from itemese.core.stages import Loadable
+from itemese.core.stages import Loadable, stored_folder
 from itemese.core.texts import Texts
 from itemese.methods.base import Inputs, Method, MethodConfig, Need
 from itemese.methods.lookup import method_of
@@ -69,8 +69,10 @@ def load_inputs(
         )
         raise ConfigError(message)
 
+    fields = stored_folder(artifacts or {}, Need.FIELDS)
+
     def train() -> Iterator[Histories]:
-        for block in Histories.stream(sequences):
+        for block in Histories.stream(sequences, fields=fields):
             yield block.up_to(until)
 
     catalog = Catalog.read(sequences)

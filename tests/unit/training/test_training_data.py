@@ -83,9 +83,12 @@ def test_a_run_finds_its_place_without_reading_what_came_before(
     whole = batches(data, 0, share)
     reads: list[list[str]] = []
     read = Histories.read
-    monkeypatch.setattr(
-        Histories, "read", lambda folder, shards: (reads.append(shards), read(folder, shards))[1]
-    )
+
+    def noted(folder, shards, **more):
+        reads.append(shards)
+        return read(folder, shards, **more)
+
+    monkeypatch.setattr(Histories, "read", noted)
     start = data.steps_in_epoch(0, 2) - 1
     assert batches(data, 0, share, start=start) == whole[2 * start :]
     assert reads == [reads[-1]]
