@@ -1,4 +1,4 @@
-"""Let trained methods choose the next item among the same 20 offered ones, and compare them.
+"""Let trained methods choose the next item among the same offered ones, and compare them.
 
 python jobs/choose.py jobs/recipes/rsllm_movielens.yaml jobs/recipes/sasrec_movielens.yaml
 """
@@ -9,8 +9,8 @@ import typer
 
 from itemese.cli import console
 from itemese.core.artifacts import Store
-from itemese.evaluation.offers import OffersConfig
-from itemese.pipeline import choice as selection
+from itemese.evaluation.compare import leaderboard
+from itemese.pipeline.compare import compare
 from itemese.pipeline.experiment import Experiment
 
 
@@ -22,17 +22,14 @@ def main(
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
 ) -> None:
     """Choose with every recipe's method; the first recipe is the baseline of all tests."""
-    store = Store(storage)
-    config = OffersConfig(size=size, max_users=users)
-    experiments = [Experiment.from_yaml(recipe, set_ or []) for recipe in recipes]
-    chosen = selection.choose_all(experiments, store, config)
-    print(selection.table([one.folder.read_json("selection.json") for one in chosen]))
-    for test in selection.differences(chosen):
-        print(
-            f"{test['name']} less {test['baseline']}: {test['difference']:+.4f} "
-            f"[{test['low']:+.4f}, {test['high']:+.4f}], p (Holm) {test['p_holm']:.4f}"
-        )
-    print(f"result: {chosen[0].folder.uri}/selection.json")
+    asked = ["evaluation.task=choice", f"evaluation.num_offered={size}"]
+    asked += [f"evaluation.max_users={users}"] if users else []
+    experiments = [Experiment.from_yaml(recipe, [*(set_ or []), *asked]) for recipe in recipes]
+    compared = compare(experiments, Store(storage), baseline=0)
+    print(leaderboard(compared.results, judge=False))
+    for test in compared.comparison["tests"]:
+        print(console.test_line(test, compared.comparison["baseline"]))
+    print(f"result: {compared.folder.uri}/comparison.json")
 
 
 if __name__ == "__main__":

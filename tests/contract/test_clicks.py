@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from itemese.core.ranking import Candidates, ClickScores, Ranking
+from itemese.core.ranking import Candidates
 from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.core.vectors import SemanticIds
 from itemese.evaluation.metrics import auc
-from itemese.methods.base import Inputs, Method, Need, Task
+from itemese.methods.base import Inputs, Method, Need
 from itemese.methods.lookup import method_class, method_names, method_of
 from loss_values import loss_values
 
@@ -60,21 +60,18 @@ def inputs(block: Histories) -> Inputs:
 def make(name: str, block: Histories) -> tuple[Method, torch.nn.Module]:
     values = {"name": name, "task": "click", **SMALL.get(name, {})}
     method = method_of(method_class(name).Config.parse(values))
-    assert method.task is Task.CLICK
+    assert method.task == "click"
     torch.manual_seed(0)
     return method, method.build(inputs(block))
 
 
-def asked(block: Histories) -> list[Request]:
-    """Ask each user whether the test item is clicked."""
+def asked(block: Histories) -> tuple[list[Request], np.ndarray, np.ndarray]:
+    """Return each user's history before the test item, that item, and whether it was clicked."""
     found = block.targets(Split.TEST)
     events = block.offsets[found.row] + found.place
     labels = np.ones(len(events), bool) if block.clicked is None else block.clicked[events]
-    pairs = zip(found.row, found.place, found.target, labels, strict=True)
-    return [
-        replace(block.request(int(row), int(place)), target=int(item), target_clicked=bool(label))
-        for row, place, item, label in pairs
-    ]
+    pairs = zip(found.row, found.place, strict=True)
+    return [block.request(int(row), int(place)) for row, place in pairs], found.target, labels
 
 
 def newest(row: Request, count: int) -> Request:
@@ -83,11 +80,14 @@ def newest(row: Request, count: int) -> Request:
     return replace(row, history=row.history[-count:], clicked=clicked)
 
 
-def predict(method: Method, module: torch.nn.Module, rows: list[Request]) -> ClickScores:
+def predict(
+    method: Method, module: torch.nn.Module, rows: list[Request], target: np.ndarray
+) -> torch.Tensor:
+    """Return the probability ``[B]`` that each row's target is clicked."""
+    items = torch.as_tensor(target)[:, None]
     with torch.no_grad():
-        found = method.predict(module.eval(), method.collate(rows), 1, Candidates())
-    assert isinstance(found, ClickScores)
-    return found
+        found = method.score(module.eval(), method.collate(rows), items)
+    return found.click_probabilities()[:, 0]
 
 
 def test_some_methods_predict_clicks() -> None:
@@ -101,29 +101,27 @@ def test_scores_are_probabilities_that_do_not_depend_on_neighbours(
 ) -> None:
     block = planted(labelled=labelled)
     method, module = make(name, block)
-    rows = [newest(row, n) for n, row in enumerate(asked(block)[:6], 3)]
-    together = predict(method, module, rows)
-    assert ((together.prob > 0) & (together.prob < 1)).all()
-    assert together.clicked.tolist() == [row.target_clicked for row in rows]
-    backwards = predict(method, module, rows[::-1])
-    torch.testing.assert_close(backwards.prob.flip(0), together.prob)
+    rows, target, _ = asked(block)
+    rows, target = [newest(row, n) for n, row in enumerate(rows[:6], 3)], target[:6]
+    together = predict(method, module, rows, target)
+    assert ((together > 0) & (together < 1)).all()
+    backwards = predict(method, module, rows[::-1], target[::-1].copy())
+    torch.testing.assert_close(backwards.flip(0), together)
     for place, row in enumerate(rows):
-        torch.testing.assert_close(predict(method, module, [row]).prob[0], together.prob[place])
+        alone = predict(method, module, [row], target[place : place + 1])
+        torch.testing.assert_close(alone[0], together[place])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_of_given_items_are_the_probabilities_of_their_clicks(name: str) -> None:
     block = planted(labelled=True)
     method, module = make(name, block)
-    rows = asked(block)[:6]
-    target = torch.tensor([row.target for row in rows])
+    rows, targets, _ = asked(block)
+    rows, target = rows[:6], torch.as_tensor(targets[:6])
     items = torch.stack([(target + 5) % NUM_ITEMS, target, torch.full_like(target, -1)], dim=1)
-    batch = method.collate([replace(row, target=None) for row in rows])
     with torch.no_grad():
-        found = method.score(module.eval(), batch, items).click_probabilities()
-        alone = method.score(module, batch, target[:, None]).click_probabilities()
-    torch.testing.assert_close(found[:, 1], predict(method, module, rows).prob)
-    torch.testing.assert_close(alone[:, 0], found[:, 1])
+        found = method.score(module.eval(), method.collate(rows), items).click_probabilities()
+    torch.testing.assert_close(found[:, 1], predict(method, module, rows, targets[:6]))
     assert (found[:, 2] == 0).all()
 
 
@@ -131,15 +129,15 @@ def test_scores_of_given_items_are_the_probabilities_of_their_clicks(name: str) 
 def test_the_catalogue_is_ranked_by_the_same_probabilities(name: str) -> None:
     block = planted(labelled=True)
     method, module = make(name, block)
-    row = replace(asked(block)[0], target=None)
+    assert method.ranks_by_probability
+    row = asked(block)[0][0]
     with torch.no_grad():
         ranking = method.predict(module.eval(), method.collate([row]), 40, Candidates())
-    assert isinstance(ranking, Ranking)
     assert (ranking.item_index[0, NUM_ITEMS:] == -1).all()
     assert torch.isneginf(ranking.score[0, NUM_ITEMS:]).all()
-    items = ranking.item_index[0, :NUM_ITEMS].tolist()
-    rows = [replace(row, target=item) for item in items]
-    torch.testing.assert_close(predict(method, module, rows).prob, ranking.score[0, :NUM_ITEMS])
+    items = ranking.item_index[0, :NUM_ITEMS].numpy()
+    found = predict(method, module, [row] * NUM_ITEMS, items)
+    torch.testing.assert_close(found, ranking.score[0, :NUM_ITEMS])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,8 +147,9 @@ def test_saved_tensors_restore_the_same_scores(name: str) -> None:
     state = {k: v.clone() for k, v in module.state_dict().items()}
     empty = replace(inputs(block), train=lambda: iter(()))
     restored = method.restore(empty, state)
-    rows = asked(block)[:5]
-    assert torch.equal(predict(method, restored, rows).prob, predict(method, module, rows).prob)
+    rows, target, _ = asked(block)
+    before = predict(method, module, rows[:5], target[:5])
+    assert torch.equal(predict(method, restored, rows[:5], target[:5]), before)
 
 
 TRAINED = [name for name in NAMES if method_of(method_class(name).Config()).stages()]
@@ -179,10 +178,9 @@ def test_training_finds_who_clicks_on_what(name: str, labelled: bool) -> None:
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
     # In both logs an item of the user's own kind is what is clicked.
-    rows = asked(planted(labelled=True))
+    rows, target, labels = asked(planted(labelled=True))
     rows = rows if labelled else [replace(row, clicked=None) for row in rows]
-    found = predict(method, module, rows)
-    assert auc(found.clicked.numpy(), found.prob.numpy()) > 0.85
+    assert auc(labels, predict(method, module, rows, target).numpy()) > 0.85
 
 
 def test_popularity_is_the_smoothed_rate_of_clicks() -> None:

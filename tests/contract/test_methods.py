@@ -158,6 +158,19 @@ def test_only_allowed_items_are_returned_and_the_rest_is_padding(name: str) -> N
     assert (ranking.item_index[:, 2:] == -1).all()
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if method_class(n).ranks_by_scores])
+def test_a_longer_list_without_seen_items_is_the_list_that_excludes_them(name: str) -> None:
+    """So that one ranking gives the figures of both protocols."""
+    method, module = make(name)
+    rows = requests(40)
+    hidden = seen(rows)
+    alone = predict(method, module, rows, 8, Candidates(exclude=hidden)).item_index
+    longer = predict(method, module, rows, 8 + hidden.shape[1], Candidates()).item_index
+    for row, (wanted, found) in enumerate(zip(alone.tolist(), longer.tolist(), strict=True)):
+        left = [item for item in found if item not in {-1, *hidden[row].tolist()}][:8]
+        assert left + [-1] * (8 - len(left)) == wanted
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_permuting_rows_permutes_rankings_and_padding_changes_nothing(name: str) -> None:
     method, module = make(name)

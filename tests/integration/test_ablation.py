@@ -1,7 +1,6 @@
 """Variants of one recipe over several seeds: from a file to tested differences."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +8,7 @@ import yaml
 
 from itemese.core.artifacts import Store
 from itemese.core.errors import ConfigError
-from itemese.evaluation.metrics import per_user
-from itemese.evaluation.per_user import PerUser
-from itemese.evaluation.significance import mean_over_users, paired_difference
-from itemese.pipeline import choice as selection
+from itemese.evaluation.tasks.lookup import read_judged
 from itemese.pipeline.ablation import Ablation, ablate, table
 from itemese.pipeline.run import Run
 
@@ -73,14 +69,12 @@ def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
     ]
     assert len(folder.read_json("ablation.json")["rows"]) == len(rows) + len(head)
     runs = {
-        (name, seed): PerUser.read(
-            Run(experiment.with_seed(seed), store).evaluated.folder, "per_user.parquet"
-        )
+        (name, seed): read_judged(Run(experiment.with_seed(seed), store).evaluated.folder)
         for name, experiment in found.experiments.items()
         for seed in (0, 1)
     }
     wide = rows[1]
-    hits = {key: per_user("ndcg@10", run.rank) for key, run in runs.items()}
+    hits = {key: run.in_order().values("ndcg@10") for key, run in runs.items()}
     assert wide["seeds"] == {str(s): pytest.approx(hits["wide", s].mean()) for s in (0, 1)}
     assert wide["mean"] == pytest.approx(np.mean(list(wide["seeds"].values())))
     both = (hits["wide", 0] + hits["wide", 1] - 2 * hits["popular", 0]) / 2
@@ -98,11 +92,11 @@ def test_a_table_over_seeds(ray_cluster: None, tmp_path: Path) -> None:
 def test_a_table_of_clicks(ray_cluster: None, tmp_path: Path) -> None:
     recipe = {**RECIPE, "method": {"name": "popularity", "task": "click"}}
     of_clicks = {"values": {}, "variants": {"a": {}}, "baseline": "a", "rivals": []}
-    path = written(tmp_path, **of_clicks)
+    path = written(tmp_path, **of_clicks, metrics=["recall@10"])
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(ConfigError, match="`metrics` must be of the task of every run; got recall"):
         Ablation.read(path)
-    path.write_text(yaml.safe_dump({**FILE, **of_clicks, "metrics": ["auc", "log_loss"]}))
+    path.write_text(yaml.safe_dump({**FILE, **of_clicks}))
     rows, _ = ablate(Ablation.read(path), Store(tmp_path / "runs"))
     assert [row["figure"] for row in rows] == ["auc", "log_loss"]
     assert 0.5 < rows[0]["mean"] < 1
@@ -121,26 +115,21 @@ def test_a_table_of_clicks(ray_cluster: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_runs_that_were_offered_other_items_are_refused(ray_cluster: None, tmp_path: Path) -> None:
-    path = written(tmp_path, offers={"size": 5}, variants={"plain": {}, "other": {"data_seed": 1}})
-    with pytest.raises(ConfigError, match="must be offered the same items; got others for 'other'"):
-        ablate(Ablation.read(path), Store(tmp_path / "runs"))
-
-
-def test_who_may_choose_nothing_is_asked_how_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = {"free": np.array([2, -1, 3, -1]), "likelihood": np.array([2, 0, 0, 1])}
-    target = np.array([2, 1, 3, 1])
-    folder = SimpleNamespace(read_json=lambda name: {"figures": answers})
-    chosen = SimpleNamespace(folder=folder, key="offers")
-    for name in ("choose", "draw_offers"):
-        monkeypatch.setattr(selection, name, lambda *_: chosen)
-    monkeypatch.setattr(selection, "hits", lambda _, way: answers[way] == target)
-    monkeypatch.setattr(selection, "named", lambda _, way: answers[way] >= 0)
-    rows, _ = ablate(Ablation.read(written(tmp_path, offers={"size": 5})), Store(tmp_path / "r"))
-    means = {row["figure"]: row["mean"] for row in rows if row["name"] == "plain"}
-    assert means == {"free": 0.5, "likelihood": 0.5, "free valid": 0.5}
+def test_a_table_of_choices(ray_cluster: None, tmp_path: Path) -> None:
+    asked = {"evaluation": {"task": "choice", "num_offered": 5, "max_users": 60}}
+    store = Store(tmp_path / "runs")
+    found = Ablation.read(written(tmp_path, values=asked, seeds=[0]))
+    rows, _ = ablate(found, store)
+    assert [(row["name"], row["figure"]) for row in rows] == [
+        (name, "ranked/hit@1") for name in ("wide", "plain", "popular")
+    ]
+    assert all(row["users"] == 60 for row in rows)
+    path = written(tmp_path, values=asked, metrics=["ranked/hit@1", "free/hit@1", "ranked/valid"])
+    rows, _ = ablate(Ablation.read(path).with_seeds([0]), store)
+    assert {row["figure"] for row in rows} == {"ranked/hit@1", "ranked/valid"}
+    other = {"plain": {}, "other": {"data_seed": 1}}
+    with pytest.raises(ConfigError, match="must get results of one split"):
+        ablate(Ablation.read(written(tmp_path, values=asked, variants=other)), store)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +140,7 @@ def test_who_may_choose_nothing_is_asked_how_often(
         ({"variants": {"popular": {}}}, "names of their own; got 'popular' twice"),
         ({"seeds": [1, 1]}, "differ"),
         ({"slices": ["colds"]}, "`slices` must be names of slices; got 'colds'. Did you mean 'col"),
-        ({"slices": ["cold"], "offers": {"size": 5}}, "`slices` must be empty with `offers`"),
+        ({"metrics": ["auc"]}, "`metrics` must be of the task of every run; got auc and 'wide'"),
         (
             {"variants": {"a": {}, "b": {"evaluation.refit": True}}},
             "`variants` must have one `evaluation` section; got another one in 'b' than in 'a'",
@@ -164,20 +153,6 @@ def test_bad_files_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         Ablation.read(written(tmp_path, **changes))
-
-
-def test_the_interval_holds_the_mean_and_the_test_sees_a_difference() -> None:
-    draw = np.random.default_rng(0)
-    values = draw.integers(0, 2, (3, 400)).mean(axis=0)
-    found = mean_over_users(values)
-    assert found["low"] < found["mean"] < found["high"]
-    assert found["mean"] == pytest.approx(values.mean())
-    spread = values.std() / 20
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * spread, rel=0.1)
-    assert paired_difference(np.zeros(50))["p_value"] == 1
-    assert paired_difference(np.full(50, 0.1))["p_value"] < 0.001
-    nothing = paired_difference(draw.choice([-1.0, 1.0], 400))
-    assert nothing["p_value"] > 0.01
 
 
 def test_the_recommender_that_variants_read_is_a_rival(tmp_path: Path) -> None:

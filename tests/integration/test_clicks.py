@@ -8,7 +8,7 @@ import pytest
 
 from itemese.core.artifacts import Store
 from itemese.core.errors import ConfigError, DataError
-from itemese.evaluation.per_user_clicks import read_judged
+from itemese.evaluation.tasks.lookup import read_judged
 from itemese.pipeline.compare import compare, rivals
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
@@ -67,7 +67,7 @@ def test_din_learns_who_clicks_on_what_and_popularity_cannot(
     assert 0.35 < auc_of(popularity) < 0.65
     assert set(din["metrics"]) == {f"{s}/{m}" for s in ("test", "validation")
                                    for m in ("auc", "log_loss")}  # fmt: skip
-    assert din["protocol"]["labels"] == din["facts"]["labels"] == "rating >= 4"
+    assert din["protocol"]["labels"] == "rating >= 4"
     assert din["facts"]["rows"] == NUM_USERS
     curve = [row["val/auc"] for row in din["learning_curve"]]
     trained = Run(mine, store).trained

@@ -188,7 +188,7 @@ def test_short_histories_cannot_be_evaluated_and_say_so(ray_cluster: None, tmp_p
 def test_nan_loss_names_its_term_and_leaves_no_model(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import itemese.methods.base as module
+    import itemese.methods.families as module
 
     def broken(kind: str, states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         return (states * float("nan")).sum()

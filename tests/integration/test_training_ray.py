@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from asked import validated
 from itemese.core.artifacts import Folder
 from itemese.core.config import read_yaml
 from itemese.core.errors import ConfigError, TrainingError
@@ -21,7 +22,7 @@ from itemese.core.schema import Histories
 from itemese.core.stages import READERS, Stored
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.evaluation.config import EvaluationConfig
-from itemese.methods.lookup import parse_method_config
+from itemese.methods.lookup import method_of, parse_method_config
 from itemese.training.config import TrainingConfig
 from itemese.training.fit import TrainingSpec
 from itemese.training.stage import train_model
@@ -71,12 +72,14 @@ def spec_of(world: Folder, place: Path, *, method=None, **training) -> TrainingS
     settings = {"batch_size": 16, "learning_rate": 0.01, "max_epochs": 2, **training}
     recipe = {"name": "sasrec", "dim": 16, "dropout": 0.2, **(method or {})}
     recipe = {name: value for name, value in recipe.items() if value is not None}
+    config, loop = parse_method_config(recipe), TrainingConfig(**settings)
     return TrainingSpec(
-        method=parse_method_config(recipe),
-        training=TrainingConfig(**settings),
+        method=config,
+        training=loop,
         evaluation=EvaluationConfig(),
         seed=11,
         sequences=world,
+        requests=validated(method_of(config), world, loop),
         artifacts={},
         checkpoints=Folder.at(place / "checkpoints" / "run"),
     )

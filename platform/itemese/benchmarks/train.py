@@ -16,6 +16,8 @@ from itemese.core.randomness import numpy_generator
 from itemese.core.schema import Histories, Split
 from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.base import MethodConfig
+from itemese.sequences.requests.config import RequestsConfig
+from itemese.sequences.requests.stage import build_requests
 from itemese.training.config import TrainingConfig
 from itemese.training.fit import TrainingSpec
 from itemese.training.stage import train_model
@@ -53,7 +55,12 @@ def benchmark_training(
     times: dict[int, list[float]] = {0: [], 1: []}
     with tempfile.TemporaryDirectory(prefix="itemese-") as place:
         home = Folder.at(Path(place))
-        sequences = write_histories(home.child("sequences"), seed=seed)
+        sequences, requests = (
+            write_histories(home.child("sequences"), seed=seed),
+            home.child("asked"),
+        )
+        asked = RequestsConfig(builder="next_item")
+        build_requests(asked, sequences, requests, seed=seed, logs=None)
         torch.set_num_threads(1)
         try:
             for turn in range(rounds):
@@ -72,6 +79,7 @@ def benchmark_training(
                         seed=seed,
                         sequences=sequences,
                         artifacts={},
+                        requests={"next_item": requests},
                         checkpoints=home.child(f"checkpoints/{turn}-{num_workers}"),
                     )
                     out = home.child(f"out/{turn}-{num_workers}").create()

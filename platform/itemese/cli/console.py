@@ -57,7 +57,8 @@ def test_line(test: Mapping[str, Any], baseline: str) -> str:
     verdict = "significant" if test["significant"] else "not significant"
     return (
         f"{test['name']} - {baseline}: {test['metric']} {test['difference']:+.4f} "
-        f"[{test['low']:+.4f}, {test['high']:+.4f}], p (Holm) {test['p_holm']:.3g}, {verdict}"
+        f"[{test['difference_low']:+.4f}, {test['difference_high']:+.4f}], "
+        f"p (Holm) {test['p_holm']:.3g}, {verdict}"
     )
 
 

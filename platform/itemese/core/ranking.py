@@ -151,11 +151,3 @@ class Answers:
         """Name the item at ``place [B]`` of ``offered [B, C]``; place -1 is no item."""
         chosen = offered.gather(1, place.clamp(min=0)[:, None])[:, 0]
         return cls(chosen.where(place >= 0, -1), text)
-
-
-@dataclass(frozen=True)
-class ClickScores:
-    """Predicted clicks: ``prob [B] float32`` in 0..1 beside ``clicked [B] bool``."""
-
-    prob: torch.Tensor
-    clicked: torch.Tensor

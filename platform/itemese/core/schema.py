@@ -138,8 +138,6 @@ class Request:
         timestamp [T] int64: seconds, UTC.
         user_id: Whose history it is; empty where nobody says, as over HTTP.
         clicked [T] bool: whether each event was a click; None where events have no labels.
-        target: item_index whose click is asked for; None where the catalogue is to be ranked.
-        target_clicked: Whether it was clicked.
         rating [T] float32: rating of each event, NaN if unknown; None where no rating is known.
         fields: By key, encoded values (`FieldEncoder.encode_column`): one row of each user field,
             ``[T, ...]`` of each event field, and ``[T + 1, ...]`` of each context field, whose last
@@ -150,8 +148,6 @@ class Request:
     timestamp: np.ndarray
     user_id: str = ""
     clicked: np.ndarray | None = None
-    target: int | None = None
-    target_clicked: bool = False
     rating: np.ndarray | None = None
     fields: Mapping[str, np.ndarray] = field(default_factory=dict)
 

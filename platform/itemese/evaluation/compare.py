@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itemese.core.errors import ConfigError
-from itemese.evaluation.metrics import FALLING
+from itemese.evaluation.judged import Judged
 from itemese.evaluation.report.seed_table import by_recipe
 from itemese.evaluation.result_file import (
     TWINS,
@@ -20,11 +19,12 @@ from itemese.evaluation.result_file import (
     main_metric,
     ordered,
     protocol_line,
+    task_of,
     uses_semantic_ids,
     value_of,
     with_interval,
 )
-from itemese.evaluation.significance import Judged, paired_tests
+from itemese.evaluation.significance import Figure, paired_table
 from itemese.evaluation.summary import over_seeds
 
 
@@ -77,7 +77,7 @@ def leaderboard(results: Sequence[Result], *, judge: bool = True) -> str:
 
 def leaderboard_table(results: Sequence[Result]) -> Table:
     """Return headings and cells; a column that no run can fill is left out."""
-    ranked = ordered(results)
+    ranked, falling = ordered(results), task_of(results[0]).falling
     metrics, main = headline_metrics(results), main_metric(results)
     columns: list[tuple[str, list[str], list[float | None]]] = [("run", labels(ranked), [])]
     for metric in metrics:
@@ -101,7 +101,7 @@ def leaderboard_table(results: Sequence[Result]) -> Table:
         columns.append((f"{quantile} ms", shown, []))
     known = [c for c in columns if any(cell != "-" for cell in c[1])]
     best = {
-        (values.index((min if name in FALLING else max)(v for v in values if v is not None)), place)
+        (values.index((min if name in falling else max)(v for v in values if v is not None)), place)
         for place, (name, _, values) in enumerate(known)
         if values
     }
@@ -119,7 +119,7 @@ def _values(found: Sequence[Mapping[str, float] | None]) -> list[float | None]:
 
 def verdicts(results: Sequence[Result]) -> list[str]:
     """Say who is best, whether a generative model loses, and which output was bad."""
-    ranked = ordered(results)
+    ranked, falling = ordered(results), task_of(results[0]).falling
     metric = main_metric(results)
     names = dict(zip(map(id, ranked), labels(ranked), strict=True))
     score = {id(r): value_of(r["metrics"], f"test/{metric}")["value"] for r in ranked}  # type: ignore[index]
@@ -128,7 +128,7 @@ def verdicts(results: Sequence[Result]) -> list[str]:
     for result in ranked:
         if uses_semantic_ids(result) and plain:
             best, ours = score[id(plain[0])], score[id(result)]
-            beats = ours < best if metric in FALLING else ours > best
+            beats = ours < best if metric in falling else ours > best
             relation = "beats" if beats else "does not beat"
             sentences.append(
                 f"{names[id(result)]} (semantic IDs) {relation} {names[id(plain[0])]}, the best "
@@ -160,7 +160,7 @@ def compare(
     baseline: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Test every run against a baseline, user by user, and sum up several seeds.
+    """Test every run against a baseline, paired by request, and sum up several seeds.
 
     Args:
         results: One a run.
@@ -169,9 +169,9 @@ def compare(
         seed: Of the tests.
 
     Returns:
-        ``{"baseline", "metrics", "tests": [...], "seeds": {name: {metric: {"mean", "std",
-        ...}}}, "recipes": what `by_recipe` returns, None unless each was run with the same, several
-        seeds, "verdicts": [...], "protocol": line}``.
+        ``{"baseline", "metrics", "tests": rows of `paired_table`, "seeds": {name: {metric:
+        {"mean", "std", ...}}}, "recipes": what `by_recipe` returns, None unless each was run with
+        the same, several seeds, "verdicts": [...], "protocol": line}``.
 
     Raises:
         ConfigError: The results are not comparable, or there is no such baseline.
@@ -185,18 +185,16 @@ def compare(
         best = ordered(results)
         plain = [r for r in best if not uses_semantic_ids(r)]
         baseline = place[id((plain or best)[0])]
-    if baseline not in names:
-        message = f"`baseline` must be one of {names}; got {baseline!r}. Name one of the runs."
-        raise ConfigError(message)
     metrics = headline_metrics(results)
-    others = {name: rows[name] for name in names if name != baseline}
+    runs = {name: {0: rows[name]} for name in names}
+    table = paired_table(runs, baseline, [Figure(metric) for metric in metrics], seed=seed)
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(str(result["name"]), []).append(result)
     return {
         "baseline": baseline,
         "metrics": metrics,
-        "tests": paired_tests(rows[baseline], others, metrics, seed=seed),
+        "tests": [row for row in table if "p_value" in row],
         "seeds": {name: over_seeds(runs) for name, runs in groups.items() if len(runs) > 1},
         "recipes": by_recipe(results, [rows[name] for name in names], seed=seed)
         if _same_seeds(groups)

@@ -1,6 +1,6 @@
 """Settings of the evaluation."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,9 +10,16 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class EvaluationConfig(Config):
-    """How a method's rankings become numbers.
+    """What is asked of a method, and how its answers become numbers.
 
     Attributes:
+        task: What is asked: a file of ``evaluation/tasks/``, or the dotted path of a module
+            elsewhere; None takes the method's own task. It does not change the training.
+        targets: With a temporal split, whether ``all`` events after a cut are requests, each with
+            what came before it, or only each user's ``first``. Part of the protocol.
+        max_users: Users who are asked, drawn by the hash of their ids; None asks all. Part of the
+            protocol.
+        num_offered: Items offered to choose from, the target among them (task ``choice``).
         cutoffs: List lengths of the metrics, rising; the longest is what a method is asked for.
         exclude_seen: Whether items of the user's history are taken out of the candidates. The
             result holds both figures; this one chooses which is called ``test/...``.
@@ -21,15 +28,19 @@ class EvaluationConfig(Config):
             results that differ in it are not compared.
         click_negatives: Non-clicks drawn for each target of a method that predicts clicks, where
             events have no labels (``sequences.clicked_at``). Part of the protocol too.
-        batch_size: Users ranked, or rows scored, at once.
+        batch_size: Requests answered at once.
         bootstrap_samples: Resamples of the users behind each interval.
         confidence: Coverage of the intervals.
         head_share: Share of the items, most often trained on first, that count as head.
         cold_max_train_count: A target with at most so many training events is cold; one
-            with none is unseen as well.
+            with none is both cold and unseen.
         history_bins: Shortest history (events) of each slice but the first, rising.
     """
 
+    task: str | None = None
+    targets: Literal["all", "first"] = "all"
+    max_users: int | None = Field(default=None, ge=1)
+    num_offered: int = Field(default=20, ge=2)
     cutoffs: tuple[Positive, ...] = (5, 10, 20)
     exclude_seen: bool = True
     refit: bool = False
@@ -55,5 +66,5 @@ class EvaluationConfig(Config):
 
     @property
     def longest_list(self) -> int:
-        """The largest cutoff: items asked of a method for each user."""
+        """The largest cutoff: items asked of a method for each request."""
         return self.cutoffs[-1]

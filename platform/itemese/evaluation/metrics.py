@@ -16,7 +16,7 @@ NAMES = ("recall", "ndcg", "mrr")
 CLICK_METRICS = ("auc", "log_loss")
 
 FALLING = frozenset({"log_loss"})
-"""Metrics that are better when lower."""
+"""Of these the metrics that are better when lower."""
 
 
 def recall(rank: np.ndarray, cutoff: int) -> np.ndarray:
@@ -57,10 +57,10 @@ def metric_names(cutoffs: Sequence[int]) -> list[str]:
     return [f"{name}@{cutoff}" for cutoff in cutoffs for name in NAMES]
 
 
-def per_user(metric: str, rank: np.ndarray) -> np.ndarray:
-    """Return the metric named ``recall@10`` and the like for each user, ``[N] float64``.
+def of_ranks(metric: str, rank: np.ndarray) -> np.ndarray:
+    """Return the metric named ``recall@10`` and the like for each rank, ``[N] float64``.
 
-    >>> per_user("ndcg@5", np.array([1, 3, 6])).tolist()
+    >>> of_ranks("ndcg@5", np.array([1, 3, 6])).tolist()
     [1.0, 0.5, 0.0]
 
     Raises:
@@ -90,15 +90,10 @@ def auc(clicked: np.ndarray, prob: np.ndarray) -> float:
     >>> auc(np.array([True, True, False, False]), np.array([0.9, 0.4, 0.4, 0.1]))
     0.875
     """
-    clicked = np.asarray(clicked, dtype=bool)
-    positives, negatives = int(clicked.sum()), int((~clicked).sum())
-    if not positives or not negatives:
+    clicked, prob = np.asarray(clicked, dtype=bool), np.asarray(prob)
+    if clicked.all() or not clicked.any():
         return float("nan")
-    _, place, counts = np.unique(prob, return_inverse=True, return_counts=True)
-    # Mann-Whitney: equal scores share the mean of their places.
-    mean_place = np.cumsum(counts) - (counts - 1) / 2
-    total = mean_place[place][clicked].sum()
-    return float((total - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(_placement(clicked, prob)[clicked].mean())
 
 
 def log_loss(clicked: np.ndarray, prob: np.ndarray) -> float:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from itemese.core.errors import ConfigError
-from itemese.evaluation.metrics import CLICK_METRICS, FALLING, metric_names
+from itemese.evaluation.tasks.base import Task
+from itemese.evaluation.tasks.lookup import task_named
 
 Result = Mapping[str, Any]
 """What ``result.json`` holds."""
@@ -40,11 +41,11 @@ def check_comparable(results: Sequence[Result]) -> None:
     first = results[0]
     for other in results[1:]:
         pair = f"{first['name']!r} and {other['name']!r}"
-        if task_of(first) != task_of(other):
+        if task_of(first) is not task_of(other):
             message = (
-                f"`compare` must get results of one task; got {task_of(first)} and "
-                f"{task_of(other)} from {pair}, whose figures mean different things. Compare "
-                "methods with the same `method.task`."
+                f"`compare` must get results of one task; got {task_of(first).name} and "
+                f"{task_of(other).name} from {pair}, whose figures mean different things. Give "
+                "both one `method.task` or `evaluation.task`."
             )
             raise ConfigError(message)
         if first["split_hash"] != other["split_hash"]:
@@ -65,45 +66,35 @@ def check_comparable(results: Sequence[Result]) -> None:
                 raise ConfigError(message)
 
 
-def task_of(result: Result) -> str:
-    """Return what was predicted: ``next_item`` or ``click``."""
-    return str(result["protocol"].get("task", "next_item"))
+def task_of(result: Result) -> Task:
+    """Return what was asked.
+
+    Raises:
+        ConfigError: It is no task of this installation.
+    """
+    return task_named(str(result["protocol"].get("task", "next_item")))
 
 
 def main_metric(results: Sequence[Result]) -> str:
-    """Return the metric that orders runs: the headline ndcg, or the auc if there is one.
+    """Return the metric that orders runs, such as the headline ndcg.
 
     Raises:
         ConfigError: As `headline_metrics`.
     """
-    found = headline_metrics(results)
-    return found[0] if found[0] in CLICK_METRICS else found[1]
+    return task_of(results[0]).main(headline_metrics(results))
 
 
 def headline_metrics(results: Sequence[Result]) -> list[str]:
-    """Return the recall and ndcg that all results hold, at 10 if possible, else the largest.
-
-    Of clicks it is the auc, if there is one (there were clicks and non-clicks), and the log_loss.
+    """Return the metrics that stand in a table of these results; see `Task` on headlines.
 
     Raises:
-        ConfigError: They share no cutoff.
+        ConfigError: They share none.
     """
-    shared = set.intersection(*[set(result["metrics"]) for result in results])
-    if task_of(results[0]) == "click":
-        return [metric for metric in CLICK_METRICS if f"test/{metric}" in shared]
-    cutoffs = {
-        int(name.rpartition("@")[2])
-        for name in shared
-        if name.startswith("test/recall@") and name.replace("recall", "ndcg") in shared
-    }
-    if not cutoffs:
-        message = (
-            "`compare` must get results with a shared cutoff; got none. Evaluate with the same "
-            "`evaluation.cutoffs`."
-        )
-        raise ConfigError(message)
-    cutoff = 10 if 10 in cutoffs else max(cutoffs)
-    return metric_names([cutoff])[:2]
+    names = [
+        [name.removeprefix("test/") for name in result["metrics"] if name.startswith("test/")]
+        for result in results
+    ]
+    return task_of(results[0]).headline(names)
 
 
 def value_of(values: Mapping[str, Any] | None, metric: str) -> dict[str, float] | None:
@@ -139,11 +130,11 @@ def labels(results: Sequence[Result]) -> list[str]:
 
 def ordered(results: Sequence[Result]) -> list[Result]:
     """Return the results best first, by the main metric."""
-    metric = main_metric(results)
+    metric, falling = main_metric(results), task_of(results[0]).falling
 
     def worth(result: Result) -> float:
         value: float = value_of(result["metrics"], f"test/{metric}")["value"]  # type: ignore[index]
-        return value if metric in FALLING else -value
+        return value if metric in falling else -value
 
     return sorted(results, key=worth)
 

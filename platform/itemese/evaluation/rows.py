@@ -1,111 +1,51 @@
-"""Users to rank, gathered from streamed blocks of histories."""
+"""Blocks of requests beside their histories: what came before each, and samples of users."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from itemese.core.randomness import hash_ids
-from itemese.core.schema import Histories, Request, Split
+from itemese.core.requests import Requests
+from itemese.core.schema import Histories
+
+Block = tuple[Histories, Requests]
+"""Histories, and requests of their users."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """N users to rank: everything that is needed once their block of histories is gone.
-
-    Attributes:
-        user_id: N strings.
-        requests: N histories before the target, their newest events only.
-        seen: N arrays of distinct item_index, from the whole history before the target.
-        target [N] int64: item_index to find.
-        history_length [N] int64: events before the target.
-    """
-
-    user_id: list[str]
-    requests: list[Request]
-    seen: list[np.ndarray]
-    target: np.ndarray
-    history_length: np.ndarray
-
-    @property
-    def num_users(self) -> int:
-        """Number of users, N."""
-        return len(self.user_id)
-
-    def take(self, rows: np.ndarray) -> "Rows":
-        """Return these rows, in this order."""
-        return Rows(
-            [self.user_id[row] for row in rows],
-            [self.requests[row] for row in rows],
-            [self.seen[row] for row in rows],
-            self.target[rows],
-            self.history_length[rows],
-        )
-
-    def join(self, other: "Rows") -> "Rows":
-        """Return these rows followed by the others."""
-        return Rows(
-            self.user_id + other.user_id,
-            self.requests + other.requests,
-            self.seen + other.seen,
-            np.concatenate([self.target, other.target]),
-            np.concatenate([self.history_length, other.history_length]),
-        )
+def items_before(block: Histories, requests: Requests) -> list[np.ndarray]:
+    """Return the distinct items ``int64`` before each request, rising; one sort for the block."""
+    if not len(requests):
+        return []
+    sizes, num_items = requests.place, int(block.item_index.max()) + 1
+    ends = np.cumsum(sizes)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    within = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)
+    events = np.repeat(block.offsets[requests.rows_in(block)], sizes) + within
+    keys = np.unique(owner * num_items + block.item_index[events].astype(np.int64))
+    borders = np.searchsorted(keys, np.arange(1, len(sizes)) * num_items)
+    return np.split(keys % num_items, borders)
 
 
-def rows_of(block: Histories, split: Split, num_items: int, longest: int | None) -> Rows:
-    """Return the users of `block` who have a target in `split`.
+def sample(blocks: Iterable[Block], max_users: int, seed: int) -> Block:
+    """Keep the users whose hashed id is lowest with all their requests, in one pass.
+
+    The draw depends on ids and seed alone: neither sharding nor order changes who is drawn. At most
+    `max_users` users and one block are in memory.
 
     Args:
-        block: Histories.
-        split: Whose events are the targets.
-        num_items: Size of the catalogue.
-        longest: Newest events that an example keeps; None keeps all.
-    """
-    targets = block.targets(split)
-    pairs = list(zip(targets.row.tolist(), targets.place.tolist(), strict=True))
-    return Rows(
-        [block.user_id[row] for row, _ in pairs],
-        [block.request(row, place, longest) for row, place in pairs],
-        _distinct(block, targets.row, targets.place, num_items),
-        targets.target,
-        targets.place,
-    )
-
-
-def sample(parts: Iterable[Rows], nobody: Rows, *, max_users: int, seed: int) -> Rows:
-    """Keep the `max_users` users whose hashed id is lowest, in one pass and bounded memory.
-
-    The draw depends on the ids and the seed alone, so neither the number of shards nor the order
-    of users changes it.
-
-    Args:
-        parts: Users, streamed.
-        nobody: No users; what is returned if `parts` is empty.
+        blocks: Streamed; users without a request are never drawn.
         max_users: How many to keep at most.
         seed: Another seed draws other users.
     """
-    kept, order = nobody, np.empty(0, dtype=np.uint64)
-    for part in parts:
-        kept = kept.join(part)
-        order = np.concatenate([order, hash_ids(part.user_id, seed, "evaluation/users")])
-        if kept.num_users > max_users:
-            lowest = np.sort(np.argpartition(order, max_users - 1)[:max_users])
-            kept, order = kept.take(lowest), order[lowest]
-    return kept
-
-
-def _distinct(
-    block: Histories, rows: np.ndarray, places: np.ndarray, num_items: int
-) -> list[np.ndarray]:
-    """Return the distinct items of each row before its place; one sort for the whole block."""
-    if not len(rows):
-        return []
-    sizes = places.astype(np.int64)
-    ends = np.cumsum(sizes)
-    owner = np.repeat(np.arange(len(rows)), sizes)
-    within = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)
-    events = np.repeat(block.offsets[rows], sizes) + within
-    keys = np.unique(owner * num_items + block.item_index[events].astype(np.int64))
-    borders = np.searchsorted(keys, np.arange(1, len(rows)) * num_items)
-    return np.split(keys % num_items, borders)
+    users, requests, hashes = Histories.concat([]), Requests.concat([]), np.empty(0, np.uint64)
+    for block, asked in blocks:
+        found = block.take(np.unique(asked.rows_in(block)))
+        users = Histories.concat([users, found] if users.num_users else [found])
+        requests = Requests.concat([requests, asked])
+        hashes = np.concatenate([hashes, hash_ids(found.user_id, seed, "evaluation/users")])
+        if users.num_users > max_users:
+            lowest = np.sort(np.argpartition(hashes, max_users - 1)[:max_users])
+            users, hashes = users.take(lowest), hashes[lowest]
+            kept = set(users.user_id)
+            requests = requests.take(np.array([user in kept for user in requests.user_id]))
+    return users, requests

@@ -1,26 +1,32 @@
-"""Is one method better than another? Paired tests over the users that both ranked.
+"""Is one method better than another? Intervals and paired tests over users.
 
-Each user has one difference, and users with the same difference are alike. So both the bootstrap
-and the sign-flip randomisation work on the histogram of differences: exact, and no dearer for a
-million users than for a hundred. Randomisation keeps its false-positive rate at large N, where
-Wilcoxon's and the sign test do not (Urbano et al., SIGIR 2019).
+Each user has one number or one difference (`Judged.values`, `Judged.merits`), and users with the
+same are alike. So both the bootstrap and the sign-flip randomisation work on the histogram of these
+numbers: exact, and no slower for a million users than for a hundred. Users are the units that are
+drawn: one with several requests is drawn, or changes sign, with all of them. Randomisation keeps
+its false-positive rate at large N, where Wilcoxon's and the sign test do not (Urbano et al., SIGIR
+2019).
+
+Letters: U users, N requests, S samples.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from itemese.core.errors import DataError
+from itemese.core.errors import ConfigError, DataError
 from itemese.core.randomness import numpy_generator
-from itemese.evaluation.per_user import PerUser
-from itemese.evaluation.per_user_clicks import PerUserClicks
-
-Judged = PerUser | PerUserClicks
-"""Rows of one method; `values` gives each user a number whose mean is the metric."""
+from itemese.evaluation.judged import Judged
 
 MOST_KINDS = 1024
-"""Distinct values that are told apart."""
+"""Distinct values before values are binned."""
+
+SAMPLES = 10_000
+"""Resamples, and sign flips, of a test."""
+
+Row = dict[str, Any]
 
 
 def alike(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,95 +35,49 @@ def alike(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     More than `MOST_KINDS` are gathered in as many bins of one width, each at the mean of its users:
     the mean stays, the spread loses about a millionth of the range's square.
     """
-    size, counts = np.unique(values, return_counts=True)
+    size, counts = np.unique(np.round(values, 12), return_counts=True)
     if len(size) <= MOST_KINDS:
         return size, counts
     place = ((values - size[0]) / (size[-1] - size[0]) * MOST_KINDS).astype(np.int64)
-    place = np.minimum(place, MOST_KINDS - 1)
+    place = np.clip(place, 0, MOST_KINDS - 1)
     counts, sums = np.bincount(place), np.bincount(place, weights=values)
     return sums[counts > 0] / counts[counts > 0], counts[counts > 0]
 
 
-def paired_test(
-    a: Judged,
-    b: Judged,
-    metric: str = "ndcg@10",
-    *,
-    samples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Test whether `a` and `b` differ in `metric`, user by user.
+def interval_of(
+    values: np.ndarray, *, samples: int, confidence: float, generator: np.random.Generator
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of ``values [U]``.
 
-    Args:
-        a: Rows of one method.
-        b: Rows of the other, of the same users and targets.
-        metric: For example ``"ndcg@10"``, or ``"auc"`` of clicks.
-        samples: Sign flips, and resamples of the users.
-        confidence: Of the interval of the difference.
-        seed: Of both.
-
-    Returns:
-        ``users`` (in both), ``only_a``, ``only_b``, means ``a`` and ``b``, ``difference`` (a - b)
-        with ``low`` and ``high``, ``wins``, ``losses`` and ``ties`` of a (of users whom it serves
-        better, worse, alike), two-sided ``p_value``,
-        and ``effect_size``: the mean difference over its standard deviation (Cohen's d_z).
-
-    Raises:
-        DataError: No user is in both, or their targets differ.
+    Resampling users with replacement is a multinomial draw over the histogram of their values.
     """
-    rows_a, rows_b = _joined(a, b)
-    ours, theirs = a.take(rows_a), b.take(rows_b)
-    first, second = ours.values(metric), theirs.values(metric)
-    better = np.round(ours.merits(metric) - theirs.merits(metric), 12)
-    difference, counts = alike(first - second)
-    total = int(counts.sum())
-    mean = float(counts @ difference / total)
-    spread = float(np.sqrt(counts @ (difference - mean) ** 2 / max(1, total - 1)))
-    generator = numpy_generator(seed, f"evaluation/paired/{metric}")
-    drawn = generator.multinomial(total, counts / total, size=samples) @ difference / total
+    size, counts = alike(values)
+    drawn = generator.multinomial(len(values), counts / len(values), size=samples)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return {
-        "metric": metric,
-        "users": total,
-        "only_a": a.num_users - total,
-        "only_b": b.num_users - total,
-        "a": float(first.mean()),
-        "b": float(second.mean()),
-        "difference": mean,
-        "low": float(low),
-        "high": float(high),
-        "wins": int((better > 0).sum()),
-        "losses": int((better < 0).sum()),
-        "ties": int((better == 0).sum()),
-        "p_value": sign_flip(difference, counts, samples=samples, generator=generator),
-        "effect_size": mean / spread if spread else 0.0,
-    }
+    low, high = np.quantile(drawn @ size / len(values), [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def mean_over_users(
-    values: np.ndarray, *, samples: int = 10_000, seed: int = 0
+    values: np.ndarray, *, samples: int = SAMPLES, seed: int = 0
 ) -> dict[str, float]:
-    """Return ``mean`` of ``values [N]`` with its 95 % bootstrap interval, ``low`` and ``high``."""
-    size, counts = alike(np.round(values, 12))
+    """Return ``mean`` of ``values [U]`` with its 95 % bootstrap interval, ``low`` and ``high``."""
     generator = numpy_generator(seed, "evaluation/mean")
-    drawn = generator.multinomial(len(values), counts / len(values), size=samples) @ size
-    low, high = np.quantile(drawn / len(values), [0.025, 0.975])
-    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
+    low, high = interval_of(values, samples=samples, confidence=0.95, generator=generator)
+    return {"mean": float(np.mean(values)), "low": low, "high": high}
 
 
 def paired_difference(
-    difference: np.ndarray, *, samples: int = 10_000, seed: int = 0
+    difference: np.ndarray, *, samples: int = SAMPLES, seed: int = 0
 ) -> dict[str, float]:
-    """Test whether differences of users ``[N]`` are 0 on average.
+    """Test whether differences of users ``[U]`` are 0 on average.
 
     Returns:
         ``difference`` with ``difference_low`` and ``difference_high`` (95 %), and the two-sided
         ``p_value`` under random signs.
     """
     found = mean_over_users(difference, samples=samples, seed=seed)
-    size, counts = alike(np.round(difference, 12))
+    size, counts = alike(difference)
     generator = numpy_generator(seed, "evaluation/difference")
     return {
         "difference": found["mean"],
@@ -132,8 +92,8 @@ def sign_flip(
 ) -> float:
     """Return the two-sided p-value of the mean difference under random signs.
 
-    If the methods were the same, each user's difference would be as likely to bear the other
-    sign. The observed labelling counts as one of the samples, so p is never 0.
+    If the methods were the same, each user's difference would be as likely to have the other sign.
+    The observed labelling counts as one of the samples, so p is never 0.
 
     Args:
         difference: ``[R] float64`` distinct differences.
@@ -168,53 +128,151 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_tests(
-    baseline: Judged,
-    others: Mapping[str, Judged],
-    metrics: Sequence[str] = ("ndcg@10",),
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a table: a metric, over all requests or over a part of them.
+
+    Attributes:
+        metric: Of the task.
+        part: Name of the part; empty for all requests.
+        rows [N] bool: The part, in the order of `Judged.in_order`; None for all requests.
+    """
+
+    metric: str
+    part: str = ""
+    rows: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        """The metric, and the part if there is one."""
+        return f"{self.metric} {self.part}".strip()
+
+    def of(self, judged: Judged) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return values and merits of the users, ``[U]`` each; None if there is no such figure."""
+        known = judged.metrics()
+        if known is not None and self.metric not in known:
+            return None
+        rows = judged if self.rows is None else judged.take(self.rows)
+        if not rows.num_requests:
+            return None
+        values = rows.values(self.metric)
+        return None if np.isnan(values).any() else (values, rows.merits(self.metric))
+
+
+def paired_table(
+    runs: Mapping[str, Mapping[int, Judged]],
+    baseline: str | None,
+    figures: Sequence[Figure],
     *,
+    samples: int = SAMPLES,
     alpha: float = 0.05,
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Test every method against the baseline; all the tests share one Holm correction.
+) -> list[Row]:
+    """Return every run's figures, and their paired differences from the baseline.
+
+    A user's number is first averaged over the seeds of a run, so that a difference is one of users,
+    not of lucky seeds; intervals and tests are over users, for the seeds that were run. All tests
+    share one Holm correction.
 
     Args:
-        baseline: Rows of the baseline (`b` in each test).
-        others: Rows of the other methods by name.
-        metrics: What is tested.
+        runs: By name and seed, of the same requests.
+        baseline: Which run the others are tested against; None tests nothing.
+        figures: What is tabulated; a run without a figure has no row for it. Where the baseline
+            has none, its first figure is the one that is tested against.
+        samples: S.
         alpha: Level below which an adjusted p-value is called significant.
-        seed: Of the tests.
+        seed: Of resamples and signs.
 
     Returns:
-        One `paired_test` a method and metric, with ``name``, ``p_holm`` and ``significant``.
+        One row a run and figure, in this order: ``name``, ``figure``, ``metric``, ``part``,
+        ``mean`` with ``low`` and ``high`` (95 %), ``seeds`` (each seed's value), ``users``. And
+        unless it is the baseline's: ``baseline``, ``against`` (the baseline's figure),
+        ``difference`` with ``difference_low`` and ``difference_high``, ``wins``, ``losses`` and
+        ``ties`` (users served better, worse, alike), two-sided ``p_value``, ``p_holm``,
+        ``significant``, and ``effect_size``: mean over standard deviation (Cohen's d_z).
+
+    Raises:
+        ConfigError: There is no such baseline.
+        DataError: The runs judged other requests.
     """
-    tests = [
-        {"name": name, **paired_test(rows, baseline, metric, seed=seed)}
-        for name, rows in others.items()
-        for metric in metrics
-    ]
-    for test, adjusted in zip(tests, holm([t["p_value"] for t in tests]), strict=True):
-        test["p_holm"] = adjusted
-        test["significant"] = adjusted < alpha
-    return tests
+    if baseline is not None and baseline not in runs:
+        message = f"`baseline` must be one of {list(runs)}; got {baseline!r}. Name one of the runs."
+        raise ConfigError(message)
+    ordered = {n: {s: rows.in_order() for s, rows in by.items()} for n, by in runs.items()}
+    _require_same_requests(ordered)
+    found = {name: _averaged(by_seed, figures) for name, by_seed in ordered.items()}
+    base = found[baseline] if baseline is not None else {}
+    table: list[Row] = []
+    for name, own in found.items():
+        for label, one in own.items():
+            row: Row = {"name": name, "figure": label}
+            row |= {"metric": one.figure.metric, "part": one.figure.part}
+            row |= mean_over_users(one.values, samples=samples, seed=seed)
+            row |= {"seeds": one.seeds, "users": len(one.values)}
+            against = label if label in base else next(iter(base), None)
+            if name != baseline and against is not None:
+                row |= {"baseline": baseline, "against": against}
+                difference = np.round(one.values - base[against].values, 12)
+                merit = one.merits - base[against].merits
+                row |= paired_difference(difference, samples=samples, seed=seed)
+                row |= _sides(difference, merit)
+            table.append(row)
+    tested = [row for row in table if "p_value" in row]
+    for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+        row |= {"p_holm": adjusted, "significant": adjusted < alpha}
+    return table
 
 
-def _joined(a: Judged, b: Judged) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the shared users in both, in the order of `a`."""
-    place = {user: row for row, user in enumerate(b.user_id)}
-    pairs = [(row, place[user]) for row, user in enumerate(a.user_id) if user in place]
-    if not pairs:
-        message = (
-            "`compare` must have users that both runs ranked; got none. Compare runs of the same "
-            "data and split."
-        )
-        raise DataError(message)
-    rows_a, rows_b = np.array(pairs).T
-    differing = int((a.target[rows_a] != b.target[rows_b]).sum())
-    if differing:
-        message = (
-            f"`compare` must have the same target for each user; got {differing} of {len(pairs)} "
-            "that differ. Compare runs with the same split hash."
-        )
-        raise DataError(message)
-    return rows_a, rows_b
+@dataclass(frozen=True)
+class _Averaged:
+    """A figure's values and merits ``[U]`` averaged over seeds, and each seed's own mean."""
+
+    figure: Figure
+    values: np.ndarray
+    merits: np.ndarray
+    seeds: dict[str, float]
+
+
+def _averaged(by_seed: Mapping[int, Judged], figures: Sequence[Figure]) -> dict[str, _Averaged]:
+    """Return by name the figures that the runs of all seeds have."""
+    found = {}
+    for figure in figures:
+        pairs = {seed: figure.of(rows) for seed, rows in by_seed.items()}
+        known = {seed: pair for seed, pair in pairs.items() if pair is not None}
+        if len(known) == len(pairs):
+            values = np.mean([pair[0] for pair in known.values()], axis=0)
+            merits = np.mean([pair[1] for pair in known.values()], axis=0)
+            own = {str(seed): float(pair[0].mean()) for seed, pair in known.items()}
+            found[figure.name] = _Averaged(figure, values, merits, own)
+    return found
+
+
+def _sides(difference: np.ndarray, merit: np.ndarray) -> Row:
+    """Count users who are served better, worse and alike, and measure the effect."""
+    better = np.round(merit, 12)
+    spread = float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
+    return {
+        "wins": int((better > 0).sum()),
+        "losses": int((better < 0).sum()),
+        "ties": int((better == 0).sum()),
+        "effect_size": float(difference.mean()) / spread if spread else 0.0,
+    }
+
+
+def _require_same_requests(runs: Mapping[str, Mapping[int, Judged]]) -> None:
+    """Raise `DataError` unless all runs judged the same requests in the same order."""
+    first_name, first_rows = next((n, r) for n, by in runs.items() for r in by.values())
+    for name, by_seed in runs.items():
+        for rows in by_seed.values():
+            same = (
+                rows.user_id == first_rows.user_id
+                and np.array_equal(rows.history_length, first_rows.history_length)
+                and np.array_equal(rows.target, first_rows.target)
+            )
+            if not same:
+                message = (
+                    f"`compare` must get runs that judged the same requests; got others in "
+                    f"{name!r} than in {first_name!r}. Evaluate both on one split, with one "
+                    "`evaluation` section."
+                )
+                raise DataError(message)

@@ -36,8 +36,7 @@ def pad_clicks(requests: Sequence[Request]) -> dict[str, Tensor]:
 
     Returns:
         ``item_index [B, T]``; ``clicked [B, T] bool`` where events have labels (False at padding);
-        ``rating [B, T] float32`` where some have ratings (NaN where unknown); ``target [B]`` and
-        ``target_clicked [B] bool`` where a click is asked for.
+        ``rating [B, T] float32`` where some have ratings (NaN where unknown).
     """
     batch = pad_histories(requests)
     unknown = {"clicked": np.True_, "rating": np.float32("nan")}  # without labels all are clicks
@@ -47,9 +46,6 @@ def pad_clicks(requests: Sequence[Request]) -> dict[str, Tensor]:
             pairs = zip(given, requests, strict=True)
             rows = [np.full(len(r.history), value) if g is None else g for g, r in pairs]
             batch[name] = pad_values(rows)
-    if requests[0].target is not None:
-        batch["target"] = torch.tensor([request.target for request in requests])
-        batch["target_clicked"] = torch.tensor([request.target_clicked for request in requests])
     return batch
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from itemese.core.config import Config
 from itemese.core.randomness import hash_ids
-from itemese.core.ranking import Answers, Candidates, ClickScores, Ranking, Scores
+from itemese.core.ranking import Answers, Candidates, Ranking, Scores
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.core.vectors import Embeddings, SemanticIds
 
@@ -36,13 +36,6 @@ class LossTerm(NamedTuple):
 
     value: Tensor
     targets: Tensor | float
-
-
-class Task(StrEnum):
-    """What a method predicts; decides its evaluation."""
-
-    NEXT_ITEM = "next_item"
-    CLICK = "click"
 
 
 class Need(StrEnum):
@@ -187,10 +180,24 @@ class Method(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    ranks_by_scores: ClassVar[bool] = False
+    """Whether `predict` lists the best items of one order of the catalogue: items left out of a
+    longer list give the list that `predict` returns without these items."""
+
     @property
-    def task(self) -> Task:
-        """What these settings predict: their `task`, where a method has more than one."""
-        return Task(getattr(self.config, "task", Task.NEXT_ITEM))
+    def task(self) -> str:
+        """What these settings predict, a file of ``evaluation/tasks/``: `config.task` if given."""
+        return str(getattr(self.config, "task", "next_item"))
+
+    @property
+    def ranks_by_probability(self) -> bool:
+        """Whether the scores of `predict` are probabilities, of a click."""
+        return self.task == "click"
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that validation may ask: its own, and choosing for methods that rank next items."""
+        return (self.task, "choice") if self.task == "next_item" else (self.task,)
 
     def required(self) -> frozenset[str]:
         """Return what of its `needs` these settings ask for; all of it by default."""
@@ -225,7 +232,7 @@ class Method(ABC):
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Turn rows into a batch, the same one in training and prediction.
 
-        A method that predicts clicks hands on what `pad_clicks` adds to histories.
+        A method that is trained on clicks passes on what `pad_clicks` adds to histories.
         """
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
@@ -261,14 +268,10 @@ class Method(ABC):
         return dict.fromkeys(type(self.config.loss_weights).model_fields, targets)
 
     @abstractmethod
-    def predict(
-        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
-    ) -> Ranking | ClickScores:
-        """Rank the catalogue for each row, or score its click; no gradient.
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank the catalogue for each row; no gradient.
 
-        A batch with ``target [B]`` asks how likely each row's target is clicked, and gets
-        `ClickScores`; only methods whose task is ``click`` are asked. Without it they rank the
-        catalogue by that probability, for whoever serves them.
+        A method whose task is ``click`` ranks by the probability of a click.
         """
 
     @abstractmethod

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
+from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import FEEDBACK, Request
 from itemese.layers.feedback import RatingEmbedding, rating_edges
 from itemese.layers.histories import count_tasks, keep_events, next_item_tasks, pad_clicks
@@ -42,7 +42,6 @@ from itemese.methods.base import (
     Method,
     MethodConfig,
     Stage,
-    Task,
 )
 
 
@@ -78,7 +77,7 @@ class DinConfig(MethodConfig):
     """
 
     name: Literal["din"] = "din"
-    task: Literal[Task.NEXT_ITEM, Task.CLICK] = Task.NEXT_ITEM
+    task: Literal["next_item", "click"] = "next_item"
     max_history: int = Field(default=20, ge=1, le=100_000)
     dim: int = Field(default=64, ge=1)
     attention_dim: int = Field(default=36, ge=1)
@@ -102,6 +101,7 @@ class Din(Method):
     Config = DinConfig
     config: DinConfig
     has_item_vectors: ClassVar[bool] = True
+    ranks_by_scores: ClassVar[bool] = True
 
     @property
     def negatives_per_click(self) -> int:
@@ -112,7 +112,7 @@ class Din(Method):
         """Return a fresh network over the catalogue."""
         config = self.config
         ratings = None
-        if self.task is Task.CLICK:
+        if self.task == "click":
             edges = rating_edges(inputs.train())
             ratings = RatingEmbedding(config.dim, edges, hidden=config.hidden_ratings)
         return TargetAttention(
@@ -132,12 +132,12 @@ class Din(Method):
         return module.item_vectors.weight.detach()[:-1]
 
     def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1, and what is known of clicks."""
+        """Return ``item_index [B, T]``, right-padded with -1, and which events were clicked."""
         return pad_clicks(requests)
 
     def stages(self) -> tuple[Stage, ...]:
         """One, with the task's term."""
-        return (Stage(terms=(str(self.task),)),)
+        return (Stage(terms=(self.task,)),)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_item``, cross-entropy of each target against sampled items; or ``click``.
@@ -146,7 +146,7 @@ class Din(Method):
         """
         most, num_negatives = self.config.targets_per_history, self.config.num_negatives
         window, target, row = next_item_tasks(batch["item_index"], most)
-        if self.task is Task.NEXT_ITEM:
+        if self.task == "next_item":
             scores = module(window, target, num_negatives)
             loss = F.cross_entropy(scores.float(), torch.zeros_like(target))
             return {"next_item": LossTerm(loss, len(target))}
@@ -177,20 +177,14 @@ class Din(Method):
 
         Items drawn for a click count as a share of it.
         """
-        return {str(self.task): count_tasks(lengths, self.config.targets_per_history)}
+        return {self.task: count_tasks(lengths, self.config.targets_per_history)}
 
-    def predict(
-        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
-    ) -> Ranking | ClickScores:
-        """Rank the catalogue, every item with its own attention to the history; or score clicks."""
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank the catalogue, every item with its own attention to the history."""
         assert isinstance(module, TargetAttention)
         history, rating = self._read(batch)
-        if "target" in batch:
-            nothing = batch["target"][:0]
-            logits = module.score(history, nothing, batch["target"], rating)[:, 0]
-            return ClickScores(logits.float().sigmoid(), batch["target_clicked"])
         ranking = Ranking.from_scores(module.score_all(history, rating), k, candidates)
-        if self.task is Task.NEXT_ITEM:
+        if self.task == "next_item":
             return ranking
         padding = ranking.item_index < 0
         return replace(ranking, score=ranking.score.sigmoid().masked_fill(padding, -torch.inf))
@@ -200,7 +194,7 @@ class Din(Method):
         assert isinstance(module, TargetAttention)
         history, rating = self._read(batch)
         found = module.score_each(history, item_index.clamp(min=0), rating)
-        return Scores.of(found, item_index, "logit" if self.task is Task.CLICK else "score")
+        return Scores.of(found, item_index, "logit" if self.task == "click" else "score")
 
     def _read(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Return the events that the model reads, right-padded: ``[B, T]`` items and ratings.
@@ -208,7 +202,7 @@ class Din(Method):
         Ratings are NaN where unknown, and None where all are.
         """
         item_index, rating = batch["item_index"], batch.get("rating")
-        if self.task is Task.NEXT_ITEM:
+        if self.task == "next_item":
             return item_index, None
         if self.config.history == "positive" and "clicked" in batch:
             return keep_events(batch["clicked"] & (item_index >= 0), item_index, rating)

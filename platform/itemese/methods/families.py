@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
+from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.decoding.code_model import CodeModel
 from itemese.decoding.decoding import beam_search, item_scores
@@ -24,13 +24,13 @@ from itemese.methods.base import Batch, LossTerm, Method
 class CatalogueMethod(Method):
     """Base of methods that score the whole catalogue at once, from which both verbs follow."""
 
+    ranks_by_scores: ClassVar[bool] = True
+
     @abstractmethod
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return a score of every item for each row, ``[B, I]``."""
 
-    def predict(
-        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
-    ) -> Ranking | ClickScores:
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank the catalogue by its scores."""
         return Ranking.from_scores(self.score_catalogue(module, batch), k, candidates)
 
@@ -49,6 +49,7 @@ class NextItemEncoder(Method):
 
     encodes_histories: ClassVar[bool] = True
     has_item_vectors: ClassVar[bool] = True
+    ranks_by_scores: ClassVar[bool] = True
 
     def item_vectors(self, module: nn.Module) -> Tensor:
         """Return the vectors that states are compared with, ``[I, d]``."""
@@ -96,9 +97,7 @@ class BeamMethod(Method):
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
         return pad_histories(requests)
 
-    def predict(
-        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
-    ) -> Ranking | ClickScores:
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by beam search inside the catalogue."""
         assert isinstance(module, CodeModel)
         return beam_search(

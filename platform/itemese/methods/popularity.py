@@ -18,16 +18,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
+from itemese.core.ranking import Scores
 from itemese.core.schema import Histories, Request
-from itemese.layers.histories import pad_clicks
+from itemese.layers.histories import pad_histories
 from itemese.layers.item_counts import ItemCounts
 from itemese.methods.base import (
     Batch,
     Inputs,
     MethodConfig,
     Stage,
-    Task,
 )
 from itemese.methods.families import CatalogueMethod
 
@@ -79,7 +78,7 @@ class PopularityConfig(MethodConfig):
     """
 
     name: Literal["popularity"] = "popularity"
-    task: Literal[Task.NEXT_ITEM, Task.CLICK] = Task.NEXT_ITEM
+    task: Literal["next_item", "click"] = "next_item"
     num_negatives: int = Field(default=1, ge=1)
 
 
@@ -96,39 +95,30 @@ class Popularity(CatalogueMethod):
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Count the training events of each item."""
-        if self.task is Task.CLICK:
+        if self.task == "click":
             negatives = self.config.num_negatives
             return ClickRates.count(inputs.train(), inputs.catalog.num_items, negatives)
         return ItemCounts.count(inputs.train(), inputs.catalog.num_items)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild it from the counts or the rates."""
-        if self.task is Task.CLICK:
+        if self.task == "click":
             return ClickRates(state["rate_of"])
         return ItemCounts(state["count_of"])
 
     def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, of which only the number of rows matters, and targets."""
-        return pad_clicks(requests)
+        """Return ``item_index [B, T]``, of which only the number of rows matters."""
+        return pad_histories(requests)
 
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the counts' ranks, or the rates."""
         found: Tensor = module(batch["item_index"])
         return found
 
-    def predict(
-        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
-    ) -> Ranking | ClickScores:
-        """Rank by count or rate; or give each target's rate."""
-        if "target" in batch:
-            assert isinstance(module, ClickRates)
-            return ClickScores(module.rate_of[batch["target"]].float(), batch["target_clicked"])
-        return super().predict(module, batch, k, candidates)
-
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return each item's count as its rank, or its rate."""
         found = super().score(module, batch, item_index)
-        return replace(found, kind="prob") if self.task is Task.CLICK else found
+        return replace(found, kind="prob") if self.task == "click" else found
 
     def stages(self) -> tuple[Stage, ...]:
         """Nothing is trained."""

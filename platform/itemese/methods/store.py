@@ -37,14 +37,14 @@ from itemese.backbones.backbone import locate, weights_digests
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, take_weights
 from itemese.backbones.text_slots import TextSlots
 from itemese.core.errors import ConfigError
-from itemese.core.ranking import Candidates, ClickScores, Ranking, Scores
+from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
 from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.free_beams import free_beam_search
 from itemese.decoding.text_item_lm import TextItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
-from itemese.layers.histories import pad_clicks
+from itemese.layers.histories import pad_histories
 from itemese.losses.code_tokens import next_code
 from itemese.methods.base import (
     Batch,
@@ -53,7 +53,6 @@ from itemese.methods.base import (
     LossWeights,
     MethodConfig,
     Need,
-    Task,
 )
 from itemese.methods.families import BeamMethod
 from itemese.prompts.item_tokens import TokenLayout
@@ -94,7 +93,7 @@ class StoreConfig(MethodConfig):
     """
 
     name: Literal["store"] = "store"
-    task: Literal[Task.NEXT_ITEM, Task.CLICK] = Task.NEXT_ITEM
+    task: Literal["next_item", "click"] = "next_item"
     start: Literal["tokenizer", "fresh"] = "tokenizer"
     columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=("title", "brand", "categories", "genres"), min_length=1
@@ -117,7 +116,7 @@ class StoreConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _clicks_are_of_items(self) -> Self:
-        if self.constrained or self.task is Task.NEXT_ITEM:
+        if self.constrained or self.task == "next_item":
             return self
         raise ValueError("`constrained` true where `task` is click")  # noqa: EM101
 
@@ -207,8 +206,8 @@ class Store(BeamMethod):
         return module
 
     def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1, and what is known of clicks."""
-        return pad_clicks(requests)
+        """Return ``item_index [B, T]``, right-padded with -1."""
+        return pad_histories(requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return the cross-entropy of each task whose weight is not 0, a code or a word."""
@@ -230,17 +229,11 @@ class Store(BeamMethod):
         """Count every item of a history, the oldest too; the tasks over texts draw theirs."""
         return {"token_to_token": lengths}
 
-    def predict(
-        self, module: nn.Module, batch: Batch, k: int, candidates: Candidates
-    ) -> Ranking | ClickScores:
-        """Rank by beam search; or return the probability of the click that the batch asks for."""
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank by beam search; where the task is clicks, scores are their probabilities."""
         assert isinstance(module, TextItemLanguageModel)
-        if "target" in batch:
-            asked = self.score(module, batch, batch["target"][:, None])
-            return ClickScores(asked.click_probabilities()[:, 0], batch["target_clicked"])
         if self.config.constrained:
             ranking = super().predict(module, batch, k, candidates)
-            assert isinstance(ranking, Ranking)
         else:
             ranking = free_beam_search(
                 module,
@@ -250,7 +243,7 @@ class Store(BeamMethod):
                 candidates=candidates,
                 counts=module.invalid_beams,
             )
-        if self.task is Task.NEXT_ITEM:
+        if self.task == "next_item":
             return ranking
         prob = torch.sigmoid(ranking.score + math.log(len(module.item_tokens)))
         return Ranking(ranking.item_index, prob.where(ranking.item_index >= 0, ranking.score))
@@ -258,7 +251,7 @@ class Store(BeamMethod):
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the exact log-probability of each item's codes, or the log-odds of its click."""
         found = super().score(module, batch, item_index)
-        if self.task is Task.NEXT_ITEM:
+        if self.task == "next_item":
             return found
         assert isinstance(module, TextItemLanguageModel)
         # p / (p + 1/I) is the sigmoid of log p + log I.

@@ -1,8 +1,4 @@
-"""Variants of one recipe beside each other, over several seeds.
-
-Every run is judged user by user; the seeds of a variant are averaged for each user before anything
-is tested, so that a difference is one of users, not of lucky seeds.
-"""
+"""Variants of one recipe beside each other, over several seeds."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from itemese.core.artifacts import Folder, Store
@@ -26,19 +21,14 @@ from itemese.core.config import (
 )
 from itemese.core.errors import ConfigError
 from itemese.evaluation.config import EvaluationConfig
-from itemese.evaluation.metrics import CLICK_METRICS
-from itemese.evaluation.offers import OffersConfig
-from itemese.evaluation.per_user_clicks import read_judged
-from itemese.evaluation.result_file import check_comparable
-from itemese.evaluation.significance import holm, mean_over_users, paired_difference
+from itemese.evaluation.judged import Judged
+from itemese.evaluation.result_file import check_comparable, headline_metrics
+from itemese.evaluation.significance import Figure, Row, paired_table
 from itemese.evaluation.summary import slice_names, slices
-from itemese.methods.base import Task
+from itemese.evaluation.tasks.lookup import read_judged
 from itemese.methods.lookup import method_of
-from itemese.pipeline import choice as selection
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
-
-Row = dict[str, Any]
 
 
 class AblationConfig(Config):
@@ -50,10 +40,9 @@ class AblationConfig(Config):
         values: Dotted paths of the recipe that all variants share, with their values.
         variants: Names, each with the dotted paths that it changes.
         baseline: The variant or rival that all others are tested against.
-        offers: The task is to choose among offered items; None ranks the catalogue.
-        metrics: Of the ranking; not read with `offers`, whose figure is hit@1.
-        slices: Of the test users (`evaluation.summary.slices`), for which the last metric is told
-            and tested too.
+        metrics: Of the task; None takes its headline metrics.
+        slices: Of the test requests (`evaluation.summary.slices`), for which the last metric is
+            tabulated and tested too.
         rivals: Paths of other recipes on the same data, seen from the file; they are run under the
             variants' `evaluation`, so that one table has one protocol.
         judges_recommender: The recommender that the variants read is one more rival, "recommender".
@@ -64,8 +53,7 @@ class AblationConfig(Config):
     values: Mapping[str, Any] = Field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = Field(min_length=1)
     baseline: str
-    offers: OffersConfig | None = None
-    metrics: tuple[str, ...] = Field(default=("recall@10", "ndcg@10"), min_length=1)
+    metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
     slices: tuple[str, ...] = ()
     rivals: tuple[str, ...] = ()
     judges_recommender: bool = False
@@ -148,59 +136,36 @@ class Ablation:
         return replace(self, config=AblationConfig.parse(values, where="ablation"))
 
 
-_VALID = " valid"
-"""Ends the name of the share of users who were given one of their candidates."""
-
-
 def ablate(ablation: Ablation, store: Store) -> tuple[list[Row], Folder]:
-    """Run what has not run, seed by seed, and judge all of it.
+    """Run what has not run, seed by seed, and tabulate all of it.
 
     Args:
         ablation: What is compared.
         store: Holds every run; a second call, or one that was stopped, goes on from there.
 
     Returns:
-        For each variant, rival and figure ``{"name", "figure", "mean", "low", "high", "seeds":
-        {seed: value}, "baseline", "difference", "difference_low", "difference_high", "p_value",
-        "p_holm"}``; intervals over users, 95 %. The baseline's own rows have no difference. Of
-        several ways of choosing each is a figure, tested against the baseline's same way, or its
-        first one; of those that do not always choose, also how often they do. And the folder that
-        holds them in ``ablation.json``.
+        The rows of `significance.paired_table` for each variant, rival and figure, and the folder
+        that holds them in ``ablation.json``.
 
     Raises:
         ConfigError: Runs differ in data, split or protocol.
     """
     config = ablation.config
-    found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    runs: dict[str, dict[int, Judged]] = {}
     results: list[dict[str, Any]] = []
-    asked: set[str] = set()
     for seed in config.seeds:
         for name, experiment in ablation.experiments.items():
-            run = experiment.with_seed(seed)
-            if config.offers is None:
-                values = _ranked(run, store, config, results)
-            else:
-                values = _chosen(run, store, config.offers, asked)
-            for figure, of_users in values.items():
-                found.setdefault(name, {}).setdefault(figure, {})[seed] = of_users
-    if results:
-        check_comparable(results)
-    base = found[config.baseline]
-    always = {figure for figure in base if figure.endswith(_VALID) and _all_ones(found, figure)}
-    rows = []
-    for name, figures in found.items():
-        for figure, seeds in figures.items():
-            if figure in always:
-                continue
-            row = {"name": name, "figure": figure, **_summed(seeds)}
-            against = base.get(figure) or base[next(iter(base))]
-            if name != config.baseline:
-                difference = _over_seeds(seeds) - _over_seeds(against)
-                row |= {"baseline": config.baseline, **paired_difference(difference)}
-            rows.append(row)
-    tested = [row for row in rows if "p_value" in row]
-    for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
-        row["p_holm"] = adjusted
+            folder = Run(experiment.with_seed(seed), store).evaluated.folder
+            results.append(folder.read_json("result.json"))
+            runs.setdefault(name, {})[seed] = read_judged(folder)
+    check_comparable(results)
+    metrics = config.metrics or tuple(headline_metrics(results))
+    first = runs[config.baseline][config.seeds[0]].in_order()
+    evaluation = ablation.experiments[config.baseline].evaluation
+    masks = {name: mask for name, _, mask in slices(first, evaluation)}
+    figures = [Figure(metric) for metric in metrics]
+    figures += [Figure(metrics[-1], name, masks[name]) for name in config.slices]
+    rows = paired_table(runs, config.baseline, figures)
     facts = {"ablation": config.model_dump(mode="json"), "rows": rows}
     folder = store.root.child(f"ablations/{digest_of(facts)}")
     folder.write_json("ablation.json", facts)
@@ -228,15 +193,17 @@ def table(rows: list[Row]) -> str:
 
 
 def _require_metrics(config: AblationConfig, experiments: Mapping[str, Experiment]) -> None:
-    """Raise `ConfigError` if some run's task has not the metrics, before anything is trained."""
+    """Raise `ConfigError` if some run's task has none of the metrics, before anything is trained.
+
+    A task may give each method other metrics, such as those of its own ways of choosing.
+    """
     for name, experiment in experiments.items():
-        clicks = method_of(experiment.method).task is Task.CLICK
-        fitting = [metric for metric in config.metrics if (metric in CLICK_METRICS) == clicks]
-        if config.offers is None and len(fitting) < len(config.metrics):
+        ways = method_of(experiment.method).choice_modes
+        known = experiment.task.metrics(experiment.evaluation, ways)
+        if config.metrics and not set(config.metrics) & set(known):
             message = (
                 f"`metrics` must be of the task of every run; got {', '.join(config.metrics)} and "
-                f"{name!r}, which {'predicts clicks' if clicks else 'ranks items'}. Set them to "
-                f"{', '.join(CLICK_METRICS) if clicks else 'recall@10, ndcg@10'}."
+                f"{name!r}, which has {', '.join(known)}. Choose among those, or leave it out."
             )
             raise ConfigError(message)
 
@@ -260,15 +227,12 @@ def _protocol_of(variants: Mapping[str, Experiment]) -> dict[str, Any]:
 
 
 def _require_slices(config: AblationConfig, protocol: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if there is no such slice, or nothing that could be told of it."""
+    """Raise `ConfigError` if there is no such slice, before anything is trained."""
     known = slice_names(EvaluationConfig.parse(protocol))
     for name in config.slices:
         if name not in known:
             message = f"`slices` must be names of slices; got {name!r}. {nearest(name, known)}"
             raise ConfigError(message)
-    if config.slices and config.offers is not None:
-        message = f"`slices` must be empty with `offers`; got {list(config.slices)}. Leave it out."
-        raise ConfigError(message)
 
 
 def _on_other_data(config: AblationConfig, recipe: Path) -> AblationConfig:
@@ -296,60 +260,3 @@ def _recommender_of(variants: Sequence[Experiment]) -> Experiment:
         )
         raise ConfigError(message)
     return next(iter(read.values())).upstream.model_copy(update={"name": "recommender"})
-
-
-def _ranked(
-    run: Experiment, store: Store, config: AblationConfig, results: list[dict[str, Any]]
-) -> dict[str, np.ndarray]:
-    """Return each figure of each test user, in the order of their ids; note the result."""
-    folder = Run(run, store).evaluated.folder
-    results.append(folder.read_json("result.json"))
-    rows = read_judged(folder)
-    ordered = rows.take(np.argsort(np.array(rows.user_id), kind="stable"))
-    found = {metric: ordered.values(metric) for metric in config.metrics}
-    for name, _, mask in slices(ordered, run.evaluation):
-        if name in config.slices and mask.any():
-            part = ordered.take(np.flatnonzero(mask))
-            found[f"{config.metrics[-1]} {name}"] = part.values(config.metrics[-1])
-    return found
-
-
-def _chosen(
-    run: Experiment, store: Store, offers: OffersConfig, asked: set[str]
-) -> dict[str, np.ndarray]:
-    """Return whether each asked user's target was chosen, by way of choosing; note what was asked.
-
-    Beside each way stands whether it chose any of the candidates, ``<way> valid``.
-
-    Raises:
-        ConfigError: An earlier run was asked something else.
-    """
-    chosen = selection.choose(run, store, offers)
-    asked.add(selection.draw_offers(run, store, offers).key)
-    if len(asked) > 1:
-        message = (
-            f"`rivals` and variants must be offered the same items; got others for {run.name!r}. "
-            "Give them one data set, split and data_seed."
-        )
-        raise ConfigError(message)
-    ways = chosen.folder.read_json("selection.json")["figures"]
-    hits = {way: selection.hits(chosen, way).astype(float) for way in ways}
-    return hits | {way + _VALID: selection.named(chosen, way).astype(float) for way in ways}
-
-
-def _all_ones(found: Mapping[str, Mapping[str, Mapping[int, np.ndarray]]], figure: str) -> bool:
-    """Return whether a figure is 1 for every user in every run."""
-    runs = [values for figures in found.values() for values in figures.get(figure, {}).values()]
-    return all(bool(values.all()) for values in runs)
-
-
-def _over_seeds(seeds: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Return each user's mean, ``[N]``."""
-    mean: np.ndarray = np.mean(list(seeds.values()), axis=0)
-    return mean
-
-
-def _summed(seeds: Mapping[int, np.ndarray]) -> Row:
-    """Return mean, interval over users, and each seed's value."""
-    own = {str(seed): float(values.mean()) for seed, values in seeds.items()}
-    return {**mean_over_users(_over_seeds(seeds)), "seeds": own}

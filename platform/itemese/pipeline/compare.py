@@ -7,12 +7,11 @@ from typing import Any
 from itemese.core.artifacts import Artifact, Counts, Folder, Store
 from itemese.core.config import digest_of, with_values
 from itemese.evaluation.compare import compare as compare_results
-from itemese.evaluation.per_user_clicks import read_judged
 from itemese.evaluation.report.write import write_report
-from itemese.methods.base import Task
-from itemese.methods.lookup import method_of
+from itemese.evaluation.result_file import labels
+from itemese.evaluation.significance import Figure, paired_table
+from itemese.evaluation.tasks.lookup import read_judged
 from itemese.pipeline.experiment import Experiment
-from itemese.pipeline.result import mean_gain
 from itemese.pipeline.run import Run
 from itemese.training.config import TrainingConfig
 
@@ -30,11 +29,27 @@ def gain(
         theirs: The other one on the same seeds.
         store: Where artifacts live.
         metric: For example ``"ndcg@10"``, or ``"auc"`` of clicks.
+
+    Returns:
+        ``metric``, means ``ours`` and ``theirs``, their ``difference`` with its 95 % interval
+        ``low`` to ``high`` over users, ``users`` and ``seeds``.
     """
-    us, them = (
-        [read_judged(Run(e, store).evaluated.folder) for e in side] for side in (ours, theirs)
-    )
-    return mean_gain(us, them, metric)
+    sides = {"theirs": theirs, "ours": ours}
+    runs = {
+        name: {e.seed: read_judged(Run(e, store).evaluated.folder) for e in side}
+        for name, side in sides.items()
+    }
+    base, row = paired_table(runs, "theirs", [Figure(metric)])
+    return {
+        "metric": metric,
+        "ours": row["mean"],
+        "theirs": base["mean"],
+        "difference": row["difference"],
+        "low": row["difference_low"],
+        "high": row["difference_high"],
+        "users": row["users"],
+        "seeds": len(ours),
+    }
 
 
 def with_tie_twin(experiment: Experiment, store: Store) -> Artifact:
@@ -51,7 +66,7 @@ def with_tie_twin(experiment: Experiment, store: Store) -> Artifact:
         figures = {n.partition("/")[2]: v for n, v in other["metrics"].items() if n[:5] == "test/"}
         result["metrics"] |= {f"test_ties_shuffled/{n}": v for n, v in figures.items()}
         out.write_json("result.json", result)
-        read_judged(evaluated.folder).write(out, "per_user.parquet")
+        read_judged(evaluated.folder).write(out, experiment.task.name)
         write_report(result, out)
         return {}
 
@@ -60,17 +75,13 @@ def with_tie_twin(experiment: Experiment, store: Store) -> Artifact:
 
 
 def rivals(experiment: Experiment) -> list[Experiment]:
-    """Return what every figure stands beside: popularity, the transition graph, softmax SASRec.
+    """Return what every figure stands beside: the baselines of the task.
 
     They run on the same data, split and protocol with their own default settings; the method of
-    the experiment itself is left out. Beside a method that predicts clicks stands popularity.
+    the experiment itself is left out.
     """
     values = dict(experiment.values())
-    methods: list[dict[str, Any]]
-    methods = [{"name": name} for name in ("popularity", "transition_graph", "sasrec")]
-    if method_of(experiment.method).task is Task.CLICK:
-        expected = {"num_negatives": experiment.evaluation.click_negatives}
-        methods = [{"name": "popularity", "task": "click", **expected}]
+    methods = experiment.task.baselines(experiment.evaluation)
     plain = {"training": RIVAL_TRAINING.model_dump(mode="json")}
     return [
         Experiment.parse({**values, **plain, "name": method["name"], "method": method})
@@ -95,14 +106,20 @@ class Comparison:
 
 
 def compare(
-    experiments: Sequence[Experiment], store: Store, *, tie_twin: bool = False
+    experiments: Sequence[Experiment],
+    store: Store,
+    *,
+    tie_twin: bool = False,
+    baseline: int | None = None,
 ) -> Comparison:
-    """Evaluate every experiment and compare them user by user.
+    """Evaluate every experiment and compare them, paired by request.
 
     Args:
         experiments: One a recipe and seed.
         store: Where artifacts live.
         tie_twin: Whether each stands beside its run with tied events shuffled.
+        baseline: Which of them the others are tested against; None takes the best one without
+            semantic IDs.
 
     Raises:
         ConfigError: They differ in data, split or protocol.
@@ -113,8 +130,10 @@ def compare(
     ]
     results = [artifact.folder.read_json("result.json") for artifact in evaluated]
     rows = [read_judged(artifact.folder) for artifact in evaluated]
-    comparison = compare_results(results, rows)
-    folder = store.root.child(f"comparisons/{digest_of([a.key for a in evaluated])}")
+    name = None if baseline is None else labels(results)[baseline]
+    comparison = compare_results(results, rows, baseline=name)
+    key = digest_of([baseline, *(artifact.key for artifact in evaluated)])
+    folder = store.root.child(f"comparisons/{key}")
     folder.write_json("comparison.json", {"results": results, **comparison})
     write_report(results, folder, comparison=comparison)
     return Comparison(results, comparison, folder)

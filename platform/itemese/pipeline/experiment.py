@@ -10,10 +10,12 @@ from itemese.codebooks.config import CodebooksConfig
 from itemese.core.config import Config, flat_paths, read_recipe, with_overrides, with_values
 from itemese.embeddings.config import EmbeddingsConfig, TextModelConfig, UserEmbeddingsConfig
 from itemese.evaluation.config import EvaluationConfig
+from itemese.evaluation.tasks.base import Task
+from itemese.evaluation.tasks.lookup import task_named
 from itemese.features.config import FeaturesConfig
 from itemese.knowledge.config import GraphConfig, KnowledgeConfig
 from itemese.logs.config import LogsConfig
-from itemese.methods.base import Method, MethodConfig, Need, Task
+from itemese.methods.base import Method, MethodConfig, Need
 from itemese.methods.lookup import method_class, method_names, method_of, parse_method_config
 from itemese.sequences.config import SequencesConfig
 from itemese.training.config import TrainingConfig
@@ -146,11 +148,12 @@ class Experiment(Config):
         return self
 
     @model_validator(mode="after")
-    def _clicks_are_comparable(self) -> Self:
-        if method_of(self.method).task is not Task.CLICK:
+    def _probabilities_are_comparable(self) -> Self:
+        task = task_named(method_of(self.method).task)
+        if not task.asks_probabilities:
             return self
         drawn = method_of(self.method).negatives_per_click
-        judged = self.evaluation.click_negatives
+        judged = task.num_drawn(self.evaluation)
         if self.sequences.clicked_at is None and drawn != judged:
             message = (
                 "an experiment whose `evaluation.click_negatives` is the number of non-clicks a "
@@ -168,6 +171,12 @@ class Experiment(Config):
         return self
 
     @model_validator(mode="after")
+    def _task_is_known(self) -> Self:
+        if self.evaluation.task is not None:
+            task_named(self.evaluation.task)
+        return self
+
+    @model_validator(mode="after")
     def _can_go_on(self) -> Self:
         if self.start is None:
             return self
@@ -180,6 +189,11 @@ class Experiment(Config):
             raise ValueError(message)
         type(self).model_validate(self.preceding.values())
         return self
+
+    @property
+    def task(self) -> Task:
+        """What is asked of the method: `evaluation.task`, or else the method's own task."""
+        return task_named(self.evaluation.task or method_of(self.method).task)
 
     @property
     def preceding(self) -> "Experiment":

@@ -8,6 +8,7 @@ Differs: nobody attacks a particular model. Some rare items, the carriers, get t
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,11 @@ from itemese.core.config import Config
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.randomness import numpy_generator
 from itemese.core.schema import INTERACTIONS, Catalog
-from itemese.evaluation.metrics import per_user
-from itemese.evaluation.per_user import PerUser
+from itemese.evaluation.judged import Judged
 from itemese.evaluation.significance import paired_difference
+from itemese.evaluation.tasks.lookup import read_judged
+from itemese.evaluation.tasks.next_item import Ranked
 from itemese.logs.config import LogsConfig
-from itemese.methods.base import Task
-from itemese.methods.lookup import method_of
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
 
@@ -77,17 +77,17 @@ def measure(experiment: Experiment, store: Store, config: PoisonConfig) -> dict[
 
     Returns:
         ``fakes``; ``carriers`` and ``silent``, each ``{"clean", "poisoned"}``: the share of honest
-        test users whose first K items hold one of them; and ``ndcg@10`` with ``difference`` and its
-        interval, poisoned less clean, over honest users.
+        users' test requests whose first K items hold one of them; and ``ndcg@10`` with
+        ``difference`` and its interval, poisoned less clean, over honest users.
 
     Raises:
         ConfigError: The experiment shows nobody a list.
         DataError: The log has too few rare items.
     """
-    if method_of(experiment.method).task is Task.CLICK:
+    if not experiment.task.ranks_catalogue:
         message = (
-            "`method.task` must be next_item, for it is lists that are attacked; got click. Leave "
-            "it out."
+            "`method.task` must be next_item, because lists are attacked; got "
+            f"{experiment.task.name}. Leave it out."
         )
         raise ConfigError(message)
     logs = Run(experiment, store).logs
@@ -95,24 +95,25 @@ def measure(experiment: Experiment, store: Store, config: PoisonConfig) -> dict[
     attack = poison(logs, folder, config, seed=experiment.data_seed)
     place = LogsConfig(source="parquet", path=folder.uri, duplicates="keep")
     poisoned = experiment.model_copy(update={"logs": place, "name": f"{experiment.name}_poisoned"})
-    clean, dirty = (_lists(run, store, config.cutoff) for run in (experiment, poisoned))
-    both = [user for user in clean if user in dirty]
+    runs = [Run(one, store) for one in (experiment, poisoned)]
+    clean, dirty = _same_requests(*(read_judged(run.evaluated.folder) for run in runs))
+    catalogs = [Catalog.read(run.sequences.folder) for run in runs]
+    sides = (("clean", clean, catalogs[0]), ("poisoned", dirty, catalogs[1]))
     shown = {
         name: {
-            label: float(np.mean([not lists[user][0].isdisjoint(items) for user in both]))
-            for label, lists in (("clean", clean), ("poisoned", dirty))
+            label: _exposed(rows, catalog, items, config.cutoff) for label, rows, catalog in sides
         }
         for name, items in (("carriers", attack.carriers), ("silent", (attack.silent,)))
     }
-    values = np.array([[clean[user][1], dirty[user][1]] for user in both])
+    values = [rows.values("ndcg@10") for rows in (clean, dirty)]
     return {
-        "users": len(both),
+        "users": clean.num_users,
         "fakes": attack.fakes,
         **shown,
         "ndcg@10": {
-            "clean": float(values[:, 0].mean()),
-            "poisoned": float(values[:, 1].mean()),
-            **paired_difference(values[:, 1] - values[:, 0]),
+            "clean": float(values[0].mean()),
+            "poisoned": float(values[1].mean()),
+            **paired_difference(values[1] - values[0]),
         },
     }
 
@@ -187,16 +188,18 @@ def _own_form(table: pa.Table, placed: bool) -> pa.Table:
     return table.drop_columns(["nanosecond"] if placed else ["nanosecond", "pos"])
 
 
-def _lists(
-    experiment: Experiment, store: Store, cutoff: int
-) -> dict[str, tuple[frozenset[str], float]]:
-    """Return each test user's first items and ndcg@10."""
-    run = Run(experiment, store)
-    rows = PerUser.read(run.evaluated.folder, "per_user.parquet")
-    catalog = Catalog.read(run.sequences.folder)
-    shown = [
-        frozenset(catalog.item_ids[i] for i in items if i >= 0)
-        for items in rows.recommended[:, :cutoff].tolist()
-    ]
-    values = per_user("ndcg@10", rows.rank).tolist()
-    return dict(zip(rows.user_id, zip(shown, values, strict=True), strict=True))
+def _same_requests(clean: Judged, dirty: Judged) -> tuple[Any, Any]:
+    """Return the requests that both runs judged, in one order."""
+    keys = [set(zip(r.user_id, r.history_length.tolist(), strict=True)) for r in (clean, dirty)]
+    both = keys[0] & keys[1]
+    found = []
+    for rows in (clean, dirty):
+        own = zip(rows.user_id, rows.history_length.tolist(), strict=True)
+        found.append(rows.take(np.array([key in both for key in own])).in_order())
+    return found[0], found[1]
+
+
+def _exposed(rows: Ranked, catalog: Catalog, item_ids: Sequence[str], cutoff: int) -> float:
+    """Return the share of requests whose first `cutoff` items hold one of these."""
+    items = [catalog.index_of[item] for item in item_ids if item in catalog.index_of]
+    return float(np.isin(rows.recommended[:, :cutoff], items).any(axis=1).mean())

@@ -1,12 +1,12 @@
-"""From a trained method to ``result.json``, its report and its per-user rows."""
+"""From a trained method to ``result.json``, its report and its judged requests."""
 
 import os
 import platform
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,19 @@ from torch import nn
 
 from itemese import __version__
 from itemese.core.artifacts import Artifact, Counts, Folder
-from itemese.core.randomness import numpy_generator
-from itemese.core.ranking import Candidates
+from itemese.core.ranking import Candidates, Ranking
+from itemese.core.requests import Requests
 from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.core.source import git_state
-from itemese.evaluation.clicks import label_rule, method_scorer, score_clicks, summarise_clicks
+from itemese.evaluation.judged import Items, Judged
 from itemese.evaluation.leakage import audit
-from itemese.evaluation.per_user import PerUser
-from itemese.evaluation.ranking import Ranker, method_ranker, rank_users
+from itemese.evaluation.model import Model, model_of
 from itemese.evaluation.report.write import write_report
-from itemese.evaluation.significance import Judged, alike
-from itemese.evaluation.summary import summarise
+from itemese.evaluation.rows import Block, sample
+from itemese.evaluation.summary import intervals, summarise
+from itemese.evaluation.tasks.base import Task
 from itemese.layers.id_vectors import trained_vectors
-from itemese.methods.base import Method, Task, count_parameters
-from itemese.methods.lookup import method_of
+from itemese.methods.base import Method, count_parameters
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.stages import stored
 from itemese.simulation.ceiling import oracle_ranker
@@ -49,13 +48,13 @@ LATENCY_ROUNDS = 3
 def assemble_result(
     experiment: Experiment, method: Method, artifacts: Mapping[str, Artifact], out: Folder
 ) -> Counts:
-    """Rank validation and test users, and write what is known of the run.
+    """Judge validation and test requests, and write what is known of the run.
 
     Args:
         experiment: The whole configuration.
         method: The one that was trained.
-        artifacts: What the method was built from, ``training`` (validation judges that) and
-            ``model`` (tested and served; the same unless it was refit).
+        artifacts: What the method was built from, ``requests`` of the task, ``training``
+            (validation judges that) and ``model`` (tested and served; the same unless refit).
         out: Receives result.json, report.html, per_user.parquet.
 
     Returns:
@@ -63,12 +62,21 @@ def assemble_result(
     """
     sequences, trained = artifacts["sequences"], artifacts["training"]
     upstream = artifacts.get("recommender")
-    device = _device()
-    module = restored(experiment, method, artifacts, "model").to(device)
-    selected = restored(experiment, method, artifacts, "training").to(device)
-    judge = _judge_clicks if method.task is Task.CLICK else _judge_rankings
-    modules = {Split.TEST: module, Split.VALIDATION: selected}
-    summary, metrics, oracle = judge(experiment, method, modules, sequences.folder, out)
+    modules = {
+        Split.TEST: restored(experiment, method, artifacts, "model").to(_device()),
+        Split.VALIDATION: restored(experiment, method, artifacts, "training").to(_device()),
+    }
+    module = modules[Split.TEST]
+    answers = _Answers(experiment, method, sequences.folder, artifacts["requests"].folder)
+    test, validation = (answers.judge(modules[split], split) for split in modules)
+    test.write(out, answers.task.name)
+    names = answers.task.metrics(experiment.evaluation, method.choice_modes)
+    summary = summarise(test, names, experiment.evaluation)
+    metrics = _named("test", summary["metrics"])
+    for twin, rows in answers.task.twins(test).items():
+        metrics |= _named(f"test_{twin}", answers.intervals(rows))
+    metrics |= _named("validation", answers.intervals(validation))
+    counts = answers.task.counts(test, experiment.evaluation)
     result = {
         "name": experiment.name,
         "method": experiment.method.name,
@@ -79,12 +87,12 @@ def assemble_result(
         "protocol": protocol(experiment),
         "metrics": metrics,
         "slices": summary["slices"],
-        "checks": summary.get("checks", {}),
-        "diversity": {k: v for k, v in summary.items() if k.startswith(("coverage", "popul"))},
+        "checks": counts.get("checks", {}),
+        "diversity": counts.get("diversity", {}),
         "leakage": audit(Histories.stream(sequences.folder)),
         "codebooks": _health(artifacts),
         "learning_curve": trained.folder.read_json("learning_curve.json"),
-        "facts": {**method.facts(module), **summary.get("facts", {})},
+        "facts": {**method.facts(module), **counts.get("facts", {})},
         "parameters": count_parameters(module),
         # A refit trains once more; both trainings are part of what the figure cost.
         "train_seconds": sum(
@@ -92,9 +100,10 @@ def assemble_result(
         ),
         "recommender_seconds": upstream.counts["seconds"] if upstream else 0.0,
         "users_per_second": summary["users_per_second"],
-        "latency_ms": _latency(_one_answer(method, module), sequences.folder, experiment),
+        "judged": {name: summary[name] for name in ("users", "requests")},
+        "latency_ms": answers.latency(module, Split.TEST),
         "seeds": [experiment.seed],
-        "oracle": oracle,
+        "oracle": answers.best_achievable(),
         "environment": environment(),
         "command": " ".join(["python", *map(_relative, sys.argv)]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,86 +113,87 @@ def assemble_result(
     return {name: value["value"] for name, value in metrics.items()}
 
 
-def _judge_rankings(
-    experiment: Experiment,
-    method: Method,
-    modules: Mapping[Split, nn.Module],
-    sequences: Folder,
-    out: Folder,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
-    """Rank the catalogue for test and validation users, each split by its module.
+@dataclass(frozen=True)
+class _Answers:
+    """What an experiment's task asks, and how the answers are judged.
 
-    Returns:
-        The test users' summary, the metrics of all splits, and the best achievable, if known.
+    Attributes:
+        experiment: The whole configuration.
+        method: Answers.
+        sequences: The sequences artifact.
+        requests: The requests artifact of the task.
     """
-    catalog, config = Catalog.read(sequences), experiment.evaluation
-    rankers = {split: method_ranker(method, module, _device()) for split, module in modules.items()}
-    longest = experiment.method.max_history
 
-    def ranked(
-        who: Ranker, split: Split, *, exclude_seen: bool, longest: int | None = longest
-    ) -> PerUser:
-        return rank_users(
-            who,
-            Histories.stream(sequences),
-            split,
-            config=config,
-            catalog=catalog,
-            exclude_seen=exclude_seen,
-            longest=longest,
+    experiment: Experiment
+    method: Method
+    sequences: Folder
+    requests: Folder
+
+    @property
+    def task(self) -> Task:
+        """What is asked."""
+        return self.experiment.task
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The items."""
+        return Catalog.read(self.sequences)
+
+    def blocks(self, split: Split) -> Iterator[Block]:
+        """Yield the requests of a split beside their histories."""
+        found = Requests.stream(self.requests, split, self.sequences)
+        most = self.experiment.evaluation.max_users
+        if most is not None:
+            found = iter([sample(found, most, self.experiment.data_seed)])
+        return found
+
+    def judge(self, module: nn.Module, split: Split) -> Judged:
+        """Let a module answer the requests of a split; of the test split twins too."""
+        model = model_of(self.method, module, _device())
+        return self._judged(model, split, twins=split is Split.TEST)
+
+    def _judged(self, model: Model, split: Split, *, twins: bool = False) -> Judged:
+        config = self.experiment.evaluation
+        found: Judged = self.task.judge_all(
+            model, self.blocks(split), config=config, catalog=self.catalog, twins=twins
         )
+        return found
 
-    exclude = config.exclude_seen
-    test = ranked(rankers[Split.TEST], Split.TEST, exclude_seen=exclude)
-    twin = ranked(rankers[Split.TEST], Split.TEST, exclude_seen=not exclude)
-    validation = ranked(rankers[Split.VALIDATION], Split.VALIDATION, exclude_seen=exclude)
-    test.write(out, "per_user.parquet")
-    summary = summarise(test, config)
-    twin_name = "test_seen_allowed" if exclude else "test_seen_excluded"
-    metrics = {
-        **_metrics("test", summary),
-        **_metrics(twin_name, summarise(twin, config)),
-        **_metrics("validation", summarise(validation, config)),
-    }
-    if experiment.logs.source != "simulated":
-        return summary, metrics, None
-    oracle = oracle_ranker(World(experiment.logs.world(), experiment.data_seed), catalog=catalog)
-    best = ranked(oracle, Split.TEST, exclude_seen=exclude, longest=None)
-    return summary, metrics, _metrics("test", summarise(best, config))
+    def intervals(self, judged: Judged) -> dict[str, Any]:
+        """Return the metrics with their intervals over users; none of no request."""
+        config = self.experiment.evaluation
+        names = self.task.metrics(config, self.method.choice_modes)
+        return intervals(judged, names, config, purpose="all", seed=0)
 
+    def best_achievable(self) -> dict[str, Any] | None:
+        """Return the oracle's metrics where the log is simulated and a catalogue is ranked."""
+        experiment = self.experiment
+        if experiment.logs.source != "simulated" or not self.task.ranks_catalogue:
+            return None
+        world = World(experiment.logs.world(), experiment.data_seed)
+        best = oracle_ranker(world, catalog=self.catalog)
 
-def _judge_clicks(
-    experiment: Experiment,
-    method: Method,
-    modules: Mapping[Split, nn.Module],
-    sequences: Folder,
-    out: Folder,
-) -> tuple[dict[str, Any], dict[str, Any], None]:
-    """Predict the clicks of test and validation users; as `_judge_rankings`.
+        def rank(requests: Sequence[Request], k: int, candidates: Candidates) -> Ranking:
+            return best([r.user_id for r in requests], list(requests), k, candidates)
 
-    Non-clicks are drawn by the seed of the data, so that all methods and seeds get the same.
-    """
-    config = experiment.evaluation
-    judged = {
-        split: score_clicks(
-            method_scorer(method, module, _device()),
-            Histories.stream(sequences),
-            split,
-            config=config,
-            catalog=Catalog.read(sequences),
-            seed=experiment.data_seed,
-            longest=experiment.method.max_history,
-        )
-        for split, module in modules.items()
-    }
-    judged[Split.TEST].write(out, "per_user.parquet")
-    summaries = {split: summarise_clicks(rows, config) for split, rows in judged.items()}
-    metrics: dict[str, Any] = {}
-    for split, summary in summaries.items():
-        metrics |= _metrics(split.name.lower(), summary)
-    test = summaries[Split.TEST]
-    counts = {name: test[name] for name in ("rows", "clicks")}
-    return {**test, "facts": {"labels": protocol(experiment)["labels"], **counts}}, metrics, None
+        oracle = Model(rank=rank, ranks_by_scores=True)
+        return _named("test", self.intervals(self._judged(oracle, Split.TEST)))
+
+    def latency(self, module: nn.Module, split: Split) -> dict[str, float]:
+        """Time answers to one request at a time in this process, milliseconds."""
+        model = model_of(self.method, module, _device())
+        config = self.experiment.evaluation
+        seconds: list[float] = []
+        items = Items.of(self.catalog, config.head_share)
+        for block, requests in self.blocks(split):
+            for row in range(min(LATENCY_REQUESTS - len(seconds), len(requests))):
+                one = requests.take(np.array([row]))
+                judged = self.task.judge(model, block, one, items=items, config=config)
+                seconds.append(judged.seconds)
+            if len(seconds) == LATENCY_REQUESTS:
+                break
+        p50, p95 = np.percentile(seconds, [50, 95]) * 1000
+        return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
 
 
 def _device() -> torch.device:
@@ -225,23 +235,19 @@ def vectors_of(
 
 def protocol(experiment: Experiment) -> dict[str, Any]:
     """Name every choice that makes two figures comparable or not."""
-    asked: dict[str, Any] = {
-        "candidates": "full catalogue, item-level",
-        "exclude_seen": experiment.evaluation.exclude_seen,
-    }
-    if method_of(experiment.method).task is Task.CLICK:
-        rule = label_rule(
-            experiment.sequences.clicked_at,
-            experiment.evaluation.click_negatives,
-            experiment.logs.columns.rating,
-        )
-        asked = {"task": "click", "labels": rule}
+    sequences, evaluation = experiment.sequences, experiment.evaluation
+    labels = None
+    if sequences.clicked_at is not None:
+        labels = f"{experiment.logs.columns.rating or 'rating'} >= {sequences.clicked_at:g}"
+    some = {"users": f"{evaluation.max_users} drawn"} if evaluation.max_users else {}
     return {
-        "split": experiment.sequences.split,
-        "ties": experiment.sequences.ties,
+        "split": sequences.split,
+        **({"targets": evaluation.targets} if sequences.split == "temporal" else {}),
+        "ties": sequences.ties,
         "equal_scores": "by hash of the item id",
-        **asked,
-        "fitted_on": "train + validation" if experiment.evaluation.refit else "train",
+        **experiment.task.protocol(evaluation, labels),
+        **some,
+        "fitted_on": "train + validation" if evaluation.refit else "train",
         "data_seed": experiment.data_seed,
     }
 
@@ -265,9 +271,9 @@ def _relative(argument: str) -> str:
     return os.path.relpath(argument) if os.path.isabs(argument) else argument
 
 
-def _metrics(split: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metrics that have an interval, as ``split/metric``."""
-    return {f"{split}/{n}": v for n, v in summary.items() if isinstance(v, dict) and "low" in v}
+def _named(split: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics as ``split/metric``."""
+    return {f"{split}/{name}": value for name, value in metrics.items()}
 
 
 def _health(artifacts: Mapping[str, Artifact]) -> Any:
@@ -291,95 +297,10 @@ def measure_costs(
         validation user at a time in this process: after as many unmeasured ones the lowest of
         `LATENCY_ROUNDS`, since other work on the machine only ever adds to a time.
     """
-    module = restored(experiment, method, artifacts, "training")
-    answer = _one_answer(method, module.to(_device()))
-    sequences = artifacts["sequences"].folder
-    _latency(answer, sequences, experiment, Split.VALIDATION)  # first calls compile and allocate
-    rounds = [
-        _latency(answer, sequences, experiment, Split.VALIDATION) for _ in range(LATENCY_ROUNDS)
-    ]
+    module = restored(experiment, method, artifacts, "training").to(_device())
+    folders = (artifacts[name].folder for name in ("sequences", "requests"))
+    answers = _Answers(experiment, method, *folders)
+    answers.latency(module, Split.VALIDATION)  # first calls compile and allocate
+    rounds = [answers.latency(module, Split.VALIDATION) for _ in range(LATENCY_ROUNDS)]
     times = {f"latency_{q}_ms": min(found[q] for found in rounds) for q in rounds[0]}
     return {"parameters": float(count_parameters(module)), **times}
-
-
-def _one_answer(method: Method, module: nn.Module) -> Callable[[Request], object]:
-    """Return what is timed: ten items for one history, or the probability of one click."""
-    if method.task is Task.CLICK:
-        scorer = method_scorer(method, module, _device())
-        return lambda request: scorer([replace(request, target=int(request.history[-1]))])
-    ranker = method_ranker(method, module, _device())
-    return lambda request: ranker([request.user_id], [request], 10, Candidates())
-
-
-def _latency(
-    answer: Callable[[Request], object],
-    sequences: Folder,
-    experiment: Experiment,
-    split: Split = Split.TEST,
-) -> dict[str, float]:
-    """Time single-user predictions in this process, milliseconds."""
-    block: Histories = next(iter(_non_empty(Histories.stream(sequences), split)))
-    targets = block.targets(split)
-    seconds = []
-    for row in range(min(LATENCY_REQUESTS, len(targets.row))):
-        user, place = int(targets.row[row]), int(targets.place[row])
-        request = block.request(user, place, experiment.method.max_history)
-        started = time.perf_counter()
-        answer(request)
-        seconds.append(time.perf_counter() - started)
-    p50, p95 = np.percentile(seconds, [50, 95]) * 1000
-    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
-
-
-def _non_empty(blocks: Iterator[Histories], split: Split) -> Iterator[Histories]:
-    """Yield the blocks that hold a target of the split."""
-    return (block for block in blocks if len(block.targets(split).row))
-
-
-GAIN_SAMPLES = 10_000
-"""Resamples of the users for the interval of a gain."""
-
-
-def mean_gain(
-    ours: Sequence[Judged], theirs: Sequence[Judged], metric: str, *, seed: int = 0
-) -> dict[str, Any]:
-    """Return how much better one recipe ranks than another, each run on the same seeds.
-
-    A user's difference is first averaged over seeds, then users are resampled: the interval is
-    over users, and the seeds are those that were run.
-
-    Args:
-        ours: One a seed.
-        theirs: One a seed, in the same order, of the same users and targets.
-        metric: For example ``"ndcg@10"``.
-        seed: Of the resamples.
-
-    Returns:
-        ``metric``, means ``ours`` and ``theirs``, their ``difference`` with its 95 % interval
-        ``low`` to ``high``, ``users`` and ``seeds``.
-    """
-    pairs = list(zip(ours, theirs, strict=True))
-    differences, means = [], []
-    for us, them in pairs:
-        place = {user: row for row, user in enumerate(them.user_id)}
-        rows = np.array([place[user] for user in us.user_id])
-        assert (us.target == them.target[rows]).all(), "both must be ranked for the same targets"
-        first, second = us.values(metric), them.take(rows).values(metric)
-        differences.append(first - second)
-        means.append((first.mean(), second.mean()))
-    difference = np.mean(differences, axis=0)
-    values, counts = alike(difference)
-    generator = numpy_generator(seed, f"results/gain/{metric}")
-    drawn = generator.multinomial(len(difference), counts / len(difference), size=GAIN_SAMPLES)
-    low, high = np.quantile(drawn @ values / len(difference), [0.025, 0.975])
-    us_mean, them_mean = np.mean(means, axis=0)
-    return {
-        "metric": metric,
-        "ours": float(us_mean),
-        "theirs": float(them_mean),
-        "difference": float(difference.mean()),
-        "low": float(low),
-        "high": float(high),
-        "users": len(difference),
-        "seeds": len(pairs),
-    }

@@ -20,20 +20,26 @@ from itemese.core.source import source_digest
 from itemese.core.stages import StageSpec, Surroundings
 from itemese.embeddings.recommended import VERSION as RECOMMENDED_VERSION
 from itemese.embeddings.recommended import append_recommender
+from itemese.evaluation.config import EvaluationConfig
+from itemese.evaluation.tasks.base import Task
 from itemese.methods.base import Method, Need
 from itemese.methods.lookup import method_of
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.result import assemble_result, measure_costs, vectors_of
 from itemese.pipeline.stages import stage_of, stored
 from itemese.pipeline.training_spec import training_spec
+from itemese.sequences.requests.config import RequestsConfig
+from itemese.sequences.requests.stage import VERSION as REQUESTS_VERSION
+from itemese.sequences.requests.stage import build_requests, builder_module
 from itemese.training.stage import VERSION as TRAINING_VERSION
 from itemese.training.stage import train_model
+from itemese.training.validation import validation_tasks
 
 _LOG = logging.getLogger(__name__)
 
 OnMetrics = Callable[[dict[str, float]], None]
 
-EVALUATION_VERSION = 4
+EVALUATION_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -94,15 +100,49 @@ class Run:
                 found[need] = self.artifact(need)
         return found
 
+    def requests(self, task: Task, evaluation: EvaluationConfig) -> Artifact:
+        """Return what a task asks: the table of requests beside the histories."""
+        config = RequestsConfig(
+            builder=task.builder,
+            targets=evaluation.targets,
+            num_drawn=task.num_drawn(evaluation),
+        )
+        sequences, seed = self.sequences, self.experiment.data_seed
+        return self._stage(
+            "requests",
+            version=REQUESTS_VERSION,
+            config=config,
+            inputs={"sequences": sequences, "data_seed": str(seed)},
+            build=lambda out: build_requests(
+                config, sequences.folder, out, seed=seed, logs=self.logs.folder
+            ),
+            source=source_digest(
+                build_requests.__module__, builder_module(config.builder).__name__
+            ),
+        )
+
+    @cached_property
+    def validated(self) -> dict[str, Artifact]:
+        """What validation asks during training, by task; nothing where nothing is trained."""
+        training = self.experiment.training
+        if not self.method.stages():
+            return {}
+        evaluation = self.experiment.evaluation.model_copy(update={"num_offered": training.offered})
+        tasks = validation_tasks(self.method, training, evaluation)
+        return {name: self.requests(task, evaluation) for name, task in tasks.items()}
+
     @cached_property
     def trained(self) -> Artifact:
         """The trained method; validation metrics are in ``counts["best"]``."""
-        key, spec = training_spec(self.experiment, self.ancestors, self.store.root)
+        key, spec = training_spec(
+            self.experiment, self.ancestors, self.store.root, requests=self.validated
+        )
+        asked = {f"requests/{task}": artifact for task, artifact in self.validated.items()}
         return self._stage(
             "training",
             version=TRAINING_VERSION,
             config=key,
-            inputs=self.ancestors,
+            inputs={**self.ancestors, **asked},
             build=lambda out: train_model(spec, out, self.on_metrics),
             source=self._training_source,
         )
@@ -134,9 +174,13 @@ class Run:
             "evaluation",
             version=EVALUATION_VERSION,
             config=self.experiment,
-            inputs=self.models,
-            build=lambda out: assemble_result(self.experiment, self.method, self.models, out),
-            source=source_digest(assemble_result.__module__, type(self.method).__module__),
+            inputs=self.asked,
+            build=lambda out: assemble_result(self.experiment, self.method, self.asked, out),
+            source=source_digest(
+                assemble_result.__module__,
+                type(self.method).__module__,
+                type(self.experiment.task).__module__,
+            ),
         )
 
     @property
@@ -166,12 +210,18 @@ class Run:
 
         It is no stage, because a time belongs to the machine and the moment.
         """
-        return measure_costs(self.experiment, self.method, self.models)
+        return measure_costs(self.experiment, self.method, self.asked)
 
     @cached_property
     def models(self) -> dict[str, Artifact]:
         """What the method was built from, ``training`` and ``model`` (the same unless refit)."""
         return {**self.ancestors, "training": self.trained, "model": self.final}
+
+    @cached_property
+    def asked(self) -> dict[str, Artifact]:
+        """The models, and ``requests``: what the experiment's task asks of them."""
+        experiment = self.experiment
+        return {**self.models, "requests": self.requests(experiment.task, experiment.evaluation)}
 
     @cached_property
     def ancestors(self) -> dict[str, Artifact]:

@@ -15,6 +15,15 @@ from itemese.training.config import TrainingConfig
 from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import TrainedModel
 
+_OF_THE_TEST = {
+    "refit": False,
+    "task": None,
+    "max_users": None,
+    "num_offered": 20,
+    "targets": "all",
+}
+"""Settings of the evaluation that decide no trained model, or only through its requests."""
+
 
 class TrainingKey(Config):
     """What decides a trained model, besides the artifacts it is built from.
@@ -41,6 +50,7 @@ def training_spec(
     artifacts: Mapping[str, Artifact],
     root: Folder,
     *,
+    requests: Mapping[str, Artifact] | None = None,
     refit: tuple[int, ...] | None = None,
 ) -> tuple[TrainingKey, TrainingSpec]:
     """Gather what a training worker needs; all of it travels to other machines.
@@ -49,6 +59,7 @@ def training_spec(
         experiment: What is trained.
         artifacts: What it is built from: `Run.ancestors`.
         root: Of the storage, where checkpoints lie.
+        requests: What validation asks, by task; a refit asks nothing.
         refit: As in `TrainingSpec`.
 
     Returns:
@@ -58,7 +69,7 @@ def training_spec(
     key = TrainingKey(
         method=experiment.method.model_dump(mode="json"),
         training=experiment.training,
-        evaluation=experiment.evaluation.model_copy(update={"refit": False}),
+        evaluation=experiment.evaluation.model_copy(update=_OF_THE_TEST),
         seed=experiment.seed,
         files=method.file_digests(),
         refit=refit,
@@ -79,11 +90,14 @@ def training_spec(
     if "start" in folders:
         before = experiment.preceding.method
         start = TrainedModel(before, folders["start_sequences"], folders["start"], seed)
-    upstream = digest_of([key.digest(), *(a.key for a in artifacts.values())])
+    asked = requests or {}
+    made_from = [*artifacts.values(), *asked.values()]
+    upstream = digest_of([key.digest(), *(artifact.key for artifact in made_from)])
     spec = TrainingSpec(
         method=experiment.method,
         training=experiment.training,
         evaluation=experiment.evaluation,
+        requests={task: artifact.folder for task, artifact in asked.items()},
         seed=seed,
         sequences=folders["sequences"],
         artifacts=needed,

@@ -17,7 +17,7 @@ from itemese.core.errors import ArtifactError
 from itemese.core.limits import user_id_fault
 from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Request
-from itemese.methods.base import Batch, Task, to_device
+from itemese.methods.base import Batch, to_device
 from itemese.serving.config import MAX_K
 from itemese.serving.fields import RawFields, RequestFields
 from itemese.serving.filters import ItemFilters, ItemSearch
@@ -337,7 +337,7 @@ class Recommender:
             batch, items = self.collate(queries), self._padded(lists)
             started = self._took("prepare", started)
             found = self.method.score(self.module, batch, items)
-            clicks = self.method.task is Task.CLICK
+            clicks = self.method.ranks_by_probability
             values = (found.click_probabilities() if clicks else found.values).tolist()
         started = self._took("model", started)
         answers = []
@@ -376,7 +376,7 @@ class Recommender:
             free[self._hidden(query)] = False
             items = self._popular[free[self._popular]][: query.k]
         counts = self.catalog.train_count[items].astype(float).tolist()
-        clicks = self.method.task is Task.CLICK  # a count is no probability
+        clicks = self.method.ranks_by_probability  # a count is no probability
         return self._naming.answer(
             query, items.tolist(), [None] * len(items) if clicks else counts, True
         )

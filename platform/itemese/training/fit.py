@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -32,6 +32,7 @@ class TrainingSpec:
         seed: The experiment's.
         sequences: The sequences artifact.
         artifacts: What else the method is built from, by need.
+        requests: The requests artifact of each of `validation_tasks`; not read by a refit.
         checkpoints: Where this run's checkpoints lie, the same after a restart.
         start: What the method goes on from, if anything.
         refit: None selects the best state on validation events. Otherwise they are trained on
@@ -45,6 +46,7 @@ class TrainingSpec:
     sequences: Folder
     artifacts: Mapping[str, Loadable]
     checkpoints: Folder
+    requests: Mapping[str, Folder] = field(default_factory=dict)
     start: TrainedModel | None = None
     refit: tuple[int, ...] | None = None
 
@@ -71,6 +73,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         validator = Validator.prepare(
             method,
             sequences=spec.sequences,
+            requests=spec.requests,
             training=spec.training,
             evaluation=spec.evaluation,
             seed=spec.seed,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError
-from itemese.evaluation.ranking import judging
+from itemese.evaluation.model import evaluating
 from itemese.methods.base import Method, Stage
 from itemese.training.checkpoints import (
     KEPT,
@@ -273,7 +273,7 @@ class _Run:
     def _validate(self) -> dict[str, float]:
         """Return metrics over all validation users, equal on every worker."""
         assert self.hooks.validate is not None
-        with judging(self.module.to(self.accelerator.device)):  # once around all batches
+        with evaluating(self.module.to(self.accelerator.device)):  # once around all batches
             sums, users = self.hooks.validate(
                 self.module,
                 self.accelerator.device,

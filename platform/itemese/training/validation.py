@@ -1,9 +1,6 @@
-"""Rank validation users during training, each worker its share of them; or predict their clicks.
+"""Judge a module on the validation requests during training, each worker its share of them."""
 
-Shapes: N users, M metrics.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +9,45 @@ from torch import nn
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
-from itemese.core.randomness import hash_ids
-from itemese.core.schema import Catalog, Histories, Split
-from itemese.evaluation.choosing import ask
-from itemese.evaluation.clicks import ClickRows, method_scorer, score_clicks
+from itemese.core.requests import Requests
+from itemese.core.schema import Catalog, Split
 from itemese.evaluation.config import EvaluationConfig
-from itemese.evaluation.metrics import CLICK_METRICS, metric_names, per_user
-from itemese.evaluation.offers import Offers
-from itemese.evaluation.ranking import method_ranker, rank_users
-from itemese.evaluation.rows import rows_of
-from itemese.methods.base import Method, Task
+from itemese.evaluation.model import model_of
+from itemese.evaluation.rows import Block, sample
+from itemese.evaluation.tasks.base import Task
+from itemese.evaluation.tasks.lookup import task_named
+from itemese.methods.base import Method
 from itemese.training.config import TrainingConfig
+
+
+def validation_tasks(
+    method: Method, training: TrainingConfig, evaluation: EvaluationConfig
+) -> dict[str, Task]:
+    """Return the tasks that validation asks: the method's own, and that of `training.metric`.
+
+    Raises:
+        ConfigError: No task that the method can answer has the metric, or the method reads fewer
+            items than are offered for it.
+    """
+    asked = [*method.tasks, *([evaluation.task] if evaluation.task else [])]
+    tasks = {name: task_named(name) for name in dict.fromkeys(asked)}
+    metrics = {n: t.metrics(evaluation, method.choice_modes) for n, t in tasks.items()}
+    names = [name for name, known in metrics.items() if training.metric in known]
+    if not names:
+        listed = ", ".join(metric for known in metrics.values() for metric in known)
+        message = (
+            f"`training.metric` must be one of {listed}; got {training.metric!r}. Change it, or "
+            "add its cutoff to `evaluation.cutoffs`."
+        )
+        raise ConfigError(message)
+    most = method.max_offered
+    if names[0] != method.task and most is not None and training.offered > most:
+        message = (
+            f"`training.offered` must be at most `method.num_candidates` ({most}); got "
+            f"{training.offered}. Lower it, or raise the other."
+        )
+        raise ConfigError(message)
+    return {name: tasks[name] for name in dict.fromkeys([method.task, names[0]])}
 
 
 @dataclass(frozen=True)
@@ -30,24 +55,29 @@ class Validator:
     """Measures a module on the validation split.
 
     Attributes:
-        method: Ranks.
+        method: Answers.
+        tasks: What it is asked, the method's own task first.
+        requests: The requests artifact of each task.
         sequences: The sequences artifact, streamed at each validation.
         catalog: The items.
-        evaluation: Cutoffs, batch size, negatives.
-        drawn: The users' histories if only some were drawn, else None.
-        way: How the users choose among `offered` items, besides the ranking; None does not ask.
-        offered: Items that each is offered.
-        seed: Of what is offered or drawn.
+        evaluation: Protocol and batch size.
+        metric: Which of the metrics selects the checkpoint.
+        drawn: Histories and requests of each task if only some users were drawn, else None.
     """
 
     method: Method
+    tasks: Mapping[str, Task]
+    requests: Mapping[str, Folder]
     sequences: Folder
     catalog: Catalog
     evaluation: EvaluationConfig
-    drawn: Histories | None = None
-    way: str | None = None
-    offered: int = 20
-    seed: int = 0
+    metric: str
+    drawn: Mapping[str, Block] | None = None
+
+    @property
+    def falling(self) -> bool:
+        """Whether `metric` is better when lower."""
+        return any(self.metric in task.falling for task in self.tasks.values())
 
     @classmethod
     def prepare(
@@ -55,55 +85,48 @@ class Validator:
         method: Method,
         *,
         sequences: Folder,
+        requests: Mapping[str, Folder],
         training: TrainingConfig,
         evaluation: EvaluationConfig,
         seed: int,
     ) -> "Validator":
         """Draw the validation users, once for the whole run.
 
+        Args:
+            method: Answers.
+            sequences: The sequences artifact.
+            requests: The requests artifact of each of `validation_tasks`.
+            training: Metric, and how many users are drawn.
+            evaluation: Protocol and batch size.
+            seed: Of the draw.
+
         Raises:
-            ConfigError: `training.metric` is not measured with these cutoffs and this method, or
-                the method reads fewer items than are offered for it.
-            DataError: Nobody has a validation event.
+            ConfigError: As `validation_tasks`.
+            DataError: Nobody has a validation event, or there are clicks only and an auc is asked.
         """
-        clicks = method.task is Task.CLICK
-        chosen = {} if clicks else {f"{way}/hit@1": way for way in method.choice_modes}
-        names = [*metric_names(evaluation.cutoffs), *chosen]
-        names = list(CLICK_METRICS) if clicks else names
-        if training.metric not in names:
-            message = (
-                f"`training.metric` must be one of {', '.join(names)}; got "
-                f"{training.metric!r}. Change it"
-                f"{'' if clicks else ', or add its cutoff to `evaluation.cutoffs`'}."
-            )
-            raise ConfigError(message)
-        most = method.max_offered
-        if training.metric in chosen and most is not None and training.offered > most:
-            message = (
-                f"`training.offered` must be at most `method.num_candidates` ({most}); got "
-                f"{training.offered}. Lower it, or raise the other."
-            )
-            raise ConfigError(message)
+        tasks = validation_tasks(method, training, evaluation)
+        streams = {
+            name: Requests.stream(requests[name], Split.VALIDATION, sequences) for name in tasks
+        }
         drawn = None
         if training.validation_users is not None:
-            drawn = _draw(sequences, training.validation_users, seed)
-        found = [drawn] if drawn is not None else Histories.stream(sequences)
-        if not any(len(block.targets(Split.VALIDATION).row) for block in found):
+            drawn = {n: sample(s, training.validation_users, seed) for n, s in streams.items()}
+            streams = {name: iter([block]) for name, block in drawn.items()}
+        if not any(len(asked) for _, asked in streams[method.task]):
             message = (
                 "`sequences` must hold a user with a validation event and a history before it; "
                 "got none. Bring users with at least 3 events, or move the temporal cut."
             )
             raise DataError(message)
-        catalog, way = Catalog.read(sequences), chosen.get(training.metric)
-        made = cls(method, sequences, catalog, evaluation, drawn, way, training.offered, seed)
-        if training.metric == "auc":
-            made.check_classes()
+        catalog, metric = Catalog.read(sequences), training.metric
+        made = cls(method, tasks, requests, sequences, catalog, evaluation, metric, drawn)
+        made.check_classes()
         return made
 
     def __call__(
         self, module: nn.Module, device: torch.device, *, rank: int, workers: int
     ) -> tuple[dict[str, float], int]:
-        """Rank this worker's share of the users.
+        """Judge this worker's share of the requests.
 
         Args:
             module: On `device`.
@@ -112,41 +135,41 @@ class Validator:
             workers: All of them.
 
         Returns:
-            The sum of each metric over its users, by ``val/<metric>``, and their number.
+            Each metric times the number of requests, by ``val/<metric>``, and that number: their
+            sums over workers give the metrics over all requests. A task whose metrics compare
+            requests with each other is judged whole by every worker.
         """
-        if self.method.task is Task.CLICK:
-            return self._clicks(module, device)
-        rows = rank_users(
-            method_ranker(self.method, module, device),
-            self._share(rank, workers),
-            Split.VALIDATION,
-            config=self.evaluation,
-            catalog=self.catalog,
-            longest=self.method.config.max_history,
-        )
-        names = metric_names(self.evaluation.cutoffs)
-        sums = {f"val/{name}": float(per_user(name, rows.rank).sum()) for name in names}
-        if self.way is not None:
-            sums[f"val/{self.way}/hit@1"] = float(self._hits(module, device, rank, workers))
-        return sums, rows.num_users
+        sums: dict[str, float] = {}
+        counts: list[int] = []
+        for name, task in self.tasks.items():
+            wanted = task.metrics(self.evaluation, self.method.choice_modes)
+            wanted = wanted if name == self.method.task else (self.metric,)
+            ways = [metric.rpartition("/")[0] for metric in wanted if "/" in metric] or None
+            model = model_of(self.method, module, device, ways=ways)
+            share = (rank, workers) if task.adds_up else (0, 1)
+            judged = task.judge_all(
+                model, self._share(name, *share), config=self.evaluation, catalog=self.catalog
+            )
+            counts.append(judged.num_requests)
+            for metric in wanted:
+                value = judged.metric(metric) * counts[-1] if counts[-1] else 0.0
+                if not np.isnan(value):  # all workers lack it: such tasks are judged whole
+                    sums[f"val/{metric}"] = value
+        assert len(set(counts)) == 1, "all tasks of a validation ask about the same events"
+        return sums, counts[0]
 
     def check_classes(self) -> None:
-        """Require that validation holds clicks and non-clicks, without which there is no auc.
+        """Require that labels hold both classes where the metric is an auc.
 
         Raises:
-            DataError: It holds one of them only.
+            DataError: They hold one of them only.
         """
-        found = set()
-        for block in self._share(0, 1):
-            asked = ClickRows.of(
-                block,
-                Split.VALIDATION,
-                self.catalog.num_items,
-                longest=1,
-                num_negatives=self.evaluation.click_negatives,
-                seed=self.seed,
-            )
-            found |= set(asked.clicked[asked.candidate >= 0].tolist())
+        if self.metric != "auc":
+            return
+        found: set[bool] = set()
+        for _, requests in self._share(self.method.task, 0, 1):
+            if requests.labels is not None and requests.candidates is not None:
+                found |= set(requests.labels[requests.candidates >= 0].tolist())
         if found != {True, False}:
             message = (
                 "`training.metric` must be log_loss where validation holds only "
@@ -155,60 +178,15 @@ class Validator:
             )
             raise DataError(message)
 
-    def _clicks(self, module: nn.Module, device: torch.device) -> tuple[dict[str, float], int]:
-        """Return what `__call__` does, over all users on every worker.
-
-        An auc compares all rows with each other, so shares of it do not add up; and predicting a
-        few clicks a user costs little beside ranking a catalogue.
-        """
-        judged = score_clicks(
-            method_scorer(self.method, module, device),
-            self._share(0, 1),
-            Split.VALIDATION,
-            config=self.evaluation,
-            catalog=self.catalog,
-            seed=self.seed,
-            longest=self.method.config.max_history,
-        )
-        sums = {f"val/{name}": float(judged.values(name).sum()) for name in CLICK_METRICS}
-        return {name: total for name, total in sums.items() if total == total}, judged.num_users
-
-    def _hits(self, module: nn.Module, device: torch.device, rank: int, workers: int) -> int:
-        """Return how many users of this worker's share choose their target."""
-        assert self.way is not None
-        hits, num_items = 0, self.catalog.num_items
-        for block in self._share(rank, workers):
-            longest = self.method.config.max_history
-            rows = rows_of(block, Split.VALIDATION, num_items, longest)
-            offers = Offers.draw(rows, num_items=num_items, size=self.offered, seed=self.seed)
-            way = [self.way]
-            chosen = ask(self.method, module, rows, offers, device=device, ways=way)
-            # A share without users has no choices.
-            for found in chosen.values():
-                hits += int((found.item_index == offers.target).sum())
-        return hits
-
-    def _share(self, rank: int, workers: int) -> Iterator[Histories]:
-        """Yield every `workers`-th user of the drawn ones, or every `workers`-th shard."""
-        if self.drawn is not None:
-            yield self.drawn.take(np.arange(rank, self.drawn.num_users, workers))
+    def _share(self, task: str, rank: int, workers: int) -> Iterator[Block]:
+        """Yield the requests of every `workers`-th drawn user, or every `workers`-th shard."""
+        if self.drawn is None:
+            yield from Requests.stream(
+                self.requests[task],
+                Split.VALIDATION,
+                self.sequences,
+                shards=lambda names: names[rank::workers],
+            )
             return
-        for shard in Histories.shard_names(self.sequences)[rank::workers]:
-            yield Histories.read(self.sequences, [shard])
-
-
-def _draw(sequences: Folder, max_users: int, seed: int) -> Histories:
-    """Return the users with a validation event whose hashed id is lowest.
-
-    The draw depends on ids and seed alone: neither sharding nor order changes it.
-    """
-    kept, order = Histories.concat([]), np.empty(0, dtype=np.uint64)
-    for block in Histories.stream(sequences):
-        found = block.take(block.targets(Split.VALIDATION).row)
-        hashes = hash_ids(found.user_id, seed, "training/validation_users")
-        kept = Histories.concat([kept, found] if kept.num_users else [found])
-        order = np.concatenate([order, hashes])
-        if kept.num_users > max_users:
-            lowest = np.sort(np.argpartition(order, max_users - 1)[:max_users])
-            kept, order = kept.take(lowest), order[lowest]
-    return kept
+        users, requests = self.drawn[task]
+        yield users, requests.take(requests.rows_in(users) % workers == rank)

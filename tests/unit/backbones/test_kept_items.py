@@ -8,7 +8,7 @@ import torch
 
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.backbones.text_slots import TextSlots
-from itemese.evaluation.ranking import judging
+from itemese.evaluation.model import evaluating
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel
 from itemese.methods.rsllm.network import RsllmNetwork
 from itemese.methods.rsllm.prompts import ItemForm, PromptWriter
@@ -53,7 +53,7 @@ def test_evaluation_computes_them_once(module: Any, monkeypatch: pytest.MonkeyPa
     first = module.items()
     monkeypatch.setattr(type(module), "item_states", None, raising=False)
     monkeypatch.setattr(type(module), "encode", None, raising=False)
-    with judging(module):
+    with evaluating(module):
         assert module.eval().items() is first
 
 
@@ -65,11 +65,11 @@ def test_training_forgets_them(module: Any) -> None:
     again = module.items()
     assert not torch.allclose(again, first)
     assert module.items() is not again, "in training mode they are computed anew each time"
-    with judging(module):
+    with evaluating(module):
         kept = module.items()
         assert module.items() is kept
     assert module.training
-    with judging(module):
+    with evaluating(module):
         assert module.items() is not kept, "training went on in between"
 
 

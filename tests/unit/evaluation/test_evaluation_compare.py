@@ -3,25 +3,10 @@
 import numpy as np
 import pytest
 
+from asked import ranked
 from itemese.core.errors import ConfigError
 from itemese.evaluation.compare import compare, leaderboard, leaderboard_table, verdicts
-from itemese.evaluation.per_user import PerUser
 from itemese.evaluation.result_file import check_comparable, headline_metrics, labels
-
-
-def rows_of(rank):
-    rank = np.asarray(rank, dtype=np.int32)
-    zeros = np.zeros(len(rank), dtype=np.int32)
-    return PerUser(
-        [f"u{n}" for n in range(len(rank))],
-        zeros,
-        rank,
-        *[zeros] * 10,
-        recommended=np.full((len(rank), 10), -1),
-        num_items=9,
-        exclude_seen=True,
-        seconds=1.0,
-    )
 
 
 def test_best_first_with_stars_and_protocol(four_results):
@@ -88,7 +73,7 @@ def test_results_of_different_questions_are_refused(make_result, changes, messag
     with pytest.raises(ConfigError, match=message):
         leaderboard(pair)
     with pytest.raises(ConfigError, match=message):
-        compare(pair, [rows_of([1]), rows_of([1])])
+        compare(pair, [ranked([1]), ranked([1])])
 
 
 def test_exclusion_alone_is_a_different_protocol(make_result):
@@ -126,7 +111,7 @@ def test_repeated_names_get_their_seed(make_result):
 def test_compare_tests_against_the_best_without_semantic_ids(four_results):
     generator = np.random.default_rng(0)
     base = generator.integers(1, 6, size=300)
-    rows = [rows_of(base + n) for n in (3, 2, 1, 0)]
+    rows = [ranked(base + n) for n in (3, 2, 1, 0)]
     got = compare(four_results, rows)
     assert got["baseline"] == "transition_graph"
     assert len(got["tests"]) == 6
@@ -141,6 +126,6 @@ def test_compare_tests_against_the_best_without_semantic_ids(four_results):
 
 def test_compare_sums_up_seeds(make_result):
     runs = [make_result("a", r, r / 2, seeds=[s]) for s, r in enumerate((0.1, 0.2, 0.3))]
-    got = compare(runs, [rows_of([1, 2, 3])] * 3)
+    got = compare(runs, [ranked([1, 2, 3])] * 3)
     assert got["seeds"]["a"]["test/recall@10"]["mean"] == pytest.approx(0.2)
     assert got["seeds"]["a"]["test/recall@10"]["std"] == pytest.approx(0.1)

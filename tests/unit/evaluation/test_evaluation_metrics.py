@@ -1,4 +1,4 @@
-"""Metrics against ir-measures, scikit-like slow twins and hand-computed values."""
+"""Metrics against ir-measures, scikit-learn, slow twins and hand-computed values."""
 
 import math
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from ir_measures import RR, R, ScoredDoc, iter_calc, nDCG
 from ir_measures import Qrel as Relevance
+from sklearn.metrics import roc_auc_score
 
 from itemese.core.errors import ConfigError
-from itemese.evaluation.metrics import auc, log_loss, mrr, ndcg, per_user, recall
+from itemese.evaluation.metrics import auc, log_loss, mrr, ndcg, of_ranks, recall
 
 
 def test_a_thousand_random_runs_agree_with_ir_measures():
@@ -28,7 +29,7 @@ def test_a_thousand_random_runs_agree_with_ir_measures():
     compared, worst = 0, 0.0
     for row in iter_calc(measures, relevant, runs):
         name = f"{names[row.measure.NAME]}@{row.measure['cutoff']}"
-        ours = per_user(name, np.array([ranks[row.query_id]]))[0]
+        ours = of_ranks(name, np.array([ranks[row.query_id]]))[0]
         worst = max(worst, abs(ours - row.value))
         compared += 1
     assert compared == 12_000
@@ -52,7 +53,7 @@ def test_values_by_hand(formula, values):
 @pytest.mark.parametrize("name", ["hit@10", "recall", "ndcg@0", "ndcg@-1", "ndcg@ten", ""])
 def test_unknown_metric_is_named(name):
     with pytest.raises(ConfigError, match="must be one of recall, ndcg, mrr with a cutoff; got"):
-        per_user(name, np.array([1]))
+        of_ranks(name, np.array([1]))
 
 
 def test_auc_equals_counting_pairs():
@@ -62,6 +63,7 @@ def test_auc_equals_counting_pairs():
         clicked = generator.random(40) < 0.3
         pairs = [(p > n) + (p == n) / 2 for p in prob[clicked] for n in prob[~clicked]]
         assert auc(clicked, prob) == pytest.approx(np.mean(pairs), abs=1e-12)
+        assert auc(clicked, prob) == pytest.approx(roc_auc_score(clicked, prob), abs=1e-12)
     assert math.isnan(auc(np.ones(3, bool), np.ones(3)))
 
 

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from asked import clicks, ranked
 from itemese.core.errors import DataError
 from itemese.evaluation.compare import compare, leaderboard
 from itemese.evaluation.metrics import auc
-from itemese.evaluation.per_user import PerUser
-from itemese.evaluation.per_user_clicks import PerUserClicks
 from itemese.evaluation.report.seed_table import about, as_text, by_recipe, table, verdicts
 from itemese.evaluation.report.write import render
 
@@ -19,30 +18,9 @@ HEALTH = {"collision_rate_before": 0.25}
 
 def rows_of(hits, *, users=None):
     """Rows of users of whom the first `hits` find their target first; the last ten are cold."""
-    users = users or [f"u{n:02d}" for n in range(NUM_USERS)]
-    rank = np.zeros(len(users), np.int32)
-    rank[:hits] = 1
-    zeros = np.zeros(len(users), np.int32)
-    counts = np.where(np.arange(len(users)) < len(users) - 10, 9, 1)
-    return PerUser(
-        users,
-        zeros,
-        rank,
-        history_length=zeros + 3,
-        target_train_count=counts,
-        target_head=counts > 5,
-        target_seen=zeros.astype(bool),
-        target_popularity=zeros,
-        list_popularity=zeros,
-        illegal=zeros,
-        duplicates=zeros,
-        seen=zeros,
-        unfilled=zeros,
-        recommended=np.full((len(users), 10), -1),
-        num_items=9,
-        exclude_seen=True,
-        seconds=1.0,
-    )
+    rank = (np.arange(NUM_USERS) < hits).astype(int)
+    counts = np.where(np.arange(NUM_USERS) < NUM_USERS - 10, 9, 1)
+    return ranked(rank, target_train_count=counts, target_head=counts > 5)
 
 
 @pytest.fixture
@@ -83,7 +61,7 @@ def test_users_may_stand_in_another_order(runs):
     reordered = [rows.take(np.arange(NUM_USERS)[::-1]) for rows in judged[2:]]
     assert by_recipe(results, [*judged[:2], *reordered]) == by_recipe(results, judged)
     other = replace(judged[3], user_id=[f"x{n}" for n in range(NUM_USERS)])
-    with pytest.raises(DataError, match="judged the same users"):
+    with pytest.raises(DataError, match="judged the same requests"):
         by_recipe(results, [*judged[:3], other])
 
 
@@ -120,27 +98,34 @@ def test_a_slice_means_the_same_in_every_row(runs):
 
 
 def test_clicks_of_a_slice_are_judged_by_themselves(make_result):
-    draw = np.random.default_rng(0)
-    size = 60
-    counts = np.where(np.arange(size) < 20, 1, 9)
-    clicked = np.stack([np.ones(size, bool), np.zeros(size, bool)], axis=1)
-    easy = clicked + 0.1 * draw.random((size, 2))
-    hard = draw.random((size, 2))
-    prob = np.where((counts == 1)[:, None], hard, easy).astype(np.float32) / 2
-    users = [f"u{n:02d}" for n in range(size)]
-    clicks = PerUserClicks(
-        users, np.arange(2 * size).reshape(size, 2), clicked, prob, counts, counts, counts > 5, 1.0
-    )
+    found = clicks(60, skill=9.0)
+    cold = np.arange(60) < 20
+    prob = np.where(cold[:, None], clicks(60, skill=0.0).prob, found.prob)
+    found = replace(found, prob=prob, target_train_count=np.where(cold, 1, 9))
     figures = {"test/auc": {"value": 0.8, "low": 0.7, "high": 0.9}}
     results = [
         make_result("din", 0.1, 0.1, seeds=[seed], metrics=figures, protocol={"task": "click"})
         for seed in (0, 1)
     ]
-    row = by_recipe(results, [clicks, clicks])["rows"][0]
-    cold = clicks.take(np.arange(20))
-    expected = auc(cold.clicked.ravel(), cold.prob.ravel())
+    row = by_recipe(results, [found, found])["rows"][0]
+    part = found.take(cold)
+    expected = auc(part.clicked.ravel(), part.prob.ravel())
     assert row["slices"]["cold"]["mean"] == pytest.approx(expected)
     assert row["slices"]["cold"]["mean"] < row["metrics"]["auc"]["mean"] - 0.1
+
+
+def test_a_slice_without_an_auc_is_left_out(make_result):
+    """Of one class only there is none; it is no number of the table, and nothing fails."""
+    found = clicks(60)
+    cold = np.arange(60) < 5
+    clicked = found.clicked | cold[:, None]
+    found = replace(found, clicked=clicked, target_train_count=np.where(cold, 1, 9))
+    figures = {"test/auc": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    shared = {"metrics": figures, "protocol": {"task": "click"}}
+    results = [make_result("din", 0.1, 0.1, seeds=[seed], **shared) for seed in (0, 1)]
+    summary = by_recipe(results, [found, found])
+    assert "cold" not in summary["rows"][0]["slices"]
+    assert not [heading for heading in table(summary)[0] if heading.startswith("cold")]
 
 
 def test_a_comparison_has_it_where_seeds_are_several_and_equal(runs):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from itemese.core.errors import ConfigError
-from itemese.core.ranking import Candidates, ClickScores
+from itemese.core.ranking import Candidates
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.layers import target_attention
 from itemese.layers.target_attention import Dice, TargetAttention
@@ -185,7 +185,7 @@ def clicks(**changes: object) -> tuple[Method, TargetAttention]:
 
 def rated(history: list[int], ratings: list[float] | None, clicked_at: float = 4) -> Request:
     items = np.array(history, np.int32)
-    row = Request(items, items.astype(np.int64), "u", target=0, target_clicked=True)
+    row = Request(items, items.astype(np.int64), "u")
     if ratings is None:
         return row
     given = np.array(ratings, np.float32)
@@ -194,11 +194,11 @@ def rated(history: list[int], ratings: list[float] | None, clicked_at: float = 4
 
 def probs(method: Method, module: TargetAttention, rows: list[Request]) -> list[float]:
     with torch.no_grad():
-        found = method.predict(module, method.collate(rows), 1, Candidates())
-        each = method.score(module, method.collate(rows), torch.zeros(len(rows), 1, dtype=int))
-    assert isinstance(found, ClickScores)
-    torch.testing.assert_close(each.values[:, 0].sigmoid(), found.prob)
-    return found.prob.tolist()
+        found = method.score(module, method.collate(rows), torch.zeros(len(rows), 1, dtype=int))
+        ranking = method.predict(module, method.collate(rows), module.num_items, Candidates())
+    prob = found.click_probabilities()[:, 0]
+    torch.testing.assert_close(prob, ranking.score[ranking.item_index == 0])
+    return prob.tolist()
 
 
 def test_a_click_depends_on_the_ratings_of_the_history() -> None:
@@ -266,9 +266,8 @@ def test_next_items_depend_on_no_rating() -> None:
     method = method_of(parse_method_config({"name": "din", "dim": 8}))
     module = method.build(Inputs(catalog(), rated_blocks)).eval()
     rows = [rated([1, 4, 2], [5, 5, 5]), rated([1, 4, 2], [1, 1, 1])]
-    asked = [replace(row, target=None) for row in rows]
     with torch.no_grad():
-        found = method.predict(module, method.collate(asked), 9, Candidates())
+        found = method.predict(module, method.collate(rows), 9, Candidates())
     assert found.item_index[0].tolist() == found.item_index[1].tolist()
     assert module.ratings is None
 

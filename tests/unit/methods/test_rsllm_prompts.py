@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from itemese.pipeline.choice import answers_within
 
 from itemese.core.errors import ConfigError
 from itemese.methods.rsllm.method import Rsllm, RsllmConfig
-from itemese.pipeline.choice import answers_within
 from loss_values import loss_values
 
 

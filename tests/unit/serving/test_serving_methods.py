@@ -1,7 +1,5 @@
 """One method of each family answers from its bundle as it did where it was built."""
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -297,9 +295,9 @@ def test_a_model_of_clicks_answers_with_probabilities(name, tmp_path):
     few, history = ["i11", "i00", "i07"], ["i03", "i07", "i01"]
     scored = engine.score(history, few)
     example = Request(np.array([3, 7, 1], np.int32), np.zeros(3, np.int64))
-    rows = [replace(example, target=built.catalog.index_of[item]) for item in few]
+    items = torch.tensor([[built.catalog.index_of[item] for item in few]])
     with torch.no_grad():
-        wanted = method.predict(module, method.collate(rows), 1, Candidates()).prob
+        wanted = method.score(module, method.collate([example]), items).click_probabilities()[0]
     np.testing.assert_allclose([item.score for item in scored], wanted, rtol=1e-5)
     best = engine.recommend(history, k=4)
     assert all(0 < item.score < 1 for item in best)

@@ -8,11 +8,12 @@ import sys
 import pytest
 import torch
 
+from asked import validated
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError
 from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.base import Stage
-from itemese.methods.lookup import parse_method_config
+from itemese.methods.lookup import method_of, parse_method_config
 from itemese.training.checkpoints import checkpoint_folders, latest_checkpoint
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
@@ -33,7 +34,12 @@ def run(method, world, checkpoints, *, killed_after=None):
         batch_size=16, learning_rate=0.05, max_epochs=5, checkpoint_every_steps=3, patience=2
     )
     validator = Validator.prepare(
-        method, sequences=world, training=config, evaluation=EvaluationConfig(), seed=3
+        method,
+        sequences=world,
+        requests=validated(method, world, config),
+        training=config,
+        evaluation=EvaluationConfig(),
+        seed=3,
     )
     reports: list[dict[str, float]] = []
 
@@ -141,13 +147,15 @@ fit_spec(spec, Folder.at(sys.argv[1]).create(), Hooks(report=report))
 @pytest.mark.slow
 def test_kill_minus_nine_and_start_again(world, tmp_path) -> None:
     def spec_at(name: str) -> TrainingSpec:
+        config = parse_method_config({"name": "sasrec", "dim": 8})
         return TrainingSpec(
-            parse_method_config({"name": "sasrec", "dim": 8}),
+            config,
             TrainingConfig(batch_size=16, max_epochs=3, checkpoint_every_steps=2),
             EvaluationConfig(),
             seed=5,
             sequences=world,
             artifacts={},
+            requests=validated(method_of(config), world),
             checkpoints=Folder.at(tmp_path / name / "checkpoints"),
         )
 

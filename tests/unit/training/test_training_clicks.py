@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from asked import validated
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.schema import Histories
 from itemese.evaluation.config import EvaluationConfig
@@ -17,11 +18,14 @@ CPU = torch.device("cpu")
 
 
 def prepare(world, method=DIN, **training):
+    config = TrainingConfig(**{"metric": "auc", **training})
+    evaluation = EvaluationConfig(click_negatives=2)
     return Validator.prepare(
         method,
         sequences=world,
-        training=TrainingConfig(**{"metric": "auc", **training}),
-        evaluation=EvaluationConfig(click_negatives=2),
+        requests=validated(method, world, config, evaluation),
+        training=config,
+        evaluation=evaluation,
         seed=5,
     )
 
@@ -49,7 +53,7 @@ def test_every_worker_measures_the_same(world, users):
 
 @pytest.mark.parametrize("metric", ["ndcg@10", "ranked/hit@1"])
 def test_rankings_do_not_select_a_model_of_clicks(world, metric):
-    with pytest.raises(ConfigError, match=r"must be one of auc, log_loss; got .* Change it\.$"):
+    with pytest.raises(ConfigError, match=r"must be one of auc, log_loss; got .* Change it"):
         prepare(world, metric=metric)
     other = method_of(parse_method_config({"name": "din"}))
     with pytest.raises(ConfigError, match="must be one of recall@5"):
@@ -67,7 +71,9 @@ def test_labels_of_one_class_select_by_loss_only(make_world):
     with pytest.raises(DataError, match="log_loss where validation holds only clicks; got auc"):
         prepare(world)
     validator = prepare(world, metric="log_loss", validation_users=5)
-    assert validator.drawn.clicked.all(), "drawn users keep their labels"
+    users, requests = validator.drawn["click"]
+    assert users.clicked.all(), "drawn users keep their labels"
+    assert requests.labels.all()
     module = build_module(DIN, load_inputs(DIN, sequences=world, seed=5))
     sums, users = validator(module, CPU, rank=0, workers=1)
     assert (set(sums), users) == ({"val/log_loss"}, 5)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from asked import validated
 from itemese.core.errors import ConfigError, DataError, TrainingError
 from itemese.core.schema import Histories, Split
 from itemese.evaluation.config import EvaluationConfig
@@ -23,13 +24,22 @@ def run(method, world, *, seed=3, hooks=None, module=None, **settings) -> Fitted
     values = {"batch_size": 16, "learning_rate": 0.05, "max_epochs": 6, **settings}
     config = TrainingConfig(**values)
     if hooks is None:
-        validator = Validator.prepare(
-            method, sequences=world, training=config, evaluation=EvaluationConfig(), seed=seed
-        )
-        hooks = Hooks(validate=validator)
+        hooks = Hooks(validate=prepare(method, world, config, seed=seed))
     data = TrainingData.scan(world, config, max_history=50, seed=seed)
     module = module or build_module(method, load_inputs(method, sequences=world, seed=seed))
     return fit(method, module, data, config, seed=seed, hooks=hooks)
+
+
+def prepare(method, world, config, seed=3) -> Validator:
+    """Return what validates on a world."""
+    return Validator.prepare(
+        method,
+        sequences=world,
+        requests=validated(method, world, config),
+        training=config,
+        evaluation=EvaluationConfig(),
+        seed=seed,
+    )
 
 
 class Script:
@@ -245,9 +255,7 @@ def test_nobody_to_validate_with_is_said(toy, make_world) -> None:
 @pytest.mark.parametrize("max_users", [None, 7])
 def test_shares_of_the_validation_users_add_up(toy, world, max_users) -> None:
     config = TrainingConfig(validation_users=max_users, metric="ranked/hit@1", offered=5)
-    validator = Validator.prepare(
-        toy(), sequences=world, training=config, evaluation=EvaluationConfig(), seed=3
-    )
+    validator = prepare(toy(), world, config)
     module = build_module(toy(), load_inputs(toy(), sequences=world, seed=3))
     whole, users = validator(module, torch.device("cpu"), rank=0, workers=1)
     parts = [validator(module, torch.device("cpu"), rank=r, workers=2) for r in (0, 1)]
@@ -261,9 +269,8 @@ def test_drawn_users_do_not_depend_on_the_sharding(toy, make_world, world, monke
     config = TrainingConfig(validation_users=9)
 
     def drawn(folder) -> dict[str, tuple[int, ...]]:
-        block = Validator.prepare(
-            toy(), sequences=folder, training=config, evaluation=EvaluationConfig(), seed=3
-        ).drawn
+        block, requests = prepare(toy(), folder, config).drawn["next_item"]
+        assert sorted(requests.user_id) == sorted(block.user_id)
         return {u: tuple(block.request(n).history) for n, u in enumerate(block.user_id)}
 
     one = drawn(world)

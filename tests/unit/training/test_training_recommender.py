@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from asked import validated
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
 from itemese.evaluation.config import EvaluationConfig
@@ -30,12 +31,15 @@ RSLLM = {
 
 
 def fit(method, world, folder, *, recommender=None, **settings):
+    config = parse_method_config(method)
+    training = TrainingConfig(batch_size=16, learning_rate=0.01, max_epochs=2, **settings)
     spec = TrainingSpec(
-        method=parse_method_config(method),
-        training=TrainingConfig(batch_size=16, learning_rate=0.01, max_epochs=2, **settings),
+        method=config,
+        training=training,
         evaluation=EvaluationConfig(),
         seed=5,
         sequences=world,
+        requests=validated(method_of(config), world, training),
         artifacts={} if recommender is None else {Need.RECOMMENDER: recommender},
         checkpoints=folder.child("checkpoints"),
     )

@@ -4,17 +4,19 @@ import errno
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
+from asked import validated
 from itemese.core.artifacts import Folder, Store
 from itemese.core.errors import ArtifactError, ConfigError, DataError
-from itemese.core.schema import Catalog, Split
+from itemese.core.requests import Requests
+from itemese.core.schema import Split
 from itemese.core.stages import Stored
 from itemese.core.texts import Texts
 from itemese.evaluation.config import EvaluationConfig
-from itemese.evaluation.offers import Offers
-from itemese.evaluation.rows import rows_of
+from itemese.evaluation.rows import sample
 from itemese.methods.base import Need
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.pipeline.stages import STAGES
@@ -23,19 +25,20 @@ from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.progress import duration
 from itemese.training.stage import load_module, train_model
-from itemese.training.validation import Validator
 
 
 @pytest.fixture
 def spec_of(world, tmp_path):
     def make(method, sequences=world, **settings) -> TrainingSpec:
         values = {"batch_size": 16, "learning_rate": 0.01, "max_epochs": 2, **settings}
+        config, training = parse_method_config(method), TrainingConfig(**values)
         return TrainingSpec(
-            method=parse_method_config(method),
-            training=TrainingConfig(**values),
+            method=config,
+            training=training,
             evaluation=EvaluationConfig(),
             seed=5,
             sequences=sequences,
+            requests=validated(method_of(config), sequences, training),
             artifacts={},
             checkpoints=Folder.at(tmp_path / "checkpoints"),
         )
@@ -135,27 +138,23 @@ def test_the_checkpoint_may_be_selected_by_choosing_among_offered_items(
     assert counts["best"]["val/ranked/hit@1"] == max(curve)
     assert len(set(curve)) > 1
     # What is offered is drawn by user: the trained model's choices are counted by hand.
-    method, catalog = method_of(spec.method), Catalog.read(world)
+    method = method_of(spec.method)
     module = load_module(method, out, world, seed=5)
-    validator = Validator.prepare(
-        method, sequences=world, training=spec.training, evaluation=spec.evaluation, seed=5
-    )
-    rows = rows_of(validator.drawn, Split.VALIDATION, catalog.num_items, None)
-    offers = Offers.draw(rows, num_items=catalog.num_items, size=5, seed=5)
+    stream = Requests.stream(spec.requests["choice"], Split.VALIDATION, world)
+    users, requests = sample(stream, 60, seed=5)
     hits = 0
-    for place, example in enumerate(rows.requests):
+    for place, row in enumerate(requests.to_rows(users)):
         with torch.no_grad():
-            states, vectors = module(method.collate([example])["item_index"])
-        offered = torch.from_numpy(offers.offered[place])
+            states, vectors = module(method.collate([row])["item_index"])
+        offered = torch.from_numpy(requests.candidates[place].astype(np.int64))
         best = offered[(vectors[offered] @ states[0, -1]).argmax()]
-        hits += int(best == rows.target[place])
-    assert counts["best"]["val/ranked/hit@1"] == pytest.approx(hits / rows.num_users)
+        hits += int(best == requests.targets(users)[place])
+    assert counts["best"]["val/ranked/hit@1"] == pytest.approx(hits / 60)
 
 
 def test_a_way_of_choosing_that_the_method_does_not_know_is_refused(spec_of, tmp_path) -> None:
-    spec = spec_of({"name": "sasrec", "dim": 8}, metric="free/hit@1")
-    with pytest.raises(ConfigError, match=r"ranked/hit@1; got 'free/hit@1'"):
-        train_model(spec, Folder.at(tmp_path / "out").create())
+    with pytest.raises(ConfigError, match=r"ranked/valid; got 'free/hit@1'"):
+        spec_of({"name": "sasrec", "dim": 8}, metric="free/hit@1")
 
 
 def test_texts_that_were_written_become_columns_of_the_catalogue(world, tmp_path) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from itemese.core.errors import DataError
 from itemese.evaluation.config import EvaluationConfig
-from itemese.evaluation.metrics import FALLING
+from itemese.evaluation.judged import Judged
 from itemese.evaluation.result_file import (
     TWINS,
     Result,
@@ -23,7 +22,7 @@ from itemese.evaluation.result_file import (
     uses_semantic_ids,
     value_of,
 )
-from itemese.evaluation.significance import Judged, holm, mean_over_users, paired_difference
+from itemese.evaluation.significance import Figure, paired_table
 from itemese.evaluation.summary import slices
 
 SHORT_CUTOFF = 10
@@ -46,7 +45,7 @@ def by_recipe(
     Returns:
         ``{"baseline", "main", "rows": [...]}``, best first. A row has ``name``, ``seeds``,
         ``by_seed`` (main metric), ``semantic_ids`` (whether it generates them), ``metrics`` and
-        ``slices`` (main metric) as ``{name: {"mean", "low", "high"}}``, ``twins`` (main metric by
+        ``slices`` (main metric) as ``{name: row of `paired_table`}``, ``twins`` (main metric by
         protocol), ``collision_rate`` before disambiguation, ``parameters``, ``train_seconds``,
         ``recommender_seconds``, ``latency_ms`` (p50), each the mean over seeds or None; and, but
         for the baseline (the best without semantic IDs), ``tests``: by headline metric the
@@ -54,51 +53,47 @@ def by_recipe(
 
     Raises:
         ConfigError: The results share no metric.
-        DataError: Runs judged different users.
+        DataError: Runs judged different requests.
     """
     groups: dict[str, list[int]] = {}
     for place, result in enumerate(results):
         groups.setdefault(str(result["name"]), []).append(place)
     metrics, main, headline = _metrics(results), main_metric(results), headline_metrics(results)
-    runs = {name: [_by_user(judged[p]) for p in places] for name, places in groups.items()}
-    _require_same_users([run for found in runs.values() for run in found])
+    falling = task_of(results[0]).falling
+    runs = {name: dict(enumerate(judged[p] for p in places)) for name, places in groups.items()}
     # One definition of each slice for all rows: targets are the same.
-    first = next(iter(runs.values()))[0]
     config = EvaluationConfig.parse(results[0]["recipe"].get("evaluation") or {})
-    masks = {label: mask for label, _, mask in slices(first, config) if label in SHOWN_SLICES}
-    shown = {label: np.flatnonzero(mask) for label, mask in masks.items() if mask.any()}
-    users = {name: {m: _mean_values(found, m) for m in metrics} for name, found in runs.items()}
+    masks = {name: mask for name, _, mask in slices(judged[0].in_order(), config) if mask.any()}
+    parts = [Figure(main, name, masks[name]) for name in SHOWN_SLICES if name in masks]
+    means = paired_table(runs, None, [*map(Figure, metrics), *parts], seed=seed)
     rows = []
     for name, places in groups.items():
         row = _facts([results[place] for place in places], main)
-        row |= {"name": name, "slices": {}}
-        row["metrics"] = {m: mean_over_users(users[name][m], seed=seed) for m in metrics}
-        for label, who in shown.items():
-            values = _mean_values([run.take(who) for run in runs[name]], main)
-            row["slices"][label] = {**mean_over_users(values, seed=seed), "users": len(who)}
+        row |= {"name": name, "metrics": {}, "slices": {}}
+        for found in (found for found in means if found["name"] == name):
+            into = row["slices"] if found["part"] else row["metrics"]
+            into[found["part"] or found["metric"]] = found
         rows.append(row)
-    rows.sort(key=lambda row: row["metrics"][main]["mean"] * (1 if main in FALLING else -1))
+    rows.sort(key=lambda row: row["metrics"][main]["mean"] * (1 if main in falling else -1))
     plain = [row for row in rows if not row["semantic_ids"]]
     baseline = str((plain or rows)[0]["name"])
-    tested = [(row, metric) for row in rows if row["name"] != baseline for metric in headline]
-    for row, metric in tested:
-        difference = users[row["name"]][metric] - users[baseline][metric]
-        row.setdefault("tests", {})[metric] = paired_difference(difference, seed=seed)
-    p_values = [row["tests"][metric]["p_value"] for row, metric in tested]
-    for (row, metric), adjusted in zip(tested, holm(p_values), strict=True):
-        row["tests"][metric]["p_holm"] = adjusted
-    return {"baseline": baseline, "main": main, "rows": rows}
+    for found in paired_table(runs, baseline, [Figure(metric) for metric in headline], seed=seed):
+        if "p_value" in found:
+            row = next(row for row in rows if row["name"] == found["name"])
+            row.setdefault("tests", {})[found["metric"]] = found
+    return {"baseline": baseline, "main": main, "falling": main in falling, "rows": rows}
 
 
 def table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return headings and cells of what `by_recipe` returned; columns of nothing are left out."""
     rows = summary["rows"]
     columns: list[tuple[str, list[str]]] = [("recipe", [row["name"] for row in rows])]
-    columns += [(m, [_interval(row["metrics"][m]) for row in rows]) for m in rows[0]["metrics"]]
+    metrics = dict.fromkeys(metric for row in rows for metric in row["metrics"])
+    columns += [(m, [_interval(row["metrics"].get(m)) for row in rows]) for m in metrics]
     spread = [" ".join(f"{value:.4f}" for value in row["by_seed"]) for row in rows]
     columns.append((f"{summary['main']} by seed", spread))
-    for label, found in rows[0]["slices"].items():
-        cells = [_interval(row["slices"][label]) for row in rows]
+    for label, found in {name: f for row in rows for name, f in row["slices"].items()}.items():
+        cells = [_interval(row["slices"].get(label)) for row in rows]
         columns.append((f"{label} ({found['users']:,})", cells))
     columns += [
         (told, [_or_dash(row["twins"].get(twin), ".4f") for row in rows])
@@ -151,7 +146,7 @@ def verdicts(summary: Mapping[str, Any]) -> list[str]:
     for row in summary["rows"]:
         if row["semantic_ids"] and not best["semantic_ids"]:
             ours = row["metrics"][main]["mean"]
-            beats = ours < theirs if main in FALLING else ours > theirs
+            beats = ours < theirs if summary["falling"] else ours > theirs
             sentences.append(
                 f"{row['name']} (semantic IDs) {'beats' if beats else 'does not beat'} "
                 f"{best['name']}, the best without: {main} {ours:.4f} against {theirs:.4f}."
@@ -160,9 +155,7 @@ def verdicts(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _metrics(results: Sequence[Result]) -> list[str]:
-    """Return recall and ndcg of the short lists that all results hold; of clicks the headline."""
-    if task_of(results[0]) == "click":
-        return headline_metrics(results)
+    """Return recall and ndcg of the short lists that all results have, or else the headline."""
     shared = set.intersection(*[set(result["metrics"]) for result in results])
     names = {name.partition("/")[2] for name in shared if name.startswith("test/")}
     pairs = [(int(n.partition("@")[2]), n) for n in names if n.startswith(("recall@", "ndcg@"))]
@@ -170,17 +163,6 @@ def _metrics(results: Sequence[Result]) -> list[str]:
     chosen = [(cutoff, name) for cutoff, name in pairs if name in short]
     ordered = sorted(chosen, key=lambda pair: (pair[0], pair[1].startswith("ndcg")))
     return [name for _, name in ordered] or headline_metrics(results)
-
-
-def _by_user(run: Judged) -> Judged:
-    """Return the rows in the order of the users' ids."""
-    return run.take(np.argsort(np.array(run.user_id), kind="stable"))
-
-
-def _mean_values(runs: Sequence[Judged], metric: str) -> np.ndarray:
-    """Return each user's value ``[N]``, averaged over runs that hold the same users in order."""
-    mean: np.ndarray = np.mean([run.values(metric) for run in runs], axis=0)
-    return mean
 
 
 def _facts(runs: Sequence[Result], main: str) -> dict[str, Any]:
@@ -207,13 +189,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """Return the mean of what there is; None if some run has none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
-
-
-def _require_same_users(runs: Sequence[Judged]) -> None:
-    """Raise `DataError` unless all runs hold the same users in the same order."""
-    if any(run.user_id != runs[0].user_id for run in runs[1:]):
-        message = "`compare` must get runs that judged the same users; got others. Use one split."
-        raise DataError(message)
 
 
 def _interval(found: Mapping[str, float] | None) -> str:

@@ -128,7 +128,8 @@ def _tests(comparison: Mapping[str, Any]) -> Section:
         [
             str(test["name"]),
             str(test["metric"]),
-            f"{test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]",
+            f"{test['difference']:+.4f} [{test['difference_low']:+.4f}, "
+            f"{test['difference_high']:+.4f}]",
             f"{test['wins']:,} / {test['ties']:,} / {test['losses']:,}",
             f"{test['effect_size']:+.3f}",
             f"{test['p_holm']:.4f}",

@@ -333,7 +333,7 @@ class Rsllm(CatalogueMethod):
         assert isinstance(module, RsllmNetwork)
         if offered.shape[1] > self.config.num_candidates:
             message = (
-                f"`offers.size` must be at most `method.num_candidates` "
+                f"`evaluation.num_offered` must be at most `method.num_candidates` "
                 f"({self.config.num_candidates}); got {offered.shape[1]}. Lower it."
             )
             raise ConfigError(message)

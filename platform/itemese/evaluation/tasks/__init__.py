@@ -1,0 +1,1 @@
+"""Tasks: what is asked of a model, how its answers are judged, and with which metrics."""
