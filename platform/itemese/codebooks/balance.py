@@ -1,4 +1,4 @@
-"""Assignments in which every centre serves a fixed number of vectors.
+"""Assignments in which every centre has a fixed number of vectors.
 
 Shapes: N vectors, K centres.
 """
@@ -16,7 +16,7 @@ _PRICE_ROUNDS = 40
 
 
 def quotas(load: Tensor, num_vectors: int) -> Tensor:
-    """Share N vectors out over K centres: N // K each, one more for those most asked for.
+    """Return how many of N vectors each of K centres gets: N // K, one more for the most loaded.
 
     Args:
         load: ``[K] int64``, vectors nearest to each centre.
@@ -35,11 +35,11 @@ def quotas(load: Tensor, num_vectors: int) -> Tensor:
 def balanced(distances: Tensor, quota: Tensor) -> Tensor:
     """Assign each vector to a centre, each centre exactly as often as its quota says.
 
-    Few vectors are assigned with the least sum of distances that there is. For many, each centre
-    asks a price for its places, raised while it is wanted too often, and vectors look
-    for the smallest sum of distance and price. What prices leave over is settled by deferred
-    acceptance (D. Gale and L. S. Shapley, 1962): vectors ask in the order of that sum, and a
-    centre keeps those who would lose most by going elsewhere.
+    Few vectors are assigned with the least sum of distances. For many, each centre has a dual
+    price, raised while too many vectors prefer it, and a vector prefers the smallest sum of
+    distance and price. Deferred acceptance (D. Gale and L. S. Shapley, 1962) assigns the rest:
+    vectors propose in the order of that sum, and a centre keeps those whose cost elsewhere would
+    rise most.
 
     Args:
         distances: ``[N, K] float32``.
@@ -53,7 +53,7 @@ def balanced(distances: Tensor, quota: Tensor) -> Tensor:
         _, taken = linear_sum_assignment(distances.numpy()[:, places])
         return torch.from_numpy(places[taken])
     cost = distances + _prices(distances, quota)
-    # What a vector loses if its best centre sends it away decides whom a centre keeps.
+    # A centre keeps the vectors that lose most if it rejects them.
     best = cost.topk(min(2, cost.shape[1]), dim=1, largest=False).values
     cost = cost - best[:, -1:]
     chosen = torch.full((len(cost),), -1)
@@ -62,15 +62,15 @@ def balanced(distances: Tensor, quota: Tensor) -> Tensor:
         asking = (chosen < 0).nonzero().flatten()
         open_to = cost[asking].masked_fill(cost[asking] >= limit, float("inf"))
         chosen[asking] = open_to.argmin(dim=1)
-        limit = _send_away(cost, chosen, quota)
+        limit = _reject(cost, chosen, quota)
     return chosen
 
 
-def _send_away(cost: Tensor, chosen: Tensor, quota: Tensor) -> Tensor:
-    """Drop from ``chosen [N]``, in place, all whom their centre has no place for.
+def _reject(cost: Tensor, chosen: Tensor, quota: Tensor) -> Tensor:
+    """Drop from ``chosen [N]``, in place, the vectors beyond the quota of their centre.
 
     Returns:
-        ``[K]``: the cost that a newcomer must undercut; infinity where places are free.
+        ``[K]``: the cost that a later proposal must undercut; infinity where places are free.
     """
     asked = (chosen >= 0).nonzero().flatten()
     price = cost[asked, chosen[asked]]
@@ -88,7 +88,7 @@ def _send_away(cost: Tensor, chosen: Tensor, quota: Tensor) -> Tensor:
 
 
 def _prices(distances: Tensor, quota: Tensor) -> Tensor:
-    """Return prices ``[K]`` under which the centres are wanted nearly as often as they can serve.
+    """Return prices ``[K]`` under which demand for the centres nearly meets their quotas.
 
     Sinkhorn's scalings of the columns (M. Cuturi, NIPS 2013), from soft to sharp.
     """

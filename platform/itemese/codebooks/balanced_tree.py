@@ -5,8 +5,8 @@ do with code 7 below code 4. With K children a node and depth C, ``K ** C`` must
 of items, and ``K ** (C - 1)`` must not, or the last code would be one for all. Only nodes that hold
 items exist, so a deep tree costs what its items cost. Nodes of K items or fewer give each item a
 child: pick ``K ** C`` just above the number of items, or the last codes are nearly constant. There
-is nothing left to cluster inside such a node; what the number of a child says is up to
-``balanced_tree.last_code``.
+is nothing left to cluster inside such a node; ``balanced_tree.last_code`` decides what the number
+of a child means.
 
 Shapes: N vectors, D vector size, C depth, K most children of a node, M distinct centres.
 """
@@ -76,7 +76,7 @@ class BalancedTree(Quantizer):
             places = None
             if level + 1 == self.config.num_codebooks:
                 held = torch.cat(centres)
-                places = self._places(points, groups, held[torch.tensor(parents)], generator)
+                places = self._last_codes(points, groups, held[torch.tensor(parents)], generator)
             for number, (parent, rows) in enumerate(zip(parents, groups, strict=True)):
                 if places is not None:
                     rows, codes = rows[places[number].argsort()], places[number].sort().values
@@ -93,11 +93,11 @@ class BalancedTree(Quantizer):
                 num_centres += len(found)
                 num_children.append(len(found))
                 code_of += [] if places is not None else range(len(found))
-                nearest = _shared_out(points[rows], found)
+                nearest = _assign_evenly(points[rows], found)
                 below += [rows[nearest == child] for child in range(len(found))]
             groups = below
         counts = torch.tensor(num_children + [0] * len(groups))
-        first = len(counts) - int(counts.sum())  # 1: every node but the root is somebody's child
+        first = len(counts) - int(counts.sum())  # 1: every node but the root has a parent
         self.child_start = torch.cat([torch.tensor([first]), first + counts.cumsum(0)])
         self.centre_of, self.centres = torch.tensor(centre_of), torch.cat(centres)
         self.code_of = torch.tensor(code_of)
@@ -113,7 +113,7 @@ class BalancedTree(Quantizer):
         """
         whole = vectors[:]
         self._require_room(len(whole))
-        return self._counted(self._walk(self.prepare(whole), _shared_out).numpy())
+        return self._counted(self._walk(self.prepare(whole), _assign_evenly).numpy())
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the centres ``[N, D]`` of the nodes that ``codes [N, c]`` lead to.
@@ -182,12 +182,12 @@ class BalancedTree(Quantizer):
         rounds = self.config.max_iterations
         centres = kmeans(sample, size, generator=generator, rounds=rounds)
         for _ in range(min(_BALANCED_ROUNDS, rounds)):
-            nearest = _shared_out(points, centres)  # nobody stays idle: n > K
+            nearest = _assign_evenly(points, centres)  # every child has an item: n > K
             total = torch.zeros_like(centres).index_add_(0, nearest, points)
             centres = total / torch.bincount(nearest)[:, None]
         return centres
 
-    def _places(
+    def _last_codes(
         self,
         points: Tensor,
         groups: list[Tensor],
@@ -232,7 +232,7 @@ class BalancedTree(Quantizer):
         return codes
 
 
-def _shared_out(points: Tensor, centres: Tensor) -> Tensor:
+def _assign_evenly(points: Tensor, centres: Tensor) -> Tensor:
     """Assign ``points [n, D]`` to ``centres [k, D]``, n // k or one more to each; ``[n] int64``."""
     if len(points) <= 1 or len(centres) == 1:
         return torch.zeros(len(points), dtype=torch.long)

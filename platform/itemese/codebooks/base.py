@@ -87,7 +87,7 @@ class Quantizer(ABC):
             vectors: ``[I, D]``.
             encode_all: Encodes them all; None does it here, block by block.
 
-        A quantizer that looks at all items together, say to share codes out evenly, does so here:
+        A quantizer that assigns all items together, for example evenly, does so here:
         then the codes of an item may differ from what `encode` gives it alone.
         """
         return self._counted((encode_all or encode_here)(self, vectors))
@@ -204,6 +204,6 @@ def require_usable(vectors: Tensor, codebook_size: int) -> None:
     if torch.equal(highest, lowest):
         message = (
             f"`embeddings.vectors` must differ between items; got {len(vectors)} equal ones. "
-            "Choose `embeddings.columns` whose text tells the items apart."
+            "Choose `embeddings.columns` whose text differs between items."
         )
         raise DataError(message)

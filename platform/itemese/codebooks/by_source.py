@@ -1,7 +1,7 @@
-"""Codes source by source: an item is named by what one source says of it, then by the next.
+"""Codes source by source: an item has the codes of one source, then of the next.
 
 Each source of the embeddings has codebooks of its own, of the section's kind and sizes. An item
-that a source knows nothing of has that source's stand-in (the mean vector of the others, or zeros)
+without information in a source has that source's stand-in (the mean vector of the others, or zeros)
 and the codes of that stand-in.
 
 Shapes: N vectors, D vector size, S sources, C number of codebooks of each, K codebook size.

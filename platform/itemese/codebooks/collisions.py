@@ -41,7 +41,7 @@ def with_suffix(codes: Codes, rank: np.ndarray, *, predicted: bool = True) -> Se
 def reassigned(codes: Codes, quantizer: Quantizer, vectors: Rows) -> SemanticIds:
     """Give each item that shares its codes, but for the nearest one, a free place near by.
 
-    Items are served in the order of the distance to their own codes, then of item_index. The
+    Items are processed in the order of the distance to their own codes, then of item_index. The
     first of a group keeps its codes. Each other one takes the nearest free last code; where its
     prefix is full, the codes one level up are tried in the order of their distance and the
     nearest free last code below the first that has one is taken; and so on upwards.
@@ -125,8 +125,8 @@ class _Places:
         depth = len(prefix)
         if depth == len(self._sizes):
             return prefix[-1] in self._taken.get(prefix[:-1], ())
-        room = int(np.prod(self._sizes[depth:], dtype=object))
-        return self._count.get(prefix, 0) >= room
+        places = int(np.prod(self._sizes[depth:], dtype=object))
+        return self._count.get(prefix, 0) >= places
 
 
 def _require_places(codes: Codes) -> None:

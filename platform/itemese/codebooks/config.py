@@ -29,14 +29,10 @@ class RqVaeConfig(Config):
         commitment_weight: Pulls latents towards their codes.
         diversity_weight: Rewards even use of the codes; 0 leaves the term out.
         decay: Of the moving averages that the codebooks are.
-        dead_code_threshold: A code that serves fewer latents a batch than this, on the moving
+        dead_code_threshold: A code that has fewer latents a batch than this, on the moving
             average, is moved onto a latent of the batch; 0 never revives one.
         gradient: How the reconstruction's gradient passes the quantizer: ``straight_through``
             copies it, ``rotation`` rotates it (C. Fifty et al., arXiv 2410.06424v2, section 4).
-        sinkhorn_last_level: Whether items of a catalogue that share their codes are spread evenly
-            over the last codebook (B. Zheng et al., LC-Rec, arXiv 2311.09049v3, section 3.2).
-        sinkhorn_epsilon: Its temperature, a share of the largest distance; smaller is closer to
-            an assignment.
     """
 
     latent_dim: int = Field(default=8, ge=1, le=4096)
@@ -50,15 +46,13 @@ class RqVaeConfig(Config):
     decay: float = Field(default=0.9, ge=0, lt=1)
     dead_code_threshold: float = Field(default=2.0, ge=0)
     gradient: Literal["straight_through", "rotation"] = "straight_through"
-    sinkhorn_last_level: bool = False
-    sinkhorn_epsilon: float = Field(default=0.01, gt=0, le=1)
 
 
 class BalancedTreeConfig(Config):
     """What only ``kind: balanced_tree`` reads.
 
     Attributes:
-        last_code: What an item's last code says. ``numbered``: nothing, the items of a node are
+        last_code: The meaning of an item's last code. ``numbered``: none, the items of a node are
             numbered as `numbering` says. ``clustered``: where the item lies in its node, and the
             same place has the same code in every node: what is left of the vectors is clustered
             over the whole catalogue, and the items of a node share the clusters out, one each, at
@@ -86,7 +80,7 @@ class CodebooksConfig(Config):
             left out names nothing. Empty makes one vector of them all. An item that a source knows
             nothing of has the codes of that source's stand-in, a mean vector or zeros.
         drawn: The control: every vector is replaced by standard normal draws of its size before
-            anything is fitted, so that codes of the same make say nothing.
+            anything is fitted, so that the same codes carry no information.
         num_codebooks: Codes an item before disambiguation. ``balanced_tree``: its depth.
         codebook_size: Codes a codebook; at most the number of items. ``balanced_tree``: most
             children of a node; ``codebook_size ** num_codebooks`` must reach the number of items,

@@ -25,8 +25,8 @@ def kmeans(vectors: Tensor, size: int, *, generator: torch.Generator, rounds: in
     orthogonal to each other, so by distance most of them would be nearest to the shortest centre:
     one centre would gather nearly all and the others would stay single vectors.
 
-    A centre that nobody is assigned to moves to the vector worst served. Where there are fewer
-    distinct vectors than centres, the spare centres serve nobody. The mean squared distance to
+    A centre without vectors moves to the vector with the largest error. Where there are fewer
+    distinct vectors than centres, the spare centres stay without. The mean squared distance to
     the result is at most that to the origin.
 
     Args:
@@ -138,13 +138,13 @@ def _draw(odds: Tensor, generator: torch.Generator) -> int:
 
 
 def _averaged(vectors: Tensor, centres: Tensor, nearest: Tensor, distance: Tensor) -> Tensor:
-    """Return the mean of each centre's vectors; idle centres go to the vectors worst served."""
+    """Return the mean of each centre's vectors; empty centres move to the largest errors."""
     count = torch.bincount(nearest, minlength=len(centres))
     total = torch.zeros_like(centres).index_add_(0, nearest, vectors)
     means = torch.where(count[:, None] > 0, total / count[:, None].clamp(min=1), centres)
     idle = (count == 0).nonzero().flatten()
     if len(idle):
         worst = distance.topk(min(len(idle), len(distance)))
-        served = worst.indices[worst.values > 0]
-        means[idle[: len(served)]] = vectors[served]
+        moved_to = worst.indices[worst.values > 0]
+        means[idle[: len(moved_to)]] = vectors[moved_to]
     return means

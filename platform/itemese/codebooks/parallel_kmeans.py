@@ -9,14 +9,14 @@ Shapes: N vectors, D vector size, C number of codebooks, S size of a part.
 import torch
 from torch import Tensor
 
-from itemese.codebooks.slots import SlotQuantizer, principal_directions
+from itemese.codebooks.subspaces import SubspaceQuantizer, principal_directions
 
 
-class ParallelKMeans(SlotQuantizer):
+class ParallelKMeans(SubspaceQuantizer):
     """Principal components, dealt out to C codes, k-means for each."""
 
     def find_rotation(self, vectors: Tensor, *, seed: int) -> Tensor:
-        """Return the principal directions in the order of their codes; see `SlotQuantizer`."""
+        """Return the principal directions in the order of their codes; see `SubspaceQuantizer`."""
         directions = principal_directions(vectors)
         number, dim = self.config.num_codebooks, len(directions)
         rounds = -(-dim // number)

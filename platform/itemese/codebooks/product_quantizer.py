@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itemese.codebooks.slots import SlotQuantizer
+from itemese.codebooks.subspaces import SubspaceQuantizer
 from itemese.core.randomness import derive_seed
 
 _MOST_BITS = 8
@@ -35,11 +35,11 @@ def load_faiss() -> Any:
     return faiss
 
 
-class ProductQuantizer(SlotQuantizer):
+class ProductQuantizer(SubspaceQuantizer):
     """OPQ's rotation, then k-means of each of C parts."""
 
     def find_rotation(self, vectors: Tensor, *, seed: int) -> Tensor:
-        """Return OPQ's rotation ``[C * S, D]``; see `SlotQuantizer`.
+        """Return OPQ's rotation ``[C * S, D]``; see `SubspaceQuantizer`.
 
         Vectors are padded with zeros until C parts of one size fit.
         """

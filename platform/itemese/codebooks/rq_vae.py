@@ -1,8 +1,8 @@
 """RQ-VAE: residual codebooks on the latents of an autoencoder that is trained with them.
 
 As TIGER names items (S. Rajput et al., arXiv 2305.05065v3, section 3.1), but with codebooks that
-are moving averages, start from k-means, and revive codes that nobody uses; on item text that last
-point decides whether the first codebook collapses. The quantizer in training is `ResidualVQ` of
+are moving averages, start from k-means, and revive unused codes; on item text that last point
+decides whether the first codebook collapses. The quantizer in training is `ResidualVQ` of
 vector-quantize-pytorch.
 
 Shapes: N vectors, D vector size, Z latent size, C number of codebooks, K codebook size.
@@ -14,13 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from itemese.codebooks.base import EncodeAll, Quantizer, fitting_sample, require_usable
+from itemese.codebooks.base import Quantizer, fitting_sample, require_usable
 from itemese.codebooks.config import CodebooksConfig, RqVaeConfig
 from itemese.codebooks.kmeans import residual_codes
 from itemese.codebooks.rows import Rows
-from itemese.codebooks.sinkhorn import spread_last_codes
 from itemese.core.randomness import derive_seed, torch_generator
-from itemese.core.vectors import Codes
 
 _INIT_ROUNDS = 10
 """Rounds of the k-means that the codebooks start from."""
@@ -65,16 +63,6 @@ class RqVae(Quantizer):
         module = self._fitted()
         picked = [module.codebooks()[level][code] for level, code in enumerate(codes.long().T)]
         return module.reconstruct(torch.stack(picked).sum(dim=0))
-
-    def codes(self, vectors: Rows, encode_all: EncodeAll | None = None) -> Codes:
-        """Encode a whole catalogue; with Sinkhorn on the last level if asked."""
-        found = super().codes(vectors, encode_all)
-        if not self.config.rq_vae.sinkhorn_last_level:
-            return found
-        spread = spread_last_codes(
-            self, vectors, found.codes, epsilon=self.config.rq_vae.sinkhorn_epsilon
-        )
-        return self._counted(spread)
 
     def state(self) -> dict[str, Tensor]:
         """Return weights, codebooks, moving averages, and whether the codebooks are initialised."""

@@ -107,7 +107,7 @@ def build_codebooks(
 
 
 def _coded(config: CodebooksConfig, quantizer: Quantizer) -> tuple[tuple[int, int], ...] | None:
-    """Return which columns of the embeddings the codes say something of; see `SemanticIds`."""
+    """Return which columns of the embeddings the codes were made of; see `SemanticIds`."""
     if config.drawn:
         return ()
     if isinstance(quantizer, BySource):
@@ -141,7 +141,7 @@ def _disambiguated(
 
 
 def _apply_gate(config: CodebooksConfig, found: str | None) -> None:
-    """Raise or log what is wrong, as ``codebooks.gate`` says."""
+    """Raise or log what is wrong, by ``codebooks.gate``."""
     if found and config.gate == "fail":
         raise DataError(found)
     if found and config.gate == "warn":

@@ -7,7 +7,7 @@ constructor arguments cannot be unpickled there. The sentence has one shape ever
 
 
 class ItemeseError(Exception):
-    """Base of every error that a user can mend; jobs print it without a traceback."""
+    """Base of every error that a user can fix; jobs print it without a traceback."""
 
 
 class ConfigError(ItemeseError):

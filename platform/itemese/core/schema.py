@@ -136,7 +136,7 @@ class Request:
     Attributes:
         history [T] int32: item_index, oldest first, never empty.
         timestamp [T] int64: seconds, UTC.
-        user_id: Whose history it is; empty where nobody says, as over HTTP.
+        user_id: Whose history it is; empty if unknown.
         clicked [T] bool: whether each event was a click; None where events have no labels.
         rating [T] float32: rating of each event, NaN if unknown; None where no rating is known.
         fields: By key, encoded values (`FieldEncoder.encode_column`): one row of each user field,

@@ -1,4 +1,4 @@
-"""Texts that were written of items or of users, with the newest event that they may tell of.
+"""Texts that were written of items or of users, with the newest event that was shown.
 
 Letter: N entities.
 """
@@ -23,7 +23,7 @@ class Texts:
         entity: ``item`` or ``user``.
         key: N ids, in the order of the catalogue or of the users.
         text: By name of what was asked, N texts; None where nothing was written.
-        cutoff: Newest event that a text may tell of, seconds UTC; None where texts tell of none.
+        cutoff: Newest event that a prompt showed, seconds UTC; None where prompts show none.
     """
 
     entity: Entity

@@ -15,7 +15,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.errors import DataError, require_columns
 
 UNKNOWN_USER = 0
-"""Row of whoever is not among the users."""
+"""Row of an id that is not among the users."""
 
 _FILE = "users.parquet"
 

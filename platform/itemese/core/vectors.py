@@ -105,8 +105,8 @@ class SemanticIds:
     Attributes:
         codes [I, L] int32: rows are unique; L includes a disambiguation code if there is one.
         code_sizes: L sizes, so that position l draws from ``0..code_sizes[l] - 1``.
-        num_predicted: Codes that a model predicts; None for all L. The codes after them only tell
-            items apart that share the first ones: such items have one score, and the order of
+        num_predicted: Codes that a model predicts; None for all L. The codes after them
+            number items that share the first ones: such items have one score, and the order of
             these (`codebooks.numbering`) breaks their tie.
         columns: Starts and stops of the coded columns of the embeddings; None: all, (): drawn.
     """

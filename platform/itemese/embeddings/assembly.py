@@ -49,7 +49,7 @@ class Assembly:
     def finish(self) -> np.ndarray:
         """Return ``[I, D] float32``; an item without text gets the mean of all that have one.
 
-        The mean is the least that can be said of an item, stays near no item in particular, and
+        The mean carries no information about an item, is near no item in particular, and
         gives all such items the same vector, which the codebooks count as collisions.
 
         Raises:

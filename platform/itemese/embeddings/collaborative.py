@@ -17,7 +17,7 @@ from itemese.core.cooccurrence import successions
 from itemese.embeddings.config import CollaborativeConfig
 
 _DENSE_ITEMS = 500
-"""Catalogues up to this size are decomposed in full: the iterative solver needs room."""
+"""Catalogues up to this size are decomposed in full: the iterative solver needs a spare rank."""
 
 
 def collaborative_vectors(
@@ -53,7 +53,7 @@ def mutual_information(together: sparse.csr_matrix) -> sparse.csr_matrix:
 def _factorise(information: sparse.csr_matrix, dim: int) -> np.ndarray:
     """Return rows of length 1 (or 0) from the `dim` largest singular values, ``[I, D]``."""
     num_items = information.shape[0]
-    if not information.nnz:  # nobody has two training events
+    if not information.nnz:  # no user has two training events
         return np.zeros((num_items, dim), dtype=np.float32)
     if num_items <= max(_DENSE_ITEMS, dim + 1):
         left, values, _ = np.linalg.svd(information.toarray())

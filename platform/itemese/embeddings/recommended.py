@@ -30,7 +30,7 @@ def append_recommender(
         config: Their length.
         embeddings: An embeddings artifact of the same catalogue.
         vectors: ``[I, d] float32``; a recommender is trained on training events only, and an item
-            without any has what `vectors` says of it.
+            without any has its row of `vectors`.
         folder: Receives ``embeddings.safetensors`` and ``embeddings.json``.
         parts: Name and width of what a vector consists of; empty if it is one whole.
 

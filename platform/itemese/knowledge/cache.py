@@ -33,7 +33,7 @@ class TextCache:
         return len(self._texts)
 
     def get(self, key: str) -> str | None:
-        """Return a text; None if nobody wrote it."""
+        """Return a text; None if it is not there."""
         return self._texts.get(key)
 
     def add(self, texts: dict[str, str]) -> None:

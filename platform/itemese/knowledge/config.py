@@ -16,8 +16,8 @@ class UserTextsConfig(Config):
         texts: Names of templates; each becomes a text of that name.
         columns: Columns of the log's user table that a prompt shows; absent ones are passed over.
         max_events: Newest events that a prompt shows.
-        cutoff: Newest event that a text may tell of, seconds UTC; None allows all training events.
-            A model that is trained on events which its users' texts tell of has seen its targets:
+        cutoff: Newest event that a prompt may show, seconds UTC; None allows all training events. A
+            model that is trained on events which its users' prompts showed has seen its targets:
             set a cutoff before the events that it learns from.
     """
 

@@ -1,4 +1,4 @@
-"""First round: read the log in chunks and deal its events out to partitions by user.
+"""First round: read the log in chunks and assign its events to partitions by user.
 
 Letters: N events of a chunk, V items of the log (the vocabulary), P partitions.
 """
@@ -88,7 +88,7 @@ def _chunk(pieces: dict[str, list[int]], rows: int) -> Chunk:
 
 
 def _group_sizes(folder: Folder, name: str, more: tuple[str, ...]) -> list[int]:
-    """Return the rows of each row group of a file, once its columns are seen to be right."""
+    """Return the rows of each row group of a file, after checking its columns."""
     with _open(folder, name) as file:
         missing = [n for n in INTERACTIONS.names if n not in file.schema_arrow.names]
         if missing:
@@ -123,7 +123,7 @@ def _open(folder: Folder, name: str, dictionaries: Iterable[str] = ()) -> pq.Par
 def _read(folder: Folder, chunk: Chunk, columns: list[str]) -> pa.Table:
     """Read a chunk; ids come dictionary-encoded with one dictionary for all of it.
 
-    Items repeat in every row group, so their dictionaries are taken as they lie in the file. Users
+    Items repeat in every row group, so the dictionaries of the file are used. Users
     hardly do: encoding them once for the whole chunk takes half the time of joining dictionaries.
     """
     tables = []
@@ -156,7 +156,7 @@ def _encoded(table: pa.Table, column: str) -> tuple[np.ndarray, pa.Array]:
 
 
 def scan_chunk(folder: Folder, chunk: Chunk) -> tuple[pa.Array, LogFacts]:
-    """Return a chunk's distinct item ids, and what must be known before events are dealt out."""
+    """Return a chunk's distinct item ids, and what must be known before events are partitioned."""
     table = _read(folder, chunk, ["item_id", "timestamp", "nanosecond", "pos", "rating"])
     _, items = _encoded(table, "item_id")
     times, places = table["timestamp"], table["pos"]
@@ -178,7 +178,7 @@ def split_chunk(
     rated: bool = False,
     more: tuple[str, ...] = (),
 ) -> list[Part | int]:
-    """Deal a chunk's events out by the hash of their user.
+    """Split a chunk's events by the hash of their user.
 
     Args:
         folder: The log.
@@ -211,13 +211,13 @@ def split_chunk(
     order = np.argsort(part_of_event, kind="stable")  # 16 bits: NumPy's radix sort, linear
     starts = np.searchsorted(part_of_event[order], np.arange(num_parts + 1))
     arrays["user"] = renumbered[user]
-    dealt = {name: array[order] for name, array in arrays.items()}
+    split = {name: array[order] for name, array in arrays.items()}
     rest = table.select(more).take(pa.array(order)) if more else None
     parts = []
     for part in range(num_parts):
         mine = slice(starts[part], starts[part + 1])
         names = users.take(pa.array(user_order[user_starts[part] : user_starts[part + 1]]))
-        held = {name: array[mine] for name, array in dealt.items()}
+        held = {name: array[mine] for name, array in split.items()}
         further = None if rest is None else rest.slice(mine.start, mine.stop - mine.start)
         parts.append(Part(names, held, further))
     return [*parts, len(user)]

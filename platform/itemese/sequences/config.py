@@ -13,10 +13,10 @@ class SequencesConfig(Config):
 
     Attributes:
         duplicates: What happens to a second event with the same user, item and timestamp. Where
-            all timestamps of the log are equal, time cannot tell a repeat from a copy, so no event
+            all timestamps of the log are equal, a repeat and a copy look alike, so no event
             counts as a duplicate.
         min_user_events: Users with fewer events are dropped (with `min_item_events`: to a
-            fixpoint, the k-core); 0 and 1 drop nobody. Events are counted, repeats included.
+            fixpoint, the k-core); 0 and 1 drop none. Events are counted, repeats included.
         min_item_events: Items with fewer events are dropped; 0 and 1 drop none.
         order: What orders a user's events. ``auto`` takes an explicit `pos` column if the log has
             one, else the timestamp; ``input`` is the order of the raw file. Equal places keep the

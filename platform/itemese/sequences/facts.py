@@ -1,4 +1,4 @@
-"""The small things that tasks tell the driver; all of them add up."""
+"""Counts that tasks return to the driver; all of them add up."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class LogFacts:
-    """What the scan tells of the whole log.
+    """Counts of the whole log, from the scan.
 
     Attributes:
         num_events: Events.
@@ -105,7 +105,7 @@ class LogFacts:
 
 @dataclass(frozen=True)
 class GatherFacts:
-    """What a gathered partition tells: raw history lengths, and duplicates dropped."""
+    """Counts of a gathered partition: raw history lengths, and duplicates dropped."""
 
     lengths: Lengths
     duplicates: int
@@ -113,7 +113,7 @@ class GatherFacts:
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What written shards tell.
+    """Counts of written shards.
 
     Attributes:
         counts: Numbers by name (events of each split, targets, ties, ...).

@@ -1,4 +1,4 @@
-"""Third round: filter one partition, split its histories, write its shard, tell what is in it.
+"""Third round: filter one partition, split its histories, write its shard and count it.
 
 Letters: U users, E events of a partition, V items of the log, I items that are kept.
 """

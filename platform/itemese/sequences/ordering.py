@@ -1,4 +1,4 @@
-"""Which columns order a history, and which wishes the log cannot grant."""
+"""Which columns order a history; policies that the log does not support are refused."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -44,7 +44,7 @@ def choose_ordering(config: SequencesConfig, facts: LogFacts, shuffle_seed: int)
 
     Args:
         config: The policy.
-        facts: What the scan told.
+        facts: From the scan.
         shuffle_seed: For ``ties: shuffle``.
 
     Raises:

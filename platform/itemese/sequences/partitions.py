@@ -43,27 +43,18 @@ class Partition:
         return np.diff(self.offsets)
 
 
-def stable_order(keys: list[np.ndarray]) -> np.ndarray:
-    """Return the permutation that sorts by ``keys[0]``, then ``keys[1]``, ...; ties keep order.
+def sort_order(*keys: np.ndarray) -> np.ndarray:
+    """Return the permutation that sorts by the first key, then the second, ...; ties keep order.
 
-    A radix sort by digits of 16 bits, because NumPy sorts those in linear time: several times
-    faster than `numpy.lexsort` on the few varying bits of user numbers and timestamps.
+    Arrow's sort takes half the time of `numpy.lexsort`; the place as last key makes it stable.
 
     Args:
         keys: Integer arrays of equal length, [E] each.
     """
-    order: np.ndarray | None = None
-    for key in reversed(keys):
-        current = key if order is None else key[order]
-        if len(key) == 0 or (current[1:] >= current[:-1]).all():
-            continue  # a log is often written in order of time
-        rest = key.astype(np.int64).view(np.uint64) - np.uint64(int(key.min()) % 2**64)
-        bits = int(rest.max()).bit_length()
-        for shift in range(0, bits, 16):
-            digit = (rest >> np.uint64(shift)).astype(np.uint16)
-            step = np.argsort(digit if order is None else digit[order], kind="stable")
-            order = step if order is None else order[step]
-    return np.arange(len(keys[0])) if order is None else order
+    columns = {str(n): key for n, key in enumerate((*keys, np.arange(len(keys[0]))))}
+    order = pc.sort_indices(pa.table(columns), [(name, "ascending") for name in columns])
+    found: np.ndarray = order.to_numpy().astype(np.int64)
+    return found
 
 
 def gather(
@@ -77,10 +68,10 @@ def gather(
         parts: One from each chunk.
 
     Returns:
-        The partition, and what the driver is told of it.
+        The partition, and counts for the driver.
     """
     users, columns = _merge(parts)
-    order = stable_order([columns["user"], *(columns[name] for name in ordering.keys)])
+    order = sort_order(columns["user"], *(columns[name] for name in ordering.keys))
     user = columns["user"][order]
     kept = ("item", "timestamp", "nanosecond", "rating")
     events = {name: columns[name][order] for name in kept if name in columns}
@@ -156,7 +147,7 @@ def _first_of_equals(
     if len(suspects) < 2:
         return keep
     columns = [user[suspects], time[suspects], item[suspects]]
-    order = stable_order(columns)
+    order = sort_order(*columns)
     equal = np.ones(len(suspects) - 1, bool)
     for column in columns:
         equal &= column[order][1:] == column[order][:-1]

@@ -2,7 +2,7 @@
 
 Two rounds of Ray tasks move the events; between them are rounds that only count:
 
-1. each chunk of the log is read and dealt out by the hash of the user (`chunks`);
+1. each chunk of the log is read and split by the hash of the user (`chunks`);
 2. each partition is gathered and put in order (`partitions`); the k-core and the cuts in time are
    found by counting where the events lie;
 3. each partition is filtered, split and written as one shard (`finishing`).
@@ -50,17 +50,17 @@ _Cuts = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
-class _Dealt:
-    """The log gathered into partitions, which lie in Ray's object store.
+class _Partitions:
+    """The log gathered into partitions, which Ray's object store holds.
 
     Attributes:
-        partitions: One ObjectRef of a Partition each.
+        parts: One ObjectRef of a Partition each.
         item_hash: ObjectRef of ``[V] uint64``.
         num_vocabulary: V.
-        facts: What the partitions told.
+        facts: Counts of the partitions.
     """
 
-    partitions: list[Any]
+    parts: list[Any]
     item_hash: Any
     num_vocabulary: int
     facts: list[GatherFacts]
@@ -69,7 +69,7 @@ class _Dealt:
         """Add up what `count` returns for each partition."""
         task = ray.remote(count)
         total: np.ndarray | None = None
-        for _, found in run_tasks(lambda part: task.remote(part, *settings), self.partitions):
+        for _, found in run_tasks(lambda part: task.remote(part, *settings), self.parts):
             total = found if total is None else total + found
         assert total is not None
         return total
@@ -104,17 +104,17 @@ def build_sequences(config: SequencesConfig, logs: Folder, folder: Folder, *, se
         "rated": facts.rating_nulls < facts.num_events,
         "more": config.columns,
     }
-    dealt = _deal(interactions, chunks, vocabulary, ordering=ordering, settings=settings)
-    survivors, rounds = _find_core(config, dealt)
-    cuts = _find_cuts(config, dealt, survivors, facts)
+    log = _partition(interactions, chunks, vocabulary, ordering=ordering, settings=settings)
+    survivors, rounds = _find_core(config, log)
+    cuts = _find_cuts(config, log, survivors, facts)
     kept = np.ones(len(vocabulary), bool) if survivors.items is None else survivors.items
     index_of = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
     plan = Plan(index_of, int(kept.sum()), cuts, config.clicked_at)
-    after = _write(dealt, survivors, plan, folder)
+    after = _write(log, survivors, plan, folder)
     catalog, joined = build_catalog(logs, vocabulary.filter(pa.array(kept)), after.train_count)
     folder.write_table("catalog.parquet", catalog)
-    lengths = Lengths.merge(part.lengths for part in dealt.facts)
-    duplicates = sum(part.duplicates for part in dealt.facts)
+    lengths = Lengths.merge(part.lengths for part in log.facts)
+    duplicates = sum(part.duplicates for part in log.facts)
     before = Before(facts, len(vocabulary), lengths, duplicates, rounds)
     summary = summarise(config, order=ordering.by, cuts=cuts, before=before, after=after) | joined
     folder.write_json("summary.json", summary)
@@ -127,8 +127,8 @@ def _scan(interactions: Folder, chunks: list[Chunk]) -> tuple[LogFacts, pa.Array
     facts: list[LogFacts] = []
     waiting: list[pa.Array] = []
     merged = pa.array([], pa.string())
-    for _, (items, told) in run_tasks(lambda chunk: task.remote(interactions, chunk), chunks):
-        facts.append(told)
+    for _, (items, found) in run_tasks(lambda chunk: task.remote(interactions, chunk), chunks):
+        facts.append(found)
         waiting.append(items)
         if sum(map(len, waiting)) > len(merged):  # merging only then keeps the whole work linear
             merged, waiting = pc.unique(pa.chunked_array([merged, *waiting])), []
@@ -147,23 +147,23 @@ def _require_ratings(config: SequencesConfig, facts: LogFacts) -> None:
         raise DataError(message)
 
 
-def _deal(
+def _partition(
     interactions: Folder,
     chunks: list[Chunk],
     vocabulary: pa.Array,
     *,
     ordering: Ordering,
     settings: dict[str, Any],
-) -> _Dealt:
-    """Deal the events out by user, as `split_chunk` is told, and gather each partition."""
+) -> _Partitions:
+    """Split the events by user (see `split_chunk`) and gather each partition."""
     num_parts = settings["num_parts"]
-    words = ray.put(vocabulary)
+    shared = ray.put(vocabulary)
     item_hash = ray.put(hash_strings(vocabulary))
     split = ray.remote(split_chunk).options(num_returns=num_parts + 1)
     parts: dict[Chunk, list[Any]] = {}
 
     def submit_split(chunk: Chunk) -> Any:
-        *parts[chunk], done = split.remote(interactions, chunk, words, **settings)
+        *parts[chunk], done = split.remote(interactions, chunk, shared, **settings)
         return done
 
     for _ in run_tasks(submit_split, chunks):
@@ -176,15 +176,15 @@ def _deal(
         mine = [parts[chunk][part] for chunk in chunks]
         for chunk in chunks:  # the store may drop a part as soon as it is gathered
             parts[chunk][part] = None
-        partitions[part], told = collect.remote(ordering, item_hash, *mine)
-        return told
+        partitions[part], counted = collect.remote(ordering, item_hash, *mine)
+        return counted
 
-    for _, told in run_tasks(submit_gather, range(num_parts)):
-        facts.append(told)
-    return _Dealt(partitions, item_hash, len(vocabulary), facts)
+    for _, counted in run_tasks(submit_gather, range(num_parts)):
+        facts.append(counted)
+    return _Partitions(partitions, item_hash, len(vocabulary), facts)
 
 
-def _find_core(config: SequencesConfig, dealt: _Dealt) -> tuple[Survivors, int]:
+def _find_core(config: SequencesConfig, log: _Partitions) -> tuple[Survivors, int]:
     """Count items until dropping the rare ones, and users who lose too much, changes nothing.
 
     Returns:
@@ -197,7 +197,7 @@ def _find_core(config: SequencesConfig, dealt: _Dealt) -> tuple[Survivors, int]:
     before = -1
     while True:
         rounds += 1
-        counts = dealt.sum_counts(count_items, ray.put(survivors), dealt.num_vocabulary)
+        counts = log.sum_counts(count_items, ray.put(survivors), log.num_vocabulary)
         items = counts >= max(1, config.min_item_events)
         survivors = Survivors(items, config.min_user_events)
         if not items.any():
@@ -213,7 +213,7 @@ def _find_core(config: SequencesConfig, dealt: _Dealt) -> tuple[Survivors, int]:
 
 
 def _find_cuts(
-    config: SequencesConfig, dealt: _Dealt, survivors: Survivors, facts: LogFacts
+    config: SequencesConfig, log: _Partitions, survivors: Survivors, facts: LogFacts
 ) -> _Cuts:
     """Return the first timestamps of validation and test; None for leave-one-out.
 
@@ -223,7 +223,7 @@ def _find_cuts(
     if config.split != "temporal":
         return None
     kept = ray.put(survivors)
-    count = partial(dealt.sum_counts, count_times, kept)
+    count = partial(log.sum_counts, count_times, kept)
     total = int(count(facts.first_time, facts.last_time - facts.first_time + 1).sum())
     earlier = 1.0 - config.test_share - config.validation_share
     places = [int(total * earlier), int(total * (1.0 - config.test_share))]
@@ -239,8 +239,8 @@ def _find_cuts(
     return first, second
 
 
-def _write(dealt: _Dealt, survivors: Survivors, plan: Plan, folder: Folder) -> ShardFacts:
-    """Write every partition's shard; return what all of them tell."""
+def _write(log: _Partitions, survivors: Survivors, plan: Plan, folder: Folder) -> ShardFacts:
+    """Write every partition's shard; return their counts."""
     task = ray.remote(write_shard)
     kept, shared = ray.put(survivors), ray.put(plan)
     histories = folder.child("histories").create()
@@ -248,8 +248,8 @@ def _write(dealt: _Dealt, survivors: Survivors, plan: Plan, folder: Folder) -> S
     def submit(part: int) -> Any:
         name = f"shard-{part:05d}.parquet"
         return task.remote(
-            dealt.partitions[part], kept, shared, dealt.item_hash, folder=histories, name=name
+            log.parts[part], kept, shared, log.item_hash, folder=histories, name=name
         )
 
-    written = run_tasks(submit, range(len(dealt.partitions)))
-    return ShardFacts.merge(told for _, told in written)
+    written = run_tasks(submit, range(len(log.parts)))
+    return ShardFacts.merge(counts for _, counts in written)

@@ -1,4 +1,4 @@
-"""What the stage tells of its output."""
+"""The summary of the stage's output."""
 
 from dataclasses import dataclass
 from typing import Any

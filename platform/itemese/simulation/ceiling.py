@@ -2,7 +2,7 @@
 
 The oracle ranks by the true next-item distribution, hidden attributes of the user included, so
 no method can expect more. `posterior.history_ranker` is the best that can be had from the history
-alone; between the two lies what a history does not tell of its user.
+alone; the gap between the two is what a history leaves unknown of its user.
 
 Shape letters: B users, I items, K list length.
 """
@@ -18,7 +18,7 @@ from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.simulation.world import World
 
 Ranker = Callable[[list[str], list[Request], int, Candidates], Ranking]
-"""The evaluation room's form: user ids, histories, k, candidates."""
+"""As in evaluation: user ids, histories, k, candidates."""
 
 _ROWS = 256
 """Users whose distributions are written out at a time."""
@@ -41,7 +41,7 @@ def world_index(world: World, catalog: Catalog) -> np.ndarray:
 def oracle_ranker(world: World, *, catalog: Catalog) -> Ranker:
     """Return a ranker by the true next-item distribution.
 
-    An item of the world that the catalogue lacks (nobody met it, or a filter dropped it) is not
+    An item of the world that the catalogue lacks (without an event, or dropped by a filter) is not
     ranked. Histories are taken as they are: if a filter dropped events, the last item shown may
     not be the true one and the oracle is no longer quite the best.
 

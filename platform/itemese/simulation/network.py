@@ -207,7 +207,7 @@ def _check_text(
     for column, templates in text.items():
         if column in attributes or not templates:
             message = f"`{where}.text.{column}` must be a new name with at least one template; "
-            raise ConfigError(message + "got an attribute's name or no template. Mend it.")
+            raise ConfigError(message + "got an attribute's name or no template. Fix it.")
         for template in templates:
             for name in _fields(template, f"{where}.text.{column}"):
                 if name not in known:

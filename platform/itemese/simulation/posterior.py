@@ -18,7 +18,7 @@ from itemese.simulation.ceiling import Ranker, world_index
 from itemese.simulation.world import World
 
 _STRANGERS = 2**40
-"""Number of the first drawn taste; above every user's number, so that nobody is his own prior."""
+"""Number of the first drawn taste; above every user's number, so none is their own prior."""
 
 
 class Posterior:

@@ -5,7 +5,7 @@ import torch
 
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.kinds import QUANTIZERS
-from itemese.codebooks.slots import SlotQuantizer
+from itemese.codebooks.subspaces import SubspaceQuantizer
 from itemese.core.errors import DataError
 
 VARIANCES = torch.tensor([9.0, 0.04, 4.0, 1.0, 0.01, 0.02])
@@ -18,11 +18,11 @@ def vectors() -> torch.Tensor:
     return 5 + torch.randn(600, 6, generator=generator) * VARIANCES.sqrt() @ turned
 
 
-def fitted(kind: str = "parallel_kmeans", **settings: object) -> SlotQuantizer:
+def fitted(kind: str = "parallel_kmeans", **settings: object) -> SubspaceQuantizer:
     values = {"kind": kind, "num_codebooks": 1, "codebook_size": 600, **settings}
     quantizer = QUANTIZERS[kind](CodebooksConfig.parse(values))
     quantizer.fit(vectors(), seed=0)
-    assert isinstance(quantizer, SlotQuantizer)
+    assert isinstance(quantizer, SubspaceQuantizer)
     return quantizer
 
 
@@ -50,7 +50,7 @@ def test_codes_see_nothing_of_what_was_cut_off(kind: str) -> None:
     cut = torch.eye(6) - directions[:3].T @ directions[:3]
     noise = 30 * torch.randn(600, 6, generator=torch.Generator().manual_seed(1)) @ cut
 
-    def unmoved(by: SlotQuantizer) -> float:
+    def unmoved(by: SubspaceQuantizer) -> float:
         return float((by.encode(points + noise) == by.encode(points)).float().mean())
 
     assert unmoved(quantizer) > 0.995  # but for rounding on a border

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from itemese.codebooks.base import collision_rate
 from itemese.codebooks.config import CodebooksConfig
 from itemese.codebooks.rq_vae import RqVae
-from itemese.codebooks.sinkhorn import even_plan, spread_last_codes
 from itemese.core.artifacts import Folder
 
 
@@ -64,25 +62,3 @@ def test_options_reach_the_fit(options: dict) -> None:
     vectors = groups(200)
     plain, other = fitted(vectors, steps=10), fitted(vectors, steps=10, **options)
     assert not torch.equal(plain.state()["encoder.0.weight"], other.state()["encoder.0.weight"])
-
-
-def test_an_even_plan_uses_codes_evenly_and_prefers_the_near() -> None:
-    # Two items, both nearest to code 0; the second gives way, as it loses least.
-    distances = torch.tensor([[0.0, 4.0], [0.0, 1.0]])
-    plan = even_plan(distances, epsilon=0.01)
-    assert plan.argmax(dim=1).tolist() == [0, 1]
-    assert plan.sum(dim=1).tolist() == pytest.approx([0.5, 0.5])
-    assert plan.sum(dim=0).tolist() == pytest.approx([0.5, 0.5], abs=0.02)
-
-
-def test_sinkhorn_parts_items_but_not_copies() -> None:
-    vectors = groups(120)
-    vectors[1] = vectors[0]
-    quantizer = fitted(vectors, steps=30)
-    before = quantizer.codes(vectors).codes
-    after = spread_last_codes(quantizer, vectors, before, epsilon=0.01)
-    assert collision_rate(after) < 0.5 * collision_rate(before)
-    assert (after[0] == after[1]).all()
-    assert (after[:, 0] == before[:, 0]).all()
-    chosen = fitted(vectors, steps=30, sinkhorn_last_level=True)
-    assert (chosen.codes(vectors).codes == after).all()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from itemese.sequences.chunks import Part
 from itemese.sequences.ordering import Ordering
-from itemese.sequences.partitions import Partition, gather, stable_order
+from itemese.sequences.partitions import Partition, gather, sort_order
 
 ITEM_HASH = np.arange(100, dtype=np.uint64) * np.uint64(7919)
 
@@ -51,10 +51,10 @@ ROWS = st.lists(
     )
 )
 @settings(deadline=None)
-def test_stable_order_equals_lexsort(rows):
+def test_the_order_equals_lexsort(rows):
     keys = [np.array([row[k] for row in rows], np.int64) for k in range(3)]
     expected = np.lexsort(keys[::-1])
-    assert stable_order(keys).tolist() == expected.tolist()
+    assert sort_order(*keys).tolist() == expected.tolist()
 
 
 @given(ROWS, st.integers(0, 40), st.booleans())

@@ -1,6 +1,6 @@
-"""Do two codes of an item say the same? Mutual information of code positions, beside chance.
+"""How redundant two codes of an item are: mutual information of code positions, beside chance.
 
-Parallel codes earn their place only where each says something that the others do not. Shapes: N
+A parallel code adds information only where the others do not determine it. Shapes: N
 items, C codes.
 """
 

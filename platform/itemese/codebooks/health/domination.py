@@ -1,7 +1,7 @@
 """Does one part of a vector drown the others? Whose neighbours are the whole vector's?
 
 Where text and behaviour stand side by side in one vector, the larger or the more scattered of them
-decides which items are near, and codes of the whole then say what that part says ("semantic
+decides which items are near, and codes of the whole then describe that part ("semantic
 domination", arXiv 2502.06269v1). Two halves that agree share neighbours with the whole and with
 each other; a half that is drowned shares hardly more than chance.
 
@@ -97,7 +97,7 @@ def _nearest(vectors: Tensor, asked: Tensor) -> Tensor:
     found = []
     for rows in torch.split(asked, _AT_ONCE):
         distance = torch.cdist(vectors[rows], vectors)
-        distance[torch.arange(len(rows)), rows] = float("inf")  # nobody is its own neighbour
+        distance[torch.arange(len(rows)), rows] = float("inf")  # an item is not its own neighbour
         found.append(distance.topk(NEIGHBOURS, largest=False).indices)
     return torch.cat(found)
 

@@ -17,7 +17,7 @@ LEAST_FIRST_USE = 0.95
 """Share of the first codebook that a healthy one uses."""
 
 MOST_COLLISIONS = 0.01
-"""Share of items that may share their codes where nothing tells them apart."""
+"""Share of items that may share their codes where no code distinguishes them."""
 
 _ROWS_AT_ONCE = 16_384
 

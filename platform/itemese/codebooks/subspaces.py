@@ -19,7 +19,7 @@ from itemese.core.errors import DataError
 from itemese.core.randomness import torch_generator
 
 
-class SlotQuantizer(Quantizer):
+class SubspaceQuantizer(Quantizer):
     """Centre, keep P components, rotate, cut into C parts, and code each by its nearest centre.
 
     Attributes:
