@@ -133,6 +133,7 @@ class Requests:
         sequences: Folder,
         *,
         shards: Callable[[list[str]], list[str]] | None = None,
+        fields: Folder | None = None,
     ) -> Iterator[tuple[Histories, "Requests"]]:
         """Yield each shard of histories with its requests; one shard is in memory at a time.
 
@@ -141,10 +142,12 @@ class Requests:
             split: Which requests.
             sequences: The sequences artifact that they were built from.
             shards: Picks shards, such as a worker's share of them; None reads all.
+            fields: A fields artifact of these histories, for methods that read fields.
         """
         names = _split_folder(folder, split).names(".parquet")
         for name in names if shards is None else shards(names):
-            yield Histories.read(sequences, [name]), cls.read(folder, split, [name])
+            block = Histories.read(sequences, [name], fields=fields)
+            yield block, cls.read(folder, split, [name])
 
     def rows_in(self, block: Histories) -> np.ndarray:
         """Return the row ``[N] int64`` of each request's user in a block of histories.

@@ -28,7 +28,7 @@ from itemese.evaluation.rows import Block, sample
 from itemese.evaluation.summary import intervals, summarise
 from itemese.evaluation.tasks.base import Task
 from itemese.layers.id_vectors import trained_vectors
-from itemese.methods.base import Method, count_parameters
+from itemese.methods.base import Method, Need, count_parameters
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.stages import stored
 from itemese.simulation.ceiling import oracle_ranker
@@ -67,7 +67,7 @@ def assemble_result(
         Split.VALIDATION: restored(experiment, method, artifacts, "training").to(_device()),
     }
     module = modules[Split.TEST]
-    answers = _Answers(experiment, method, sequences.folder, artifacts["requests"].folder)
+    answers = _answers(experiment, method, artifacts)
     test, validation = (answers.judge(modules[split], split) for split in modules)
     test.write(out, answers.task.name)
     names = answers.task.metrics(experiment.evaluation, method.choice_modes)
@@ -122,12 +122,14 @@ class _Answers:
         method: Answers.
         sequences: The sequences artifact.
         requests: The requests artifact of the task.
+        fields: The fields artifact, if the method reads it.
     """
 
     experiment: Experiment
     method: Method
     sequences: Folder
     requests: Folder
+    fields: Folder | None = None
 
     @property
     def task(self) -> Task:
@@ -141,7 +143,7 @@ class _Answers:
 
     def blocks(self, split: Split) -> Iterator[Block]:
         """Yield the requests of a split beside their histories."""
-        found = Requests.stream(self.requests, split, self.sequences)
+        found = Requests.stream(self.requests, split, self.sequences, fields=self.fields)
         most = self.experiment.evaluation.max_users
         if most is not None:
             found = iter([sample(found, most, self.experiment.data_seed)])
@@ -194,6 +196,13 @@ class _Answers:
                 break
         p50, p95 = np.percentile(seconds, [50, 95]) * 1000
         return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
+
+
+def _answers(experiment: Experiment, method: Method, artifacts: Mapping[str, Artifact]) -> _Answers:
+    """Return what judges a method that was built from these artifacts."""
+    fields = artifacts[Need.FIELDS].folder if Need.FIELDS in artifacts else None
+    sequences, requests = (artifacts[name].folder for name in ("sequences", "requests"))
+    return _Answers(experiment, method, sequences, requests, fields)
 
 
 def _device() -> torch.device:
@@ -298,8 +307,7 @@ def measure_costs(
         `LATENCY_ROUNDS`, since other work on the machine only ever adds to a time.
     """
     module = restored(experiment, method, artifacts, "training").to(_device())
-    folders = (artifacts[name].folder for name in ("sequences", "requests"))
-    answers = _Answers(experiment, method, *folders)
+    answers = _answers(experiment, method, artifacts)
     answers.latency(module, Split.VALIDATION)  # first calls compile and allocate
     rounds = [answers.latency(module, Split.VALIDATION) for _ in range(LATENCY_ROUNDS)]
     times = {f"latency_{q}_ms": min(found[q] for found in rounds) for q in rounds[0]}

@@ -68,6 +68,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         What `train_model` returns.
     """
     method = method_of(spec.method)
+    fields = stored_folder(spec.artifacts, Need.FIELDS)
     validator = None
     if spec.refit is None:
         validator = Validator.prepare(
@@ -77,6 +78,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
             training=spec.training,
             evaluation=spec.evaluation,
             seed=spec.seed,
+            fields=fields,
         )
     data = TrainingData.scan(
         spec.sequences,
@@ -86,7 +88,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         until=spec.until,
         predicts_oldest=method.predicts_oldest,
     )
-    data = replace(data, fields=stored_folder(spec.artifacts, Need.FIELDS))
+    data = replace(data, fields=fields)
     module = build_untrained(method, spec)
     parameters = count_parameters(module)
     _LOG.info("training %s: %d parameters, %d rows", spec.method.name, parameters, data.num_rows)

@@ -63,6 +63,7 @@ class Validator:
         evaluation: Protocol and batch size.
         metric: Which of the metrics selects the checkpoint.
         drawn: Histories and requests of each task if only some users were drawn, else None.
+        fields: A fields artifact of the histories, for methods that read fields.
     """
 
     method: Method
@@ -73,6 +74,7 @@ class Validator:
     evaluation: EvaluationConfig
     metric: str
     drawn: Mapping[str, Block] | None = None
+    fields: Folder | None = None
 
     @property
     def falling(self) -> bool:
@@ -89,6 +91,7 @@ class Validator:
         training: TrainingConfig,
         evaluation: EvaluationConfig,
         seed: int,
+        fields: Folder | None = None,
     ) -> "Validator":
         """Draw the validation users, once for the whole run.
 
@@ -99,6 +102,7 @@ class Validator:
             training: Metric, and how many users are drawn.
             evaluation: Protocol and batch size.
             seed: Of the draw.
+            fields: A fields artifact of the histories, for methods that read fields.
 
         Raises:
             ConfigError: As `validation_tasks`.
@@ -106,7 +110,8 @@ class Validator:
         """
         tasks = validation_tasks(method, training, evaluation)
         streams = {
-            name: Requests.stream(requests[name], Split.VALIDATION, sequences) for name in tasks
+            name: Requests.stream(requests[name], Split.VALIDATION, sequences, fields=fields)
+            for name in tasks
         }
         drawn = None
         if training.validation_users is not None:
@@ -119,7 +124,7 @@ class Validator:
             )
             raise DataError(message)
         catalog, metric = Catalog.read(sequences), training.metric
-        made = cls(method, tasks, requests, sequences, catalog, evaluation, metric, drawn)
+        made = cls(method, tasks, requests, sequences, catalog, evaluation, metric, drawn, fields)
         made.check_classes()
         return made
 
@@ -186,6 +191,7 @@ class Validator:
                 Split.VALIDATION,
                 self.sequences,
                 shards=lambda names: names[rank::workers],
+                fields=self.fields,
             )
             return
         users, requests = self.drawn[task]

@@ -1,4 +1,4 @@
-"""What only the RQ-VAE has: revival, initialisation that survives, Sinkhorn on the last level."""
+"""What only the RQ-VAE has: revival of codes, and an initialisation that survives loading."""
 
 from pathlib import Path
 
@@ -56,9 +56,19 @@ def test_a_loaded_quantizer_does_not_start_its_codebooks_again(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "options", [{"gradient": "rotation"}, {"diversity_weight": 0.5}, {"commitment_weight": 2.0}]
+    ("options", "name", "value"),
+    [
+        ({"gradient": "rotation"}, "rotation_trick", True),
+        ({}, "rotation_trick", False),
+        ({"diversity_weight": 0.5}, "codebook_diversity_loss_weight", 0.5),
+        ({"commitment_weight": 2.0}, "commitment_weight", 2.0),
+    ],
 )
-def test_options_reach_the_fit(options: dict) -> None:
+def test_options_reach_the_quantizer_that_they_name(options: dict, name: str, value: float) -> None:
     vectors = groups(200)
     plain, other = fitted(vectors, steps=10), fitted(vectors, steps=10, **options)
-    assert not torch.equal(plain.state()["encoder.0.weight"], other.state()["encoder.0.weight"])
+    assert other.module is not None
+    for level in other.module.quantizer.layers:
+        assert getattr(level, name) == value
+    same = torch.equal(plain.state()["encoder.0.weight"], other.state()["encoder.0.weight"])
+    assert same == (not options)
