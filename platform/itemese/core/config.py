@@ -148,7 +148,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         beside = [p.name for p in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
         hint = nearest(file.name, beside) if beside else "Check the path."
-        message = f"`recipe` must be a readable file; got {str(path)!r} ({error.strerror}). {hint}"
+        got = f"{str(path)!r} ({error.strerror})"
+        message = f"`{file.name}` must be a readable file; got {got}. {hint}"
         raise ConfigError(message) from None
     values = load_yaml(text, file.name)
     if not isinstance(values, dict):

@@ -94,7 +94,7 @@ def _refuse(node: yaml.Node, problem: str) -> None:
 
 
 def _shown(node: yaml.Node) -> str:
-    """Return what a person wrote, or its kind."""
+    """Return the text of a node, or its kind."""
     return str(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
 
 

@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import json
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -10,6 +9,8 @@ import pyarrow.parquet as pq
 
 from itemese.core.errors import DataError
 from itemese.logs.files import Source
+from itemese.logs.json_lines import parse_line
+from itemese.logs.kinds import check_text
 
 FILE_BITS = 40
 """A row's place is ``file ordinal << 40 | place in the file``: files up to 1 TiB, 8 million."""
@@ -129,16 +130,12 @@ def read_keys(source: Source) -> tuple[tuple[str, ...], int]:
     """
     with source.open() as stream:
         sample = stream.read(1 << 20)
+    check_text(source.label, sample)
     start = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
     lines = [line for line in sample[start:].splitlines() if line.strip()]
     keys: dict[str, None] = {}
     for line in lines:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            keys |= dict.fromkeys(found)
+        keys |= dict.fromkeys(parse_line(line) or {})
     if lines and not keys:
         message = (
             f"`{source.label}` must hold one JSON object a line; got {lines[0][:60]!r}. "
@@ -155,7 +152,8 @@ def read_header(source: Source, delimiter: str) -> tuple[tuple[str, ...], int]:
         DataError: The first line is missing, no UTF-8, or names a column twice.
     """
     with source.open() as stream:
-        line = _first_line(stream)
+        line = _first_line(stream, source.label)
+    check_text(source.label, line)
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -170,8 +168,11 @@ def read_header(source: Source, delimiter: str) -> tuple[tuple[str, ...], int]:
             f"return; got carriage returns alone in {text[:60]!r}. Convert the line ends."
         )
         raise DataError(message)
-    row = next(csv.reader([text], delimiter=delimiter), [])
-    names = tuple(name.strip() for name in row)
+    rows = list(csv.reader([text, "end"], delimiter=delimiter))  # an open quote joins the two
+    if len(rows) != 2:
+        message = f"`{source.label}` must close the quotes in its header; got {text[:60]!r}. "
+        raise DataError(message + "Correct that line.")
+    names = tuple(name.strip() for name in rows[0])
     twice = sorted({name for name in names if names.count(name) > 1})
     if not any(names) or twice:
         what = f"the columns {twice} twice" if twice else "no column names"
@@ -183,12 +184,14 @@ def read_header(source: Source, delimiter: str) -> tuple[tuple[str, ...], int]:
     return names, len(line)
 
 
-def _first_line(stream: BinaryIO, limit: int = 1 << 20) -> bytes:
+def _first_line(stream: BinaryIO, label: str) -> bytes:
     """Return the first line with its newline, read in small steps."""
     line = b""
-    while b"\n" not in line and len(line) < limit:
-        more = stream.read(1 << 16)
-        if not more:
-            break
+    while b"\n" not in line and (more := stream.read(1 << 16)):
         line += more
+        if len(line) > 1 << 20:
+            message = (
+                f"`{label}` must start with a header line below 1 MiB; got none. Check its form."
+            )
+            raise DataError(message)
     return line[: line.index(b"\n") + 1] if b"\n" in line else line

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
@@ -28,6 +29,13 @@ OPTIONAL = ("event", "rating", "pos", "title")
 def or_unread(ours: str) -> str:
     """Return the end of a sentence on a column that cannot be read as it is."""
     return f", or leave it unread with `logs.columns.{ours}: null`." if ours in OPTIONAL else "."
+
+
+def or_other_delimiter(header: Iterable[str], wanted: str) -> str:
+    """Return the end of a sentence on a header that lacks a column."""
+    line, *more = *header, ""
+    cut = not any(more) and wanted in re.split(r"[;,|\t ]", line)
+    return f", or set `logs.delimiter`: {line!r} is read as one name." if cut else "."
 
 
 class ColumnMap(Config):
@@ -73,9 +81,9 @@ class LogsConfig(Config):
     """Where raw behaviour comes from.
 
     Attributes:
-        source: ``parquet``, ``csv`` and ``jsonl`` are a person's own files; ``movielens_1m`` and
-            ``amazon_2014`` are the publishers' files (or the project's own folder form, taken
-            when the path holds ``interactions.*``); ``simulated`` needs no files.
+        source: ``parquet``, ``csv`` and ``jsonl`` are the forms of the project's own folder;
+            ``movielens_1m`` and ``amazon_2014`` are the publishers' files (or the own folder,
+            taken when the path holds ``interactions.*``); ``simulated`` needs no files.
         path: Local path or URI of a folder that holds ``interactions.<form>`` (one file, or a
             folder of many) or of the file itself. A leading ``$ITEMESE_DATA`` stands for that
             environment variable, ``./data`` by default.

@@ -17,14 +17,24 @@ import pyarrow.fs as pafs
 from itemese.core.artifacts import Folder
 from itemese.core.config import nearest
 from itemese.core.errors import ArtifactError, DataError
+from itemese.logs.kinds import COMPRESSED, DATA, FORMS
 
-FORMS = {"parquet": (".parquet",), "csv": (".csv", ".csv.gz"), "jsonl": (".jsonl", ".jsonl.gz")}
-"""File name endings of each form."""
-
-_COMPRESSED = re.compile(r"\.(zst|zstd|bz2|xz|lz4|br|snappy|zip|7z|rar|tar|tgz|Z)$", re.IGNORECASE)
-_DATA = re.compile(r"\.(parquet|csv|tsv|jsonl|ndjson|json|orc|avro|gz)$", re.IGNORECASE)
 _BARE = re.compile(r"[^.]*\d[^.]*")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    pa.ArrowException,
+    plx.PolarsError,
+    csv.Error,
+    UnicodeError,
+    plx.PanicException,  # a type of Arrow that polars does not know
+    NotImplementedError,  # a compression of zip archives or Parquet files
+)
+"""What readers and parsers raise on files that are torn, or are not what they are called."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +108,6 @@ class Source:
             raise DataError(message) from None
 
 
-UNREADABLE = (
-    OSError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    pa.ArrowException,
-    plx.PolarsError,
-    csv.Error,
-    UnicodeError,
-    NotImplementedError,  # a compression of zip archives or Parquet files
-)
-"""What readers and parsers raise on files that are torn, or are not what they are called."""
-
-
 def locate(location: str, where: str) -> tuple[Folder, str | None]:
     """Return (folder, None) for a folder and (its folder, name) for a file.
 
@@ -140,6 +136,8 @@ def locate(location: str, where: str) -> tuple[Folder, str | None]:
         return Folder(parent), name
     beside = _neighbours(filesystem, path.rpartition("/")[0])
     hint = nearest(name, beside) if beside else "Check the path."
+    if re.search(r"[*?\[]", name):
+        hint = "Patterns are not read: name a folder, whose parts are read at any depth."
     message = f"`{where}` must be an existing file or folder; got {folder.uri!r}. {hint}"
     raise DataError(message)
 
@@ -183,7 +181,7 @@ def parts_in(folder: Folder, form: str, *, bare: bool = False) -> list[Source]:
             continue
         if name.endswith(FORMS[form]) or (bare and _BARE.fullmatch(info.base_name)):
             parts.append(_source(folder, name, info))
-        elif _DATA.search(name) or _COMPRESSED.search(name):
+        elif DATA.search(name) or COMPRESSED.search(name):
             others.append(name)
     if parts and others:
         message = (
@@ -238,26 +236,3 @@ def find_table(
         if tables:
             return form, next(iter(tables.values()))
     return None
-
-
-def check_compression(name: str, form: str, where: str) -> None:
-    """Raise DataError for a file whose ending names a compression that is not read."""
-    if _COMPRESSED.search(name) or (form == "parquet" and name.endswith(".gz")):
-        message = (
-            f"`{where}` must be Parquet, or CSV or JSONL plain or with gzip (.csv.gz); got {name!r}"
-            ", which is compressed otherwise. Decompress it."
-        )
-        raise DataError(message)
-
-
-def refuse_unread(folder: Folder, stem: str) -> None:
-    """Raise DataError for a table of a kind that is not read, such as ``items.tsv``."""
-    for name in folder.names():
-        if name.startswith(f"{stem}.") and (_DATA.search(name) or _COMPRESSED.search(name)):
-            check_compression(name, "", "logs.path")
-            endings = ", ".join(ending for form in FORMS.values() for ending in form)
-            message = (
-                f"`logs.path` must hold {stem} that end in one of {endings}; got {name!r}. Convert "
-                "it or, if that is its form, rename it."
-            )
-            raise DataError(message)

@@ -1,6 +1,5 @@
-"""A person's own files, and what any source is planned into."""
+"""Files in the project's own form, and what any source is planned into."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,8 +11,9 @@ from itemese.core.config import nearest
 from itemese.core.errors import DataError
 from itemese.logs import chunks, files
 from itemese.logs.chunks import Chunk
-from itemese.logs.config import ColumnMap, LogsConfig, expand, or_unread
+from itemese.logs.config import ColumnMap, LogsConfig, expand, or_other_delimiter, or_unread
 from itemese.logs.files import Source
+from itemese.logs.kinds import FORMS, check_compression, refuse_unread
 from itemese.logs.tables import read_table
 
 ReadTable = Callable[[Folder], pl.DataFrame]
@@ -48,7 +48,7 @@ class Plan:
 
 
 def own_form(config: LogsConfig, folder: Folder, name: str | None) -> Plan:
-    """Plan a person's own files: ``interactions.*`` with ``items.*`` and ``users.*`` beside.
+    """Plan a folder of ``interactions.*`` with ``items.*`` and ``users.*``.
 
     Args:
         config: The recipe's section.
@@ -58,43 +58,40 @@ def own_form(config: LogsConfig, folder: Folder, name: str | None) -> Plan:
     Raises:
         DataError: A file or column that is missing or cannot be read.
     """
-    wanted = config.source if config.source in files.FORMS else None
+    wanted = config.source if config.source in FORMS else None
     if name is not None:
         found = (wanted or _form_of(name, "logs.path"), [files.file_in(folder, name)])
-        files.check_compression(name, found[0], "logs.path")
+        check_compression(name, found[0], "logs.path")
     else:
         table = files.find_table(folder, "interactions", wanted, wanted)
         if table is None and wanted is not None:
             table = _parts(folder, wanted)
         if table is None:
-            files.refuse_unread(folder, "interactions")
+            refuse_unread(folder, "interactions")
+            other = files.find_table(folder, "interactions")
             message = (
                 f"`logs.path` must hold interactions.{wanted or 'parquet'}; got "
-                f"{folder.names() or 'no files'} in {folder.uri!r}. Rename your file or point "
-                "`logs.path` at it."
+                f"{folder.names() or 'no files'} in {folder.uri!r}. "
             )
-            raise DataError(message)
+            remedy = "Rename your file or point `logs.path` at it."
+            raise DataError(message + (f"Set `logs.source: {other[0]}`." if other else remedy))
         found = table
     planned = cut(*found, config)
     columns = config.columns
     items = _side_table(folder, "items", config.items_path, wanted)
     users = _side_table(folder, "users", config.users_path, wanted)
     texts = {"item_id", "user_id", "title", columns.item_id, columns.user_id, columns.title or ""}
-    read = partial(_read_side, config.delimiter, texts)
+
+    def reader(side: tuple[str, list[Source]] | None) -> ReadTable | None:
+        return side and (lambda _artifact: read_table(*side, config.delimiter, texts))
+
     return replace(
         planned,
         sides=[source for side in (items, users) if side for source in side[1]],
-        read_items=partial(read, *items) if items else None,
-        read_users=partial(read, *users) if users else None,
+        read_items=reader(items),
+        read_users=reader(users),
         side_columns=columns,
     )
-
-
-def _read_side(
-    delimiter: str, texts: set[str], form: str, sources: list[Source], _artifact: Folder
-) -> pl.DataFrame:
-    """Read a side table that is a file of its own."""
-    return read_table(form, sources, delimiter, texts)
 
 
 def _parts(folder: Folder, form: str) -> tuple[str, list[Source]] | None:
@@ -119,13 +116,14 @@ def cut(form: str, sources: list[Source], config: LogsConfig) -> Plan:
         parts = chunks.plan_parquet(sources, row_groups, config.num_blocks)
         max_rows = sum(map(sum, row_groups))
     else:
-        filled = [source for source in sources if source.size]
-        headers = [
-            chunks.read_keys(source)
+        read = (
+            chunks.read_keys
             if form == "jsonl"
-            else chunks.read_header(source, config.delimiter)
-            for source in filled
-        ]
+            else partial(chunks.read_header, delimiter=config.delimiter)
+        )
+        found = [(source, read(source)) for source in sources if source.size]
+        filled = [source for source, (names, _) in found if names]  # others hold blank lines
+        headers = [header for _, header in found if header[0]]
         columns = [list(header) for header, _ in headers]
         parts = chunks.plan_text(filled, form, config.num_blocks, headers)
         max_rows = text_rows(sources)
@@ -146,11 +144,11 @@ def text_rows(sources: list[Source]) -> int:
 
 def _form_of(name: str, where: str) -> str:
     """Return the form that a file name's ending names."""
-    for form, endings in files.FORMS.items():
+    for form, endings in FORMS.items():
         if name.endswith(endings):
             return form
-    files.check_compression(name, "", where)
-    known = ", ".join(ending for form in files.FORMS.values() for ending in form)
+    check_compression(name, "", where)
+    known = ", ".join(ending for form in FORMS.values() for ending in form)
     message = f"`{where}` must name a file that ends in one of {known}; got {name!r}. Rename it."
     raise DataError(message)
 
@@ -162,13 +160,13 @@ def _side_table(
     if path is None:
         found = files.find_table(folder, stem, bare=bare)
         if found is None:
-            files.refuse_unread(folder, stem)
+            refuse_unread(folder, stem)
         return found
     where = f"logs.{stem}_path"
     home, name = files.locate(expand(path, where), where)
     if name is not None:
         return _form_of(name, where), [files.file_in(home, name)]
-    for form in files.FORMS:
+    for form in FORMS:
         parts = files.parts_in(home, form, bare=form == bare)
         if parts:
             return form, parts
@@ -198,10 +196,8 @@ def match_columns(config: LogsConfig, held: dict[str, set[str]]) -> dict[str, st
             where = f"{theirs!r}, which is absent in {lacking[0]!r}"
             hint = f"Give all files the same columns{or_unread(ours)}"
         else:
-            where, hint = f"{theirs!r}, which is absent", nearest(theirs, somewhere)
-            line = next(iter(somewhere), "")
-            if len(somewhere) == 1 and theirs in re.split(r"[;,|\t ]", line):
-                hint = f"The header is {line!r}: set `logs.delimiter`."
+            where = f"{theirs!r}, which is absent"
+            hint = nearest(theirs, somewhere)[:-1] + or_other_delimiter(somewhere, theirs)
         message = f"`logs.columns.{ours}` must name a column of the input; got {where}. {hint}"
         raise DataError(message)
     return names

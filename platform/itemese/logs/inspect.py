@@ -118,7 +118,7 @@ def resolution(events: pl.DataFrame) -> str:
     if (times == events["place"]).all():
         return "order only"
     for name, seconds in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        # A few imputed times do not change what the others can tell.
+        # A few imputed times do not change the resolution of the others.
         if _mean(times % seconds == 0) >= _MOST:
             return name
     return "seconds"

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def parse_json(
     return pl.DataFrame(columns, schema), faults
 
 
-def json_table(content: bytes, label: str, texts: Iterable[str]) -> pl.DataFrame:
+def json_table(content: bytes, label: str, texts: Container[str]) -> pl.DataFrame:
     """Read a whole file into columns of numbers, booleans, lists or text.
 
     A column of several kinds of values is text, with the numbers as they are written.

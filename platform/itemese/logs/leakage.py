@@ -34,7 +34,7 @@ def suspicions(
     columns_left_out: list[str],
     ties: dict[str, float],
 ) -> list[str]:
-    """Return one sentence for each thing that a person should look at.
+    """Return one sentence for each thing to look at.
 
     Args:
         events: From `inspect.read_events`.
@@ -110,7 +110,7 @@ def _about_table(table: pl.DataFrame, name: str, count: str) -> list[str]:
         elif column.lower().startswith("llm") and name == "users":
             found.append(
                 f"users column {column!r} reads as written by a language model: if it saw whole "
-                "histories, it tells the targets."
+                "histories, it holds the targets."
             )
         elif kind.is_numeric() and table[column].n_unique() > 2 and table.height >= _MIN_ROWS:
             value = table.select(pl.corr(column, "_count", method="spearman")).item()

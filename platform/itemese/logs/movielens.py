@@ -95,7 +95,7 @@ def _find(folder: Folder, name: str | None, wanted: str) -> Source | None:
     with filesystem.open_input_file(f"{path}/{archive.name}") as stream:
         try:
             members = zipfile.ZipFile(stream).infolist()
-        except zipfile.BadZipFile as error:
+        except files.UNREADABLE as error:
             message = f"`{archive.name}` must be a whole zip archive; got: {error}. Fetch it again."
             raise DataError(message) from None
     for member in members:
@@ -108,14 +108,14 @@ def _read_dat(source: Source, columns: tuple[str, ...]) -> pl.DataFrame:
     """Read a small ``::`` file into text columns."""
     with source.open() as stream:
         text = stream.read().decode("latin-1").replace("::", "\x1f")
-    return pl.read_csv(
-        io.BytesIO(text.encode()),
-        has_header=False,
-        new_columns=list(columns),
-        separator="\x1f",
-        quote_char=None,
-        infer_schema=False,
-    )
+        return pl.read_csv(
+            io.BytesIO(text.encode()),
+            has_header=False,
+            new_columns=list(columns),
+            separator="\x1f",
+            quote_char=None,
+            infer_schema=False,
+        )
 
 
 def _read_movies(source: Source, _artifact: Folder) -> pl.DataFrame:

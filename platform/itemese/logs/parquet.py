@@ -1,6 +1,6 @@
 """Parquet chunks -> pieces of raw columns."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import numpy as np
 import polars as pl
@@ -28,17 +28,31 @@ def parquet_pieces(chunk: Chunk, columns: list[str]) -> Iterator[Piece]:
             yield piece_of(pa.Table.from_batches([batch]), row, line)
 
 
-def piece_of(table: pa.Table, row: np.ndarray, line: np.ndarray) -> Piece:
-    """Isolate rows whose text is no UTF-8 and hand the rest to polars."""
+def piece_of(
+    table: pa.Table, row: np.ndarray, line: np.ndarray, texts: Container[str] | None = None
+) -> Piece:
+    """Isolate rows whose text is no UTF-8 and hand the rest to polars.
+
+    Args:
+        table: N rows.
+        row: [N] int64, places in the input.
+        line: [N] int64, places to report.
+        texts: Columns in which bytes are text; None for all.
+    """
     damaged = np.zeros(len(table), bool)
     for place, column in enumerate(table.columns):
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        name = table.column_names[place]
+        if pa.types.is_decimal256(kind):  # polars has none
+            table = table.set_column(place, name, column.cast(pa.string()))
         textual = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        if not (textual or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        if texts is None or name in texts:
+            textual |= pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        if not textual:
             continue
         plain = column.cast(kind) if kind != column.type else column
         fine, faults = _valid_text(plain)
-        table = table.set_column(place, table.column_names[place], fine)
+        table = table.set_column(place, name, fine)
         damaged |= faults
     piece = Piece(pl.DataFrame(table), row, line, len(table))
     if damaged.any():

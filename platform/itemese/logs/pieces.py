@@ -1,4 +1,4 @@
-"""Rows of a chunk, read but not judged."""
+"""Rows of a chunk, read but not checked."""
 
 import json
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class RawLines(Protocol):
 
 @dataclass
 class Piece:
-    """Some rows of a chunk, read but not judged.
+    """Some rows of a chunk, read but not checked.
 
     Attributes:
         columns: N rows of raw columns under the input's names.

@@ -16,7 +16,7 @@ _ODD = r"[\x00-\x1f\x7f-\x9f\x{fffd}]|(^|/)\.{0,2}(/|$)"
 
 
 def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
-    """Cast raw columns to the schema and judge every row.
+    """Cast raw columns to the schema and check every row.
 
     Args:
         raw: Columns under our names, of any type; ``user_id``, ``item_id``, ``timestamp`` and
@@ -58,8 +58,8 @@ def normalise(raw: pl.DataFrame, unit: TimestampUnit) -> pl.DataFrame:
         faults.append((pl.col("_pos").is_null(), "missing pos"))
         faults.append((pl.col("_pos") < 0, "negative pos"))
     reason = pl.coalesce([pl.when(fault).then(pl.lit(text)) for fault, text in faults])
-    judged = given.with_columns(value.alias(f"_{name}") for name, value in columns.items())
-    found = judged.select(
+    checked = given.with_columns(value.alias(f"_{name}") for name, value in columns.items())
+    found = checked.select(
         *(pl.col(f"_{name}").alias(name) for name in columns), "row", reason.alias("reason")
     )
     faults_of_ids = [id_faults(found[name]) for name in ("user_id", "item_id")]

@@ -1,4 +1,4 @@
-"""One task of the logs room: a chunk of the input becomes a shard, a quarantine and a summary.
+"""One task of the logs stage: a chunk of the input becomes a shard, a quarantine and a summary.
 
 Files carry the chunk's number, so a task that Ray runs again replaces what it wrote before.
 """
@@ -75,7 +75,7 @@ class Job:
 
 
 def pieces_of(chunk: Chunk, job: Job) -> Iterator[Piece]:
-    """Yield the chunk's rows, read but not judged."""
+    """Yield the chunk's rows, read but not checked."""
     if chunk.form == "simulated":
         yield from simulated_pieces(chunk, job.config.world(), job.seed)
         return
@@ -93,24 +93,24 @@ def pieces_of(chunk: Chunk, job: Job) -> Iterator[Piece]:
 
 
 def attempt(chunk: Chunk, job: Job) -> pa.Table:
-    """Do `write_shard`; an error that a user can mend comes back in the summary.
+    """Do `write_shard`; an error that the user can correct comes back in the summary.
 
     Ray Data wraps what a task raises and loses its cause, so errors travel as data.
     """
     try:
         return write_shard(chunk, job)
     except ItemeseError as error:
-        told = [type(error).__name__, str(error)]
+        report = [type(error).__name__, str(error)]
     except (OSError, pa.ArrowException) as error:
         place = job.folder.uri
         message = (
             f"`{place}` could not be written to: {error}. Free space or use another --storage."
         )
-        told = [ArtifactError.__name__, message]
-    return keys_table(chunk.index, json.dumps({"error": told}), [], job.num_buckets)
+        report = [ArtifactError.__name__, message]
+    return keys_table(chunk.index, json.dumps({"error": report}), [], job.num_buckets)
 
 
-def raise_told(summaries: list[dict[str, Any]]) -> None:
+def raise_reported(summaries: list[dict[str, Any]]) -> None:
     """Raise the first error that a task reported in its summary."""
     for summary in summaries:
         if "error" in summary:
@@ -136,7 +136,7 @@ def write_shard(chunk: Chunk, job: Job) -> pa.Table:
         target, INTERACTIONS, filesystem=filesystem, compression="zstd"
     ) as writer:
         for piece in pieces_of(chunk, job):
-            good, part = judge(piece, chunk, job)
+            good, part = split_rows(piece, chunk, job)
             counts["rows_in"] += piece.num_rows
             counts["lines"] += piece.num_lines
             counts["rows_kept"] += len(good)
@@ -158,20 +158,20 @@ def write_shard(chunk: Chunk, job: Job) -> pa.Table:
     return keys_table(chunk.index, summary, prints, job.num_buckets)
 
 
-def judge(piece: Piece, chunk: Chunk, job: Job) -> tuple[pl.DataFrame, pa.Table]:
+def split_rows(piece: Piece, chunk: Chunk, job: Job) -> tuple[pl.DataFrame, pa.Table]:
     """Split a piece into good rows (columns of INTERACTIONS and ``line``) and a quarantine part."""
     raw = piece.columns.select(pl.col(theirs).alias(ours) for ours, theirs in job.names.items())
     raw = raw.with_columns(pl.Series("row", piece.row, pl.Int64))
     line = pl.Series("line", piece.line, pl.Int64)
-    judged = normalise(raw, job.config.timestamp_unit).with_columns(line)
-    is_bad = judged["reason"].is_not_null()
+    checked = normalise(raw, job.config.timestamp_unit).with_columns(line)
+    is_bad = checked["reason"].is_not_null()
     bad = list(piece.bad)
     if is_bad.any():
         hit = np.flatnonzero(is_bad.to_numpy())
-        reasons = judged["reason"].filter(is_bad).to_list()
+        reasons = checked["reason"].filter(is_bad).to_list()
         facts = (piece.row[hit].tolist(), piece.line[hit].tolist(), reasons, piece.raw_texts(hit))
         bad += zip(*facts, strict=True)
-        judged = judged.filter(~is_bad)
+        checked = checked.filter(~is_bad)
     bad.sort(key=lambda fault: fault[0])
     label = chunk.source.label if chunk.source else "simulated"
     columns: dict[str, list[Any]] = {
@@ -181,7 +181,7 @@ def judge(piece: Piece, chunk: Chunk, job: Job) -> tuple[pl.DataFrame, pa.Table]
         "raw": [fault[3] for fault in bad],
         "place": [fault[0] for fault in bad],
     }
-    return judged.drop("reason"), pa.table(columns, schema=PART)
+    return checked.drop("reason"), pa.table(columns, schema=PART)
 
 
 def fingerprints(frame: pl.DataFrame) -> np.ndarray:

@@ -12,7 +12,7 @@ def plan(config: LogsConfig) -> Plan:
     """Find the input and cut it into chunks.
 
     `movielens_1m` and `amazon_2014` take the publisher's files unless the path holds
-    ``interactions.parquet``, ``.csv`` or ``.jsonl``: then it is read as a person's own form.
+    ``interactions.parquet``, ``.csv`` or ``.jsonl``: then it is read as the project's own form.
 
     Raises:
         DataError: A file or column that is missing or cannot be read.

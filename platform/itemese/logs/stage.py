@@ -19,7 +19,7 @@ from itemese.logs.chunks import Chunk
 from itemese.logs.config import LogsConfig
 from itemese.logs.files import Source
 from itemese.logs.inputs import Plan
-from itemese.logs.shards import PART, QUARANTINE, Job, attempt, raise_told
+from itemese.logs.shards import PART, QUARANTINE, Job, attempt, raise_reported
 from itemese.logs.times import warn_of_times
 
 VERSION = 2
@@ -130,7 +130,7 @@ def _interactions(config: LogsConfig, planned: Plan, folder: Folder, seed: int) 
     keys = _per_chunk(chunks, lambda chunk: attempt(chunk, job))
     texts, repeats = duplicates.gather(keys, buckets)
     summaries = [json.loads(text) for text in texts]
-    raise_told(summaries)
+    raise_reported(summaries)
     reasons: Counter[str] = Counter()
     for summary in summaries:
         reasons.update(summary["reasons"])

@@ -15,7 +15,7 @@ from itemese.core.artifacts import Counts, Folder
 from itemese.core.config import nearest
 from itemese.core.errors import DataError
 from itemese.logs.chunks import read_footer, read_header
-from itemese.logs.config import ColumnMap
+from itemese.logs.config import ColumnMap, or_other_delimiter
 from itemese.logs.files import Source
 from itemese.logs.json_lines import json_table
 from itemese.logs.parquet import piece_of
@@ -77,7 +77,7 @@ def read_table(form: str, sources: list[Source], delimiter: str, texts: set[str]
         form: ``parquet``, ``csv`` or ``jsonl``.
         sources: The files.
         delimiter: Of CSV.
-        texts: Columns that are text in JSON too.
+        texts: Columns that are text in JSON lines too, and of Parquet also if they hold bytes.
 
     Raises:
         DataError: A file that cannot be read in this form; the message names the line.
@@ -90,7 +90,7 @@ def read_table(form: str, sources: list[Source], delimiter: str, texts: set[str]
             with source.open() as stream:
                 frame = json_table(stream.read(), source.label, texts)
         else:
-            frame = _parquet_table(source)
+            frame = _parquet_table(source, texts)
         frames.append(with_partition(frame, source.partition))
     try:
         return pl.concat(frames, how="diagonal_relaxed")
@@ -105,13 +105,13 @@ def with_partition(frame: pl.DataFrame, partition: dict[str, str | None]) -> pl.
     return frame.with_columns(pl.lit(v, pl.String).alias(name) for name, v in partition.items())
 
 
-def _parquet_table(source: Source) -> pl.DataFrame:
+def _parquet_table(source: Source, texts: set[str]) -> pl.DataFrame:
     """Read a Parquet file."""
     read_footer(source)
     with source.open() as stream:
         table = pq.ParquetFile(stream).read()
         row = np.arange(len(table))
-        piece = piece_of(table, row, row)
+        piece = piece_of(table, row, row, texts)
     if piece.bad:
         _, place, reason, raw = piece.bad[0]
         message = f"`{source.label}` must hold UTF-8; got {reason} in row {place}: {raw[:80]}. "
@@ -167,14 +167,14 @@ def _bad_line(source: Source, what: str, lines_before: int) -> str:
 
 
 def keyed(frame: pl.DataFrame, ours: str, theirs: str, where: str) -> tuple[pl.DataFrame, Counts]:
-    """Return the frame with a text key, without rows that have none or repeat an earlier one."""
+    """Return the frame with a text key, without rows that have no valid one or repeat one."""
     key = theirs if theirs in frame.columns else ours
     if key not in frame.columns:
         message = (
             f"`{where}` must have the column {theirs!r}; got {frame.columns}. Name its id column "
-            f"as in the interactions (`logs.columns.{ours}`)."
+            f"as in the interactions (`logs.columns.{ours}`)"
         )
-        raise DataError(message)
+        raise DataError(message + or_other_delimiter(frame.columns, theirs))
     if key != ours:
         frame = frame.drop(ours, strict=False).rename({key: ours})
     kind = frame.schema[ours]

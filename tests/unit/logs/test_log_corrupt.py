@@ -17,7 +17,7 @@ NAMES = ["user_id", "item_id", "timestamp", "rating"]
 
 
 def is_good(row: tuple[str | None, ...]) -> bool:
-    """Judge one row the slow way."""
+    """Check one row the slow way."""
     user, item, time, rating = row
     try:
         seconds = float(time or "x")
@@ -29,7 +29,7 @@ def is_good(row: tuple[str | None, ...]) -> bool:
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
-def test_corrupt_tables_are_split_as_a_slow_judge_splits_them(
+def test_corrupt_tables_are_split_as_a_slow_check_splits_them(
     inline: Callable[..., Any], tmp_path: Path, form: str
 ) -> None:
     @given(TABLES, st.sampled_from([None, 3]))

@@ -9,12 +9,12 @@ from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError
 from itemese.logs import duplicates, sources
 from itemese.logs.config import LogsConfig
-from itemese.logs.shards import Job, attempt, raise_told
+from itemese.logs.shards import Job, attempt, raise_reported
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Two files; rows 2 and 5 (counted over both) equal row 0; pos tells row 6 apart."""
+    """Two files; rows 2 and 5 (counted over both) equal row 0; pos sets row 6 apart."""
     folder = tmp_path / "in" / "interactions"
     folder.mkdir(parents=True)
     same = {"user_id": "u", "item_id": "i", "timestamp": 5, "pos": 0}
@@ -70,7 +70,7 @@ def test_the_check_stays_within_a_task_s_memory() -> None:
     assert duplicates.num_buckets(duplicates.BUCKET_ROWS + 1) == 2
 
 
-def test_a_full_disk_is_told_as_one_sentence(
+def test_a_full_disk_is_one_sentence(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = LogsConfig.parse({"source": "parquet", "path": str(table)})
@@ -81,7 +81,7 @@ def test_a_full_disk_is_told_as_one_sentence(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
-    told = attempt(planned.chunks[0], job)["summary"].to_pylist()
+    reports = attempt(planned.chunks[0], job)["summary"].to_pylist()
     with pytest.raises(ArtifactError, match=r"No space left on device\. Free space") as caught:
-        raise_told([json.loads(text) for text in told])
+        raise_reported([json.loads(text) for text in reports])
     assert str(tmp_path / "out") in str(caught.value)

@@ -35,6 +35,8 @@ def test_parts_at_any_depth_are_read(
     for hidden in (f".part-5{end}", f"_temporary/part-6{end}", f".backup/part-7{end}"):
         write(root / hidden, form, 9)
     (root / "_SUCCESS").touch()
+    if form != "parquet":
+        (root / f"part-6{end}").write_text("\n" if form == "jsonl" else "")
     (root / "README").write_text("Parts of a log.")
     values = {"source": form, "path": str(tmp_path / "in")}
     good, _ = inline(values)

@@ -12,7 +12,7 @@ from itemese.logs.rows import normalise
 from itemese.logs.times import warn_of_times
 
 
-def judged(unit: str = "seconds", **columns: object) -> pl.DataFrame:
+def checked(unit: str = "seconds", **columns: object) -> pl.DataFrame:
     size = max(len(v) for v in columns.values())  # type: ignore[arg-type]
     given = {"user_id": ["u"] * size, "item_id": ["i"] * size, "timestamp": [1] * size} | columns
     frame = pl.DataFrame({**given, "row": range(size)}, strict=False)
@@ -20,7 +20,7 @@ def judged(unit: str = "seconds", **columns: object) -> pl.DataFrame:
 
 
 def test_good_rows_take_the_schema_and_absent_columns_are_null() -> None:
-    frame = judged(user_id=[7, 8], item_id=["a", "b"], timestamp=[5, 6])
+    frame = checked(user_id=[7, 8], item_id=["a", "b"], timestamp=[5, 6])
     assert frame.columns == [*INTERACTIONS.names, "reason"]
     assert frame["user_id"].to_list() == ["7", "8"]
     assert frame["reason"].null_count() == 2
@@ -39,7 +39,7 @@ def test_good_rows_take_the_schema_and_absent_columns_are_null() -> None:
     ],
 )
 def test_blank_ids_are_missing(value: str | None, reason: str | None) -> None:
-    assert judged(user_id=["x", value])["reason"].to_list() == [None, reason]
+    assert checked(user_id=["x", value])["reason"].to_list() == [None, reason]
 
 
 LONG = "x" * MAX_ID_LENGTH
@@ -64,7 +64,7 @@ LONG = "x" * MAX_ID_LENGTH
 def test_ids_that_no_request_can_name_have_a_reason(
     name: str, value: str, fault: str | None
 ) -> None:
-    good, reason = judged(**{name: ["x", value]})["reason"].to_list()
+    good, reason = checked(**{name: ["x", value]})["reason"].to_list()
     assert good is None
     assert (reason is None) if fault is None else reason.startswith(f"{name} must {fault}")
     check = user_id_fault if name == "user_id" else item_id_fault
@@ -73,7 +73,7 @@ def test_ids_that_no_request_can_name_have_a_reason(
 
 def test_whole_float_ids_lose_their_fraction_and_others_are_refused() -> None:
     # pandas turns a whole-number column with one gap into floats.
-    frame = judged(item_id=[1.0, 2.5, float("nan"), None, 1e300])
+    frame = checked(item_id=[1.0, 2.5, float("nan"), None, 1e300])
     fault = "item_id is not text or a whole number"
     assert frame["item_id"].to_list()[0] == "1"
     assert frame["reason"].to_list() == [None, fault, "missing item_id", "missing item_id", fault]
@@ -111,6 +111,12 @@ MOMENT = datetime(2001, 1, 1, microsecond=5, tzinfo=UTC)
             [978_307_200, 978_307_200, 978_310_800],
             [123_456_789, 500_000_000, 0],
         ),
+        (
+            "iso8601",
+            ["2001-01-01t00:00:00z", "2001-01-01 00:00:00.25 UTC"],
+            [978_307_200, 978_307_200],
+            [0, 250_000_000],
+        ),
         ("seconds", [MOMENT], [978_307_200], [5_000]),
         (
             "seconds",
@@ -124,7 +130,7 @@ MOMENT = datetime(2001, 1, 1, microsecond=5, tzinfo=UTC)
 def test_times_become_seconds_and_nanoseconds(
     unit: str, values: Any, seconds: list[int], nanoseconds: list[int]
 ) -> None:
-    frame = judged(unit, timestamp=values)
+    frame = checked(unit, timestamp=values)
     assert frame["reason"].null_count() == len(values)
     assert frame["timestamp"].to_list() == seconds
     assert frame["nanosecond"].to_list() == nanoseconds
@@ -151,28 +157,28 @@ def test_times_become_seconds_and_nanoseconds(
     ],
 )
 def test_bad_times_have_their_reason(unit: str, value: str | None, reason: str | None) -> None:
-    assert judged(unit, timestamp=["0", value])["reason"].to_list()[1] == (
+    assert checked(unit, timestamp=["0", value])["reason"].to_list()[1] == (
         reason if unit != "iso8601" or reason != "missing timestamp" else "missing timestamp"
     )
 
 
 def test_ratings_and_places_are_checked_only_where_the_source_has_them() -> None:
-    frame = judged(rating=["5", "", "x", "nan", None], pos=["0", "1.0", "2", "3", "4"])
+    frame = checked(rating=["5", "", "x", "nan", None], pos=["0", "1.0", "2", "3", "4"])
     assert frame["rating"].to_list() == [5.0, None, None, None, None]
     assert frame["pos"].to_list() == [0, 1, 2, 3, 4]
     bad = "non-numeric rating"
     assert frame["reason"].to_list() == [None, None, bad, bad, None]
-    places = judged(pos=[0, None, -1])
+    places = checked(pos=[0, None, -1])
     assert places["reason"].to_list() == [None, "missing pos", "negative pos"]
 
 
 def test_events_are_text_whatever_they_are() -> None:
-    assert judged(event=[True, False])["event"].to_list() == ["true", "false"]
-    assert judged(event=[1.0, 2.0])["event"].to_list() == ["1", "2"]
+    assert checked(event=[True, False])["event"].to_list() == ["true", "false"]
+    assert checked(event=[1.0, 2.0])["event"].to_list() == ["1", "2"]
     with pytest.raises(DataError, match=r"leave it unread with `logs\.columns\.event: null`\."):
-        judged(event=[[1], [2]])
+        checked(event=[[1], [2]])
     with pytest.raises(DataError, match=r"leave it unread with `logs\.columns\.rating: null`\."):
-        judged(rating=[[1], [2]])
+        checked(rating=[[1], [2]])
 
 
 @pytest.mark.parametrize(
@@ -195,8 +201,8 @@ def test_times_of_a_wrong_unit_are_warned_of(
 
 def test_a_column_of_a_wrong_type_is_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"`logs.columns.user_id` must name a column of text"):
-        judged(user_id=[[1], [2]])
+        checked(user_id=[[1], [2]])
     with pytest.raises(DataError, match=r"`logs.columns.timestamp` must name a column of times"):
-        judged(timestamp=[True, False])
+        checked(timestamp=[True, False])
     with pytest.raises(DataError, match="iso8601"):
-        judged("iso8601", timestamp=[1, 2])
+        checked("iso8601", timestamp=[1, 2])

@@ -146,8 +146,12 @@ def test_a_column_must_be_in_every_file(tmp_path: Path) -> None:
         (b"user_id,item_id,user_id\n", "columns ['user_id'] twice"),
         (b"\n1,2,3\n", "no column names"),
         (b"user_id,item_id,timestamp\ru,i,1\ru,j,2\r", "got carriage returns alone"),
-        (b"user_id;item_id;timestamp\n", "is 'user_id;item_id;timestamp': set `logs.delimiter`"),
+        (b"user_id;item_id;timestamp\n", "'user_id;item_id;timestamp' is read as one name"),
         (b"user_id,item_id, user_id\n", "columns ['user_id'] twice"),
+        (b'"user_id,item_id,timestamp\nu,i,1\n', "must close the quotes in its header"),
+        (gzip.compress(CSV.encode()), "must be text by its name and `logs.source`; got gzip"),
+        (b"PAR1\x15\x04\n" + bytes(20) + b"PAR1", "got Parquet"),
+        (b"x" * (2 << 20), "header line below 1 MiB"),
     ],
 )
 def test_a_bad_header_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
@@ -173,6 +177,8 @@ def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
         ("x.csv.zst", "'x.csv.zst', which is compressed otherwise. Decompress it."),
         ("x.csv.bz2", "which is compressed otherwise"),
         ("packed", "'interactions.csv.zst', which is compressed otherwise"),
+        ("other", "Set `logs.source: parquet`."),
+        ("*.csv", "Patterns are not read"),
         ("sides", "must hold items that end in one of .parquet, .csv, .csv.gz"),
     ],
 )
@@ -181,6 +187,8 @@ def test_a_path_that_cannot_be_read_says_why(tmp_path: Path, path: str, words: s
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "sides" / "interactions.csv").write_text(CSV)
+    (tmp_path / "other").mkdir()
+    pl.DataFrame({"user_id": []}).write_parquet(tmp_path / "other" / "interactions.parquet")
     where = path if "://" in path else str(tmp_path / path)
     with pytest.raises(DataError) as caught:
         plan(source="csv", path=where)
@@ -259,6 +267,17 @@ def test_the_projects_own_form_wins_over_the_publishers(tmp_path: Path) -> None:
     (tmp_path / "interactions.csv").write_text(CSV)
     found = plan(source="movielens_1m", path=str(tmp_path))
     assert [source.name for source in found.interactions] == ["interactions.csv"]
+
+
+@pytest.mark.parametrize("content", [b"1::a\n2::b::c::d\n", b"1::a::b::c::d\n"])
+def test_a_publishers_table_that_is_not_its_form_is_one_sentence(
+    tmp_path: Path, content: bytes
+) -> None:
+    (grouplens(tmp_path, "loose") / "movies.dat").write_bytes(content)
+    found = plan(source="movielens_1m", path=str(tmp_path))
+    assert found.read_items is not None
+    with pytest.raises(DataError, match=r"must hold readable files; got 'movies\.dat'"):
+        found.read_items(Folder.at(tmp_path))
 
 
 def test_missing_publisher_files_say_how_to_get_them(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from itemese.core.artifacts import Counts, Folder
@@ -111,6 +113,16 @@ def test_titles_of_any_type_of_parquet_are_text(
     assert found["items"].rows() == [("1", expected[0]), ("2", expected[1])]
 
 
+def test_other_columns_of_parquet_keep_their_types(tmp_path: Path) -> None:
+    csv_items(tmp_path, "")
+    (tmp_path / "items.csv").unlink()
+    wide = pa.array([Decimal("1.10")], pa.decimal256(40, 2))
+    table = pa.table({"item_id": wide, "image": [b"\xff"], "year": [1999]})
+    pq.write_table(table, tmp_path / "items.parquet")
+    _, found = sides(tmp_path)
+    assert found["items"].rows() == [("1.10", None, b"\xff", 1999)]
+
+
 def test_one_dialect_reads_all_files(inline: Any, tmp_path: Path) -> None:
     head = '\ufeffuser_id;" item_id" ; timestamp;title '
     rows = ['u;"a;b";5;12" pizza', 'v;c;6;"a ""b"" c"']
@@ -167,9 +179,10 @@ def test_a_faulty_line_of_csv_is_named(tmp_path: Path, content: bytes, words: st
 def test_a_faulty_line_of_json_is_named(tmp_path: Path) -> None:
     csv_items(tmp_path, "")
     (tmp_path / "items.csv").unlink()
-    (tmp_path / "items.jsonl").write_text('{"item_id": "1"}\n\n{"item_id": "2"\n')
-    with pytest.raises(DataError, match=r"`items\.jsonl` must hold one JSON object .* in line 3"):
-        sides(tmp_path)
+    for line in ('{"item_id": "2"', "[1]", '{"a": NaN}', '{"a": ' + "[" * 100_000):
+        (tmp_path / "items.jsonl").write_text('{"item_id": "1"}\n\n' + line)
+        with pytest.raises(DataError, match=r"`items\.jsonl` must hold one JSON .* in line 3"):
+            sides(tmp_path)
 
 
 def test_a_mapped_title_takes_the_place_of_a_column_of_that_name(tmp_path: Path) -> None:
