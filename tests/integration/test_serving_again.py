@@ -11,7 +11,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.bundle import write_bundle
 from itemese.core.schema import Catalog
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PATIENCE = 600
 """Seconds; a busy machine needs a minute to start Ray, and this starts it twice."""
 

@@ -1,8 +1,9 @@
-"""A trained model behind Ray Serve, asked over HTTP."""
+"""A trained model behind Ray Serve, over HTTP: one application for all tests of this file."""
 
 import json
 import re
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,24 +25,23 @@ from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.config import ServingConfig
 from itemese.serving.deploy import deploy, free_port
 from itemese.serving.engine import Recommender
+from itemese.serving.registry import promote, rollback
 
 pytestmark = pytest.mark.ray
 NUM_ITEMS = 200
 TOKEN = "only-for-this-test"
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """A SASRec with random weights; what it says does not matter, only that it stays the same."""
+def write_model(folder, seed):
+    """Write a SASRec with random weights."""
     names = [f"i{n}" for n in range(NUM_ITEMS)]
     titles = ["<i>markup & \u00e9</i>", *names[1:]]
     counts = pa.array(np.arange(NUM_ITEMS), pa.int64())
     table = pa.table({"item_id": names, "title": titles, "train_count": counts})
     catalog = Catalog.from_table(table)
     config = parse_method_config({"name": "sasrec", "dim": 8, "max_history": 20})
-    torch.manual_seed(0)
-    module = method_of(config).build(Inputs(catalog, lambda: iter(())))
-    folder = Folder.at(tmp_path_factory.mktemp("serving") / "bundle")
+    torch.manual_seed(seed)
+    module = method_of(config).build(Inputs(catalog, lambda: iter(()), seed=seed))
     write_bundle(
         folder,
         experiment={"name": "http", "evaluation": {"exclude_seen": True}},
@@ -55,9 +55,22 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def service(ray_cluster, bundle):
-    settings = ServingConfig(max_body_bytes=10_000, batch_wait_seconds=0.002)
-    with deploy(bundle, port=0, token=TOKEN, num_cpus=0.5, settings=settings) as running:
+def bundle(tmp_path_factory):
+    return write_model(Folder.at(tmp_path_factory.mktemp("serving") / "bundle"), 0)
+
+
+@pytest.fixture(scope="module")
+def registry(bundle, tmp_path_factory):
+    place = Folder.at(tmp_path_factory.mktemp("serving") / "registry")
+    promote(place, bundle)
+    return place
+
+
+@pytest.fixture(scope="module")
+def service(ray_cluster, registry):
+    """The one Serve application of these tests; it follows a registry."""
+    settings = ServingConfig(max_body_bytes=10_000, batch_wait_seconds=0.002, registry_seconds=0.1)
+    with deploy(registry.uri, port=0, token=TOKEN, num_cpus=0.5, settings=settings) as running:
         yield running
     assert ray.is_initialized(), "the cluster was there before"
     assert nobody_listens(running.url)
@@ -150,14 +163,24 @@ def test_titles_travel_untouched(client):
         ("POST", "/v1/recommend", b"{", 422),
         ("POST", "/v1/recommend", b"x" * 20_000, 413),
         ("GET", "/nope", b"", 404),
+        ("DELETE", "/v1/users/victim%0A", b"", 422),
     ],
 )
 def test_errors_keep_their_shape_through_serve(client, method, path, content, status):
-    answer = client.request(method, path, content=content)
+    headers = {"content-type": "application/json"}
+    answer = client.request(method, path, content=content, headers=headers)
     assert answer.status_code == status
     error = answer.json()["error"]
     assert error.keys() == {"code", "message", "field", "request_id"}
     assert answer.headers["x-request-id"] == error["request_id"]
+
+
+def test_head_and_encodings_through_serve(client):
+    assert client.head("/healthz").status_code == 200
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = client.post("/v1/recommend", content=b"\x1f\x8b", headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Encoding" in answer.json()["error"]["message"]
 
 
 def test_the_token_is_needed(service):
@@ -193,3 +216,39 @@ def test_a_second_service_in_the_cluster_is_refused(service, bundle):
     ):
         pytest.fail("must not start")
     assert httpx.get(f"{service.url}/readyz").status_code == 200, "the first one still runs"
+
+
+def test_promotion_and_rollback_under_load_fail_no_request(client, bundle, registry, tmp_path):
+    other = write_model(Folder.at(tmp_path / "other"), 1)
+    history = ["i1", "i2"]
+    engines = [Recommender.load(uri) for uri in (bundle, other)]
+    best = {engine.name: engine.recommend(history, k=1)[0].item_id for engine in engines}
+    assert len(set(best.values())) == 2, "the models differ"
+    old, new = best
+    answers, stopped = [], threading.Event()
+
+    def ask():
+        while not stopped.is_set():
+            answer = client.post("/v1/recommend", json={"history": history, "k": 1})
+            assert answer.status_code == 200, answer.text
+            answers.append((answer.json()["model"], answer.json()["items"][0]["item_id"]))
+
+    def wait_for(model):
+        start, deadline = len(answers), time.monotonic() + 30
+        while model not in [name for name, _ in answers[start:]]:
+            assert time.monotonic() < deadline, f"{model} does not answer"
+            time.sleep(0.05)
+
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(ask) for _ in range(3)]
+        try:
+            wait_for(old)
+            promote(registry, other)
+            wait_for(new)
+            rollback(registry)
+            wait_for(old)
+        finally:
+            stopped.set()
+        for future in asking:
+            future.result()
+    assert all(best[model] == item for model, item in answers), "no mixed answer"
