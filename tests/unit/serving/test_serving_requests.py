@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import socket
+import time
 
 import pytest
 
@@ -174,3 +176,26 @@ def test_a_body_that_breaks_off_is_neither_answered_nor_counted_as_invalid(world
         if x.startswith("itemese_requests_total")
     ]
     assert counted == [f'itemese_requests_total{{path="{path}",status="499"}} 1.0']
+
+
+def test_a_broken_upload_over_a_socket_is_counted_as_gone(served):
+    address = served.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(BODY) + 1}\r\n\r\n"
+    )
+    with socket.create_connection((address[0], int(address[1]))) as client:
+        client.sendall(head.encode() + BODY)
+    metrics, deadline = served.replica._metrics, time.monotonic() + 20
+    wanted = 'itemese_requests_total{path="/v1/recommend",status="499"} 1.0'
+    while wanted not in metrics.text().decode() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert wanted in metrics.text().decode()
+    assert 'status="422"' not in metrics.text().decode()
+
+
+@pytest.mark.parametrize("raw", [b'{"history": ["caf\xe9"]}', b"\xff\xfe{}", b"\x00"])
+def test_json_in_another_encoding_is_named(client, fault, raw):
+    headers = {"content-type": "application/json; charset=latin-1"}
+    told = fault(client.post("/v1/recommend", content=raw, headers=headers), 422, "body")
+    assert "JSON in UTF-8" in told

@@ -95,7 +95,8 @@ def add_handlers(app: FastAPI) -> None:
             422: "`body` must be JSON in UTF-8; got something else. Send an object.",
         }
         message = shown.get(status, str(error.detail))
-        return fail(request, status, message, headers=error.headers)
+        field = "body" if status == 422 else None
+        return fail(request, status, message, field=field, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
