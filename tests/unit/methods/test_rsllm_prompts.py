@@ -3,13 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from itemese.pipeline.choice import answers_within
 
 from itemese.core.errors import ConfigError
-from itemese.methods.rsllm.method import Rsllm, RsllmConfig
 from loss_values import loss_values
 
 
@@ -53,24 +50,6 @@ def test_the_shortest_prompts_that_are_accepted_fit_whatever_is_asked(
         states = module.history_states(batch["item_index"], batch["draw"])
     assert set(chosen) == set(method.choice_modes)
     assert states.isfinite().all()
-
-
-def test_titles_that_a_cut_makes_alike_are_counted_by_user(small: Any) -> None:
-    titles = [f"Part {i} of them all" for i in range(small.num_items)]
-    titles[5], titles[6], titles[7] = "A long way home", "A long way back", "A"
-    modules = {}
-    for cut in (3, 40):
-        method = Rsllm(RsllmConfig.parse({**small.settings, "max_title_tokens": cut}))
-        modules[cut] = method.build(small.inputs(catalog=small.catalog(titles)))
-    offered = np.array([[1, 2], [2, 5], [5, 6], [5, 7]])
-    assert answers_within(modules[40], offered[:3]) == 0
-    assert answers_within(modules[40], offered[3:4]) == 1  # "A" stands in it
-    words = {
-        i: tuple(modules[3].answer_tokens(torch.tensor([[i]])).flatten().tolist()) for i in (5, 6)
-    }
-    assert words[5] == words[6]
-    assert answers_within(modules[3], offered[2:3]) == 1
-    assert answers_within(modules[3], offered[1:2]) == 0
 
 
 def test_the_unknown_user_has_the_first_draw_and_a_named_one_always_the_same(small: Any) -> None:
