@@ -57,14 +57,14 @@ def test_dry_run_tells_the_space_the_cost_and_five_experiments(tmp_path: Path) -
     assert "training.weight_decay: between 0.0 and 0.5, when method.dim=16 (not in it)" in said
     assert "training.learning_rate: between 0.001 and 0.1, log (recipe: 0.01)" in said
     assert "val/ndcg@10 up, parameters down" in said
-    assert "1 logs, 1 sequences, 7 training) instead of 21 without sharing" in said
+    assert "1 logs, 1 sequences, 1 requests, 7 training) instead of 28 without sharing" in said
     # Three finalists, the best by the metric and the recipe as it is, each on three seeds.
     assert "; then at most 15 training on fresh seeds" in said
-    assert "not known: how long logs, sequences, training takes here" in said
+    assert "not known: how long logs, sequences, requests, training takes here" in said
     assert [f"trial {n}:" in said for n in range(6)] == [True] * 5 + [False]
     assert not (tmp_path / "store").exists()
     assert first_points(space, 5) == first_points(space, 7)[:5]
-    assert "instead of 6 without" in preview(space, Store(tmp_path / "store"), num_trials=2)
+    assert "instead of 8 without" in preview(space, Store(tmp_path / "store"), num_trials=2)
 
 
 def test_what_runs_again_on_fresh_seeds(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_runs_again_on_fresh_seeds(tmp_path: Path) -> None:
     text_only = {"method": {"name": "rsllm", "item_form": "text"}, "start": {}}
     space = make_space(tmp_path, {"minimise": [], "parameters": RATE}, **text_only)
     found = estimate(space, first_points(space, 5), store)
-    assert found.runs == {"logs": 1, "sequences": 1, "start": 1, "training": 5}
+    assert found.runs == {"logs": 1, "sequences": 1, "requests": 1, "start": 1, "training": 5}
     assert found.finals == {"start": 3, "training": 12}
     space = dataclasses.replace(space, config=space.config.model_copy(update={"seeds": ()}))
     assert not estimate(space, first_points(space, 4), store).finals
@@ -102,7 +102,7 @@ def test_times_come_from_what_the_storage_holds(tmp_path: Path, ray_cluster: Non
     _ = Run(Experiment.parse(space.recipe), store).logs
     found = estimate(space, first_points(space, 3), store)
     assert list(found.seconds) == ["logs"]
-    assert found.runs == {"logs": 1, "sequences": 1, "training": 3}
+    assert found.runs == {"logs": 1, "sequences": 1, "requests": 1, "training": 3}
 
 
 @pytest.mark.ray
@@ -121,7 +121,7 @@ def test_the_recommenders_time_is_not_taken_for_the_methods(
     store = Store(tmp_path / "store")
     _ = Run(Experiment.parse(space.recipe).upstream, store).trained
     found = estimate(space, first_points(space, 5), store)
-    assert list(found.seconds) == ["logs", "sequences", "recommender"]
-    assert found.runs == {"logs": 1, "sequences": 1, "recommender": 1, "training": 5}
+    assert list(found.seconds) == ["logs", "sequences", "requests", "recommender"]
+    assert found.runs == {"logs": 1, "sequences": 1, "requests": 1, "recommender": 1, "training": 5}
     assert found.finals == {"recommender": 3, "training": 12}
     assert "not known: how long training takes here" in preview(space, store)
