@@ -1,4 +1,4 @@
-"""What the service said it kept must be there after everything was killed."""
+"""Kill a service that stores events and count acknowledged events that are lost."""
 
 import itertools
 import os
@@ -36,20 +36,20 @@ def lost_events(
     clients: int = 4,
     command: Sequence[str] = (sys.executable, "-c", _SERVICE),
 ) -> tuple[int, int]:
-    """Kill a service with everything it started while it keeps events; count what is missing.
+    """Kill a service and its children while it stores events; count the lost ones.
 
-    This proves what a death of processes can: a power failure would ask the disk as well, to which
-    each event was written through.
+    This tests the death of processes. A power failure depends on the disk as well, to which each
+    event is synced.
 
     Args:
         bundle: To serve.
-        users: File of the users.
-        events: Acknowledged ones to wait for.
-        clients: Each sends one event a request, one after the other, until the service is gone.
+        users: SQLite file of the user store.
+        events: Number of acknowledged events to wait for.
+        clients: Each sends requests of one event, one after the other, until the service ends.
         command: Starts a service with `bundle` and `users` as its arguments, and prints its URL.
 
     Returns:
-        Events that were acknowledged, and how many of those were lost.
+        Number of acknowledged events, and how many of them were lost.
 
     Raises:
         ConfigError: The service does not start.
@@ -91,7 +91,7 @@ def _url(service: "subprocess.Popen[str]") -> str:
 
 
 def _keep(url: str, user: str, kept: set[str]) -> None:
-    """Send events until the service is gone or refuses; note each that it acknowledged."""
+    """Send events until the service ends or refuses; record the acknowledged ones."""
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         for number in itertools.count():
             item = f"{user} event {number}"
@@ -106,7 +106,7 @@ def _keep(url: str, user: str, kept: set[str]) -> None:
 
 
 def _kill(pid: int) -> None:
-    """Kill a process and all that it and its children started, so that none can tidy up."""
+    """Kill a process and all its descendants with SIGKILL, so that none can clean up."""
     try:
         first = psutil.Process(pid)
         family = [first, *first.children(recursive=True)]

@@ -1,7 +1,7 @@
-"""Send a service everything that its own OpenAPI allows, and what it forbids.
+"""Send a service requests that its OpenAPI allows and requests that it forbids.
 
-Cases and checks are schemathesis' (of the ``dev`` extra): no 5xx, a status and a body that the
-schema names, no refusal of what is allowed, no answer to what is not, no answer without the token.
+Cases and checks are those of schemathesis (in the ``dev`` extra): no 5xx, status and body as in the
+schema, valid requests accepted, invalid ones refused, nothing answered without the token.
 """
 
 import re
@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from itemese.core.errors import ConfigError
 from itemese.serving.http.messages import ItemSearch
 
-_UNTOLD = re.compile(r"(requests\.\d+\.)?(history|user_id|filter|version)\b")
-"""Fields that may be refused although they fit the schema: either a history or a name is needed,
-times must not fall, columns and canaries must exist, and a service has limits of its own."""
+_BEYOND_SCHEMA = re.compile(r"(requests\.\d+\.)?(history|user_id|filter|version|fields)\b")
+"""Fields that may be refused although they fit the schema: a history or a user_id is needed, times
+must not decrease, columns, fields and canaries must exist, and a service has limits of its own."""
 
 
 def ask_everything(url: str, token: str, cases: int) -> tuple[Counter[tuple[str, int]], list[str]]:
-    """Ask every address, in turn rightly and wrongly.
+    """Send valid and invalid requests to every address.
 
     Args:
         url: Of a service that needs a token.
@@ -27,7 +27,7 @@ def ask_everything(url: str, token: str, cases: int) -> tuple[Counter[tuple[str,
         cases: Number of requests; always the same ones.
 
     Returns:
-        How often each address gave each status, and what broke the schema, with the request.
+        How often each address gave each status, and the violations of the schema, with the request.
 
     Raises:
         ConfigError: schemathesis is not installed.
@@ -67,7 +67,7 @@ def ask_everything(url: str, token: str, cases: int) -> tuple[Counter[tuple[str,
         case = data.draw(operation.as_strategy(generation_mode=mode))
         response = case.call(headers=headers)
         statuses[operation.label, response.status_code] += 1
-        # It takes no 413 for a refusal, and calls some searches wrong that it then sends right.
+        # It does not count 413 as a refusal, and calls some searches invalid that it sends valid.
         right = response.status_code == 413 or _is_search(str(response.request.url))
         beside = [accepted, rejected] if right else [accepted]
         try:
@@ -75,16 +75,16 @@ def ask_everything(url: str, token: str, cases: int) -> tuple[Counter[tuple[str,
         except FailureGroup as failures:
             broken.append(f"{failures} {case.as_curl_command()}")
         if mode is modes.POSITIVE and response.status_code == 422:
-            told = response.json()["error"]
-            if not _UNTOLD.match(told["field"] or ""):
-                broken.append(f"{told['message']} {case.as_curl_command()}")
+            error = response.json()["error"]
+            if not _BEYOND_SCHEMA.match(error["field"] or ""):
+                broken.append(f"{error['message']} {case.as_curl_command()}")
 
     ask()
     return statuses, broken
 
 
 def _is_search(url: str) -> bool:
-    """Return whether this address is a search as it should be."""
+    """Return whether this address is a valid search."""
     pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
     try:
         ItemSearch.model_validate_strings(dict(pairs))

@@ -56,7 +56,7 @@ def benchmark_latency(storage: str, *, rounds: int = 3, seed: int = 0) -> list[R
         Rows ``{"name", "value", "unit", "bar", "holds"}``; milliseconds of wall-clock time.
 
     Raises:
-        ConfigError: No room in the cluster, or no free port.
+        ConfigError: The cluster has too few free CPUs, or no port is free.
     """
     draw = numpy_generator(seed, "serving/benchmark")
     rows = []
@@ -103,7 +103,7 @@ def benchmark_throughput(storage: str, *, seconds: float = 10, seed: int = 0) ->
         Rows as `benchmark_latency`'s.
 
     Raises:
-        ConfigError: No room in the cluster, or no free port.
+        ConfigError: The cluster has too few free CPUs, or no port is free.
     """
     settings, token = ServingConfig(), secrets.token_hex(16)
     uri = write_untrained(storage, BIG_MODEL, seed=seed)

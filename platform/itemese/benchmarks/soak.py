@@ -38,7 +38,7 @@ _REPLICA = "ray::ServeReplica"
 
 
 def overload(storage: str, seconds: float) -> list[Row]:
-    """Send three times what the service can answer; refusals are quick, and it is well after."""
+    """Send three times what the service can answer; refusals must be quick, and it must recover."""
     settings = ServingConfig(deadline_seconds=2.0)
     with _served(storage, LANGUAGE_MODEL, settings=settings) as (service, body):
 
@@ -84,7 +84,7 @@ def overload(storage: str, seconds: float) -> list[Row]:
 
 
 def replacement(storage: str, seconds: float, changes: int = 5) -> list[Row]:
-    """Promote and roll back under load; no request fails and none gets a mixed answer."""
+    """Promote and roll back under load; no request may fail or mix two models."""
     uris = [write_untrained(f"{storage}/{n}", SASREC, seed=n) for n in range(2)]
     place = Folder.at(storage).child(f"registry-{time.time_ns()}")
     history = [f"item {n}" for n in range(HISTORY)]
@@ -139,7 +139,7 @@ def replacement(storage: str, seconds: float, changes: int = 5) -> list[Row]:
 
 
 def killed(storage: str, seconds: float) -> list[Row]:
-    """Kill one of two replicas under load; clients that try once more hardly notice."""
+    """Kill one of two replicas under load; clients that retry once must hardly notice."""
     with _served(storage, SASREC, num_replicas=2, num_cpus=0.5) as (service, body):
         victims = _replicas()
         if len(victims) != 2:
@@ -154,7 +154,7 @@ def killed(storage: str, seconds: float) -> list[Row]:
                 await asyncio.sleep(seconds / 3)
                 victims[0].kill()
                 died = time.perf_counter()
-                # Whoever was killed stays in the table of processes for a while.
+                # A killed process stays in the table of processes for a while.
                 while len([r for r in _replicas() if r.pid != victims[0].pid]) < 2:
                     await asyncio.sleep(0.2)
                 return time.perf_counter() - died
@@ -180,7 +180,7 @@ def killed(storage: str, seconds: float) -> list[Row]:
 
 
 def endurance(storage: str, seconds: float) -> list[Row]:
-    """Ask at 70 % of the peak; after a third of the time the replica grows no more."""
+    """Load at 70 % of the peak; after a third of the time memory must not grow."""
     with _served(storage, LANGUAGE_MODEL) as (service, body):
         process = _replicas()[0]
         seen: list[tuple[float, float, int]] = []
@@ -216,7 +216,7 @@ def endurance(storage: str, seconds: float) -> list[Row]:
 
 
 def schema(storage: str, seconds: float) -> list[Row]:
-    """Ask everything that the OpenAPI allows and forbids: seven cases a second, at least 2,000."""
+    """Fuzz every address by the OpenAPI: seven cases a second, at least 2,000."""
     users = f"{storage}/schema-{time.time_ns()}.sqlite"
     with _served(storage, SASREC, settings=ServingConfig(users=users)) as (service, _):
         statuses, broken = ask_everything(service.url, TOKEN, max(2000, round(7 * seconds)))
@@ -229,7 +229,7 @@ def schema(storage: str, seconds: float) -> list[Row]:
 
 
 def durability(storage: str, seconds: float) -> list[Row]:
-    """Keep events, forty a second of the time given, then kill -9 everything: none is lost."""
+    """Store events, forty a second of the time given, then kill -9: none may be lost."""
     uri = write_untrained(storage, SASREC, seed=0)
     users = f"{storage}/durability-{time.time_ns()}.sqlite"
     started = time.perf_counter()
@@ -249,14 +249,14 @@ TESTS: Mapping[str, tuple[Callable[[str, float], list[Row]], float]] = {
     "replacement": (replacement, 120),
     "schema": (schema, 290),
 }
-"""Each with the seconds that it takes to be believed."""
+"""Each with the seconds that it needs by default."""
 
 
 @contextlib.contextmanager
 def _served(
     storage: str, model: Mapping[str, Any], **options: Any
 ) -> Iterator[tuple[Deployment, Callable[[int], Row]]]:
-    """Serve a model; yield the service and what to ask it, each time another history."""
+    """Serve a model; yield the service and its requests by number, each with another history."""
     draw = numpy_generator(0, "serving/soak")
     histories = [draw.choice(NUM_ITEMS, HISTORY, replace=False).tolist() for _ in range(500)]
     bodies: list[Row] = [{"history": [f"item {n}" for n in h], "k": 10} for h in histories]

@@ -48,7 +48,7 @@ class ServingConfig(Config):
         body_seconds: A client that needs longer to send its request is refused with 408.
         max_body_bytes: Larger request bodies are refused with 413.
         max_history: Longer histories are refused with 422; of those accepted the model reads
-            the newest events that it has room for.
+            the newest events up to its own limit.
         num_threads: Threads of torch in a replica.
         precision: ``bf16`` keeps the model's weights, and what it computes, in half the memory on a
             CUDA device and changes the order of near ties; sums of scores stay in fp32. Refused

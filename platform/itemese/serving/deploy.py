@@ -87,7 +87,7 @@ def deploy(
     Raises:
         ArtifactError: The bundle is torn or does not load.
         ConfigError: The port is taken, the address needs a token, a service runs already, or the
-            cluster has no room.
+            cluster has too few free CPUs.
     """
     token = token or os.environ.get(TOKEN_VARIABLE) or None
     require_token(host, token)
@@ -230,7 +230,7 @@ def _start(target: serve.Application) -> None:
 
     Raises:
         ArtifactError: A replica could not load the bundle.
-        ConfigError: The cluster has no room for the replicas.
+        ConfigError: The cluster has too few free CPUs for the replicas.
     """
     run = serve.RunTarget(
         target=target, name=APPLICATION, route_prefix="/", logging_config=_LOGGING

@@ -22,9 +22,9 @@ async function call(path, body) {
     headers,
     body: body ? JSON.stringify(body) : undefined,
   });
-  const told = await answer.json();
-  if (!answer.ok) throw new Error(told.error.message);
-  return told;
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.error.message);
+  return content;
 }
 
 function say(text, failed = false, where = "status") {
