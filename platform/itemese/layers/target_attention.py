@@ -16,7 +16,7 @@ from itemese.layers.feedback import RatingEmbedding
 
 Activation = Literal["dice", "prelu"]
 
-_NUMBERS_AT_ONCE = 1 << 24
+_MAX_FLOATS = 1 << 24
 """Floats of the largest tensor while the catalogue is scored: 64 MiB."""
 
 
@@ -78,14 +78,14 @@ class TargetAttention(nn.Module):
         self.of_event = nn.Linear(dim, attention_dim)
         self.of_item = nn.Linear(dim, attention_dim, bias=False)
         self.of_both = nn.Linear(dim, attention_dim, bias=False)
-        self.bend = activation_of(activation, attention_dim)
+        self.activation = activation_of(activation, attention_dim)
         self.weight = nn.Linear(attention_dim, 1)
         sizes = [3 * dim, *hidden_dims]
         self.width = max(attention_dim, *sizes)
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), activation_of(activation, after)]
-        self.judge = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        self.scorer = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
     def forward(
         self,
@@ -148,7 +148,9 @@ class TargetAttention(nn.Module):
             mine = self.item_vectors(own)  # [M, D]
             first = (each @ mine[owner][..., None])[..., 0] + self.of_item(mine)[owner]
             hidden = torch.cat([first[:, None], hidden], dim=1)
-        weights = self.weight(self.bend(hidden + self.of_event(seen)[:, None]))[..., 0]  # [N, C]
+        weights = self.weight(self.activation(hidden + self.of_event(seen)[:, None]))[
+            ..., 0
+        ]  # [N, C]
         spread = weights.new_zeros(*item_index.shape, weights.shape[1])
         spread = spread.index_put((real,), weights)  # [M, T, C]
         interest = spread.transpose(1, 2) @ history  # [M, C, D]
@@ -156,14 +158,14 @@ class TargetAttention(nn.Module):
         if own is not None:
             offered = torch.cat([mine[:, None], offered], dim=1)
         joined = torch.cat([interest, offered, interest * offered], dim=-1)
-        scores: Tensor = self.judge(joined)[..., 0]
+        scores: Tensor = self.scorer(joined)[..., 0]
         return scores
 
     def score_each(self, item_index: Tensor, items: Tensor, rating: Tensor | None = None) -> Tensor:
         """Score ``items [M, C]`` of each history's own, ``[M, C]``, some at a time."""
         rows = max(len(item_index), int((item_index >= 0).sum()))
         scores = []
-        for piece in torch.split(items, max(1, _NUMBERS_AT_ONCE // (rows * self.width)), dim=1):
+        for piece in torch.split(items, max(1, _MAX_FLOATS // (rows * self.width)), dim=1):
             each = piece.shape[1]
             given = None if rating is None else rating.repeat_interleave(each, dim=0)
             histories = item_index.repeat_interleave(each, dim=0)
@@ -175,5 +177,5 @@ class TargetAttention(nn.Module):
         """Score the catalogue, ``[M, I]`` for histories ``[M, T]``, some items at a time."""
         rows = max(len(item_index), int((item_index >= 0).sum()))
         every = torch.arange(self.num_items, device=item_index.device)
-        pieces = torch.split(every, max(1, _NUMBERS_AT_ONCE // (rows * self.width)))
+        pieces = torch.split(every, max(1, _MAX_FLOATS // (rows * self.width)))
         return torch.cat([self.score(item_index, p, rating=rating) for p in pieces], dim=1)

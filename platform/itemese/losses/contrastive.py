@@ -1,4 +1,4 @@
-"""InfoNCE between two views of the same rows, with negatives from wherever they can be had.
+"""InfoNCE between two views of the same rows; negatives from the batch, a queue or other workers.
 
 Shapes: N rows, D vector size, M further negatives, W workers.
 """
@@ -27,7 +27,7 @@ def info_nce(
         anchors: ``[N, D]``, row n of the batch.
         positives: ``[N, D]``, what row n should be near.
         items: ``[N]`` int64, which item `positives` stands for; items whose vectors are equal
-            (`models.id_vectors.first_equal`) should have one number, as nothing tells them apart.
+            (`layers.id_vectors.first_equal`) must have one number: they cannot be distinguished.
         temperature: Divides the cosines, > 0.
         negatives: ``[M, D]`` further vectors that are no row's positive; None for none.
         negative_items: ``[M]`` their items, -1 for an empty place.

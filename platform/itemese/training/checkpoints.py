@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError
 from itemese.training.progress import Progress
-from itemese.training.sharding import dealt_like, gathered
+from itemese.training.sharding import gathered, shard_like
 
 _LOG = logging.getLogger(__name__)
 
 KEPT = 2
-"""Checkpoints kept of a run: the newest and, should that be torn, the one before."""
+"""Checkpoints kept of a run: the newest and, in case that is incomplete, the one before."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a run needs to go on as if it had never stopped.
+    """Everything a run needs to resume with bit-equal results.
 
     Attributes:
         progress: Position, record and early-stopping state.
@@ -48,7 +48,7 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, kept: int | None 
     Args:
         folder: Holds all checkpoints of the run.
         checkpoint: What to write.
-        kept: Newest checkpoints to keep; None keeps all, where somebody else drops them.
+        kept: Newest checkpoints to keep; None keeps all: the caller removes them.
 
     Raises:
         ArtifactError: The storage cannot be written; what was half written is removed.
@@ -78,7 +78,7 @@ def latest_checkpoint(folder: Folder) -> Checkpoint | None:
         try:
             return read_checkpoint(place)
         except ArtifactError as error:
-            _LOG.warning("checkpoint %s is torn and was passed over: %s", place.uri, error)
+            _LOG.warning("checkpoint %s is incomplete and was skipped: %s", place.uri, error)
     return None
 
 
@@ -86,7 +86,7 @@ def read_checkpoint(place: Folder) -> Checkpoint:
     """Read one checkpoint.
 
     Raises:
-        ArtifactError: A file is missing or torn.
+        ArtifactError: A file is missing or incomplete.
     """
     has_best = place.read_json("manifest.json")["has_best"]
     return Checkpoint(
@@ -114,8 +114,8 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimiser's tensors by ``<number of the parameter>/<name>``.
 
-    If they are dealt out, every worker must take part; all of them gather in one order, which the
-    order of files that they were read from is not.
+    If they are sharded, every worker must call it; all gather in one order, which differs from the
+    order in a file.
     """
     state = optimizer.state_dict()["state"]
     return {
@@ -131,8 +131,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition("/")
-        dealt = dealt_like(tensor, parameters[int(number)])
-        state.setdefault(int(number), {})[name] = dealt
+        part = shard_like(tensor, parameters[int(number)])
+        state.setdefault(int(number), {})[name] = part
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

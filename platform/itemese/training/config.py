@@ -10,6 +10,12 @@ from itemese.core.config import Config
 class TrainingConfig(Config):
     """How a method's module is trained.
 
+    Determinism: the order of batches, dropout and sampled negatives depend on the seed alone. On
+    the CPU the same seed, number of threads and package versions give bit-equal weights, also after
+    an interruption; W workers equal one that accumulates W micro-batches up to rounding. On CUDA
+    scatter and index sums add in an order of their own, so repeated runs agree up to rounding only.
+    Float32 products stay float32 (TF32 is left as the process has it, by default off).
+
     Attributes:
         batch_size: Histories a micro-batch and worker.
         target_weighting: What a micro-batch weighs in the gradient. ``equal`` adds up the losses of
@@ -24,8 +30,9 @@ class TrainingConfig(Config):
         learning_rate: Peak, reached after the warm-up.
         weight_decay: AdamW's, on matrices only (not on biases, norms and embeddings).
         warmup_share: Share of all steps over which the rate rises linearly from 0.
-        schedule: How the rate goes on after the warm-up.
-        max_grad_norm: Gradients are scaled down to this norm; 0 leaves them as they are.
+        schedule: Learning rate after the warm-up.
+        max_grad_norm: Gradients are scaled down to this norm, so targets of a step with a large
+            gradient weigh less; 0 leaves gradients as they are.
         max_epochs: Passes over the training histories at most.
         max_steps: Optimiser steps at most; None leaves it to `max_epochs`.
         validate_every: Epochs between validations.
@@ -44,8 +51,8 @@ class TrainingConfig(Config):
             an epoch has one row a user, targets are close in time to those of validation, and
             older events are never targets.
         bucketed: Whether batches hold histories of similar length, which saves padding.
-        group_users: Histories held in memory at once, rounded up to whole shards; batches mix the
-            users of one such group.
+        group_users: Histories (or windows of them) held in memory at once, rounded up to whole
+            shards; batches mix the users of one such group.
         checkpoint_every_steps: Optimiser steps between checkpoints inside an epoch; None saves at
             the ends of epochs only.
         num_workers: Ray Train workers; 0 trains in this process without Ray.

@@ -1,4 +1,4 @@
-"""The training histories as a list of micro-batches that every worker derives alike.
+"""The training histories as a sequence of micro-batches that every worker derives alike.
 
 An epoch streams the shards in an order drawn by (seed, epoch), a bounded group of them at a time.
 Inside a group, histories of similar length go into one batch and the batches are shuffled. The
@@ -61,7 +61,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What every worker knows of an epoch before it begins.
+    """Facts of an epoch that every worker derives before its first step.
 
     Attributes:
         epoch: From 0.
@@ -195,19 +195,19 @@ class TrainingData:
         """
         groups = self._groups(epoch)
         total = self.steps_in_epoch(epoch, share.step_size) * share.step_size
-        first, begin = 0, start * share.step_size
+        first, wanted = 0, start * share.step_size
         mine: list[tuple[int, list[Request]]] = []
         for number, group in enumerate(groups):
             stop = total if number == len(groups) - 1 else first + group.num_batches
-            if stop > begin:
+            if stop > wanted:
                 block, windows, batches = self._load(group, epoch, number)
-                for place in range(max(first, begin), stop):
+                for place in range(max(first, wanted), stop):
                     if place % share.workers != share.rank:
                         continue
                     chosen = windows[:, batches[(place - first) % group.num_batches]]
                     requests = [
-                        block.request(user, stop, stop - start)
-                        for user, start, stop in chosen.T.tolist()
+                        block.request(user, end, longest=end - oldest)
+                        for user, oldest, end in chosen.T.tolist()
                     ]
                     mine.append((place, requests))
                     if len(mine) == share.accumulation:
@@ -220,16 +220,16 @@ class TrainingData:
         names = sorted(name for name, rows in self.rows_of_shard.items() if rows)
         order = numpy_generator(self.seed, f"training/shards/{epoch}").permutation(len(names))
         groups: list[_Group] = []
-        waiting: list[str] = []
+        shards: list[str] = []
         rows = 0
         for place in order:
-            waiting.append(names[place])
+            shards.append(names[place])
             rows += self.rows_of_shard[names[place]]
             if rows >= self.config.group_users:
-                groups.append(_Group(waiting, math.ceil(rows / self.config.batch_size)))
-                waiting, rows = [], 0
-        if waiting:
-            groups.append(_Group(waiting, math.ceil(rows / self.config.batch_size)))
+                groups.append(_Group(shards, math.ceil(rows / self.config.batch_size)))
+                shards, rows = [], 0
+        if shards:
+            groups.append(_Group(shards, math.ceil(rows / self.config.batch_size)))
         return groups
 
     def _load(

@@ -2,7 +2,7 @@
 
 The run's folder of checkpoints is also Ray Train's run folder. The loop writes its checkpoints
 there itself and reports each one without a second copy, so a restarted worker group, and a
-restarted driver, go on from the newest whole one.
+restarted driver, resume from the newest complete one.
 """
 
 import logging
@@ -47,15 +47,15 @@ def fit_on_ray(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None 
     Raises:
         ConfigError: The cluster can never hold the workers.
         TrainingError: A loss term is not finite, or workers failed too often.
-        ItemeseError: Whatever else a worker raised for the user to mend.
+        ItemeseError: Another user error of a worker.
     """
     cluster.connect()
     check_resources(spec.training)
-    spec.checkpoints.create()  # storage that cannot be written is found out here, in one sentence
-    told = Queue(actor_options={"num_cpus": 0})
+    spec.checkpoints.create()  # storage that cannot be written fails here, with one sentence
+    messages = Queue(actor_options={"num_cpus": 0})
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"spec": spec, "folder": folder, "told": told},
+        train_loop_config={"spec": spec, "folder": folder, "messages": messages},
         scaling_config=Scaling(
             num_workers=spec.training.num_workers,
             use_gpu=spec.training.use_gpu,
@@ -64,7 +64,7 @@ def fit_on_ray(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None 
         ),
         run_config=run_config(spec),
     )
-    listener = _Listener(told, on_metrics)
+    listener = _Listener(messages, on_metrics)
     try:
         with cluster.signals_kept():
             returned = trainer.fit().return_value
@@ -79,10 +79,10 @@ def fit_on_ray(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None 
 
 def run_config(spec: TrainingSpec) -> RunConfig:
     """Return Ray Train's settings of the run; its name and place survive restarts."""
-    home, _, name = spec.checkpoints.uri.rpartition("/")
+    parent, _, name = spec.checkpoints.uri.rpartition("/")
     return RunConfig(
         name=name,
-        storage_path=home,
+        storage_path=parent,
         checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
         # Without a limit a worker group that cannot start is retried for ever.
         failure_config=FailureConfig(
@@ -123,7 +123,7 @@ def train_worker(config: dict[str, Any]) -> Counts | ItemeseError:
     """Run the loop in one Ray Train worker.
 
     Args:
-        config: ``spec``, ``folder`` and ``told``, the Ray queue to the driver.
+        config: ``spec``, ``folder`` and ``messages``, the Ray queue to the driver.
 
     Returns:
         The counts, or an error that every worker meets alike: returned, it ends the run at once,
@@ -133,8 +133,8 @@ def train_worker(config: dict[str, Any]) -> Counts | ItemeseError:
     threads = max(1, int(spec.training.cpus_per_worker))
     os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate would take every CPU without it
     torch.set_num_threads(threads)
-    put = config["told"].put
-    hooks = Hooks(report=_report, on_metrics=put, say=put, kept=None)  # Ray Train drops old ones
+    put = config["messages"].put
+    hooks = Hooks(report=_report, on_metrics=put, log=put, kept=None)  # Ray Train drops old ones
     try:
         return fit_spec(spec, config["folder"], hooks)
     except (ConfigError, DataError, TrainingError) as error:
@@ -142,7 +142,7 @@ def train_worker(config: dict[str, Any]) -> Counts | ItemeseError:
 
 
 def _report(metrics: dict[str, float], place: Folder | None) -> None:
-    """Tell Ray Train of a checkpoint that already lies where it belongs."""
+    """Report a checkpoint to Ray Train; it is already in the run's folder."""
     checkpoint = None
     if place is not None:
         filesystem, path = place.filesystem()
@@ -152,36 +152,36 @@ def _report(metrics: dict[str, float], place: Folder | None) -> None:
 
 
 class _Listener:
-    """Passes on what the first worker tells, in a thread beside the one that waits for the run."""
+    """Forwards the first worker's messages, in a thread beside the one that waits for the run."""
 
-    def __init__(self, told: Queue, on_metrics: OnMetrics | None) -> None:
-        self.told = told
+    def __init__(self, messages: Queue, on_metrics: OnMetrics | None) -> None:
+        self.messages = messages
         self.on_metrics = on_metrics
         self.error: Exception | None = None
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
 
     def close(self) -> None:
-        """Wait until everything is passed on; raise what `on_metrics` raised."""
-        self.told.put(None)
+        """Wait until every message is forwarded; raise what `on_metrics` raised."""
+        self.messages.put(None)
         self.thread.join()
-        self.told.shutdown(force=True)
+        self.messages.shutdown(force=True)
         if self.error is not None:
             raise self.error
 
     def _listen(self) -> None:
-        while (word := self.told.get()) is not None:
-            if isinstance(word, str):
-                _LOG.info(word)
+        while (message := self.messages.get()) is not None:
+            if isinstance(message, str):
+                _LOG.info(message)
             elif self.on_metrics is not None and self.error is None:
                 try:
-                    self.on_metrics(word)
+                    self.on_metrics(message)
                 except Exception as error:  # noqa: BLE001 - it belongs to the caller, see close
                     self.error = error
 
 
 def _user_error(error: TrainingFailedError, config: TrainingConfig) -> ItemeseError:
-    """Return the one sentence that a failed run comes down to."""
+    """Return the error of a failed run as one sentence."""
     if isinstance(error, WorkerGroupError):
         for _, failure in sorted(error.worker_failures.items()):
             for cause in (failure, failure.__cause__, getattr(failure, "_base_exc", None)):
@@ -192,6 +192,6 @@ def _user_error(error: TrainingFailedError, config: TrainingConfig) -> ItemeseEr
     return TrainingError(
         f"`training.num_workers` ({config.num_workers}) must be workers that start and stay "
         f"alive; got more than `training.max_failures` ({config.max_failures}) failures, last: "
-        f"{detail} Run the same command again to go on from the last checkpoint, with fewer "
+        f"{detail} Run the same command again to resume from the last checkpoint, with fewer "
         f"workers or smaller batches if memory or CPUs are short."
     )

@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """All that a training run is; it travels to workers on other machines.
+    """Everything a training run is defined by; it is sent to workers on other machines.
 
     Attributes:
         method: The method's settings.
@@ -34,7 +34,7 @@ class TrainingSpec:
         artifacts: What else the method is built from, by need.
         requests: The requests artifact of each of `validation_tasks`; not read by a refit.
         checkpoints: Where this run's checkpoints lie, the same after a restart.
-        start: What the method goes on from, if anything.
+        start: A trained model to warm-start from, if any.
         refit: None selects the best state on validation events. Otherwise they are trained on
             as well, nothing is selected, and each stage ends after so many steps.
     """
@@ -62,7 +62,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
     Args:
         spec: What to train.
         folder: Receives the files, from the first worker.
-        hooks: Who is told; validation and checkpoints are those of the spec.
+        hooks: Callbacks; validation and checkpoints are set from the spec.
 
     Returns:
         What `train_model` returns.
@@ -92,8 +92,14 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
     module = build_untrained(method, spec)
     parameters = count_parameters(module)
     _LOG.info("training %s: %d parameters, %d rows", spec.method.name, parameters, data.num_rows)
-    whole = replace(hooks, validate=validator, checkpoints=spec.checkpoints, stops=spec.refit)
-    fitted = fit(method, module, data, spec.training, seed=spec.seed, hooks=whole)
+    hooks = replace(
+        hooks,
+        validate=validator,
+        checkpoints=spec.checkpoints,
+        stop_after=spec.refit,
+        falling=validator is not None and validator.falling,
+    )
+    fitted = fit(method, module, data, spec.training, seed=spec.seed, hooks=hooks)
     if fitted.is_first:
         folder.write_tensors("model.safetensors", fitted.state)
         folder.write_json("learning_curve.json", fitted.curve)

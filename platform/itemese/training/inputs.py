@@ -51,7 +51,7 @@ def load_inputs(
     """Read what `method` may be built from; events of validation and test are left out.
 
     Args:
-        method: What it `reads` must be among the artifacts, but for `Need.KNOWLEDGE`, which a
+        method: What it requires must be among the artifacts, but for `Need.KNOWLEDGE`, which a
             recipe may leave out.
         sequences: The sequences artifact.
         artifacts: By need; all of them are read.

@@ -1,6 +1,6 @@
 """The training loop: the same in this process and in every Ray Train worker.
 
-It knows methods only through `Method` and its surroundings only through `Hooks`.
+It uses methods through `Method` only, and storage and callbacks through `Hooks` only.
 """
 
 import logging
@@ -51,7 +51,7 @@ class Validate(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What surrounds a loop.
+    """Callbacks and storage of a training loop.
 
     Attributes:
         validate: Measures the module; None trains to the end and keeps the last state.
@@ -59,26 +59,28 @@ class Hooks:
         report: Called by every worker after each validation and checkpoint with flat metrics and
             the checkpoint just written (None on workers but the first, and where there is none).
         on_metrics: Called by the first worker after each validation with flat metrics.
-        from_the_start: Whether it also hears, first, of the validations of earlier attempts.
-        say: Called by the first worker with a line of progress now and then.
-        kept: Newest checkpoints to keep; None where whoever is reported to drops the old ones.
-        stops: Steps after which each stage ends, though the learning rate falls as if it went on;
-            None lets patience and the plan decide.
+        replays: Whether `on_metrics` is first called for the validations of earlier attempts.
+        log: Called by the first worker with a line of progress every few seconds.
+        kept: Number of checkpoints to keep; None if `report` manages their removal.
+        stop_after: Steps after which each stage ends; the learning rate still follows the stage's
+            planned steps. None lets patience and the plan decide.
+        falling: Whether `training.metric` is better when lower.
     """
 
     validate: Validate | None = None
     checkpoints: Folder | None = None
     report: Callable[[dict[str, float], Folder | None], None] | None = None
     on_metrics: Callable[[dict[str, float]], None] | None = None
-    from_the_start: bool = False
-    say: Callable[[str], None] = _LOG.info
+    replays: bool = False
+    log: Callable[[str], None] = _LOG.info
     kept: int | None = KEPT
-    stops: tuple[int, ...] | None = None
+    stop_after: tuple[int, ...] | None = None
+    falling: bool = False
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training came to.
+    """Result of training.
 
     Attributes:
         state: Tensors of the selected module, on the CPU.
@@ -86,7 +88,7 @@ class Fitted:
         selected: Steps that each stage had taken at its best validation.
         curve: Rows of the learning curve.
         steps: Optimiser steps taken.
-        epochs: Epochs begun.
+        epochs: Epochs started.
         seconds: Training and validation, over all attempts.
         tokens_per_second: History events trained on in a second of training.
         step_seconds: Median over the newest steps.
@@ -127,13 +129,13 @@ def fit(
     Raises:
         TrainingError: A loss term is not finite.
         ArtifactError: A checkpoint cannot be written.
-        ConfigError: No loss term is on, or the precision is not to be had.
+        ConfigError: No loss term is on, or the device lacks the precision.
     """
-    return _Run(method, module, data, config, seed=seed, hooks=hooks or Hooks()).go()
+    return _Run(method, module, data, config, seed=seed, hooks=hooks or Hooks()).run()
 
 
 def plan_stages(stages: Sequence[Stage], total: int) -> list[tuple[Stage, int]]:
-    """Deal `total` steps out to the stages by their shares; each gets at least one."""
+    """Divide `total` steps among the stages by their shares; each gets at least one."""
     assert abs(sum(stage.share for stage in stages) - 1) < 1e-6, "shares of stages must sum to 1"
     plan, done, share = [], 0, 0.0
     for stage in stages:
@@ -164,9 +166,9 @@ class _Run:
         self.hooks = hooks
         use_gpu = config.use_gpu if config.num_workers else True
         self.accelerator: Accelerator = make_accelerator(config, use_gpu=use_gpu)
-        # Workers that share a model keep it whole in main memory only.
-        self.home = torch.device("cpu") if config.sharded else self.accelerator.device
-        self.module = module.to(self.home)
+        # Workers that share a model keep the whole of it in main memory only.
+        self.storage_device = torch.device("cpu") if config.sharded else self.accelerator.device
+        self.module = module.to(self.storage_device)
         workers, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.share = Share(workers, rank, config.accumulation)
         self.plan = plan_stages(method.stages(), data.total_steps(self.share.step_size))
@@ -176,18 +178,18 @@ class _Run:
         self.limit = 0  # steps after which the stage ends
         self.step_seconds: deque[float] = deque(maxlen=STEPS_TIMED)
         total = sum(steps for _, steps in self.plan)
-        self.console = Console(total, hooks.say if rank == 0 else None)
+        self.console = Console(total, hooks.log if rank == 0 else None)
         self.started = time.monotonic()
 
-    def go(self) -> Fitted:
-        """Train every stage from wherever the last attempt came to."""
+    def run(self) -> Fitted:
+        """Train every stage, from the newest checkpoint on."""
         optimizer = self._resume()
-        if self.hooks.from_the_start:
+        if self.hooks.replays:
             for row in self.progress.curve:
-                self._tell(row)
+                self._notify(row)
         while self.progress.stage < len(self.plan):
             stage, steps = self.plan[self.progress.stage]
-            self._choose_trained(stage)
+            self._freeze_others(stage)
             self.method.on_stage_start(self.module, stage)
             stepper = Stepper(
                 self.method,
@@ -200,10 +202,9 @@ class _Run:
             if optimizer is not None:
                 restore_optimizer(stepper.optimizer, optimizer)
             optimizer = None
-            stops = self.hooks.stops
-            self.limit = min(steps, stops[self.progress.stage]) if stops else steps
-            here = self.progress
-            while here.stage_step < self.limit and here.waited < self.config.patience:
+            limits, progress = self.hooks.stop_after, self.progress
+            self.limit = min(steps, limits[progress.stage]) if limits else steps
+            while progress.stage_step < self.limit and progress.waited < self.config.patience:
                 self._train_epoch(stepper, steps)
             self._end_stage()
         for name, parameter in self.module.named_parameters():
@@ -223,49 +224,49 @@ class _Run:
         )
 
     def _train_epoch(self, stepper: Stepper, stage_steps: int) -> None:
-        """Go on with the current epoch until it or the stage ends, then validate and save."""
-        here, every = self.progress, self.config.checkpoint_every_steps
-        steps_in_epoch = self.data.steps_in_epoch(here.epoch, self.share.step_size)
-        plan = self.data.plan(here.epoch, self.method.count_targets)
+        """Continue the current epoch until it or the stage ends, then validate and save."""
+        progress, every = self.progress, self.config.checkpoint_every_steps
+        steps_in_epoch = self.data.steps_in_epoch(progress.epoch, self.share.step_size)
+        plan = self.data.plan(progress.epoch, self.method.count_targets)
         self.module.train()
         rate = 0.0
         clock = time.perf_counter()
-        for micro_batches in self.data.steps(here.epoch, self.share, start=here.epoch_step):
-            rate = learning_rate(self.config, here.stage_step, stage_steps)
-            facts = stepper.step(micro_batches, plan=plan, step=here.step, rate=rate)
+        for micro_batches in self.data.steps(progress.epoch, self.share, start=progress.epoch_step):
+            rate = learning_rate(self.config, progress.stage_step, stage_steps)
+            facts = stepper.step(micro_batches, plan=plan, step=progress.step, rate=rate)
             seconds = time.perf_counter() - clock
-            here.add(facts, seconds)
+            progress.add(facts, seconds)
             self.step_seconds.append(seconds)
-            self.console.step(here, facts)
-            if here.stage_step == self.limit or here.epoch_step == steps_in_epoch:
+            self.console.step(progress, facts)
+            if progress.stage_step == self.limit or progress.epoch_step == steps_in_epoch:
                 break
-            if every and here.step % every == 0:
+            if every and progress.step % every == 0:
                 stepper.write_back()
                 self._save(stepper, {})
             clock = time.perf_counter()
-        if here.epoch_step == steps_in_epoch:
-            here.epoch, here.epoch_step = here.epoch + 1, 0
-        self._end_epoch(stepper, rate, ended=here.stage_step == self.limit)
+        if progress.epoch_step == steps_in_epoch:
+            progress.epoch, progress.epoch_step = progress.epoch + 1, 0
+        self._end_epoch(stepper, rate, ended=progress.stage_step == self.limit)
 
     def _end_epoch(self, stepper: Stepper, rate: float, *, ended: bool) -> None:
-        """Validate if it is time, note what is best, write a checkpoint and report."""
-        here, metrics, best = self.progress, {}, False
+        """Validate if it is due, record the best state, write a checkpoint and report."""
+        progress, metrics, best = self.progress, {}, False
         stepper.write_back()
-        due = here.epoch % self.config.validate_every == 0 or ended
-        due = due and self.plan[here.stage][0].validated
+        due = progress.epoch % self.config.validate_every == 0 or ended
+        due = due and self.plan[progress.stage][0].validated
         if self.hooks.validate is not None and due:
             metrics = self._validate()
-            best = here.add_validation(metrics, self.config)
+            best = progress.add_validation(metrics, self.config.metric, falling=self.hooks.falling)
             if best:
                 self.best = snapshot(self.module)
-        self._tick()
-        row = here.close_row(metrics, rate, stepper.weights)
+        self._add_elapsed()
+        row = progress.close_row(metrics, rate, stepper.weights)
         self.console.row(row, self.config.metric, best=best)
         self._save(stepper, row)
-        self._tell(row)
+        self._notify(row)
 
-    def _tell(self, row: dict[str, float]) -> None:
-        """Tell of a row of the learning curve if it is of a validation."""
+    def _notify(self, row: dict[str, float]) -> None:
+        """Call `on_metrics` for a row of the learning curve that holds a validation."""
         listener = self.hooks.on_metrics if self.accelerator.is_main_process else None
         if listener is not None and f"val/{self.config.metric}" in row:
             listener(dict(row))
@@ -280,40 +281,40 @@ class _Run:
                 rank=self.share.rank,
                 workers=self.share.workers,
             )
-        self.module.to(self.home)
+        self.module.to(self.storage_device)
         total = torch.tensor([*sums.values(), users], dtype=torch.float64)
         total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
         *values, count = total.tolist()
         return {name: value / count for name, value in zip(sums, values, strict=True)}
 
     def _end_stage(self) -> None:
-        """Go on from the stage's best state, or its last if none was looked for; select anew."""
-        here = self.progress
-        if not self.plan[here.stage][0].validated or not here.best:
-            here.selected = [*here.selected[: here.stage], here.stage_step]
-        here.stage, here.stage_step, here.waited = here.stage + 1, 0, 0
-        if here.stage < len(self.plan):
+        """Load the stage's best state, if it has one, and reset the selection for the next."""
+        progress = self.progress
+        if not self.plan[progress.stage][0].validated or not progress.best:
+            progress.selected = [*progress.selected[: progress.stage], progress.stage_step]
+        progress.stage, progress.stage_step, progress.waited = progress.stage + 1, 0, 0
+        if progress.stage < len(self.plan):
             if self.best is not None:
                 self.module.load_state_dict(self.best)
-            here.best, self.best = {}, None
+            progress.best, self.best = {}, None
 
-    def _choose_trained(self, stage: Stage) -> None:
-        """Freeze what the stage does not train; what `build` froze stays frozen."""
+    def _freeze_others(self, stage: Stage) -> None:
+        """Freeze the parameters that the stage does not train; those that `build` froze stay so."""
         for name, parameter in self.module.named_parameters():
             chosen = not stage.trains or name.startswith(stage.trains)
             parameter.requires_grad_(chosen and name in self.trainable)
         trained = any(parameter.requires_grad for parameter in self.module.parameters())
         assert trained, f"stage {stage.name!r} trains nothing: no parameter under {stage.trains}"
 
-    def _tick(self) -> None:
-        """Move the time since the last call into the record."""
+    def _add_elapsed(self) -> None:
+        """Add the time since the last call to the recorded seconds."""
         now = time.monotonic()
         self.progress.seconds += now - self.started
         self.started = now
 
     def _save(self, stepper: Stepper, metrics: dict[str, float]) -> None:
         """Write a checkpoint on the first worker, and let every worker report."""
-        self._tick()
+        self._add_elapsed()
         place = None
         optimizer = optimizer_tensors(stepper.optimizer)  # by all workers: see there
         if self.hooks.checkpoints is not None and self.accelerator.is_main_process:
@@ -323,12 +324,12 @@ class _Run:
             self.hooks.report(metrics, place)
 
     def _resume(self) -> dict[str, Tensor] | None:
-        """Take up the newest checkpoint; return its optimiser tensors, None for a new run."""
+        """Load the newest checkpoint; return its optimiser tensors, None for a new run."""
         if self.hooks.checkpoints is None:
             return None
         found = latest_checkpoint(self.hooks.checkpoints)
         steps = [found.progress.step if found else -1]
-        # Workers that see different checkpoints would train different models without a word.
+        # Workers that load different checkpoints would train different models unnoticed.
         if self.share.workers > 1:
             broadcast_object_list(steps)
         if steps[0] != (found.progress.step if found else -1):

@@ -1,4 +1,4 @@
-"""Where a run is, what it has seen, and what it tells."""
+"""Position and record of a training run, and its progress lines in the log."""
 
 import math
 import time
@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from itemese.evaluation.metrics import FALLING
-from itemese.training.config import TrainingConfig
 from itemese.training.step import StepFacts
 
 LOG_SECONDS = 10.0
@@ -55,7 +53,7 @@ class Progress:
         seconds: Spent in all, validation included.
         tokens: History events trained on.
         train_seconds: Spent in steps.
-        window: What was seen since the last row of the curve.
+        window: Sums since the last row of the curve.
         curve: Rows of the learning curve.
     """
 
@@ -83,7 +81,7 @@ class Progress:
         return cls(**{**values, "window": Window(**values["window"])})
 
     def add(self, facts: StepFacts, seconds: float) -> None:
-        """Note one step."""
+        """Record one step."""
         self.stage_step += 1
         self.epoch_step += 1
         self.step += 1
@@ -91,13 +89,15 @@ class Progress:
         self.train_seconds += seconds
         self.window.add(facts, seconds)
 
-    def add_validation(self, metrics: dict[str, float], config: TrainingConfig) -> bool:
-        """Note a validation; return whether it is the best one of the stage.
+    def add_validation(self, metrics: dict[str, float], metric: str, *, falling: bool) -> bool:
+        """Record a validation; return whether it is the best one of the stage.
 
-        A metric that is not finite is never the best.
+        Args:
+            metrics: By ``val/<metric>``.
+            metric: Selects; a value that is not finite is never the best.
+            falling: Whether lower is better.
         """
-        name = f"val/{config.metric}"
-        sign = -1 if config.metric in FALLING else 1
+        name, sign = f"val/{metric}", -1 if falling else 1
         value = metrics.get(name, math.nan)
         if not math.isfinite(value) or (self.best and sign * value <= sign * self.best[name]):
             self.waited += 1
@@ -109,7 +109,7 @@ class Progress:
     def close_row(
         self, metrics: dict[str, float], rate: float, weights: Mapping[str, float]
     ) -> dict[str, float]:
-        """Append a row to the learning curve, and begin a new window.
+        """Append a row to the learning curve, and start a new window.
 
         Args:
             metrics: Of the validation, if there was one.
@@ -133,35 +133,35 @@ class Progress:
 
 
 class Console:
-    """Says a line of progress every few seconds."""
+    """Logs a line of progress every few seconds."""
 
-    def __init__(self, total_steps: int, say: Callable[[str], None] | None) -> None:
+    def __init__(self, total_steps: int, log: Callable[[str], None] | None) -> None:
         self.total_steps = total_steps
-        self.say = say
+        self.log = log
         self.last = time.monotonic()
 
     def step(self, progress: Progress, facts: StepFacts) -> None:
-        """Tell of the step if the last line is old."""
-        if self.say is None or time.monotonic() - self.last < LOG_SECONDS:
+        """Log the step if the last line is older than `LOG_SECONDS`."""
+        if self.log is None or time.monotonic() - self.last < LOG_SECONDS:
             return
         self.last = time.monotonic()
         left = self.total_steps - progress.step
         eta = left * progress.train_seconds / max(1, progress.step)
         speed = progress.tokens / max(progress.train_seconds, 1e-9)
         terms = " ".join(f"{name} {value:.4f}" for name, value in facts.terms.items())
-        self.say(
+        self.log(
             f"epoch {progress.epoch + 1} step {progress.step}/{self.total_steps} "
             f"loss {facts.loss:.4f} ({terms}) {speed:.0f} tokens/s, ETA {duration(eta)}"
         )
 
     def row(self, row: dict[str, float], metric: str, *, best: bool) -> None:
-        """Tell of the end of an epoch, or of the part of it that a stage trained."""
-        if self.say is None:
+        """Log the end of an epoch, or of the part of it that a stage trained."""
+        if self.log is None:
             return
         self.last = time.monotonic()
         value = row.get(f"val/{metric}")
         shown = "" if value is None else f", val/{metric} {value:.4f}{' (best)' if best else ''}"
-        self.say(
+        self.log(
             f"epoch {row['epoch']} done at step {row['step']}/{self.total_steps}: "
             f"train/loss {row['train/loss']:.4f}{shown}, {row['tokens_per_second']:.0f} tokens/s, "
             f"{duration(row['seconds'])}"

@@ -1,8 +1,8 @@
-"""Weights, gradients and optimiser state dealt out to the workers (fully sharded data parallel).
+"""Weights, gradients and optimiser state sharded over the workers (fully sharded data parallel).
 
-Each worker then holds one part in so many, and gathers a block's weights while it computes with
-them. The module that the rest of the loop sees stays whole, in main memory: it is validated, saved
-and handed on, and is written back from the parts before that.
+Each worker holds one shard of every tensor, and gathers a block's weights while it computes with
+them. The module that the rest of the loop uses stays whole, in main memory: it is validated and
+saved, and updated from the shards before that.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(module: nn.Module, device: torch.device, workers: int) -> None:
-    """Deal the parameters of `module` out to the workers, in place; they move to `device`.
+    """Shard the parameters of `module` over the workers, in place; they move to `device`.
 
     The blocks that transformers names as not to be split are gathered one at a time, everything
     else for as long as `module` computes.
@@ -32,7 +32,7 @@ def _blocks_of(part: nn.Module) -> tuple[str, ...]:
 
 @torch.no_grad()
 def write_back(parts: nn.Module, whole: nn.Module) -> None:
-    """Copy what a sharded module has learnt into its whole twin; every worker must take part."""
+    """Copy the weights of a sharded module into the whole one; every worker must call it."""
     frozen = {name for name, parameter in parts.named_parameters() if not parameter.requires_grad}
     into = whole.state_dict()
     for name, tensor in parts.state_dict().items():
@@ -41,15 +41,15 @@ def write_back(parts: nn.Module, whole: nn.Module) -> None:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return the whole tensor on the CPU if it is dealt out, else as it is; a collective call."""
+    """Return the whole tensor on the CPU if it is sharded, else as it is; a collective call."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
-def dealt_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Deal a tensor of a dealt-out parameter's shape out alike; return any other as it is."""
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Shard a tensor of a sharded parameter's shape alike; return any other as it is."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor
-    # Every worker has the whole one, so none needs to be sent any.
+    # Every worker has the whole tensor, so nothing is sent.
     return distribute_tensor(
         tensor.to(parameter.device),
         parameter.device_mesh,

@@ -26,22 +26,22 @@ OnMetrics = Callable[[dict[str, float]], None]
 def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None = None) -> Counts:
     """Train the method and write ``model.safetensors`` and ``learning_curve.json``.
 
-    A training-free method is built and saved. A run that was killed goes on from its newest
-    checkpoint; checkpoints are removed when the model is written.
+    A training-free method is built and saved. A run that was killed resumes from its
+    newest checkpoint; checkpoints are removed when the model is written.
 
     Args:
         spec: What to train.
         folder: Receives the files.
         on_metrics: Called after each validation with flat metrics (``step``, ``epoch``,
-            ``stage``, ``train/loss``, ``val/ndcg@10``, ...). A run that goes on in this process
-            tells of the validations before its checkpoint first.
+            ``stage``, ``train/loss``, ``val/ndcg@10``, ...). A run that resumes in this process
+            first repeats the validations before its checkpoint.
 
     Returns:
         parameters, steps, epochs, seconds, best (validation metrics), tokens_per_second and
         step_seconds (median).
 
     Raises:
-        ConfigError: Settings that cannot be carried out here.
+        ConfigError: Settings that this machine or cluster cannot run.
         DataError: Nothing to train on or to validate with.
         ArtifactError: The storage cannot be written.
         TrainingError: A loss term is not finite, or workers failed too often.
@@ -50,7 +50,7 @@ def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
     if not method.stages():
         counts = _save_built(method, spec, folder)
     elif spec.training.num_workers == 0:
-        counts = fit_spec(spec, folder, Hooks(on_metrics=on_metrics, from_the_start=True))
+        counts = fit_spec(spec, folder, Hooks(on_metrics=on_metrics, replays=True))
     else:
         # Ray is imported only where it is asked for: the loop itself needs none.
         from itemese.training.distributed import fit_on_ray

@@ -28,7 +28,7 @@ from itemese.training.sharding import gathered, shard, write_back
 
 @dataclass(frozen=True)
 class StepFacts:
-    """What one step was like, the same on every worker.
+    """Record of one step, the same on every worker.
 
     Attributes:
         loss: Weighted sum of the terms.
@@ -120,7 +120,7 @@ def make_accelerator(config: TrainingConfig, *, use_gpu: bool) -> Accelerator:
 
 
 def active_weights(method: Method, stage: Stage) -> dict[str, float]:
-    """Return the weights of the terms that are on: those of the stage that are not 0.
+    """Return the non-zero loss weights active in this stage.
 
     Raises:
         ConfigError: None is left.
@@ -256,7 +256,7 @@ class Stepper:
         return StepFacts(loss_seen, terms, counts, round(tokens_seen), rate)
 
     def write_back(self) -> None:
-        """Bring the module that the stepper was given up to date; every worker must take part."""
+        """Copy the trained weights to the module given at first; every worker must call it."""
         if self.module is not self.whole:
             write_back(self.module, self.whole)
 
@@ -286,8 +286,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed all generators for one micro-batch, and restore them afterwards.
 
     Dropout and sampled negatives then depend on the batch's place in the epoch only: not on how
-    batches are dealt to workers, and not on whether the run was interrupted before it. The
-    generators of the calling process go on as if nothing had been drawn.
+    batches are assigned to workers, and not on whether the run was interrupted before it. The
+    generators of the calling process continue as if nothing had been drawn.
 
     Args:
         seed: Of the micro-batch.

@@ -42,8 +42,8 @@ def by_hand(net: TargetAttention, history: list[int], item: int) -> torch.Tensor
         event = net.item_vectors.weight[past]
         seen = event + net.ages.weight[len(history) - 1 - place]
         joined = net.of_event(seen) + net.of_item(candidate) + net.of_both(seen * candidate)
-        interest = interest + net.weight(net.bend(joined)) * event
-    return net.judge(torch.cat([interest, candidate, interest * candidate]))[0]
+        interest = interest + net.weight(net.activation(joined)) * event
+    return net.scorer(torch.cat([interest, candidate, interest * candidate]))[0]
 
 
 @pytest.mark.parametrize("activation", ["prelu", "dice"])
@@ -63,7 +63,7 @@ def test_the_catalogue_in_pieces_is_the_catalogue(monkeypatch: pytest.MonkeyPatc
     net = network("dice").eval()
     item_index = torch.tensor([[1, 4, 2], [7, -1, -1]])
     whole = net.score_all(item_index)
-    monkeypatch.setattr(target_attention, "_NUMBERS_AT_ONCE", 100)  # two items at a time
+    monkeypatch.setattr(target_attention, "_MAX_FLOATS", 100)  # two items at a time
     torch.testing.assert_close(net.score_all(item_index), whole)
     assert whole.shape == (2, 9)
 
@@ -73,7 +73,7 @@ def test_attention_depends_on_the_candidate_and_its_weights_are_not_normalised()
     once, twice = torch.tensor([[1, 1]]), torch.tensor([[1, 1, 1, 1]])
     with torch.no_grad():
         net.ages.weight.zero_()
-        net.judge = nn.Sequential(nn.Linear(12, 5), nn.Identity(), nn.Linear(5, 1))  # linear
+        net.scorer = nn.Sequential(nn.Linear(12, 5), nn.Identity(), nn.Linear(5, 1))  # linear
     shared = torch.arange(9)
     bare = net.score(torch.full((1, 1), -1), shared)
     one, two = net.score(once, shared) - bare, net.score(twice, shared) - bare

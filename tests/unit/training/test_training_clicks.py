@@ -30,10 +30,12 @@ def prepare(world, method=DIN, **training):
     )
 
 
-def test_the_lowest_loss_and_the_highest_auc_are_best():
+def test_the_lowest_loss_and_the_highest_auc_are_best(world):
     for metric, values, best in (("log_loss", (0.7, 0.5, 0.6), 0.5), ("auc", (0.5, 0.7, 0.6), 0.7)):
-        progress, config = Progress(), TrainingConfig(metric=metric)
-        found = [progress.add_validation({f"val/{metric}": v}, config) for v in values]
+        progress, falling = Progress(), prepare(world, metric=metric).falling
+        found = [
+            progress.add_validation({f"val/{metric}": v}, metric, falling=falling) for v in values
+        ]
         assert found == [True, True, False]
         assert progress.best == {f"val/{metric}": best}
         assert progress.waited == 1
