@@ -91,10 +91,9 @@ def _of_text(text: pl.Expr, unit: str) -> Time:
 def _of_iso(text: pl.Expr) -> Time:
     """Return the time of dates and times, with or without fraction and zone; no zone means UTC."""
     fraction = text.str.extract(r":\d{2}[.,](\d+)")
-    text = text.str.replace(r"(:\d{2})[.,]\d+", "$1").str.replace(r"[Tt]", " ")
-    text = text.str.replace(r"(?i)(:\d{2})( ?utc|z)$", "$1+00:00").str.replace(
-        r"(:\d{2}[+-]\d{2})$", "$1:00"
-    )
+    text = text.str.replace(r"(:\d{2})[.,]\d+", "$1").str.replace(r"^([\d-]+)[Tt]", "$1 ")
+    text = text.str.replace(r"(?i)(:\d{2})( ?utc|z)$", "$1+00:00")
+    text = text.str.replace(r"(:\d{2}[+-]\d{2})$", "$1:00")
     zone = r":\d{2}[+-]\d{2}:?\d{2}$"
     zoned = text.str.to_datetime(
         "%Y-%m-%d %H:%M:%S%z", strict=False, time_unit="us", time_zone="UTC"
