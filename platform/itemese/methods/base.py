@@ -391,7 +391,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move every tensor of the batch from the CPU; pinned memory lets copies to CUDA overlap computation."""
+    """Move a batch from the CPU; pinned memory lets copies to CUDA overlap computation."""
     if device.type == "cuda":
         batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
