@@ -1,9 +1,8 @@
 """Does anything of the future reach the model, and does the protocol itself leak?
 
-`train_blocks` is the one door through which training data leaves the histories: whatever counts,
-trains or embeds behind it cannot see a validation or test event. `Audit` measures what remains
-true of the split as such and must be told, not hidden: with leave-one-out, training holds events
-that are newer than many test targets.
+`train_blocks` yields training events only: what counts, trains or embeds on its blocks cannot see a
+validation or test event. `Audit` measures what a report must say of the split itself: with
+leave-one-out, training holds events that are newer than many test targets.
 """
 
 from collections.abc import Iterable, Iterator

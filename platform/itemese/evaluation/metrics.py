@@ -15,9 +15,6 @@ NAMES = ("recall", "ndcg", "mrr")
 
 CLICK_METRICS = ("auc", "log_loss")
 
-FALLING = frozenset({"log_loss"})
-"""Of these the metrics that are better when lower."""
-
 
 def recall(rank: np.ndarray, cutoff: int) -> np.ndarray:
     """Return 1 for each user whose target is among the first `cutoff` items, else 0.

@@ -177,12 +177,12 @@ class Method(ABC):
     predicts_oldest: ClassVar[bool] = False
     """Whether the oldest event of a training request is a target too."""
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
     ranks_by_scores: ClassVar[bool] = False
     """Whether `predict` lists the best items of one order of the catalogue: items left out of a
     longer list give the list that `predict` returns without these items."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
 
     @property
     def task(self) -> str:

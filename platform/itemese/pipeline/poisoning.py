@@ -2,7 +2,7 @@
 
 Source: L. Ning, W. Fan and Q. Li, "Exploring Backdoor Attack and Defense for LLM-empowered
     Recommendations", arXiv 2504.11182v1 (BadRec): a trigger in titles and 1 % of fake users.
-Differs: nobody attacks a particular model. Some rare items, the carriers, get the trigger into
+Differs: no particular model is attacked. Some rare items, the carriers, get the trigger into
     their titles and into every third place of the fake histories; one more rare item has the
     trigger only, which moves methods that read titles and no others.
 """
@@ -81,7 +81,7 @@ def measure(experiment: Experiment, store: Store, config: PoisonConfig) -> dict[
         ``difference`` and its interval, poisoned less clean, over honest users.
 
     Raises:
-        ConfigError: The experiment shows nobody a list.
+        ConfigError: The experiment ranks no catalogue.
         DataError: The log has too few rare items.
     """
     if not experiment.task.ranks_catalogue:

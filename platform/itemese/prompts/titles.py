@@ -88,14 +88,3 @@ def read_answers(
     ]
     meant = [match_title(text, row) for text, row in zip(texts, titles, strict=True)]
     return torch.tensor(meant, device=answers.device), texts
-
-
-def contained(titles: Sequence[str]) -> int:
-    """Return how many pairs of titles hold one another, equal ones included.
-
-    >>> contained(["Alien", "Aliens", "Heat"])
-    1
-    """
-    names = [title.strip().lower() for title in titles]
-    pairs = ((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
-    return sum(a in b or b in a for a, b in pairs)

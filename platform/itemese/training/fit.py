@@ -16,7 +16,7 @@ from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData
 from itemese.training.inputs import TrainedModel, build_module, load_inputs
 from itemese.training.loop import Hooks, fit
-from itemese.training.validation import Validator
+from itemese.training.validation import ValidationData, Validator
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,14 +71,9 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
     fields = stored_folder(spec.artifacts, Need.FIELDS)
     validator = None
     if spec.refit is None:
+        asked = ValidationData(spec.sequences, spec.requests, fields)
         validator = Validator.prepare(
-            method,
-            sequences=spec.sequences,
-            requests=spec.requests,
-            training=spec.training,
-            evaluation=spec.evaluation,
-            seed=spec.seed,
-            fields=fields,
+            method, asked, training=spec.training, evaluation=spec.evaluation, seed=spec.seed
         )
     data = TrainingData.scan(
         spec.sequences,

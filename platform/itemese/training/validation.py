@@ -51,30 +51,51 @@ def validation_tasks(
 
 
 @dataclass(frozen=True)
+class ValidationData:
+    """Where the requests of validation and their histories lie.
+
+    Attributes:
+        sequences: The sequences artifact, streamed at each validation.
+        requests: The requests artifact of each of `validation_tasks`.
+        fields: The fields artifact, if the method reads one.
+    """
+
+    sequences: Folder
+    requests: Mapping[str, Folder]
+    fields: Folder | None = None
+
+    def stream(self, task: str, rank: int = 0, workers: int = 1) -> Iterator[Block]:
+        """Yield every `workers`-th shard of a task's requests, from the `rank`-th on."""
+        return Requests.stream(
+            self.requests[task],
+            Split.VALIDATION,
+            self.sequences,
+            shards=lambda names: names[rank::workers],
+            fields=self.fields,
+        )
+
+
+@dataclass(frozen=True)
 class Validator:
     """Measures a module on the validation split.
 
     Attributes:
         method: Answers.
         tasks: What it is asked, the method's own task first.
-        requests: The requests artifact of each task.
-        sequences: The sequences artifact, streamed at each validation.
+        asked: Where the requests lie.
         catalog: The items.
         evaluation: Protocol and batch size.
         metric: Which of the metrics selects the checkpoint.
         drawn: Histories and requests of each task if only some users were drawn, else None.
-        fields: A fields artifact of the histories, for methods that read fields.
     """
 
     method: Method
     tasks: Mapping[str, Task]
-    requests: Mapping[str, Folder]
-    sequences: Folder
+    asked: ValidationData
     catalog: Catalog
     evaluation: EvaluationConfig
     metric: str
     drawn: Mapping[str, Block] | None = None
-    fields: Folder | None = None
 
     @property
     def falling(self) -> bool:
@@ -85,46 +106,39 @@ class Validator:
     def prepare(
         cls,
         method: Method,
+        asked: ValidationData,
         *,
-        sequences: Folder,
-        requests: Mapping[str, Folder],
         training: TrainingConfig,
         evaluation: EvaluationConfig,
         seed: int,
-        fields: Folder | None = None,
     ) -> "Validator":
         """Draw the validation users, once for the whole run.
 
         Args:
             method: Answers.
-            sequences: The sequences artifact.
-            requests: The requests artifact of each of `validation_tasks`.
+            asked: Where the requests lie.
             training: Metric, and how many users are drawn.
             evaluation: Protocol and batch size.
             seed: Of the draw.
-            fields: A fields artifact of the histories, for methods that read fields.
 
         Raises:
             ConfigError: As `validation_tasks`.
-            DataError: Nobody has a validation event, or there are clicks only and an auc is asked.
+            DataError: No user has a validation event, or there are clicks only and an auc is asked.
         """
         tasks = validation_tasks(method, training, evaluation)
-        streams = {
-            name: Requests.stream(requests[name], Split.VALIDATION, sequences, fields=fields)
-            for name in tasks
-        }
+        streams = {name: asked.stream(name) for name in tasks}
         drawn = None
         if training.validation_users is not None:
             drawn = {n: sample(s, training.validation_users, seed) for n, s in streams.items()}
             streams = {name: iter([block]) for name, block in drawn.items()}
-        if not any(len(asked) for _, asked in streams[method.task]):
+        if not any(len(requests) for _, requests in streams[method.task]):
             message = (
                 "`sequences` must hold a user with a validation event and a history before it; "
                 "got none. Bring users with at least 3 events, or move the temporal cut."
             )
             raise DataError(message)
-        catalog, metric = Catalog.read(sequences), training.metric
-        made = cls(method, tasks, requests, sequences, catalog, evaluation, metric, drawn, fields)
+        catalog = Catalog.read(asked.sequences)
+        made = cls(method, tasks, asked, catalog, evaluation, training.metric, drawn)
         made.check_classes()
         return made
 
@@ -186,13 +200,7 @@ class Validator:
     def _share(self, task: str, rank: int, workers: int) -> Iterator[Block]:
         """Yield the requests of every `workers`-th drawn user, or every `workers`-th shard."""
         if self.drawn is None:
-            yield from Requests.stream(
-                self.requests[task],
-                Split.VALIDATION,
-                self.sequences,
-                shards=lambda names: names[rank::workers],
-                fields=self.fields,
-            )
+            yield from self.asked.stream(task, rank, workers)
             return
         users, requests = self.drawn[task]
         yield users, requests.take(requests.rows_in(users) % workers == rank)

@@ -21,7 +21,7 @@ from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.loop import Hooks, fit
 from itemese.training.stage import train_model
-from itemese.training.validation import Validator
+from itemese.training.validation import ValidationData, Validator
 
 
 class Killed(BaseException):
@@ -35,8 +35,7 @@ def run(method, world, checkpoints, *, killed_after=None):
     )
     validator = Validator.prepare(
         method,
-        sequences=world,
-        requests=validated(method, world, config),
+        ValidationData(world, validated(method, world, config)),
         training=config,
         evaluation=EvaluationConfig(),
         seed=3,

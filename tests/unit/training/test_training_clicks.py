@@ -11,7 +11,7 @@ from itemese.methods.lookup import method_of, parse_method_config
 from itemese.training.config import TrainingConfig
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.progress import Progress
-from itemese.training.validation import Validator
+from itemese.training.validation import ValidationData, Validator
 
 DIN = method_of(parse_method_config({"name": "din", "task": "click", "dim": 8}))
 CPU = torch.device("cpu")
@@ -22,8 +22,7 @@ def prepare(world, method=DIN, **training):
     evaluation = EvaluationConfig(click_negatives=2)
     return Validator.prepare(
         method,
-        sequences=world,
-        requests=validated(method, world, config, evaluation),
+        ValidationData(world, validated(method, world, config, evaluation)),
         training=config,
         evaluation=evaluation,
         seed=5,
@@ -50,6 +49,8 @@ def test_every_worker_measures_the_same(world, users):
     assert count == (users or 120)
     for rank in (0, 1):
         assert validator(module, CPU, rank=rank, workers=2) == (alone, count)
+    assert not validator.falling
+    assert prepare(world, metric="log_loss").falling
     assert 0.3 < alone["val/auc"] / count < 0.7
 
 

@@ -17,7 +17,7 @@ from itemese.training.data import TrainingData
 from itemese.training.inputs import build_module, load_inputs
 from itemese.training.loop import Fitted, Hooks, fit, plan_stages
 from itemese.training.progress import Progress
-from itemese.training.validation import Validator
+from itemese.training.validation import ValidationData, Validator
 
 
 def run(method, world, *, seed=3, hooks=None, module=None, **settings) -> Fitted:
@@ -34,8 +34,7 @@ def prepare(method, world, config, seed=3) -> Validator:
     """Return what validates on a world."""
     return Validator.prepare(
         method,
-        sequences=world,
-        requests=validated(method, world, config),
+        ValidationData(world, validated(method, world, config)),
         training=config,
         evaluation=EvaluationConfig(),
         seed=seed,
@@ -264,6 +263,8 @@ def test_shares_of_the_validation_users_add_up(toy, world, max_users) -> None:
     assert 0 < whole["val/ranked/hit@1"] < users, "each is offered the same on any worker"
     for name, value in whole.items():
         assert sum(sums[name] for sums, _ in parts) == pytest.approx(value)
+    empty = validator(module, torch.device("cpu"), rank=199, workers=200)
+    assert empty == (dict.fromkeys(whole, 0.0), 0), "a worker without a share has the same names"
 
 
 def test_drawn_users_do_not_depend_on_the_sharding(toy, make_world, world, monkeypatch) -> None:

@@ -70,7 +70,7 @@ def fan_out(levels: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def agreement(found: Mapping[str, Any] | None) -> str | None:
-    """Draw how often successive items share a prefix, beside chance; None if nobody counted.
+    """Draw how often successive items share a prefix, beside chance; None without counts.
 
     Args:
         found: ``pairs`` and, one entry a prefix length, ``shared`` and ``expected`` rates.

@@ -85,7 +85,7 @@ def forest(results: Sequence[Result], names: Sequence[str], metric: str) -> str:
 
 
 def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str | None:
-    """Draw the metric of every run in every slice; None if nobody holds slices."""
+    """Draw the metric of every run in every slice; None without slices."""
     labels = list(dict.fromkeys(label for r in results for label in r.get("slices") or {}))
     if not labels:
         return None
@@ -108,7 +108,7 @@ def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str 
 
 
 def curves(results: Sequence[Result], names: Sequence[str], key: str) -> str | None:
-    """Draw one column of the learning curves over the steps; None if nobody holds it."""
+    """Draw one column of the learning curves over the steps; None if no run has it."""
     drawn = False
     with panel(height=3.2) as (figure, axes):
         for number, (result, name) in enumerate(zip(results, names, strict=True)):
@@ -233,7 +233,7 @@ def _short(value: float) -> str:
 
 @contextmanager
 def panel(*, height: float) -> Iterator[tuple[Any, Any]]:
-    """Yield a figure and its only axes in the house's style; `height` in inches."""
+    """Yield a figure and its only axes in the report's style; `height` in inches."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         yield figure, figure.add_subplot()

@@ -165,8 +165,8 @@ def costs(ranked: Sequence[Result], names: Sequence[str]) -> Section:
 def checks(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     """Return the counts that must be 0, coverage and facts; of a task without lists the facts."""
     if not task_of(ranked[0]).ranks_catalogue:
-        told = [", ".join(f"{k} {v}" for k, v in (r.get("facts") or {}).items()) for r in ranked]
-        facts = [list(pair) for pair in zip(names, told, strict=True) if pair[1]]
+        each = [", ".join(f"{k} {v}" for k, v in (r.get("facts") or {}).items()) for r in ranked]
+        facts = [list(pair) for pair in zip(names, each, strict=True) if pair[1]]
         return Section("Facts", Table(["run", "facts"], facts))
     rows, headings = [], ["run", *_CHECKS.values(), "items ever recommended", "decoding"]
     cutoff = headline_metrics(ranked)[0].rpartition("@")[2]

@@ -96,8 +96,8 @@ def table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = [_interval(row["slices"].get(label)) for row in rows]
         columns.append((f"{label} ({found['users']:,})", cells))
     columns += [
-        (told, [_or_dash(row["twins"].get(twin), ".4f") for row in rows])
-        for twin, told in TWINS.items()
+        (about, [_or_dash(row["twins"].get(twin), ".4f") for row in rows])
+        for twin, about in TWINS.items()
     ]
     for heading, key, form in (
         ("share codes", "collision_rate", ".1%"),

@@ -110,8 +110,8 @@ def _leaderboard(ranked: Sequence[Result], names: Sequence[str]) -> Section:
 def _seeds_note(ranked: Sequence[Result]) -> Note:
     seeds = sorted({str(seed) for result in ranked for seed in result.get("seeds") or []})
     text = (
-        f"Seeds: {', '.join(seeds) or 'not given'}. Intervals tell of the users that were drawn, "
-        "not of the spread over seeds."
+        f"Seeds: {', '.join(seeds) or 'not given'}. Intervals are over the users that were drawn, "
+        "not over seeds."
     )
     return Note(text, "faint")
 

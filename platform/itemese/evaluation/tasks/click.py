@@ -15,7 +15,7 @@ from itemese.core.requests import NO_ITEM, Requests
 from itemese.core.schema import Histories
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.judged import Items, Judged
-from itemese.evaluation.metrics import CLICK_METRICS, FALLING, click_merits, click_values
+from itemese.evaluation.metrics import CLICK_METRICS, click_merits, click_values
 from itemese.evaluation.model import Model, batches, require_numbers
 from itemese.evaluation.tasks.base import Task
 
@@ -30,7 +30,7 @@ class ClickRows(Judged):
         prob [N, C] float32: Predicted probability of a click; 0 where there is no candidate.
     """
 
-    falling: ClassVar[frozenset[str]] = FALLING
+    falling: ClassVar[frozenset[str]] = frozenset({"log_loss"})
 
     candidate: np.ndarray = field(metadata={"fill": NO_ITEM})
     clicked: np.ndarray = field(metadata={"fill": False})
