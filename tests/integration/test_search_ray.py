@@ -98,9 +98,13 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
     assert "trial 1 (of 0..2) failed" in caplog.text
     assert other.values == TWO_HEADS
 
-    # Logs and sequences were built before the trials: both trials found them.
+    # All before training was built before the trials: both trials found it.
     for trial in (default, other):
-        assert {key.split("/")[0] for key in trial.ending.reused} == {"logs", "sequences"}
+        assert {key.split("/")[0] for key in trial.ending.reused} == {
+            "logs",
+            "sequences",
+            "requests",
+        }
         assert [key.split("/")[0] for key in trial.ending.built] == ["training"]
 
     best = max((default, other), key=lambda t: (t.ending.objective, -t.number))
@@ -127,10 +131,10 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
     written = json.loads((home / "study.json").read_text())
     assert written["best_trial"] == best.number
     assert written["validation"]["default"] == default.ending.objective
-    # The recipe's own logs and sequences were built before the trials, by the driver: once each.
-    reused = 4 + len(failed.ending.reused)
+    # The recipe's own logs, sequences and requests were built before the trials, by the driver: once each.
+    reused = 6 + len(failed.ending.reused)
     assert written["cost"]["stages_reused"] == reused
-    assert written["cost"]["stage_runs_saved"] == reused - 2
+    assert written["cost"]["stage_runs_saved"] == reused - 3
     page = (home / "report.html").read_text()
     assert "Learning curves" in page
     assert "a dim that num_heads divides" in page

@@ -17,6 +17,7 @@ NOTHING = {"memory": 1.0}
 ON_RAY = {
     "logs",
     "sequences",
+    "requests",
     "fields",
     "knowledge",
     "graph",
@@ -138,16 +139,21 @@ def _stages_of_trials(space: Space, default: Experiment) -> set[str]:
         ConfigError: One of them trains on workers.
     """
     recipe, found = Walk(), set()
-    _ = Run(default, recipe).ancestors
+    build_before_training(Run(default, recipe))
     for path, parameter in space.config.parameters.items():
         for around in space.config.surroundings(path):
             for value in parameter.edges():
                 trial, walk = Experiment.parse(space.values({**around, path: value})), Walk()
-                _ = Run(trial, walk).ancestors
+                build_before_training(Run(trial, walk))
                 new = set(walk.asked) - set(recipe.asked)
                 _check_workers(path, trial, new)
                 found |= {key.partition("/")[0] for key in new}
     return found
+
+
+def build_before_training(run: Run) -> None:
+    """Build all that comes before a run's own training: its ancestors and what validation asks."""
+    _ = run.ancestors, run.validated
 
 
 def _check_workers(path: str, trial: Experiment, new: set[str]) -> None:

@@ -23,7 +23,12 @@ from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
 from itemese.search.messages import NUMBER, OBJECTIVE
 from itemese.search.outcome import Saved, StudyResult, finalists, ranked, tell
-from itemese.search.planning import Plan, check_effect, plan_resources
+from itemese.search.planning import (
+    Plan,
+    build_before_training,
+    check_effect,
+    plan_resources,
+)
 from itemese.search.records import Records, Trial
 from itemese.search.report import write_report
 from itemese.search.sampling import Recorder, StudySearch, database_url, open_study, shown
@@ -120,6 +125,7 @@ class _Study:
         recipe = Run(default, self.store)
         check_effect(space, recipe)
         self._check_data(recipe)
+        build_before_training(recipe)
         asked = {"num_trials": self.total, "written": config.num_trials}
         self.home.write_json("space.json", {**asked, **space.identity()})
         logger.info(
