@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("itemese.testing")
 os.environ.update(
     {
         "RAY_AUTH_MODE": "token",

@@ -36,6 +36,7 @@ MAY_IMPORT = {
 ABOVE = {
     "pipeline": {"search", "serving", "benchmarks", "cli"},
     "benchmarks": {"cli"},
+    "testing": {"pipeline", "search", "serving", "benchmarks", "cli"},
     "cli": set(),
 }
 """Packages on top of the others, with what they must not import."""

@@ -10,9 +10,13 @@ from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
 from itemese.serving.engine import Recommender
 from itemese.serving.query import Query
+from itemese.testing import method_checks
+from itemese.testing.planted import NUM_ITEMS
 from outside.last_seen import LastSeen
 
 pytestmark = pytest.mark.ray
+
+SEEN = LastSeen(np.random.default_rng(0).permutation(NUM_ITEMS))
 
 VALUES = {
     "name": "newest",
@@ -50,6 +54,15 @@ def test_a_method_reads_an_artifact_that_a_package_outside_adds(ray_cluster, tmp
     wrong = Experiment.parse({**VALUES, "artifacts": {"outside.last_seen": {"offest": 5}}})
     with pytest.raises(ConfigError, match=r"artifacts\.outside\.last_seen\.offest.*'offset'"):
         Run(wrong, store).artifact("outside.last_seen")
+
+
+@pytest.mark.parametrize(
+    "check",
+    method_checks("outside.newest", artifacts={"outside.last_seen": SEEN}).values(),
+    ids=lambda check: check.func.__name__,
+)
+def test_its_author_runs_the_checks_of_every_method(check) -> None:
+    check()
 
 
 def test_unknown_modules_are_named() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itemese.core.randomness import hash_ids
 from itemese.core.schema import PADDING, Request
 
 
@@ -147,3 +148,11 @@ def _drawn(sizes: Tensor, most: int) -> Tensor:
         again = (found[:, :n] == picked[:, None]).any(dim=1)
         found[:, n] = picked.where(~again, last).where(n < wanted, -1)
     return found
+
+
+def user_numbers(requests: Sequence[Request]) -> Tensor:
+    """Return a hash of each request's user, ``[B] int64 >= 0``; -1 where it names none."""
+    ids = [request.user_id for request in requests]
+    hashed = hash_ids(ids, 0, "methods/user").astype(np.int64) & (2**62 - 1)
+    known = np.array([bool(one) for one in ids])
+    return torch.from_numpy(np.where(known, hashed, -1))

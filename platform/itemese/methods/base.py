@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.config import Config
-from itemese.core.randomness import hash_ids
 from itemese.core.ranking import Answers, Candidates, Ranking, Scores
 from itemese.core.schema import Catalog, Histories, Request
 from itemese.core.vectors import Embeddings, SemanticIds
@@ -176,6 +175,16 @@ class Method(ABC):
 
     predicts_oldest: ClassVar[bool] = False
     """Whether the oldest event of a training request is a target too."""
+
+    learns_from_events: ClassVar[bool] = True
+    """Whether histories teach it what comes next; False for training on texts alone."""
+
+    contrasting_terms: ClassVar[frozenset[str]] = frozenset()
+    """Loss terms whose value for a row depends on the other rows of its micro-batch; for all others
+    accumulation takes the same steps as a larger batch."""
+
+    estimated_terms: ClassVar[frozenset[str]] = frozenset()
+    """Loss terms over words, whose `targets` meet `count_targets` on average only."""
 
     ranks_by_scores: ClassVar[bool] = False
     """Whether `predict` lists the best items of one order of the catalogue: items left out of a
@@ -375,14 +384,6 @@ class Method(ABC):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return what a report should print of this method beside its scores (beam width, ...)."""
         return {}
-
-
-def user_numbers(requests: Sequence[Request]) -> Tensor:
-    """Return a hash of each request's user, ``[B] int64 >= 0``; -1 where it names none."""
-    ids = [request.user_id for request in requests]
-    hashed = hash_ids(ids, 0, "methods/user").astype(np.int64) & (2**62 - 1)
-    known = np.array([bool(one) for one in ids])
-    return torch.from_numpy(np.where(known, hashed, -1))
 
 
 def count_parameters(module: nn.Module) -> int:

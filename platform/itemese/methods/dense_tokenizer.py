@@ -73,6 +73,7 @@ class DenseTokenizer(CatalogueMethod):
 
     Config = DenseTokenizerConfig
     config: DenseTokenizerConfig
+    learns_from_events: ClassVar[bool] = False
     encodes_histories: ClassVar[bool] = True
     has_item_vectors: ClassVar[bool] = True
 

@@ -30,7 +30,7 @@ from itemese.core.schema import Request
 from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.decoding.trie import PrefixTrie
-from itemese.layers.histories import count_tasks, next_item_tasks, pad_histories
+from itemese.layers.histories import count_tasks, next_item_tasks, pad_histories, user_numbers
 from itemese.losses.code_tokens import next_code
 from itemese.methods.base import (
     Batch,
@@ -39,7 +39,6 @@ from itemese.methods.base import (
     LossWeights,
     MethodConfig,
     Need,
-    user_numbers,
 )
 from itemese.methods.families import BeamMethod
 from itemese.prompts.item_tokens import TokenLayout

@@ -14,6 +14,7 @@ from itemese.core.schema import Catalog, Histories
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs
 from itemese.methods.lookup import method_of, parse_method_config
+from itemese.testing.subject import Subject
 
 NUM_ITEMS = 12
 BACKBONE = {"dim": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32}
@@ -74,3 +75,18 @@ def test_codes_that_were_drawn_begin_as_other_weights_do(name: str) -> None:
     drawn = table_of(name, inputs(()))
     assert torch.equal(drawn, table_of(name, inputs((), *TEXT, *BEHAVIOUR)))
     assert torch.equal(drawn, table_of(name, inputs(TEXT), token_init="random"))
+
+
+def test_item_tokens_begin_as_the_mean_vectors_of_their_codes() -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    embeddings = {"embeddings": Embeddings("item", vectors, "drawn")}
+    subject = Subject("semantic_id_lm", {"backbone": {**BACKBONE, "dim": 32}}, embeddings)
+    method, begun = subject.make()
+    first = torch.from_numpy(vectors).view(5, 6, 8).mean(dim=1)  # six items have each first code
+    tokens = begun.token_table[begun.starts[0] : begun.starts[0] + 5, :8].detach()
+    torch.testing.assert_close(
+        torch.pdist(tokens) / torch.pdist(tokens)[0], torch.pdist(first) / torch.pdist(first)[0]
+    )
+    state = {name: tensor.clone() for name, tensor in begun.state_dict().items()}
+    again = method.restore(subject.bundled(), state)
+    assert torch.equal(again.token_table, begun.token_table)

@@ -148,6 +148,9 @@ class EagerLlm(BeamMethod):
     Config = EagerLlmConfig
     config: EagerLlmConfig
     predicts_oldest: ClassVar[bool] = True
+    contrasting_terms: ClassVar[frozenset[str]] = frozenset(
+        {"semantic_contrast", "behaviour_contrast"}
+    )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS, Need.KNOWLEDGE})
 
     def required(self) -> frozenset[Need]:

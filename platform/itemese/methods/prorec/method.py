@@ -89,6 +89,7 @@ class Prorec(BeamMethod):
 
     Config = ProrecConfig
     config: ProrecConfig
+    contrasting_terms: ClassVar[frozenset[str]] = frozenset({"distillation"})
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SEMANTIC_IDS})
 
     def build(self, inputs: Inputs) -> nn.Module:

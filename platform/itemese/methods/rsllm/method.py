@@ -35,7 +35,7 @@ from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backb
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Answers
 from itemese.core.schema import Catalog, Request
-from itemese.layers.histories import pad_histories
+from itemese.layers.histories import pad_histories, user_numbers
 from itemese.layers.id_vectors import id_vectors
 from itemese.losses.contrastive import from_other_workers, info_nce
 from itemese.methods.base import (
@@ -46,7 +46,6 @@ from itemese.methods.base import (
     MethodConfig,
     Need,
     Stage,
-    user_numbers,
 )
 from itemese.methods.families import CatalogueMethod
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel, make_projector, match_scale
@@ -146,6 +145,12 @@ class Rsllm(CatalogueMethod):
     config: RsllmConfig
     needs: ClassVar[frozenset[Need]] = frozenset({Need.RECOMMENDER})
     warm_starts: ClassVar[bool] = True
+    contrasting_terms: ClassVar[frozenset[str]] = frozenset(
+        {"language_model", "history_words", "history_alignment", "target_alignment"}
+    )
+    """Those over words too: each prompt offers candidates that are drawn for the batch."""
+
+    estimated_terms: ClassVar[frozenset[str]] = frozenset({"language_model", "history_words"})
     choice_modes: ClassVar[tuple[str, ...]] = ("free", "trie", "likelihood", "ranked")
 
     def required(self) -> frozenset[Need]:

@@ -1,0 +1,92 @@
+"""Two small logs with a known signal, and all that a method may be built from on them."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from itemese.core.schema import Catalog, Histories, Split
+from itemese.core.vectors import Embeddings, SemanticIds
+from itemese.methods.base import Inputs, Need
+from itemese.methods.lookup import method_class, method_of
+
+NUM_ITEMS = 30
+
+_CLICK_USERS, _CLICK_LENGTH = 200, 12
+
+
+@cache
+def walks() -> Histories:
+    """Return 200 users who walk one cycle over the items, with a random step one time in five."""
+    draw = np.random.default_rng(0)
+    follower = np.random.default_rng(99).permutation(NUM_ITEMS)
+    rows: list[list[int]] = []
+    for _ in range(200):
+        items = [int(draw.integers(NUM_ITEMS))]
+        for _ in range(int(draw.integers(4, 12))):
+            jump = draw.random() < 0.2
+            items.append(int(draw.integers(NUM_ITEMS) if jump else follower[items[-1]]))
+        rows.append(items)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    split = np.zeros(offsets[-1], np.int8)
+    split[offsets[1:] - 1], split[offsets[1:] - 2] = Split.TEST, Split.VALIDATION
+    items_of = np.concatenate(rows).astype(np.int32)
+    times = np.arange(len(items_of), dtype=np.int64)
+    return Histories([f"u{user}" for user in range(200)], offsets, items_of, times, split)
+
+
+@cache
+def clicks(*, labelled: bool) -> Histories:
+    """Return users of two kinds who meet items of two kinds, and click on those of their own.
+
+    Without labels nearly all that they meet is of their own kind.
+    """
+    draw = np.random.default_rng(0)
+    events = _CLICK_USERS * _CLICK_LENGTH
+    kind = np.repeat(np.arange(_CLICK_USERS) % 2, _CLICK_LENGTH)
+    other = draw.random(events) < (0.3 if labelled else 0.05)
+    items = 2 * draw.integers(NUM_ITEMS // 2, size=events) + (kind ^ other)
+    ends = [Split.VALIDATION, Split.TEST]
+    split = np.tile([Split.TRAIN] * (_CLICK_LENGTH - 2) + ends, _CLICK_USERS)
+    return Histories(
+        [f"u{user}" for user in range(_CLICK_USERS)],
+        np.arange(_CLICK_USERS + 1) * _CLICK_LENGTH,
+        items.astype(np.int32),
+        np.arange(events),
+        split.astype(np.int8),
+        ~other if labelled else None,
+    )
+
+
+def inputs(log: Histories, artifacts: Mapping[str, Any] | None = None) -> Inputs:
+    """Return what a method is built from: catalogue, histories, codes, vectors, a recommender.
+
+    Args:
+        log: Training reads its training events.
+        artifacts: More of them by need, or others in the place of those here.
+    """
+    train = log.only(Split.TRAIN)
+    ids = [f"i{item}" for item in range(NUM_ITEMS)]
+    table = pa.table({"item_id": ids, "title": ids})
+    counts = np.bincount(train.item_index, minlength=NUM_ITEMS)
+    catalog = Catalog(ids, ids, counts, table)
+
+    def blocks() -> Iterator[Histories]:
+        yield train
+
+    codes = np.stack([np.arange(NUM_ITEMS) // 6, np.arange(NUM_ITEMS) % 6], axis=1)
+    vectors = np.random.default_rng(4).normal(size=(NUM_ITEMS, 14)).astype(np.float32)
+    parts = (("text", 8), ("recommender", 6))
+    encoder = method_of(method_class("gru4rec").Config.parse({"name": "gru4rec", "dim": 16}))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        recommender = encoder.build(Inputs(catalog, blocks)).eval().requires_grad_(False)
+    made: dict[str, Any] = {
+        Need.SEMANTIC_IDS: SemanticIds(codes.astype(np.int32), (5, 6)),
+        Need.EMBEDDINGS: Embeddings("item", vectors, "drawn", parts=parts),
+        Need.RECOMMENDER: recommender,
+    }
+    return Inputs(catalog, blocks, artifacts={**made, **(artifacts or {})})
