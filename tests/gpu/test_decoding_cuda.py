@@ -6,9 +6,10 @@ import itertools
 import pytest
 import torch
 
+from exact_search import exact_scores
 from itemese.backbones.backbone import BackboneConfig, build_backbone
 from itemese.core.ranking import Candidates
-from itemese.decoding.decoding import beam_search, exact_scores
+from itemese.decoding.decoding import beam_search
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
 from itemese.decoding.trie import PrefixTrie

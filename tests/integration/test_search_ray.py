@@ -131,7 +131,7 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
     written = json.loads((home / "study.json").read_text())
     assert written["best_trial"] == best.number
     assert written["validation"]["default"] == default.ending.objective
-    # The recipe's own logs, sequences and requests were built before the trials, by the driver: once each.
+    # The recipe's own logs, sequences and requests were built once each, before the trials.
     reused = 6 + len(failed.ending.reused)
     assert written["cost"]["stages_reused"] == reused
     assert written["cost"]["stage_runs_saved"] == reused - 3

@@ -1,6 +1,6 @@
-"""Recommend with a model of item codes: trie-constrained beams, or every item.
+"""Recommend with a model of item codes: trie-constrained beams, or given items.
 
-Shapes: B batch, T history length, K list length, C items scored for a row, I items.
+Shapes: B batch, T history length, K list length, C items scored for a row.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from itemese.core.ranking import Candidates, Ranking
 from itemese.decoding.beams import search
-from itemese.decoding.catalogue_scores import score_catalogue, score_items
 from itemese.decoding.code_model import CodeModel
+from itemese.decoding.exact import score_items
 
 
 def beam_search(
@@ -54,45 +54,14 @@ def beam_search(
     return Ranking(ranking.item_index.clone(), ranking.score.clone())
 
 
-def exact_search(
-    model: CodeModel, item_index: Tensor, k: int, *, candidates: Candidates
-) -> Ranking:
-    """Return the K most probable items after scoring every item: what beams approximate.
-
-    Args:
-        model: In evaluation mode.
-        item_index: ``[B, T]`` int64, right-padded with -1, each row with at least one item.
-        k: Items to return.
-        candidates: What may be returned.
-
-    Returns:
-        Ranking of ``[B, K]``; among equal scores the item whose codes come first, as in beams.
-
-    Raises:
-        ConfigError: As in `beam_search`.
-    """
-    scores = exact_scores(model, item_index)
-    tree = model.tree_on(item_index.device)
-    ranking = Ranking.from_scores(candidates.mask(scores)[:, tree.items_of], k, Candidates())
-    items = tree.items_of[ranking.item_index.clamp(min=0)]
-    return Ranking(items.where(ranking.item_index >= 0, -1), ranking.score)
-
-
-def exact_scores(model: CodeModel, item_index: Tensor) -> Tensor:
-    """Return the log-probability of every item, ``[B, I] float32``; see `exact_search`."""
-    with as_stored(item_index.device):
-        prompt = model.read(item_index)
-        scores = score_catalogue(prompt, model)
-    return scores.clone()
-
-
 def item_scores(
     model: CodeModel, item_index: Tensor, items: Tensor, user_token: Tensor | None = None
 ) -> Tensor:
     """Return the log-probability of ``items [B, C]`` after each history, ``[B, C] float32``.
 
-    It is what `exact_scores` gives these items, for the price of their own codes; items below 0
-    get any number.
+    A score is the sum of the log-probabilities of an item's codes, normalised as the model's
+    `code_normalisation` says; items that share all predicted codes share it. Items below 0 get any
+    number.
     """
     with as_stored(item_index.device):
         scores = score_items(model.read(item_index, user_token=user_token), model, items)

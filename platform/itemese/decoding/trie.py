@@ -138,10 +138,6 @@ class PrefixTrie:
         """Codes an item, L."""
         return len(self.code_sizes)
 
-    def max_children(self, depth: int) -> int:
-        """Return the most children that a node of `depth` has; the root's depth is 0."""
-        return self.most_children[depth]
-
     def to(self, device: torch.device | str) -> "PrefixTrie":
         """Return the trie on a device; itself if it is there."""
         if self.code.device == torch.device(device):
@@ -186,27 +182,6 @@ class PrefixTrie:
         child = start[..., None] + torch.arange(self.most_children[depth], device=node.device)
         child = child.where(child < stop[..., None], -1)
         return child, self.code[child.clamp(min=self.depth_start[depth + 1])]
-
-    def run(self, first: int, last: int) -> list[tuple[Tensor, Tensor]]:
-        """Return the nodes above a run of leaves.
-
-        Args:
-            first: First leaf, a place in `items_of`.
-            last: Place after the last leaf; above `first`.
-
-        Returns:
-            For each depth 1..L: ``nodes [N] int64``, consecutive, and ``parents [N] int64``, their
-            places among the nodes of the depth above.
-        """
-        device = self.code.device
-        nodes = torch.arange(first, last, device=device) + self.depth_start[-2]
-        steps: list[tuple[Tensor, Tensor]] = []
-        for _ in range(self.code_length):
-            # Every border of a node's children is at or below them; the last such is the parent's.
-            above = torch.searchsorted(self.child_start, nodes, right=True) - 1
-            steps.append((nodes, above - above[0]))
-            nodes = torch.arange(int(above[0]), int(above[-1]) + 1, device=device)
-        return steps[::-1]
 
     def open_nodes(self, allowed: Tensor | None, exclude: Tensor | None) -> "TrieMask | None":
         """Return which nodes still lead to an item that may be returned; None for all.

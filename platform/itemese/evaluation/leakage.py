@@ -1,11 +1,10 @@
 """Does anything of the future reach the model, and does the protocol itself leak?
 
-`train_blocks` yields training events only: what counts, trains or embeds on its blocks cannot see a
-validation or test event. `Audit` measures what a report must say of the split itself: with
-leave-one-out, training holds events that are newer than many test targets.
+With leave-one-out, training holds events that are newer than many test targets; `Audit` counts
+what a report must say of that.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,28 +12,6 @@ import numpy as np
 
 from itemese.core.errors import DataError
 from itemese.core.schema import Histories, Split
-
-
-def check_train_block(histories: Histories) -> Histories:
-    """Return the block unchanged if it holds training events only.
-
-    Raises:
-        DataError: It holds others.
-    """
-    foreign = int((histories.split != Split.TRAIN).sum())
-    if foreign:
-        message = (
-            f"`train` must hold training events only; got {foreign} validation or test events in "
-            "a block. Pass it through `Histories.only(Split.TRAIN)`."
-        )
-        raise DataError(message)
-    return histories
-
-
-def train_blocks(blocks: Iterable[Histories]) -> Iterator[Histories]:
-    """Yield each block without its validation and test events."""
-    for block in blocks:
-        yield check_train_block(block.only(Split.TRAIN))
 
 
 def check_order(histories: Histories) -> Histories:
@@ -130,25 +107,6 @@ def audit(blocks: Iterable[Histories]) -> dict[str, Any]:
     for block in blocks:
         result.add(block)
     return result.report()
-
-
-def check_temporal(findings: dict[str, Any]) -> None:
-    """Check that a split which calls itself temporal has no future in training.
-
-    Args:
-        findings: What `audit` returned.
-
-    Raises:
-        DataError: A held-out event is older than the newest training event.
-    """
-    newest, oldest = findings["train_newest"], findings["test_oldest"]
-    shares = [findings[name]["older_than_training_share"] for name in ("validation", "test")]
-    if any(shares) or (newest is not None and oldest is not None and oldest < newest):
-        message = (
-            "`sequences.split` must keep the future out of training; got held-out events older "
-            f"than the newest training event ({newest}). Rebuild the sequences stage."
-        )
-        raise DataError(message)
 
 
 def protocol_note(findings: dict[str, Any]) -> str:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from itemese.core.ranking import Candidates
 from itemese.decoding.beams import search
-from itemese.decoding.catalogue_scores import score_catalogue, score_items
 from itemese.decoding.code_model import CodeModel, CodeNormalisation
+from itemese.decoding.exact import score_items
 from itemese.decoding.tree_mask import TreeMask
 from itemese.decoding.trie import PrefixTrie
 
@@ -131,10 +131,11 @@ def test_equals_a_slow_search_over_a_dictionary(
         beam_width=width,
         candidates=Candidates(exclude, allowed),
     )
-    exact = score_catalogue(SumOfAncestors(prompts), tokens, max_tokens=20)
-    given = torch.tensor(rng.integers(0, len(rows), (2, 4)))
-    some = score_items(SumOfAncestors(prompts), tokens, given)
-    torch.testing.assert_close(some, exact.gather(1, given), atol=1e-4, rtol=1e-4)
+    every = torch.arange(len(rows)).expand(2, -1)
+    exact = score_items(SumOfAncestors(prompts), tokens, every)
+    some = torch.tensor(rng.integers(0, len(rows), (2, 4)))
+    found = score_items(SumOfAncestors(prompts), tokens, some)
+    torch.testing.assert_close(found, exact.gather(1, some), atol=1e-4, rtol=1e-4)
     for row in range(2):
         scores = slow_scores(rows, prompts[row], tokens)
         all_scores = torch.tensor([scores[tuple(codes)] for codes in rows])

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from exact_search import exact_scores
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
-from itemese.decoding.decoding import beam_search, exact_scores
+from itemese.decoding.decoding import beam_search
 from itemese.decoding.fast.key_values import KeyValues
 from itemese.decoding.fast.prompt_cache import PromptCache
 

@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModel
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
 from itemese.decoding.beams import search
-from itemese.decoding.catalogue_scores import score_items
 from itemese.decoding.code_model import CodeModel, CodeNormalisation
 from itemese.decoding.encoder_decoder import SharedMemory
+from itemese.decoding.exact import score_items
 from itemese.decoding.trie import PrefixTrie
 
 SIZES = (4, 5, 3)

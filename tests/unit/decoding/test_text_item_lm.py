@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from exact_search import exact_scores
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates
 from itemese.core.vectors import SemanticIds
-from itemese.decoding.decoding import beam_search, exact_scores
+from itemese.decoding.decoding import beam_search
 from itemese.decoding.free_beams import InvalidBeams, free_beam_search
 from itemese.decoding.text_item_lm import TextItemLanguageModel
 from itemese.decoding.trie import PrefixTrie

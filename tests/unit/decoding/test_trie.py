@@ -62,8 +62,8 @@ def test_equals_dict_trie(num_items: int, depth: int, size: int, seed: int) -> N
     assert trie.item[trie.depth_start[depth] :].tolist() == trie.items_of.tolist()
     for level in range(depth):
         most = max(len(c) for p, c in slow.items() if len(p) == level)
-        assert trie.max_children(level) == most
-    assert trie.max_children(depth) == 0
+        assert trie.most_children[level] == most
+    assert trie.most_children[depth] == 0
 
 
 @settings(max_examples=40, deadline=None)
