@@ -24,7 +24,7 @@ def main(
     ] = False,
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
 ) -> None:
-    """Evaluate RECIPES (training those that nobody has) and compare them."""
+    """Evaluate RECIPES (training those that are not trained yet) and compare them."""
     base = [Experiment.from_yaml(recipe, set_ or []) for recipe in recipes]
     runs = [one.with_seed(seed) for one in base for seed in console.integers(seeds, "--seeds")]
     compared = compare_runs(runs, Store(storage), tie_twin=tie_twin)

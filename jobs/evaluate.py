@@ -1,4 +1,4 @@
-"""Evaluate the trained method of a recipe, training it first if nobody has.
+"""Evaluate the trained method of a recipe, training it first if needed.
 
 python jobs/evaluate.py jobs/recipes/sasrec_beauty.yaml --tie-twin
 """

@@ -9,9 +9,8 @@ bottleneck:
     X'            slots and earlier X', never X
 
 X' reads the slots in every layer, as what enters the layer. What enters the last layer is
-therefore the last that is trained of a slot, and that is its vector; what leaves the last layer is
-read by nobody. Blocks stand at fixed positions, so that X' does not learn the text's length from
-them.
+therefore the last that is trained of a slot, and that is its vector; nothing reads what leaves the
+last layer. Blocks stand at fixed positions, so that X' does not learn the text's length from them.
 
 Shapes: B texts, N tokens of the window, W tokens of the longest text here, M slots, D hidden size,
 V vocabulary, I items, T history length.

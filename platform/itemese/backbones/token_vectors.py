@@ -58,7 +58,7 @@ def start_tokens(
 
     The vectors are projected onto the principal directions that the table has room for and scaled
     together, so that a token's typical size is `std` and finer levels stay smaller. Codes without
-    a vector keep their random row, and so does every code of a level that no vector tells apart.
+    a vector keep their random row, and so do all codes of a level that have the same mean.
 
     Args:
         table: ``[V, H]``, changed in place.

@@ -22,7 +22,7 @@ def storage_default() -> str:
 def run(job: Callable[..., None]) -> None:
     """Run a job's function as a command line.
 
-    A fault that the user can mend ends with its sentence on standard error and exit status 2;
+    A fault that the user can fix ends with its sentence on standard error and exit status 2;
     anything else keeps its traceback, because it is a defect.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -66,8 +66,8 @@ class SharedMemory:
         self._own: list[tuple[Tensor, Tensor]] = []
         self._mask = TreeMask(batch, vectors.device)
         begin = start.to(memory.dtype).expand(batch, 1, -1)
-        nobody = torch.zeros(batch, 1, 0, dtype=torch.long, device=vectors.device)
-        self.state: Tensor = self._step(begin, nobody)[:, 0]
+        no_ancestors = torch.zeros(batch, 1, 0, dtype=torch.long, device=vectors.device)
+        self.state: Tensor = self._step(begin, no_ancestors)[:, 0]
         self._first = list(self._own)
 
     def grow(self, vectors: Tensor, ancestors: Tensor) -> Tensor:

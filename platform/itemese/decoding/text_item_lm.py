@@ -1,11 +1,11 @@
-"""One language model over words and item codes: continues histories, names texts, tells codes.
+"""One language model over words and item codes: continues histories, maps text to codes and back.
 
 Codes have a table of their own beside the model's words, read at the input and at the output, so a
 model whose words are frozen learns them too. Each task opens with a learned token.
 
     token to token    [history] codes of items, oldest first      -> the codes of each next item
     text to token     words of an item [name]                     -> its codes
-    token to text     [tell] codes of an item                     -> its words
+    token to text     [write] codes of an item                     -> its words
 
 Shapes: B batch, T history length, L code length, K_l codes of level l, N tokens of a text, D hidden
 size, V words, I items, A items drawn.
@@ -113,7 +113,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         if "text_to_token" in tasks:
             found["text_to_token"] = self._name(items)
         if "token_to_text" in tasks:
-            found["token_to_text"] = self._tell(items)
+            found["token_to_text"] = self._codes_to_text(items)
         return found
 
     @torch.no_grad()
@@ -170,7 +170,7 @@ class TextItemLanguageModel(ItemLanguageModel):
         found: Tensor = states[rows, places]
         return found
 
-    def _tell(self, items: Tensor) -> tuple[Tensor, Tensor]:
+    def _codes_to_text(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of the items' words after their codes, and the words."""
         texts = self.texts[items]
         texts = texts[:, : int((texts >= 0).sum(dim=1).max())]

@@ -38,7 +38,7 @@ class PrefixTrie:
         leaf_stop [num_nodes] int64: place after the last of them.
         depth_start: L + 2 numbers, the first node of each depth, then the number of nodes.
         code_sizes: L sizes of the codes.
-        num_predicted: Codes that a model predicts, P <= L; those after them only tell apart the
+        num_predicted: Codes that a model predicts, P <= L; those after them only number the
             items that share the first P (`vectors.SemanticIds`).
         most_children: L + 1 numbers, the most children of any node of each depth.
         dense: For the depths 0, 1, ... that have one: ``[nodes of that depth, K_l] int64``, the

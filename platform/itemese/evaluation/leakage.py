@@ -37,7 +37,7 @@ def check_order(histories: Histories) -> Histories:
 
 @dataclass
 class Audit:
-    """What a pass over all histories tells of the split; `add` blocks, then ask `report`.
+    """Counts of a pass over all histories; `add` blocks, then ask `report`.
 
     Attributes:
         users: Users seen.

@@ -31,7 +31,7 @@ class Asked:
 
 
 def rank(model: Model, asked: Asked, *, exclude: bool) -> np.ndarray:
-    """Return the lists ``[N, K] int64``, -1 where empty, of a model that is told what to exclude.
+    """Return the lists ``[N, K] int64``, -1 where empty, of a model that is given what to exclude.
 
     Raises:
         TrainingError: The model returned a score that is not a number.

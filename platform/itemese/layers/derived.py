@@ -12,7 +12,7 @@ class Derived(nn.Module):
     """Base of modules with values that are computed from weights once for all of evaluation.
 
     Weights change in training mode, by moving or converting the module, or by loading tensors into
-    it: each of these drops the values, and in training mode none is kept. Whoever writes weights
+    it: each of these drops the values, and in training mode none is kept. Code that writes weights
     otherwise calls `forget_derived`. Values are not copied or pickled with the module.
     """
 

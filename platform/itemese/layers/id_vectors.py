@@ -44,7 +44,7 @@ def first_equal(vectors: Tensor) -> Tensor:
     """Return the first item that has the vector of each of ``vectors [I, D]``, ``[I] int64``.
 
     Items without a text share one vector. By these numbers a contrastive loss knows them for the
-    same: nothing could tell one from the other, so none is a negative of another.
+    same and cannot be separated, so none is a negative of another.
 
     >>> first_equal(torch.tensor([[3.0], [1.0], [3.0]])).tolist()
     [0, 1, 0]

@@ -6,12 +6,13 @@ Code: zhougr1993/DeepInterestNetwork (TensorFlow).
 Follows: section 4.3 (a local activation unit weighs each past item for the candidate; the weights
     are not normalised, so a strong interest stays strong), section 5.2 (Dice), equation 2 (`task:
     click`: binary cross-entropy of each event's label).
-Differs: by default it is trained to tell the next item from sampled ones, as item-vector source of
-    EAGER and EAGER-LLM, whose released code does so with uniform negatives. Clicks have no features
-    but the item and the history, whose events are item plus rating (the paper's histories hold
-    clicked items only: `history: positive`); without labels, non-clicks are drawn. Attention also
-    sees how long ago an item was; its unit reads event, candidate and their product. The last
-    network reads interest, candidate and their product. Dice takes mean and variance over the
+Differs: by default it is trained to score the next item above sampled ones, as source of the item
+    vectors of EAGER and EAGER-LLM, whose released code does so with uniform negatives. Clicks have
+    no features but the item and the history, whose events are item plus rating (the paper's
+    histories hold clicked items only: `history: positive`); without labels, non-clicks are drawn.
+    Attention also sees how long ago an item was; its unit reads event, candidate and their
+    product. The last network reads interest, candidate and their product. Dice takes mean and
+    variance over the
     features of one place instead of over the batch: batch statistics differ between workers, lag
     behind in validation, and have no meaning for a batch of one row. No mini-batch aware
     regularisation: weight decay takes its place.

@@ -164,8 +164,8 @@ class Experiment(Config):
         needs = method_of(self.method).required()
         if Need.SEMANTIC_IDS in needs and self.codebooks.disambiguation == "none":
             message = (
-                "an experiment whose `codebooks.disambiguation` tells all items apart, because "
-                "clicks are of single items; take suffix or reassign"
+                "an experiment whose `codebooks.disambiguation` gives every item codes of its own, "
+                "because clicks are of single items; take suffix or reassign"
             )
             raise ValueError(message)
         return self

@@ -294,7 +294,7 @@ def _health(artifacts: Mapping[str, Artifact]) -> Any:
 def measure_costs(
     experiment: Experiment, method: Method, artifacts: Mapping[str, Artifact]
 ) -> dict[str, float]:
-    """Return what a trained model costs whoever serves it; nothing of the test split is read.
+    """Return what a trained model costs to serve; nothing of the test split is read.
 
     Args:
         experiment: The whole configuration.

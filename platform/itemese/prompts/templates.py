@@ -86,10 +86,8 @@ def _parts(file: Path, places: tuple[str, ...]) -> tuple[str, ...]:
     try:
         rest = environment.get_template(file.name).render(marks)
     except TemplateError as error:
-        message = (
-            f"`{file.name}` must be a template with {', '.join(places)}; got {error}. Mend it."
-        )
-        raise ConfigError(message) from None
+        message = f"`{file.name}` must be a template with {', '.join(places)}; got {error}. "
+        raise ConfigError(message + "Fix the template.") from None
     texts = []
     for mark in marks.values():
         text, found, rest = rest.partition(mark)
@@ -98,13 +96,13 @@ def _parts(file: Path, places: tuple[str, ...]) -> tuple[str, ...]:
             listed = ", ".join(f"{{{{ {place} }}}}" for place in places)
             message = (
                 f"`{file.name}` must hold {listed} once each, in this order; got none of one. "
-                "Mend it."
+                "Fix the template."
             )
             raise ConfigError(message)
     if rest.strip() or "\ue000" in "".join(texts) or not texts[0].strip():
         message = (
             f"`{file.name}` must begin with words and end with its answer, each place once; got "
-            f"{rest.strip()[:40]!r} after it. Mend it."
+            f"{rest.strip()[:40]!r} after it. Fix the template."
         )
         raise ConfigError(message)
     return tuple(texts)

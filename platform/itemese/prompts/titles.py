@@ -21,8 +21,8 @@ def clean_title(title: str, item_id: str) -> str:
     """Return a title on one line; an item without one is called by its id.
 
     HTML entities become their characters, tags and control characters become spaces, runs of
-    white space one space: no title can end its line or open another item. Characters that nobody
-    sees go; a title of nothing else is missing. One that is all in angle brackets and closes no
+    white space one space: no title can end its line or open another item. Invisible characters
+    go; a title of nothing else is missing. One that is all in angle brackets and closes no
     tag is no markup, and keeps its words.
 
     >>> clean_title("Tom &amp;  <b>Jerry</b>", "7")

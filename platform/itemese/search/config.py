@@ -14,7 +14,7 @@ from itemese.core.errors import ConfigError
 from itemese.search.parameters import Choice, Parameter, Scalar, parse_parameter, same
 
 Cost = Literal["latency_p95_ms", "parameters"]
-"""What a trial costs whoever serves it, fewer is better: milliseconds of a single-user prediction
+"""What a trial costs to serve, fewer is better: milliseconds of a single-user prediction
 on one thread of the trial's process, 95th percentile; trained values."""
 
 SamplerKind = Literal["tpe", "cmaes", "random", "nsga2", "quasi_random"]

@@ -200,7 +200,7 @@ def _distinct(trials: Sequence[Trial]) -> list[Trial]:
     return found
 
 
-def tell(result: StudyResult) -> None:
+def log_outcome(result: StudyResult) -> None:
     """Log the outcome in a line or two."""
     best = result.best
     failed = sum(t.ending.status == "failed" for t in result.trials)
@@ -230,7 +230,7 @@ def gain_line(winner: Winner) -> str:
     """Say what the search gained over the recipe as it is, on the test split."""
     gain = winner.gain
     if winner.recipe_failed:
-        return f"gain over the recipe as it is: none to be told, it failed: {winner.recipe_failed}"
+        return f"gain over the recipe as it is: unknown, it failed: {winner.recipe_failed}"
     if gain is None:
         return "gain over the recipe as it is: none, it won"
     return (

@@ -98,7 +98,7 @@ def plan_resources(
     Args:
         space: What varies.
         default: The recipe as it is.
-        resources: Of the whole cluster, as Ray tells them.
+        resources: Of the whole cluster, as Ray reports them.
         limit: Trials side by side at most.
 
     Raises:

@@ -80,7 +80,7 @@ def fronts(study: optuna.Study, config: SearchConfig) -> Figures:
             figure.add_scatter(
                 x=[t.values[place] for t in points],
                 y=[t.values[0] for t in points],
-                text=[_told(t) for t in points],
+                text=[_hover_text(t) for t in points],
                 mode="markers",
                 marker={"color": colour, "size": 9},
                 name=kind,
@@ -150,7 +150,7 @@ def curves(trials: Sequence[Trial], config: SearchConfig) -> Figures:
     if not best:
         return []
     figure = go.Figure()
-    told = set()
+    legend = set()
     first = next(iter(ranked(trials, config)), None)
     for trial in sorted(best, key=lambda t: t.number):
         whole = trial.ending.status == "completed"
@@ -165,11 +165,11 @@ def curves(trials: Sequence[Trial], config: SearchConfig) -> Figures:
             mode="lines+markers",
             name=kind,
             legendgroup=kind,
-            showlegend=kind not in told,
+            showlegend=kind not in legend,
             line={"dash": "solid" if whole else "dot", "width": 1.5, "color": _CURVES[kind]},
             marker={"size": 5},
         )
-        told.add(kind)
+        legend.add(kind)
     figure.update_layout(xaxis_title="validation", yaxis_title=config.metric, showlegend=True)
     return [(f"{config.metric} at each validation", figure)]
 
@@ -188,7 +188,7 @@ def codebook_health(trials: Sequence[Trial], store: Store) -> Figures:
     ):
         figure = go.Figure()
         kinds = sorted({row["kind"] for row in rows})
-        told = set()
+        legend = set()
         for kind, number in sorted({(row["kind"], row["num_codebooks"]) for row in rows}):
             chosen = [r for r in rows if (r["kind"], r["num_codebooks"]) == (kind, number)]
             points = sorted((r for r in chosen if r[key] is not None), key=_size)
@@ -203,10 +203,10 @@ def codebook_health(trials: Sequence[Trial], store: Store) -> Figures:
                 mode="lines+markers+text",
                 name=kind,
                 legendgroup=kind,
-                showlegend=kind not in told,
+                showlegend=kind not in legend,
                 line={"color": _COLOURS[kinds.index(kind) % len(_COLOURS)]},
             )
-            told.add(kind)
+            legend.add(kind)
         figure.update_layout(xaxis_title="codes a codebook", yaxis_title=title, showlegend=True)
         ticks = sorted(sizes)
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(size) for size in ticks])
@@ -260,7 +260,7 @@ def _done(study: optuna.Study) -> list[FrozenTrial]:
     return found
 
 
-def _told(trial: FrozenTrial) -> str:
+def _hover_text(trial: FrozenTrial) -> str:
     values = "<br>".join(f"{path}={value}" for path, value in trial.params.items())
     return f"trial {trial.number}<br>{values}"
 

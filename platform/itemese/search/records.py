@@ -28,7 +28,7 @@ class Ending:
         objective: Best validation metric; None if there was no validation.
         metrics: Validation metrics of the checkpoint that was kept.
         costs: The further objectives, by name.
-        seconds: Wall clock of the trial, with those attempts that an interruption let tell theirs.
+        seconds: Wall clock of the trial, with the attempts that were interrupted and noted it.
         built: Stage outputs that it built, as artifact keys.
         reused: Stage outputs that it found finished or waited for.
         curve: The judged metric at each validation.
@@ -102,7 +102,7 @@ class Records:
         """Note that a trial is being run, beside how it had ended until then.
 
         Raises:
-            ArtifactError: Nobody noted that it begins: the driver's storage is another one.
+            ArtifactError: Its beginning was not noted: the driver's storage is another one.
         """
         if not self.folder.exists(_name(number, "begin")):
             message = (
@@ -157,21 +157,21 @@ class Records:
         return Trial(number, begun["values"], self.ending(number), begun["hints"])
 
     def ending(self, number: int) -> Ending:
-        """Return how a trial ended, as far as anybody could tell."""
-        told, stopped = self._read(_name(number, "end")), self._read(_name(number, "stop"))
-        if told is None:
+        """Return how a trial ended, as far as it is known."""
+        noted, stopped = self._read(_name(number, "end")), self._read(_name(number, "stop"))
+        if noted is None:
             return stopped or Ending("interrupted")
-        if told.status == "interrupted" and stopped:
+        if noted.status == "interrupted" and stopped:
             return replace(
-                told,
+                noted,
                 status="stopped",
                 objective=stopped.objective,
-                seconds=max(told.seconds, stopped.seconds),
+                seconds=max(noted.seconds, stopped.seconds),
                 curve=stopped.curve,
                 stages=stopped.stages,
                 error="",
             )
-        return told
+        return noted
 
     def _read(self, name: str) -> Ending | None:
         if not self.folder.exists(name):

@@ -84,22 +84,24 @@ def _head(found: StudyResult) -> str:
     counts = dict.fromkeys(("completed", "stopped", "failed", "interrupted"), 0)
     for trial in found.trials:
         counts[trial.ending.status] += 1
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     if found.interrupted:
-        text = f"Not finished: {told or 'no trial'} of {found.num_trials}. It goes on by --resume."
+        text = (
+            f"Not finished: {summary or 'no trial'} of {found.num_trials}. It goes on by --resume."
+        )
         parts.append(f'<p class="warning">{escape(text)}</p>')
     if best:
         scores = f"{found.metric} {_score(best)}; the recipe as it is: {_score(default)}"
         text = f"Best trial: {best.number} ({_values(best)}), {scores}, both on validation."
         parts.append(f'<p class="verdict">{escape(text)}</p>')
         text = (
-            "The best of many trials looks better than it is; what it is worth is told by fresh "
-            "seeds only."
+            "The best of many trials looks better than it is; only fresh seeds show "
+            "what it is worth."
         )
         parts.append(f'<p class="faint">{escape(text)}</p>')
     seconds = sum(trial.ending.seconds for trial in found.trials)
     facts = (
-        f"{len(found.trials)} trials ({told}), sampler {found.config.sampler}, seed "
+        f"{len(found.trials)} trials ({summary}), sampler {found.config.sampler}, seed "
         f"{found.config.seed}; {seconds:,.0f} trial-seconds. Sharing saved {found.saved.stages} "
         f"stage runs, {found.saved.seconds:,.0f} s. Chosen by: {rule(found.config)}"
     )
@@ -150,10 +152,10 @@ def _trials(found: StudyResult) -> str:
     for trial in found.trials:
         ending = trial.ending
         numbers = [_score(trial), *(short(ending.costs.get(name, "-")) for name in costs)]
-        told = f"{_values(trial)}{': ' if ending.error else ''}{ending.error}"
+        summary = f"{_values(trial)}{': ' if ending.error else ''}{ending.error}"
         status = ending.status + (", on the front" if trial.number in front else "")
         counts = [f"{ending.seconds:.1f}", str(len(ending.built)), str(len(ending.reused))]
-        rows.append([str(trial.number), status, *numbers, *counts, told])
+        rows.append([str(trial.number), status, *numbers, *counts, summary])
     places = [p for p, t in enumerate(found.trials) if found.best and t.number == found.best.number]
     return _table(columns, rows, places[0] if places else None)
 

@@ -1,6 +1,6 @@
 """Who proposes the next values: Optuna's samplers behind Tune, with the records as their memory.
 
-The study in Optuna's database is a view for whoever watches and what the sampler reads; it is made
+The study in Optuna's database is a view for people who watch and what the sampler reads; it is made
 anew from the records whenever a study begins or goes on. Each proposal has a generator of its own
 from (seed, number), so the same history leads to the same proposal before and after a resume.
 """
@@ -211,7 +211,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     """OptunaSearch whose memory is the records: it numbers trials and notes each before it runs.
 
     Attributes:
-        fault: What the database or the records could not take; Tune itself would only tell of a
+        fault: What the database or the records could not take; Tune itself would only show a
             traceback.
     """
 
@@ -257,7 +257,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return {NUMBER: trial.number, **values}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Show one validation to whoever watches the study."""
+        """Show one validation to people who watch the study."""
         rows = self.seen.setdefault(trial_id, [])
         rows.append(result)
         if not self.config.minimise:
@@ -267,13 +267,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the sampler how a trial ended; note that it was stopped if it did not end itself."""
+        """Report a trial's end to the sampler; note an early stop if it did not end itself."""
         if trial_id not in self._ot_trials:
             return
         trial = self._ot_trials[trial_id]
         ending = self.records.ending(trial.number)
         with self._writable():
-            if ending.status == "completed":  # also of one that died before Tune heard of its end
+            if ending.status == "completed":  # also of one that died before Tune got its end
                 self._ot_study.tell(trial, values_of(self.config, ending))
             elif error:
                 self._ot_study.tell(trial, state=TrialState.FAIL)
@@ -298,7 +298,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         except _FAULTS as error:
             message = (
                 f"`database` must stay writable while a study runs; got "
-                f"{one_sentence(error.__cause__ or error)}. Mend it and resume: the records of the "
+                f"{one_sentence(error.__cause__ or error)}. Fix it and resume: the records of the "
                 "trials are safe."
             )
             self.fault = ArtifactError(message)
@@ -312,7 +312,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         Path(checkpoint_path).touch()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the study behind: Tune pickles its searcher, and nobody reads that."""
+        """Leave the study behind: Tune pickles its searcher, which is never read."""
         return {}
 
 
@@ -333,7 +333,7 @@ class Recorder(Callback):  # type: ignore[misc]
         self.fault: ArtifactError | None = None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Start the clock, for a trial that dies before it can tell."""
+        """Start the clock, for a trial that dies before it notes anything."""
         self.began[trial.trial_id] = time.monotonic()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -344,17 +344,17 @@ class Recorder(Callback):  # type: ignore[misc]
         """Note that a trial failed: a driver that dies ends its trials too, and notes nothing."""
         if self.search.fault:  # the searcher's, which Tune takes for the trial's
             raise self.search.fault
-        told = self.records.ending(trial.config[NUMBER])
+        noted = self.records.ending(trial.config[NUMBER])
         error = trial.get_pickled_error() or trial.get_error()
         cause = getattr(error, "cause", error)
         if isinstance(cause, ArtifactError):
             self.fault = cause
             raise cause
-        reason = told.error or f"The worker died: {one_sentence(error)}"
+        reason = noted.error or f"The worker died: {one_sentence(error)}"
         began = self.began.get(trial.trial_id, time.monotonic())
-        seconds = told.seconds or round(time.monotonic() - began, 3)
+        seconds = noted.seconds or round(time.monotonic() - began, 3)
         self.records.end(
-            trial.config[NUMBER], replace(told, status="failed", error=reason, seconds=seconds)
+            trial.config[NUMBER], replace(noted, status="failed", error=reason, seconds=seconds)
         )
         self._log(trial)
 

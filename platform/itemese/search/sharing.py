@@ -113,7 +113,7 @@ class _Holder:
 
 @contextmanager
 def _file(file: Path) -> Iterator[bool]:
-    """Lock a file for as long as it is open; return whether nobody else has.
+    """Lock a file for as long as it is open; return whether no other process has.
 
     Raises:
         ArtifactError: It cannot be written.

@@ -197,7 +197,7 @@ def _existing(config: SearchConfig, known: Mapping[str, Any]) -> Values:
 
 
 def _experiment_parser() -> Callable[[Mapping[str, Any]], Config]:
-    # Deferred: the whole house is loaded only when a real recipe is read.
+    # Deferred: the whole package is loaded only when a real recipe is read.
     from itemese.pipeline.experiment import Experiment
 
     parse: Callable[[Mapping[str, Any]], Config] = Experiment.parse

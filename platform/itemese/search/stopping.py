@@ -58,11 +58,11 @@ class StagedAsha(FIFOScheduler):  # type: ignore[misc]
         self.counts: dict[tuple[int, str], int] = {}
         for trial in begun:
             if trial.ending.status == "interrupted":
-                continue  # it runs again, and tells of its validations again
+                continue  # it runs again, and reports its validations again
             bests: dict[str, float] = {}
             for stage, value in zip(trial.ending.stages, trial.ending.curve, strict=True):
                 bests[stage] = max(value, bests.get(stage, value))
-                self._told(trial.number, stage, bests[stage])
+                self._note(trial.number, stage, bests[stage])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide whether a trial goes on after a validation.
@@ -73,10 +73,10 @@ class StagedAsha(FIFOScheduler):  # type: ignore[misc]
         stage = result.get(STAGE)
         if stage is None:
             return str(TrialScheduler.CONTINUE)
-        passes = self._told(trial.config[NUMBER], stage, float(result[OBJECTIVE]))
+        passes = self._note(trial.config[NUMBER], stage, float(result[OBJECTIVE]))
         spared = trial.config[NUMBER] == 0 or result.get(FOUND, False)
         return str(TrialScheduler.CONTINUE if passes or spared else TrialScheduler.STOP)
 
-    def _told(self, number: int, stage: str, best: float) -> bool:
+    def _note(self, number: int, stage: str, best: float) -> bool:
         count = self.counts[number, stage] = self.counts.get((number, stage), 0) + 1
         return self.rungs.passes(number, stage, count, best)

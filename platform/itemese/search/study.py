@@ -22,7 +22,7 @@ from itemese.core.errors import ConfigError, TrainingError
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
 from itemese.search.messages import NUMBER, OBJECTIVE
-from itemese.search.outcome import Saved, StudyResult, finalists, ranked, tell
+from itemese.search.outcome import Saved, StudyResult, finalists, log_outcome, ranked
 from itemese.search.planning import (
     Plan,
     build_before_training,
@@ -81,7 +81,9 @@ def run_study(
     home = _home(store, name)
     _check_name(home, space.identity(), resume=resume)
     with only_driver(home):
-        _check_name(home, space.identity(), resume=resume)  # once more, now that nobody else can
+        _check_name(
+            home, space.identity(), resume=resume
+        )  # again, now that this driver has the lock
         return _Study(space, store, home, name, started).run(
             num_trials, max_concurrent, database or database_url(home)
         )
@@ -145,7 +147,7 @@ class _Study:
                     with cluster.signals_kept():
                         _tuner(space, plan, recorder, search, missing=missing).fit()
                 except tune.TuneError as error:
-                    # Tune tells of what stopped it by a traceback in its own error.
+                    # Tune puts what stopped it into its own error as a traceback.
                     raise search.fault or recorder.fault or error from None
                 if search.fault:
                     raise search.fault
@@ -161,7 +163,7 @@ class _Study:
             raise TrainingError(message)
         if not found.interrupted and config.seeds:
             found = self._crowned(found, plan)
-        tell(found)
+        log_outcome(found)
         return found
 
     def _crowned(self, found: StudyResult, plan: Plan) -> StudyResult:

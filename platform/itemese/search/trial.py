@@ -144,16 +144,16 @@ def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[
         store = SharedStore(storage)
         before = records.ending(number).seconds
         began = time.monotonic() - before
-        told: list[dict[str, Any]] = []
+        reported: list[dict[str, Any]] = []
 
         def report(metrics: dict[str, Any]) -> None:
-            told.append(metrics)
+            reported.append(metrics)
             tune.report(metrics)
 
         def so_far() -> dict[str, Any]:
-            curve = tuple(float(row[metric]) for row in told)
-            best = told[-1][OBJECTIVE] if told else None
-            return {"objective": best, "curve": curve, "stages": tuple(r[STAGE] for r in told)}
+            curve = tuple(float(row[metric]) for row in reported)
+            best = reported[-1][OBJECTIVE] if reported else None
+            return {"objective": best, "curve": curve, "stages": tuple(r[STAGE] for r in reported)}
 
         def end(status: Status, **facts: Any) -> None:
             seconds = round(time.monotonic() - began, 3)
@@ -174,7 +174,7 @@ def make_trainable(space: Space, *, storage: str, records: Records) -> Callable[
             # Not yet a failure: that is for the driver to say, who may have died first.
             end("interrupted", **so_far(), error=one_sentence(error))
             raise
-        # Before Tune hears of it, so that neither a kill nor a late early stop undoes it.
+        # Before Tune gets it, so that neither a kill nor a late early stop undoes it.
         objective = found.metrics[metric]
         end("completed", objective=objective, **vars(found))
         tune.report({**found.metrics, **found.costs, OBJECTIVE: objective})

@@ -131,8 +131,10 @@ def crown(
         for trial in trials
         for seed in seeds
     }
-    told, failed = _all_of(_train, recipes, storage=storage, plan=plan)
-    finalists = tuple(_judged(trial, told, failed, metric=metric, seeds=seeds) for trial in trials)
+    validated, failed = _all_of(_train, recipes, storage=storage, plan=plan)
+    finalists = tuple(
+        _judged(trial, validated, failed, metric=metric, seeds=seeds) for trial in trials
+    )
     means = {one.trial: one.mean for one in finalists if one.mean is not None}
     if not means:
         message = (
@@ -157,9 +159,9 @@ def crown(
     tested, untested = _all_of(_test, both, storage=storage, plan=plan)
     reason = next((reason for (side, _), reason in untested.items() if side == "ours"), None)
     if reason:
-        message = f"`seeds` must be tested to their end; got: {reason} Mend it and resume."
+        message = f"`seeds` must be tested to their end; got: {reason} Fix it and resume."
         raise TrainingError(message)
-    runs = tuple(Rerun(s, told[best.number, s], tested["ours", s]) for s in seeds)
+    runs = tuple(Rerun(s, validated[best.number, s], tested["ours", s]) for s in seeds)
     bundled = max(runs, key=lambda run: run.validation[metric])
     store = Store(storage)
     Run(Experiment.parse(ours[bundled.seed]), store).bundle(folder)
@@ -188,7 +190,7 @@ def crown(
 
 def _judged(
     trial: Trial,
-    told: Mapping[Any, Metrics],
+    validated: Mapping[Any, Metrics],
     failed: Mapping[Any, str],
     *,
     metric: str,
@@ -196,7 +198,7 @@ def _judged(
 ) -> Finalist:
     """Return what a trial came to on the fresh seeds."""
     keys = {seed: (trial.number, seed) for seed in seeds}
-    scores = {seed: told[key][metric] for seed, key in keys.items() if key in told}
+    scores = {seed: validated[key][metric] for seed, key in keys.items() if key in validated}
     error = next((failed[key] for key in keys.values() if key in failed), "")
     if error:
         logger.warning("trial %d is out: it failed on a fresh seed: %s", trial.number, error)

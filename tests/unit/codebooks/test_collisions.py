@@ -1,4 +1,4 @@
-"""Ways to tell items apart, each against a slow twin."""
+"""Ways to give items distinct codes, each against a slow twin."""
 
 import numpy as np
 import pytest

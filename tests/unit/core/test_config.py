@@ -63,7 +63,7 @@ def test_clicks_are_judged_against_what_their_method_expects() -> None:
         method={**store, "constrained": False, "code_normalisation": "level"}
     )
     shared = {"kind": "residual_kmeans", "disambiguation": "none"}
-    assert "tells all items apart" in refused(method=store, codebooks=shared)
+    assert "every item codes of its own" in refused(method=store, codebooks=shared)
 
 
 def test_overrides_reach_nested_values_and_keep_the_original() -> None:

@@ -80,12 +80,12 @@ def test_no_code_is_known_before_it_is_named():
 def test_words_are_told_from_the_own_codes_alone():
     module = built()
     items = torch.tensor([0, 1, 4])
-    logits, words = module._tell(items)
+    logits, words = module._codes_to_text(items)
     assert words.tolist() == [4, 5, 1, 4, 6, 7, 1, 10, 11, 12, 1]
-    alone = torch.cat([module._tell(items[n : n + 1])[0] for n in range(3)])
+    alone = torch.cat([module._codes_to_text(items[n : n + 1])[0] for n in range(3)])
     torch.testing.assert_close(alone, logits)
     module.item_tokens[4] = module.item_tokens[0].clone()
-    changed, _ = module._tell(items)
+    changed, _ = module._codes_to_text(items)
     assert not torch.allclose(changed[-4:], logits[-4:])
     torch.testing.assert_close(changed[:7], logits[:7])
 

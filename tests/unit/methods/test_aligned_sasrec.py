@@ -149,7 +149,7 @@ def test_items_of_equal_words_are_no_negatives_of_one_another() -> None:
 
 
 def test_equal_texts_of_all_items_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"tell items apart.*12 equal vectors"):
+    with pytest.raises(ConfigError, match=r"separate items.*12 equal vectors"):
         make(text=np.ones((ITEMS, TEXT_DIM), np.float32))
     make(text=np.ones((ITEMS, TEXT_DIM), np.float32), fusion="collaborative")
 

@@ -15,9 +15,9 @@ def test_prompts_hold_their_pieces_in_order() -> None:
     _, module = made()
     tokenizer = TextTokenizer.from_tensor(module.tokenizer)
     history = torch.tensor([[-1, 2, 3], [1, 4, 5]])
-    told = module._told(history)
+    prompt = module._coded_prompt(history)
     intention = module.intentions[torch.tensor([4, 1])]
-    rows = module._said([told, intention], "intention")
+    rows = module._said([prompt, intention], "intention")
     first = rows[0].tolist()
     assert first[:8] == [-2 - t for item in (2, 3) for t in module.item_tokens[item].tolist()]
     words = [t for t in first if t >= 0]
@@ -34,7 +34,7 @@ def test_prompts_hold_their_pieces_in_order() -> None:
 def test_tasks_may_be_said_in_sentences_of_which_each_row_draws_one() -> None:
     method, module = made(instructions="words", backbone={**SMALL["backbone"], "vocabulary": 600})
     decode = TextTokenizer.from_tensor(module.tokenizer).decode
-    history, wish = module._told(torch.tensor([[2, 3]] * 64)), module.intentions[[4] * 64]
+    history, wish = module._coded_prompt(torch.tensor([[2, 3]] * 64)), module.intentions[[4] * 64]
     row = module.eval()._said([history, wish], "intention")[0].tolist()
     codes = [-2 - t for item in (2, 3) for t in module.item_tokens[item].tolist()]
     start = row.index(codes[0])

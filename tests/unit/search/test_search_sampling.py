@@ -274,7 +274,7 @@ def test_a_storage_that_fails_a_trial_fails_the_study_and_not_the_trial(tmp_path
     with pytest.raises(ArtifactError, match="a full disk"):
         recorder.on_trial_error(0, [dead], dead)
     assert recorder.fault is full
-    driver.search.fault = gone = ArtifactError("`database` must stay writable; got none. Mend it.")
+    driver.search.fault = gone = ArtifactError("`database` must stay writable; got none. Fix it.")
     dead.get_pickled_error = lambda: SimpleNamespace(cause=ValueError("Tune: trial stopped"))
     with pytest.raises(ArtifactError) as found:
         recorder.on_trial_error(0, [dead], dead)

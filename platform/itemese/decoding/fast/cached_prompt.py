@@ -107,9 +107,9 @@ def _beams_equal_plain_passes(backbone: nn.Module, table: Tensor) -> bool:
         return False
     first = vectors[6:8].expand(2, -1, -1)
     second = vectors[7:9].expand(2, -1, -1)
-    nobody = torch.zeros(2, 2, 0, dtype=torch.long, device=table.device)
+    no_ancestors = torch.zeros(2, 2, 0, dtype=torch.long, device=table.device)
     swapped = torch.tensor([[[1], [0]]], device=table.device).expand(2, -1, -1)
-    beams.grow(first, nobody)
+    beams.grow(first, no_ancestors)
     states = beams.grow(second, swapped)
     for row, length in enumerate((3, 2)):
         for beam in range(2):

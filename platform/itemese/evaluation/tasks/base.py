@@ -106,7 +106,7 @@ class Task(ABC):
         return {}
 
     def counts(self, judged: Any, config: EvaluationConfig) -> dict[str, Any]:
-        """Return what a result tells of the answers besides the metrics.
+        """Return what a result holds of the answers besides the metrics.
 
         ``checks`` are counts by name, ``diversity`` shares, ``facts`` anything.
         """

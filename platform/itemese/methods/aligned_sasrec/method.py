@@ -114,7 +114,7 @@ class AlignedSasrec(NextItemEncoder):
         text = torch.from_numpy(found.part("text") if "text" in known else found.vectors)
         if not bool(text.std(dim=0).any()):
             message = (
-                f"`embeddings` must tell items apart for method 'aligned_sasrec'; got {len(text)} "
+                f"`embeddings` must separate items for method 'aligned_sasrec'; got {len(text)} "
                 "equal vectors. Name other `embeddings.columns`, or set `method.fusion` to "
                 "collaborative."
             )
@@ -176,7 +176,7 @@ class AlignedSasrec(NextItemEncoder):
         placed, words = vectors[items].chunk(2, dim=1)
         if self.config.fusion == "detached":
             placed = placed.detach()
-        # Equal words cannot be told apart, so such items are no negatives of one another.
+        # Items of equal words cannot be separated and are no negatives of one another.
         same = torch.unique(words.detach().round(decimals=4), dim=0, return_inverse=True)[1]
         one = info_nce(placed, words, same, self.config.temperature)
         other = info_nce(words, placed, same, self.config.temperature)

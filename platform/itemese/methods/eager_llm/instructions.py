@@ -19,7 +19,7 @@ VERSION = "v1"
 
 
 def texts() -> list[str]:
-    """Return every sentence, for whoever trains a tokenizer."""
+    """Return every sentence, to train a tokenizer on."""
     return [text for task in TASKS for said in _templates(task).texts for text in said]
 
 

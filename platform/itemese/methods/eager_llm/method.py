@@ -189,8 +189,8 @@ class EagerLlm(BeamMethod):
         named = {"semantic": config.semantic_source, "behaviour": config.behaviour_source}
         contrasts = {f"{kind}_contrast": source for kind, source in named.items()}
         sources = {t: inputs.part(s) for t, s in contrasts.items() if getattr(weights, t)}
-        told = instructions.tokens(tokenizer) if sentences else {}
-        knowledge = Knowledge(texts, titles, intentions, short, facets_of, sources, told)
+        said = instructions.tokens(tokenizer) if sentences else {}
+        knowledge = Knowledge(texts, titles, intentions, short, facets_of, sources, said)
         module = self._assemble(ids, tokenizer.to_tensor(), knowledge)
         if config.token_init == "vectors":
             module.start_codes(ids.predicted, inputs.coded_vectors)
@@ -210,9 +210,9 @@ class EagerLlm(BeamMethod):
         """Put the parts together."""
         config, layout = self.config, TokenLayout.of(ids)
         codes, text = len(layout.code_sizes), config.max_text_tokens
-        told = config.prompt_items * max(text, codes)
-        told += instructions.LONGEST if config.instructions == "words" else 0
-        longest = 2 + max((config.max_history + 2) * codes, told + text + max(codes, 3 * text))
+        prompt = config.prompt_items * max(text, codes)
+        prompt += instructions.LONGEST if config.instructions == "words" else 0
+        longest = 2 + max((config.max_history + 2) * codes, prompt + text + max(codes, 3 * text))
         words = TextTokenizer.from_tensor(tokenizer).size
         module = AlignedItemLanguageModel(
             build_text_backbone(config.backbone, words, longest),

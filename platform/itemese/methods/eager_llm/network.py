@@ -1,6 +1,6 @@
 """One language model over words and codes of two sources, with tasks that bring them together.
 
-Beside what `text_item_lm` reads and writes, it continues histories told in titles, tells the next
+Beside what `text_item_lm` reads and writes, it continues histories of titles, writes the next
 title after codes, finds what an intention asks for, and sums a history up in a few words; and at
 the end of a history its state is compared with the vectors that the codes were made of. Each task
 is said by a learned token behind its prompt, or by sentences around its pieces.
@@ -212,21 +212,23 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
     def _described(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Say an item's words after its codes."""
         if not self.sentences:
-            return self._tell(items)
-        return self._worded([self._told(items[:, None])], "codes_to_text", self.texts[items])
+            return self._codes_to_text(items)
+        return self._worded(
+            [self._coded_prompt(items[:, None])], "codes_to_text", self.texts[items]
+        )
 
     def _titles_to_codes(self, history: Tensor, target: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Continue a history that is told in titles."""
+        """Continue a history that is written in titles."""
         words = self.titles[history.clamp(min=0)].masked_fill(history[..., None] < 0, PADDING)
         return self._coded([words.flatten(1)], "titles_to_codes", target)
 
     def _codes_to_title(self, history: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell the title of what comes next."""
-        return self._worded([self._told(history)], "codes_to_title", self.titles[target])
+        """Write the title of what comes next."""
+        return self._worded([self._coded_prompt(history)], "codes_to_title", self.titles[target])
 
     def _intention(self, history: Tensor, target: Tensor) -> tuple[list[Tensor], Tensor]:
         """Find what somebody with this history asks for in words."""
-        prompt = [self._told(history), self.intentions[target]]
+        prompt = [self._coded_prompt(history), self.intentions[target]]
         return self._coded(prompt, "intention", target)
 
     def _preference(self, history: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,9 +246,9 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         counts.scatter_add_(1, slots, weights)
         best, which = counts[:, :-1].topk(min(2, len(self.facets)), dim=1)
         words = self.facets[which].masked_fill(best[..., None] <= 0, PADDING).flatten(1)
-        return self._worded([self._told(history)], "preference", words)
+        return self._worded([self._coded_prompt(history)], "preference", words)
 
-    def _told(self, items: Tensor) -> Tensor:
+    def _coded_prompt(self, items: Tensor) -> Tensor:
         """Return items ``[A, H]`` in codes, ``[A, H * L]`` mixed tokens."""
         rows = -2 - self.item_tokens[items.clamp(min=0)]
         return rows.masked_fill(items[..., None] < 0, PADDING).flatten(1)

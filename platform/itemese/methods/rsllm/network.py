@@ -106,8 +106,8 @@ class RsllmNetwork(Derived):
         self._recommender = [] if recommender is None else [recommender]
         empty = torch.zeros(cached_negatives, network.dim)
         self.register_buffer("kept", empty, persistent=False)
-        nobody = torch.full((cached_negatives,), -1)
-        self.register_buffer("kept_items", nobody, persistent=False)
+        no_item = torch.full((cached_negatives,), -1)
+        self.register_buffer("kept_items", no_item, persistent=False)
 
     def forward(self, item_index: Tensor, draw: Tensor) -> Views:
         """Read a training batch: a drawn target of each row in training mode, else its newest.

@@ -193,7 +193,7 @@ class PromptWriter(nn.Module):
         return self.lay(3 * self.num_items + items[:, None])[0]
 
     def shared_titles(self) -> int:
-        """Return how many items another item's answer names too: no words can tell them apart."""
+        """Return how many items another item's answer names too."""
         tokens, borders = self.tokens.tolist(), self.starts.tolist()
         first = 3 * self.num_items
         places = range(first, first + self.num_items)
