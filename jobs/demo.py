@@ -3,50 +3,8 @@
 python jobs/demo.py
 """
 
-import os
-import time
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from itemese.cli import console, demo
-from itemese.core import cluster
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def main(
-    storage: Annotated[str, typer.Option(help="Folder or URI")] = "runs/demo",
-    data: Annotated[
-        str, typer.Option(help="Where data sets live; default $ITEMESE_DATA or ./data")
-    ] = os.environ.get("ITEMESE_DATA", "data"),
-) -> None:
-    """Compare six methods on real logs, search, serve the winner and ask it."""
-    started = time.monotonic()
-    try:
-        shown = demo.run(
-            ROOT / "jobs" / "recipes", ROOT / "search_spaces" / "demo.yaml", storage, data
-        )
-    finally:
-        cluster.shut_down()
-    print(f"\nThe study chose {shown.chosen}; served over HTTP, it answers:\n")
-    print(f"user {shown.answer.user_id} last had")
-    for title in shown.answer.history:
-        print(f"    {title}")
-    print("and is recommended")
-    for place, (title, score) in enumerate(shown.answer.recommended, start=1):
-        print(f"  {place:2d}. {title}  ({score:.2f})")
-    http = shown.answer.http
-    print(f"\n{shown.leaderboard}\n")
-    print(
-        f"HTTP: {http['requests']} requests, {http['errors']} errors, "
-        f"p50 {http['p50_ms']:.1f} ms, p95 {http['p95_ms']:.1f} ms"
-    )
-    print("The models are small, to fit minutes on a CPU; the README has full-size figures.")
-    print(f"report: {shown.report}")
-    print(f"{time.monotonic() - started:.0f} seconds")
-
+from itemese.cli import console
+from itemese.cli.commands.demo import main
 
 if __name__ == "__main__":
     console.run(main)

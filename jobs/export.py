@@ -3,23 +3,8 @@
 python jobs/export.py runs/bundles/rsllm exported --adapters
 """
 
-from typing import Annotated
-
-import typer
-
 from itemese.cli import console
-from itemese.cli.export import export_bundle
-
-
-def main(
-    bundle: str,
-    folder: str,
-    adapters: Annotated[bool, typer.Option("--adapters", help="LoRA alone, not merged")] = False,
-) -> None:
-    """Write the language model of BUNDLE into FOLDER."""
-    for name in export_bundle(bundle, folder, merged=not adapters):
-        print(f"{folder}/{name}")
-
+from itemese.cli.commands.export import main
 
 if __name__ == "__main__":
     console.run(main)

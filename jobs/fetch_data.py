@@ -3,24 +3,8 @@
 python jobs/fetch_data.py movielens_1m
 """
 
-import os
-from typing import Annotated
-
-import typer
-
 from itemese.cli import console
-from itemese.logs.fetch import fetch
-
-
-def main(
-    name: str,
-    folder: Annotated[
-        str, typer.Option(help="Where data sets live; default $ITEMESE_DATA or ./data")
-    ] = os.environ.get("ITEMESE_DATA", "data"),
-) -> None:
-    """Download the data set NAME (movielens_1m, amazon_beauty) into FOLDER/NAME."""
-    print(f"data: {fetch(name, folder)}")
-
+from itemese.cli.commands.fetch import main
 
 if __name__ == "__main__":
     console.run(main)

@@ -3,29 +3,8 @@
 python jobs/manifest.py serve_configs/canary.yaml s3://bucket/registry --image repo:tag > it.yaml
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-import yaml
-
 from itemese.cli import console
-from itemese.core.config import read_yaml
-from itemese.serving.kubernetes import ray_service
-
-
-def main(
-    serve_config: Annotated[Path, typer.Argument(help="File of serve_configs/")],
-    bundle: Annotated[str, typer.Argument(help="Bundle or registry that every pod can read")],
-    image: Annotated[str, typer.Option(help="Container image with Ray and this package")],
-    name: Annotated[str, typer.Option(help="Of the service, and of the secret with the token")] = (
-        "itemese"
-    ),
-) -> None:
-    """Print the manifest of SERVE_CONFIG for BUNDLE."""
-    config = read_yaml(serve_config)
-    print(yaml.safe_dump(ray_service(config, image=image, bundle=bundle, name=name)), end="")
-
+from itemese.cli.commands.manifest import main
 
 if __name__ == "__main__":
     console.run(main)

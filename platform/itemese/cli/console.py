@@ -19,17 +19,22 @@ def storage_default() -> str:
     return os.environ.get("ITEMESE_STORAGE", "runs")
 
 
+def set_up() -> None:
+    """Set up log lines, and quiet those of libraries."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 def run(job: Callable[..., None]) -> None:
     """Run a job's function as a command line.
 
     A fault that the user can fix ends with its sentence on standard error and exit status 2;
     anything else keeps its traceback, because it is a defect.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    set_up()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(job)
     with sentences():

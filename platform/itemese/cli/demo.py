@@ -29,6 +29,8 @@ from itemese.serving.deploy import deploy
 
 _LOG = logging.getLogger(__name__)
 
+RECIPES = Path(__file__).with_name("demo_recipes")
+SIMULATED = ["logs={source: simulated}"]
 SIMPLE = ("popularity", "recent_popularity", "item_knn", "transition_graph")
 NUM_REQUESTS = 200
 NUM_USERS = 50
@@ -75,29 +77,29 @@ def choose_data(data_folder: str) -> list[str]:
         except DataError as error:
             _LOG.warning("%s", error)
             _LOG.warning("MovieLens-1M could not be downloaded: the demo uses simulated logs.")
-            return ["logs={source: simulated}"]
+            return SIMULATED
     return [f"logs.path={path}"]
 
 
-def run(recipes: Path, space: Path, storage: str, data_folder: str) -> Shown:
+def run(storage: str, data_folder: str, *, quick: bool = False) -> Shown:
     """Compare six methods, search, serve the winner and ask it.
 
     Args:
-        recipes: Folder with ``sasrec_demo.yaml`` and ``semantic_id_lm_demo.yaml``.
-        space: The small study.
         storage: Where artifacts go; what is there already is not made again.
         data_folder: Where data sets live.
+        quick: Simulated logs and two trials, whatever data there are.
     """
-    overrides = choose_data(data_folder)
+    overrides = SIMULATED if quick else choose_data(data_folder)
     store = Store(storage)
-    sasrec = Experiment.from_yaml(recipes / "sasrec_demo.yaml", overrides)
-    language = Experiment.from_yaml(recipes / "semantic_id_lm_demo.yaml", overrides)
+    sasrec = Experiment.from_yaml(RECIPES / "sasrec_demo.yaml", overrides)
+    language = Experiment.from_yaml(RECIPES / "semantic_id_lm_demo.yaml", overrides)
     values = sasrec.values()
     simple = [with_values(values, {"name": name, "method": {"name": name}}) for name in SIMPLE]
     compared = compare([*map(Experiment.parse, simple), sasrec, language], store)
 
     name = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    study = run_study(load_space(space, overrides=overrides), storage=storage, name=name)
+    space = load_space(RECIPES / "space.yaml", overrides=overrides)
+    study = run_study(space, storage=storage, name=name, num_trials=2 if quick else None)
     assert study.winner is not None, "the demo's space must name a seed for its winner"
     winner = _result_of(study.winner, language, store)
     answer = serve_and_ask(study.winner.bundle, language, store)

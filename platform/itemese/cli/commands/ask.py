@@ -1,0 +1,52 @@
+"""Ask a bundle or a running service for recommendations."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from itemese.core.errors import ConfigError
+from itemese.serving.client import Client
+from itemese.serving.engine import Recommender
+from itemese.serving.query import Recommendation
+
+Engine = Client | Recommender
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="Bundle, study, or http:// address of a service")],
+    history: Annotated[
+        list[str], typer.Argument(help="Item ids, or parts of titles; oldest first")
+    ],
+    k: Annotated[int, typer.Option("-k", help="Items wanted")] = 10,
+    explain: Annotated[bool, typer.Option("--explain", help="Codes and closest items")] = False,
+) -> None:
+    """Print what MODEL recommends after HISTORY."""
+    engine: Engine = (
+        Client(model, os.environ.get("ITEMESE_TOKEN"))
+        if model.startswith(("http://", "https://"))
+        else Recommender.load(model)
+    )
+    items = [_item(engine, text) for text in history]
+    print("after " + ", ".join(f"{title} ({item_id})" for item_id, title in items))
+    found = engine.recommend([item_id for item_id, _ in items], k=k, explain=explain)
+    for place, one in enumerate(found, start=1):
+        print(f"{place:3d}. {one.title} ({one.item_id})  {one.score:.3f}{_reason(one)}")
+
+
+def _item(engine: Engine, text: str) -> tuple[str, str]:
+    """Return id and title of the item that a word of the command line means."""
+    found = engine.find(text, 20)
+    exact = [one for one in found if text in one]
+    if not found:
+        message = f"`history` must name items of the model; got {text!r}. Try a part of a title."
+        raise ConfigError(message)
+    return (exact or found)[0]
+
+
+def _reason(item: Recommendation) -> str:
+    why = item.explanation
+    if why is None:
+        return ""
+    near = f", near {why.nearest.title}" if why.nearest else ""
+    return f"  [{'-'.join(map(str, why.codes))}{near}]"
