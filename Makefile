@@ -1,6 +1,7 @@
 # make demo   everything from raw logs to a served winner
 # make test   lint, types, and every test that a change can break, in minutes
 # make test-all  the same, with kills, soak-like and browser tests
+# make docs   the documentation, in site/
 # make soak   half an hour of overload, replacement, kills and endurance of a service
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,7 @@ endif
 # Two workers; the tests that share the local Ray cluster stay together on one of them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
 
-.PHONY: demo test test-slow test-all soak lint format clean
+.PHONY: demo test test-slow test-all soak docs lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python jobs/demo.py
@@ -33,6 +34,9 @@ test-all: test test-slow
 soak: $(STAMP)
 	$(BIN)/python jobs/soak.py
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,7 +48,7 @@ format: $(STAMP)
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[demo,dev,docs]'
 	touch $(STAMP)
 
 clean:
