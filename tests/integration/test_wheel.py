@@ -17,9 +17,7 @@ def test_an_installed_wheel_has_a_command_that_works(tmp_path: Path) -> None:
     wheels, site = tmp_path / "wheels", tmp_path / "site"
     subprocess.run([*pip, "wheel", "--no-deps", "-w", wheels, ROOT], check=True, timeout=300)
     (wheel,) = wheels.glob("itemese-*.whl")
-    subprocess.run(
-        [*pip, "install", "--no-deps", "--target", site, wheel], check=True, timeout=120
-    )
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True, timeout=120)
     home = tmp_path / "home"
     home.mkdir()
 

@@ -33,11 +33,11 @@ def main(
     for place, (title, score) in enumerate(shown.answer.recommended, start=1):
         print(f"  {place:2d}. {title}  ({score:.2f})")
     http = shown.answer.http
-    print(f"\n{shown.leaderboard}\n")
+    print(f"\n{shown.leaderboard}\n\n{shown.words}\n")
     print(
         f"HTTP: {http['requests']} requests, {http['errors']} errors, "
         f"p50 {http['p50_ms']:.1f} ms, p95 {http['p95_ms']:.1f} ms"
     )
-    print("The models are small, to fit minutes on a CPU; the README has full-size figures.")
+    print("The models are small, to fit minutes on a CPU; docs/results.md has full-size ones.")
     print(f"report: {shown.report}")
     print(f"{time.monotonic() - started:.0f} seconds")
