@@ -15,7 +15,8 @@ def test_the_leaderboard_is_said_in_words() -> None:
     ]
     first, second, last = demo.in_words(results).splitlines()
     assert first == "sasrec has the next item among its first ten for 1 of 4 users"
-    assert second.startswith("popularity") and second.endswith("1 of 27 users")
+    assert second.startswith("popularity has")
+    assert second.endswith("1 of 27 users")
     assert last.endswith("for no user")
 
 
