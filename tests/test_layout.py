@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "evaluation": set(),
     "methods": {"codebooks", "prompts", "layers", "backbones", "decoding", "losses"},
     "training": {"methods.base", "methods.lookup", "evaluation"},
-    "search": {"pipeline"},
+    "search": {"pipeline", "evaluation.report"},
     "serving": {"prompts", "codebooks", "decoding", "methods"},
 }
 """What each package imports besides itself and `core`; a dotted name allows that module only."""

@@ -1,4 +1,4 @@
-"""The figures of a study, by Optuna's and Plotly's own means, from the records alone.
+"""The figures of a study, from the records alone, as SVG.
 
 Where trials were stopped early, those that ran on have more to show than the others; figures that
 compare trials then show all of them at the last validation that each of them had.
@@ -9,25 +9,24 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
-import plotly.graph_objects as go
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from itemese.core.artifacts import Store
+from itemese.evaluation.report.html import Figure
+from itemese.evaluation.report.plots import COLOURS, FAINT, panel, svg
 from itemese.search.config import SearchConfig
 from itemese.search.outcome import StudyResult, ranked
 from itemese.search.records import Trial
 
 logger = logging.getLogger(__name__)
 
-Figures = list[tuple[str, go.Figure]]
-"""Caption and figure."""
-
 MAX_CURVES = 40
 """Learning curves that one figure still shows apart: those of the best trials."""
 
-_CURVES = {"best trial": "#b2182b", "run to the end": "#2166ac", "not run to the end": "#9ca3af"}
-_COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#762a83", "#e08214", "#35978f", "#8c510a", "#4d4d4d")
+_BLUE, _RED = COLOURS[:2]
 
 
 def level(study: optuna.Study, trials: Sequence[Trial]) -> tuple[optuna.Study, str]:
@@ -52,82 +51,115 @@ def level(study: optuna.Study, trials: Sequence[Trial]) -> tuple[optuna.Study, s
     return even, f" after {count} validation{'s' if count > 1 else ''}"
 
 
-def history(study: optuna.Study, config: SearchConfig, when: str = "") -> Figures:
+def history(study: optuna.Study, config: SearchConfig, when: str = "") -> list[Figure]:
     """Return each objective by trial number, with the best so far."""
-    figures: Figures = []
+    figures = []
     for place, name in enumerate(objectives(config, when)):
-        figure = optuna.visualization.plot_optimization_history(
-            study, target=None if len(study.directions) == 1 else _target(place), target_name=name
-        )
-        figures.append((f"{name} of each trial in the order of proposal", figure))
+        done = _done(study)
+        values = [t.values[place] for t in done]
+        up = study.directions[place] == optuna.study.StudyDirection.MAXIMIZE
+        best = (np.maximum if up else np.minimum).accumulate(values)
+        with panel(height=3.0) as (figure, axes):
+            axes.plot([t.number for t in done], values, "o", color=FAINT, ms=5, label="trial")
+            axes.step([t.number for t in done], best, where="post", color=_RED, label="best so far")
+            axes.set_xlabel("trial")
+            axes.set_title(name)
+            figure.legend(loc="outside lower center", ncols=2)
+            figures.append(Figure(svg(figure), f"{name} of each trial in the order of proposal"))
     return figures
 
 
-def fronts(study: optuna.Study, config: SearchConfig) -> Figures:
+def fronts(study: optuna.Study, config: SearchConfig) -> list[Figure]:
     """Return the metric against each cost, the front marked; nothing for one objective."""
     if not config.minimise:
         return []
     numbers = {t.number for t in study.best_trials}
-    done = _done(study)
-    figures: Figures = []
+    figures = []
     for place, name in enumerate(config.minimise, start=1):
-        figure = go.Figure()
-        for kind, colour, chosen in (
-            ("other trials", "#9ca3af", [t for t in done if t.number not in numbers]),
-            ("Pareto front", "#b2182b", [t for t in done if t.number in numbers]),
-        ):
-            points = sorted(chosen, key=lambda t: t.values[place])
-            figure.add_scatter(
-                x=[t.values[place] for t in points],
-                y=[t.values[0] for t in points],
-                text=[_hover_text(t) for t in points],
-                mode="markers",
-                marker={"color": colour, "size": 9},
-                name=kind,
-            )
-        figure.update_layout(xaxis_title=name, yaxis_title=config.metric)
-        figures.append((f"{config.metric} (up) against {name} (down)", figure))
+        with panel(height=3.4) as (figure, axes):
+            for kind, colour, front in (
+                ("other trials", FAINT, False),
+                ("Pareto front", _RED, True),
+            ):
+                chosen = [t for t in _done(study) if (t.number in numbers) is front]
+                chosen.sort(key=lambda t: float(t.values[place]))
+                x, y = [t.values[place] for t in chosen], [t.values[0] for t in chosen]
+                axes.plot(x, y, "o-" if front else "o", color=colour, lw=1, ms=6, label=kind)
+                for trial, *at in zip(chosen, x, y, strict=True):
+                    axes.annotate(f" {trial.number}", at, fontsize=7, color=colour, va="bottom")
+            axes.set_xlabel(name)
+            axes.set_title(config.metric)
+            figure.legend(loc="outside lower center", ncols=2)
+            caption = f"{config.metric} (up) against {name} (down); numbers are trials"
+            figures.append(Figure(svg(figure), caption))
     return figures
 
 
-def importances(study: optuna.Study, config: SearchConfig, when: str = "") -> Figures:
+def importances(study: optuna.Study, config: SearchConfig, when: str = "") -> list[Figure]:
     """Return which parameter explains how much of each objective's spread (fANOVA).
 
     Only parameters that every completed trial has are weighed.
     """
-    figures: Figures = []
+    figures = []
     for place, name in enumerate(objectives(config, when)):
-        values = {t.values[place] for t in _done(study)}
-        if len(values) < 3:
+        if len({t.values[place] for t in _done(study)}) < 3:
             continue
         try:
-            figure = optuna.visualization.plot_param_importances(
-                study, target=_target(place), target_name=name
-            )
+            shares = optuna.importance.get_param_importances(study, target=_target(place))
         except (RuntimeError, ValueError) as error:
             logger.info("no importances for %s: %s", name, error)
             continue
-        figure.update_yaxes(title=None)
-        figure.update_xaxes(title="share")
-        figures.append((f"Share of the spread of {name} that each parameter explains", figure))
+        paths = list(shares)[::-1]
+        with panel(height=1.2 + 0.35 * len(paths)) as (figure, axes):
+            axes.barh(range(len(paths)), [shares[path] for path in paths], color=_BLUE, height=0.6)
+            axes.set_yticks(range(len(paths)), paths)
+            axes.set_xlim(0, 1)
+            axes.set_xlabel("share")
+            axes.grid(visible=False, axis="y")
+            caption = f"Share of the spread of {name} that each parameter explains"
+            figures.append(Figure(svg(figure), caption))
     return figures
 
 
-def slices(study: optuna.Study, config: SearchConfig, when: str = "") -> Figures:
-    """Return the metric by the values of each parameter."""
-    figures: Figures = []
+def slices(study: optuna.Study, config: SearchConfig, when: str = "") -> list[Figure]:
+    """Return the metric by the values of each parameter; later trials are darker."""
+    figures = []
     for path in config.ordered():
-        if sum(path in t.params for t in _done(study)) < 2:
+        done = [t for t in _done(study) if path in t.params]
+        if len(done) < 2:
             continue
-        figure = optuna.visualization.plot_slice(
-            study, params=[path], target=_target(0), target_name=config.metric
-        )
-        figures.append((f"{config.metric}{when} by {path}", figure))
+        with panel(height=3.0) as (figure, axes):
+            axes.scatter(
+                _places(done, path, axes),
+                [t.values[0] for t in done],
+                c=[t.number for t in done],
+                cmap="Blues",
+                vmin=-len(done),
+                s=28,
+            )
+            axes.set_xlabel(path)
+            axes.set_title(f"{config.metric}{when}")
+            figures.append(Figure(svg(figure), f"{config.metric}{when} by {path}"))
     return figures
 
 
-def parallel(study: optuna.Study, config: SearchConfig, when: str = "") -> Figures:
-    """Return one line a trial through all its values.
+def _places(trials: Sequence[FrozenTrial], path: str, axes: Any) -> list[Any]:
+    """Return where the values of a parameter stand on the x axis, and scale or label it."""
+    values = [t.params[path] for t in trials]
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        names = sorted({str(value) for value in values})
+        axes.set_xticks(range(len(names)), names)
+        return [names.index(str(value)) for value in values]
+    if getattr(trials[0].distributions[path], "log", False):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    return values
+
+
+def parallel(study: optuna.Study, config: SearchConfig, when: str = "") -> list[Figure]:
+    """Return one line a trial through all its values, the better the darker.
 
     A trial without some parameter would be left out of the figure, so only parameters that all
     completed trials have are drawn.
@@ -136,81 +168,109 @@ def parallel(study: optuna.Study, config: SearchConfig, when: str = "") -> Figur
     shared = [p for p in config.ordered() if done and all(p in t.params for t in done)]
     if len(shared) < 2:
         return []
-    figure = optuna.visualization.plot_parallel_coordinate(
-        study, params=shared, target=_target(0), target_name=config.metric
-    )
-    figure.update_layout(title=None, width=max(600, 170 * (len(shared) + 1)))
-    return [(f"One line a trial through its values to {config.metric}{when}", figure)]
+    columns = [*shared, config.metric]
+    ranks = np.argsort(np.argsort([t.values[0] for t in done])) / max(1, len(done) - 1)
+    heights, ticks = [], []
+    for path in shared:
+        height, ends = _heights([t.params[path] for t in done], done[0].distributions[path])
+        heights.append(height)
+        ticks.append(ends)
+    height, ends = _heights([t.values[0] for t in done], None)
+    heights, ticks = [*heights, height], [*ticks, ends]
+    with panel(height=3.4) as (figure, axes):
+        for place, rank in enumerate(ranks):
+            line = [column[place] for column in heights]
+            axes.plot(range(len(columns)), line, color=_BLUE, alpha=0.15 + 0.85 * rank, lw=1.4)
+        for place, (low, high) in enumerate(ticks):
+            axes.axvline(place, color=FAINT, lw=0.8)
+            axes.text(place, -0.04, low, ha="center", va="top", fontsize=7)
+            axes.text(place, 1.04, high, ha="center", va="bottom", fontsize=7)
+        short = [name.rpartition(".")[2] for name in columns]
+        axes.set_xticks(range(len(columns)), short, rotation=20, ha="right")
+        axes.tick_params(axis="x", pad=14)
+        axes.set_yticks([])
+        axes.set_ylim(-0.12, 1.12)
+        caption = f"One line a trial through its values to {config.metric}{when}"
+        return [Figure(svg(figure), f"{caption}; the better the darker")]
 
 
-def curves(trials: Sequence[Trial], config: SearchConfig) -> Figures:
+def _heights(values: list[Any], distribution: Any) -> tuple[list[float], tuple[str, str]]:
+    """Return each value's height, 0 to 1, and the lowest and highest value as text."""
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        names = sorted({str(value) for value in values})
+        top = max(1, len(names) - 1)
+        return [names.index(str(value)) / top for value in values], (names[0], names[-1])
+    numbers = np.asarray(values, dtype=float)
+    ends = (f"{numbers.min():.4g}", f"{numbers.max():.4g}")
+    if getattr(distribution, "log", False):
+        numbers = np.log(numbers)
+    span = float(np.ptp(numbers)) or 1.0
+    return ((numbers - numbers.min()) / span).tolist(), ends
+
+
+def curves(trials: Sequence[Trial], config: SearchConfig) -> list[Figure]:
     """Return the metric at each validation of each trial."""
-    shown = [t for t in trials if t.ending.curve]
-    best = sorted(shown, key=lambda t: -max(t.ending.curve))[:MAX_CURVES]
+    with_curve = [t for t in trials if t.ending.curve]
+    best = sorted(with_curve, key=lambda t: -max(t.ending.curve))[:MAX_CURVES]
     if not best:
         return []
-    figure = go.Figure()
-    legend = set()
     first = next(iter(ranked(trials, config)), None)
-    for trial in sorted(best, key=lambda t: t.number):
-        whole = trial.ending.status == "completed"
-        kind = "run to the end" if whole else "not run to the end"
-        if first and trial.number == first.number:
-            kind = "best trial"
-        curve = trial.ending.curve
-        figure.add_scatter(
-            x=list(range(1, len(curve) + 1)),
-            y=list(curve),
-            text=[f"trial {trial.number} ({trial.ending.status})"] * len(curve),
-            mode="lines+markers",
-            name=kind,
-            legendgroup=kind,
-            showlegend=kind not in legend,
-            line={"dash": "solid" if whole else "dot", "width": 1.5, "color": _CURVES[kind]},
-            marker={"size": 5},
-        )
-        legend.add(kind)
-    figure.update_layout(xaxis_title="validation", yaxis_title=config.metric, showlegend=True)
-    return [(f"{config.metric} at each validation", figure)]
+    with panel(height=3.4) as (figure, axes):
+        kinds = (("best trial", _RED), ("run to the end", _BLUE), ("not run to the end", FAINT))
+        drawn = set()
+        for trial in best:
+            kind, colour = kinds[1] if trial.ending.status == "completed" else kinds[2]
+            if first and trial.number == first.number:
+                kind, colour = kinds[0]
+            curve = trial.ending.curve
+            axes.plot(
+                range(1, len(curve) + 1),
+                curve,
+                marker="o",
+                ms=3,
+                lw=1.4,
+                ls="-" if trial.ending.status == "completed" else ":",
+                color=colour,
+                label=kind if kind not in drawn else None,
+            )
+            drawn.add(kind)
+        axes.set_xlabel("validation")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(config.metric)
+        figure.legend(loc="outside lower center", ncols=3)
+        return [Figure(svg(figure), f"{config.metric} at each validation")]
 
 
-def codebook_health(trials: Sequence[Trial], store: Store) -> Figures:
+def codebook_health(trials: Sequence[Trial], store: Store) -> list[Figure]:
     """Return collisions and error left by codebook size, from the health of what trials used."""
     rows = health_rows(trials, store)
-    sizes = {row["codebook_size"] for row in rows}
+    sizes = sorted({row["codebook_size"] for row in rows})
     if len(rows) < 2 or len(sizes) < 2:
         return []
-    figures: Figures = []
+    figures = []
     for key, title, what in (
         ("shared", "items that share all codes, %", "Items whose codes another item has too"),
         ("error", "error left, share", "Squared error left of the vectors' own"),
         ("use", "codes in use, %, least level", "Codes in use at the level that uses least"),
     ):
-        figure = go.Figure()
-        kinds = sorted({row["kind"] for row in rows})
-        legend = set()
-        for kind, number in sorted({(row["kind"], row["num_codebooks"]) for row in rows}):
-            chosen = [r for r in rows if (r["kind"], r["num_codebooks"]) == (kind, number)]
-            points = sorted((r for r in chosen if r[key] is not None), key=_size)
-            if not points:
-                continue
-            figure.add_scatter(
-                x=[r["codebook_size"] for r in points],
-                y=[r[key] for r in points],
-                text=[str(number)] * len(points),
-                textposition="top center",
-                hovertext=[f"trials {r['trials']}" for r in points],
-                mode="lines+markers+text",
-                name=kind,
-                legendgroup=kind,
-                showlegend=kind not in legend,
-                line={"color": _COLOURS[kinds.index(kind) % len(_COLOURS)]},
-            )
-            legend.add(kind)
-        figure.update_layout(xaxis_title="codes a codebook", yaxis_title=title, showlegend=True)
-        ticks = sorted(sizes)
-        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(size) for size in ticks])
-        figures.append((f"{what}; at each point the number of codebooks", figure))
+        with panel(height=3.2) as (figure, axes):
+            for place, line in enumerate(sorted({(r["kind"], r["num_codebooks"]) for r in rows})):
+                points = [r for r in rows if (r["kind"], r["num_codebooks"]) == line]
+                points = sorted((r for r in points if r[key] is not None), key=_size)
+                axes.plot(
+                    [r["codebook_size"] for r in points],
+                    [r[key] for r in points],
+                    "o-",
+                    color=COLOURS[place % len(COLOURS)],
+                    label=f"{line[0]}, {line[1]} codes",
+                )
+            axes.set_xscale("log")
+            axes.set_xticks(sizes, [str(size) for size in sizes])
+            axes.minorticks_off()
+            axes.set_xlabel("codes a codebook")
+            axes.set_title(title)
+            figure.legend(loc="outside lower center", ncols=2)
+            figures.append(Figure(svg(figure), what))
     return figures
 
 
@@ -260,12 +320,7 @@ def _done(study: optuna.Study) -> list[FrozenTrial]:
     return found
 
 
-def _hover_text(trial: FrozenTrial) -> str:
-    values = "<br>".join(f"{path}={value}" for path, value in trial.params.items())
-    return f"trial {trial.number}<br>{values}"
-
-
-def all_figures(study: optuna.Study, found: StudyResult, store: Store) -> dict[str, Figures]:
+def all_figures(study: optuna.Study, found: StudyResult, store: Store) -> dict[str, list[Figure]]:
     """Return every figure of a study by the section that it stands in; empty ones are left out."""
     config, trials = found.config, found.trials
     with warnings.catch_warnings():
