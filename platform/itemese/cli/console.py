@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from itemese.core import progress
 from itemese.core.errors import ConfigError, ItemeseError
 
 _NOISY = ("ray", "ray.data", "ray.serve", "ray.tune", "ray.train", "httpx", "transformers")
@@ -21,7 +22,13 @@ def storage_default() -> str:
 
 def set_up() -> None:
     """Set up log lines, and quiet those of libraries."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[progress.LogLines()],
+    )
+    progress.show()
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from itemese.core.errors import TrainingError
+from itemese.core.progress import bar
 from itemese.core.ranking import Answers, Candidates, Ranking, Scores
 from itemese.core.schema import Request
 
@@ -142,8 +143,13 @@ def batches(requests: Sequence[Request], size: int) -> Iterator[np.ndarray]:
     """Yield places ``[B] int64``, B at most `size`: histories of similar length share a batch."""
     lengths = np.array([len(request.history) for request in requests], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    if 0 < len(order) <= size:
+        yield order
+        return
+    with bar("requests", len(order)) as advance:
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+            advance(min(size, len(order) - start))
 
 
 def require_numbers(values: np.ndarray, low: float, high: float, what: str) -> None:

@@ -11,10 +11,11 @@ from functools import cached_property, partial
 from typing import Any
 
 from itemese.backbones.backbone import INITIAL_WEIGHTS
-from itemese.core.artifacts import Artifact, Folder, Store
+from itemese.core.artifacts import Artifact, Counts, Folder, Store
 from itemese.core.bundle import write_bundle
 from itemese.core.config import Config
 from itemese.core.errors import ConfigError
+from itemese.core.progress import bar
 from itemese.core.schema import Catalog
 from itemese.core.source import source_digest
 from itemese.core.stages import StageSpec, Surroundings
@@ -310,7 +311,14 @@ class Run:
 
     def _stage(self, name: str, **given: Any) -> Artifact:
         """Build a stage or find it, and log one line if it was built."""
-        artifact = self.store.stage(name, **given)
+        build = given.pop("build")
+
+        def shown(out: Folder) -> Counts:
+            with bar(name):
+                found: Counts = build(out)
+            return found
+
+        artifact = self.store.stage(name, build=shown, **given)
         if artifact.reused:
             _LOG.debug("%s reused", artifact.key)
         else:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError
+from itemese.core.progress import bar
 from itemese.evaluation.model import evaluating
 from itemese.methods.base import Method, Stage
 from itemese.training.checkpoints import (
@@ -184,6 +185,27 @@ class _Run:
     def run(self) -> Fitted:
         """Train every stage, from the newest checkpoint on."""
         optimizer = self._resume()
+        with bar("steps", self.console.total_steps) as self.advance:
+            self.advance(self.progress.step)
+            self._train(optimizer)
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(name in self.trainable)
+        done = self.progress
+        return Fitted(
+            state=self.best or snapshot(self.module),
+            best=done.best,
+            selected=tuple(done.selected),
+            curve=done.curve,
+            steps=done.step,
+            epochs=done.epoch + (done.epoch_step > 0),
+            seconds=round(done.seconds, 3),
+            tokens_per_second=round(done.tokens / max(done.train_seconds, 1e-9), 1),
+            step_seconds=median(self.step_seconds) if self.step_seconds else 0.0,
+            is_first=self.accelerator.is_main_process,
+        )
+
+    def _train(self, optimizer: dict[str, Tensor] | None) -> None:
+        """Train the stages that are left; the first goes on with these optimiser tensors."""
         if self.hooks.replays:
             for row in self.progress.curve:
                 self._notify(row)
@@ -207,21 +229,6 @@ class _Run:
             while progress.stage_step < self.limit and progress.waited < self.config.patience:
                 self._train_epoch(stepper, steps)
             self._end_stage()
-        for name, parameter in self.module.named_parameters():
-            parameter.requires_grad_(name in self.trainable)
-        done = self.progress
-        return Fitted(
-            state=self.best or snapshot(self.module),
-            best=done.best,
-            selected=tuple(done.selected),
-            curve=done.curve,
-            steps=done.step,
-            epochs=done.epoch + (done.epoch_step > 0),
-            seconds=round(done.seconds, 3),
-            tokens_per_second=round(done.tokens / max(done.train_seconds, 1e-9), 1),
-            step_seconds=median(self.step_seconds) if self.step_seconds else 0.0,
-            is_first=self.accelerator.is_main_process,
-        )
 
     def _train_epoch(self, stepper: Stepper, stage_steps: int) -> None:
         """Continue the current epoch until it or the stage ends, then validate and save."""
@@ -238,6 +245,7 @@ class _Run:
             progress.add(facts, seconds)
             self.step_seconds.append(seconds)
             self.console.step(progress, facts)
+            self.advance(1)
             if progress.stage_step == self.limit or progress.epoch_step == steps_in_epoch:
                 break
             if every and progress.step % every == 0:
