@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from itemese.core.errors import ConfigError
 from itemese.core.source import git_state, reachable, source_digest, weights_digest
 
 METHOD = '''"""A method. {note}"""
@@ -42,6 +43,53 @@ def test_edited_code_changes_the_digest_and_words_about_it_do_not(tmp_path: Path
     edited = digest_in(tmp_path, "mine")
     write(tmp_path, "mine", width=9)  # in the module that it imports
     assert len({first, edited, digest_in(tmp_path, "mine")}) == 3
+
+
+@pytest.mark.parametrize("initial", [True, False], ids=["package", "folder"])
+def test_a_package_elsewhere_is_followed_through_relative_imports(
+    tmp_path: Path, initial: bool
+) -> None:
+    package = tmp_path / "theirs"
+    (package / "parts").mkdir(parents=True)
+    if initial:
+        (package / "__init__.py").write_text("")
+    (package / "method.py").write_text("from .parts import network\nfrom . import sizes\n")
+    (package / "sizes.py").write_text("WIDTH = 8\n")
+    (package / "parts" / "network.py").write_text("from ..sizes import WIDTH\n")
+    found = {digest_in(tmp_path, "theirs.method")}
+    (package / "parts" / "network.py").write_text("from ..sizes import WIDTH\nDEPTH = 2\n")
+    found.add(digest_in(tmp_path, "theirs.method"))
+    (package / "sizes.py").write_text("WIDTH = 9\n")
+    found.add(digest_in(tmp_path, "theirs.method"))
+    if initial:
+        (package / "__init__.py").write_text("SEED = 1\n")
+        found.add(digest_in(tmp_path, "theirs.method"))
+    assert len(found) == 3 + initial
+
+
+def test_an_installed_method_is_followed_and_a_library_is_not(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    (site / "theirs.py").write_text("import library\n")
+    (site / "library.py").write_text("A = 1\n")
+    first = digest_in(site, "theirs")
+    (site / "library.py").write_text("A = 2\n")
+    assert digest_in(site, "theirs") == first
+    (site / "theirs.py").write_text("import library\nB = 1\n")
+    assert digest_in(site, "theirs") != first
+
+
+def test_a_module_without_a_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`no\.such` must be a module with a Python file"):
+        source_digest("no.such")
+
+
+def test_a_hub_model_is_looked_up_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "snapshots" / ("a" * 40) / "config.json"
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(config))
+    assert weights_digest("somebody/a-model") == "a" * 40
 
 
 def test_imports_are_followed_inside_the_package_also_where_a_function_imports(
