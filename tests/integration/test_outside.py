@@ -56,10 +56,19 @@ def test_a_method_reads_an_artifact_that_a_package_outside_adds(ray_cluster, tmp
         Run(wrong, store).artifact("outside.last_seen")
 
 
+OUTSIDE = {
+    "outside.newest": {"outside.last_seen": SEEN},
+    "outside.by_side": {},
+}
+
+
 @pytest.mark.parametrize(
     "check",
-    method_checks("outside.newest", artifacts={"outside.last_seen": SEEN}).values(),
-    ids=lambda check: check.func.__name__,
+    [
+        pytest.param(check, id=f"{name}-{what}")
+        for name, artifacts in OUTSIDE.items()
+        for what, check in method_checks(name, artifacts=artifacts).items()
+    ],
 )
 def test_its_author_runs_the_checks_of_every_method(check) -> None:
     check()

@@ -33,6 +33,9 @@ from itemese.core.config import Config, digest_of
 from itemese.core.errors import ArtifactError, ItemeseError
 from itemese.core.source import git_state
 
+BEGUN = ".begun"
+"""Ends the name of the folder that notes, beside an attempt, what it is being built from."""
+
 Counts = dict[str, Any]
 """Row counts and other JSON-able facts of a stage's output."""
 
@@ -352,13 +355,16 @@ class Store:
         home = self.root.child(wanted.key)
         attempt = f"attempt-{uuid.uuid4().hex[:8]}"
         folder = home.child(attempt).create()
+        note = home.child(f"{attempt}{BEGUN}")
         started = time.monotonic()
         try:
+            note.write_json("inputs.json", wanted.inputs)
             counts = build(folder)
             manifest = wanted.manifest(attempt, counts, round(time.monotonic() - started, 3))
             home.write_json("manifest.json", asdict(manifest))
+            note.delete()
         except BaseException:
-            _remove_quietly(home, folder)
+            _remove_quietly(home, folder, note)
             raise
         return Artifact(wanted.key, folder, manifest)
 
@@ -372,10 +378,11 @@ class Store:
         return known
 
 
-def _remove_quietly(home: Folder, folder: Folder) -> None:
+def _remove_quietly(home: Folder, *folders: Folder) -> None:
     """Remove a failed attempt, and its home if that held nothing else; never mask the cause."""
     try:
-        folder.delete()
+        for folder in folders:
+            folder.delete()
         filesystem, path = home.filesystem()
         if isinstance(filesystem, pafs.LocalFileSystem) and not any(Path(path).iterdir()):
             shutil.rmtree(path, ignore_errors=True)

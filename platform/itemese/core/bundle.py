@@ -313,7 +313,7 @@ def _reader(need: str) -> Reader:
     Raises:
         ArtifactError: It is not known, or is of a package that is not installed here.
     """
-    stage = None if need in READERS else outside_stage(need)
+    stage = outside_stage(need) if "." in need else None
     if need not in READERS and stage is None:
         message = (
             f"`bundle.artifacts` must be known artifacts or modules that define STAGE; got "

@@ -1,21 +1,25 @@
 """What a storage holds, what of it is still needed, and how the rest is deleted."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import pyarrow.fs as pafs
 
-from itemese.core.artifacts import Folder, Manifest
+from itemese.core.artifacts import BEGUN, Folder, Manifest
 from itemese.core.errors import ConfigError
 
 WORKING = timedelta(hours=1)
-"""An attempt without a manifest that was written to in this time belongs to a run that works."""
+"""A checkpoint or unfinished attempt that was written to since then belongs to a run that works."""
+
+LEFT = timedelta(days=7)
+"""An attempt that began longer ago and is unfinished was left by a run that died."""
 
 _MANIFEST = re.compile(r"(?P<key>[\w.]+/[0-9a-f]{16})/manifest\.json")
-_ATTEMPT = re.compile(r"(?P<key>[\w.]+/[0-9a-f]{16})/(?P<attempt>attempt-[0-9a-f]{8})/.+")
+_ATTEMPT = re.compile(r"(?P<key>[\w.]+/[0-9a-f]{16})/(?P<attempt>attempt-[0-9a-f]{8}(\.begun)?)/.+")
+_CHECKPOINT = re.compile(r"(?P<place>checkpoints/[0-9a-f]{16})/.+")
 _BUNDLE = "ancestry.json"
 
 
@@ -97,21 +101,41 @@ class Inventory:
             held = self.artifacts.get(match["key"])
             if held is None or held.manifest.attempt != match["attempt"]:
                 place = f"{match['key']}/{match['attempt']}"
-                changed = file.mtime or datetime.now(UTC)
-                found[place] = max(found.get(place, changed), changed)
+                found[place] = max(found.get(place, _changed(file)), _changed(file))
+        return found
+
+    def checkpoints(self) -> dict[str, datetime]:
+        """Return folders of checkpoints, with their newest file's time."""
+        found: dict[str, datetime] = {}
+        for name, file in self.files.items():
+            match = _CHECKPOINT.fullmatch(name)
+            if match:
+                place = match["place"]
+                found[place] = max(found.get(place, _changed(file)), _changed(file))
+        return found
+
+    def wanted(self, attempts: Mapping[str, datetime]) -> set[str]:
+        """Return the keys that these attempts are being built from, as far as they noted them."""
+        found: set[str] = set()
+        for place in attempts:
+            if place.endswith(BEGUN):
+                found |= set(self.root.child(place).read_json("inputs.json").values())
         return found
 
     def unneeded(self, before: datetime) -> list[str]:
         """Return folders that may go: artifacts older than a time that nothing kept needs.
 
-        Kept are newer artifacts, those that a bundle names, and all that either was made from.
-        Attempts that were left unfinished go too.
+        Kept are newer artifacts, those that a bundle names, those that an attempt of the last week
+        is being built from, and all that these were made from. Older attempts that were left
+        unfinished and older checkpoints go too.
 
         Raises:
             ConfigError: A run works on the storage.
         """
-        attempts = self.attempts()
-        working = [name for name, at in attempts.items() if datetime.now(UTC) - at < WORKING]
+        now = datetime.now(UTC)
+        attempts, checkpoints = self.attempts(), self.checkpoints()
+        writing = {**checkpoints, **attempts}
+        working = [name for name, at in writing.items() if now - at < WORKING]
         if working:
             message = (
                 f"`{self.root.uri}` must be at rest; got {working[0]!r}, which was written to "
@@ -119,5 +143,13 @@ class Inventory:
             )
             raise ConfigError(message)
         newer = {key for key, held in self.artifacts.items() if held.created >= before}
-        kept = self.needed_by(newer | self.bundled())
-        return sorted([*attempts, *(key for key in self.artifacts if key not in kept)])
+        begun = {name: at for name, at in attempts.items() if now - at < LEFT}
+        kept = self.needed_by(newer | self.bundled() | self.wanted(begun))
+        left = [name for name in attempts if name not in begun]
+        old = [name for name, at in checkpoints.items() if at < before]
+        return sorted([*left, *old, *(key for key in self.artifacts if key not in kept)])
+
+
+def _changed(file: pafs.FileInfo) -> datetime:
+    """Return when a file was last written; now if the storage does not say."""
+    return file.mtime or datetime.now(UTC)

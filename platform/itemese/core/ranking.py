@@ -96,7 +96,7 @@ class Scores:
 
         Items without a score (-inf or NaN) are never chosen.
         """
-        values = self.values.nan_to_num(nan=float("-inf"))
+        values = self.values.masked_fill(self.values.isnan(), float("-inf"))
         best = (values == values.amax(dim=1, keepdim=True)) & (values > float("-inf"))
         nothing = torch.iinfo(item_index.dtype).max
         chosen = item_index.where(best, nothing).amin(dim=1)

@@ -135,6 +135,15 @@ class Judged:
         numbers: np.ndarray = values.mean() + influence * self.num_users / self.num_requests
         return numbers
 
+    def sums(self, metric: str) -> np.ndarray:
+        """Return each user's share of the metric, ``[U] float64``, whose mean is the metric.
+
+        Equal requests give equal shares whatever the other users have, so that their differences
+        have signs that a test may flip.
+        """
+        sums = np.bincount(self.owner, weights=self.per_request(metric), minlength=self.num_users)
+        return np.asarray(sums * self.num_users / max(1, self.num_requests), dtype=np.float64)
+
     def merits(self, metric: str) -> np.ndarray:
         """Return what each user has of the model, ``[U]``: more is better, equal rows are equal.
 

@@ -1,6 +1,6 @@
 """Is one method better than another? Intervals and paired tests over users.
 
-Each user has one number or one difference (`Judged.values`, `Judged.merits`), and users with the
+Each user has one number or one difference (`Judged.values`, `.sums`, `.merits`), and users with the
 same are alike. So both the bootstrap and the sign-flip randomisation work on the histogram of these
 numbers: exact, and no slower for a million users than for a hundred. Users are the units that are
 drawn: one with several requests is drawn, or changes sign, with all of them. Randomisation keeps
@@ -68,16 +68,26 @@ def mean_over_users(
 
 
 def paired_difference(
-    difference: np.ndarray, *, samples: int = SAMPLES, seed: int = 0
+    difference: np.ndarray,
+    signed: np.ndarray | None = None,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Test whether differences of users ``[U]`` are 0 on average.
+
+    Args:
+        difference: Of `Judged.values`, for the interval.
+        signed: Of `Judged.sums`, whose signs are flipped; None if both are the same.
+        samples: Random draws.
+        seed: Of the draws.
 
     Returns:
         ``difference`` with ``difference_low`` and ``difference_high`` (95 %), and the two-sided
         ``p_value`` under random signs.
     """
     found = mean_over_users(difference, samples=samples, seed=seed)
-    size, counts = alike(difference)
+    size, counts = alike(difference if signed is None else signed)
     generator = numpy_generator(seed, "evaluation/difference")
     return {
         "difference": found["mean"],
@@ -147,8 +157,8 @@ class Figure:
         """The metric, and the part if there is one."""
         return f"{self.metric} {self.part}".strip()
 
-    def of(self, judged: Judged) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return values and merits of the users, ``[U]`` each; None if there is no such figure."""
+    def of(self, judged: Judged) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Return values, merits and sums of the users, ``[U]``; None if there is no such figure."""
         known = judged.metrics()
         if known is not None and self.metric not in known:
             return None
@@ -156,7 +166,9 @@ class Figure:
         if not rows.num_requests:
             return None
         values = rows.values(self.metric)
-        return None if np.isnan(values).any() else (values, rows.merits(self.metric))
+        if np.isnan(values).any():
+            return None
+        return values, rows.merits(self.metric), rows.sums(self.metric)
 
 
 def paired_table(
@@ -214,7 +226,8 @@ def paired_table(
                 row |= {"baseline": baseline, "against": against}
                 difference = np.round(one.values - base[against].values, 12)
                 merit = one.merits - base[against].merits
-                row |= paired_difference(difference, samples=samples, seed=seed)
+                signed = np.round(one.sums - base[against].sums, 12)
+                row |= paired_difference(difference, signed, samples=samples, seed=seed)
                 row |= _sides(difference, merit)
             table.append(row)
     tested = [row for row in table if "p_value" in row]
@@ -225,11 +238,12 @@ def paired_table(
 
 @dataclass(frozen=True)
 class _Averaged:
-    """A figure's values and merits ``[U]`` averaged over seeds, and each seed's own mean."""
+    """A figure's values, merits and sums ``[U]`` averaged over seeds, and each seed's mean."""
 
     figure: Figure
     values: np.ndarray
     merits: np.ndarray
+    sums: np.ndarray
     seeds: dict[str, float]
 
 
@@ -243,7 +257,8 @@ def _averaged(by_seed: Mapping[int, Judged], figures: Sequence[Figure]) -> dict[
             values = np.mean([pair[0] for pair in known.values()], axis=0)
             merits = np.mean([pair[1] for pair in known.values()], axis=0)
             own = {str(seed): float(pair[0].mean()) for seed, pair in known.items()}
-            found[figure.name] = _Averaged(figure, values, merits, own)
+            sums = np.mean([pair[2] for pair in known.values()], axis=0)
+            found[figure.name] = _Averaged(figure, values, merits, sums, own)
     return found
 
 

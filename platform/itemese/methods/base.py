@@ -241,6 +241,8 @@ class Method(ABC):
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Turn rows into a batch, the same one in training and prediction.
 
+        Histories are ``item_index [B, T]``, right-padded with -1; whatever else is known of events
+        is ``[B, T, ...]``, of contexts ``[B, T + 1, ...]``, right-padded too.
         A method that is trained on clicks passes on what `pad_clicks` adds to histories.
         """
 

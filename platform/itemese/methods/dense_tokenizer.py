@@ -9,8 +9,8 @@ Source: Q. Liu, J. Zhu, L. Fan, Z. Zhao, X.-M. Wu, "STORE: Streamlining Semantic
 Code: none released.
 Follows: dense token slots behind a cascaded attention mask, trained to write the text again.
 Differs: readings taken where the notes are silent. The block layout, what of a slot is its vector
-    (`models.text_slots`), and ``mask: two_pass`` as the stricter reading; the number of slots. The
-    "other self-supervised terms" of the notes are left out: nothing says what they are. As a
+    (`backbones.text_slots`), and ``mask: two_pass`` as the stricter reading; the number of slots.
+    The "other self-supervised terms" of the notes are left out: nothing says what they are. As a
     recommender it knows content and no behaviour: it ranks by the mean vector of a history, so the
     best validation says nothing of the reconstruction. Set ``training.validate_every`` to
     ``training.max_epochs``, so that the last state is kept.
@@ -48,7 +48,7 @@ class DenseTokenizerConfig(MethodConfig):
 
     Attributes:
         num_slots: M; an item's vector has M times the model's size.
-        mask: ``cascaded``, ``two_pass``, or ``none`` (the ablation): see `models.text_slots`.
+        mask: ``cascaded``, ``two_pass``, or ``none`` (the ablation): see `backbones.text_slots`.
         columns: Of the items; absent ones are passed over, but one must exist.
         max_text_tokens: N, the window with its end token; longer texts are cut there.
         texts_per_step: Items whose texts a step reads, drawn evenly from the catalogue.

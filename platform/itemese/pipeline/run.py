@@ -306,8 +306,11 @@ class Run:
 
     @property
     def _training_source(self) -> str:
-        """Digest of the code that trains the method."""
-        return source_digest(train_model.__module__, type(self.method).__module__)
+        """Digest of the code that trains the method and of the tasks that validate it."""
+        training, evaluation = self.experiment.training, self.experiment.evaluation
+        validated = validation_tasks(self.method, training, evaluation) if self.validated else {}
+        tasks = {type(task).__module__ for task in validated.values()}
+        return source_digest(train_model.__module__, type(self.method).__module__, *sorted(tasks))
 
     def _stage(self, name: str, **given: Any) -> Artifact:
         """Build a stage or find it, and log one line if it was built."""

@@ -32,7 +32,7 @@ class ItemSearch:
         self._texts = [pa.array(texts, pa.large_string()) for texts in names]
 
     def find(self, text: str, limit: int) -> list[tuple[str, str]]:
-        """Return item_id and title of at most `limit` items, most popular first.
+        """Return item_id and title of at most `limit` items: that of the id, then the most popular.
 
         Upper and lower case are equal.
         """
@@ -40,7 +40,11 @@ class ItemSearch:
         for texts in self._texts:
             hits = pc.match_substring(texts, text, ignore_case=True)
             found |= hits.to_numpy(zero_copy_only=False)
-        first = self._popular[found[self._popular]][:limit].tolist()
+        exact = self._catalog.index_of.get(text)
+        order = self._popular[found[self._popular]]
+        if exact is not None:
+            order = np.concatenate([[exact], order[order != exact]])
+        first = order[:limit].tolist()
         return [(self._catalog.item_ids[item], self._catalog.titles[item]) for item in first]
 
 

@@ -25,7 +25,7 @@ def method_checks(
         settings: Its settings; small sizes keep the checks fast. Every field whose name ends in
             ``dropout`` is set by the checks.
         artifacts: By need, what the method reads beside catalogue, histories, semantic IDs,
-            embeddings and a recommender, for the 30 items of `planted`.
+            embeddings, fields and a recommender, for the 30 items of `planted`.
 
     Raises:
         ConfigError: There is no such method, or it refuses the settings.

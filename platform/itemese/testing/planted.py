@@ -1,6 +1,7 @@
 """Two small logs with a known signal, and all that a method may be built from on them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from itemese.core.fields import Field, FieldEncoder, Fields
 from itemese.core.schema import Catalog, Histories, Split
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs, Need
@@ -35,7 +37,8 @@ def walks() -> Histories:
     split[offsets[1:] - 1], split[offsets[1:] - 2] = Split.TEST, Split.VALIDATION
     items_of = np.concatenate(rows).astype(np.int32)
     times = np.arange(len(items_of), dtype=np.int64)
-    return Histories([f"u{user}" for user in range(200)], offsets, items_of, times, split)
+    names = [f"u{user}" for user in range(200)]
+    return _with_fields(Histories(names, offsets, items_of, times, split))
 
 
 @cache
@@ -51,7 +54,7 @@ def clicks(*, labelled: bool) -> Histories:
     items = 2 * draw.integers(NUM_ITEMS // 2, size=events) + (kind ^ other)
     ends = [Split.VALIDATION, Split.TEST]
     split = np.tile([Split.TRAIN] * (_CLICK_LENGTH - 2) + ends, _CLICK_USERS)
-    return Histories(
+    found = Histories(
         [f"u{user}" for user in range(_CLICK_USERS)],
         np.arange(_CLICK_USERS + 1) * _CLICK_LENGTH,
         items.astype(np.int32),
@@ -59,10 +62,42 @@ def clicks(*, labelled: bool) -> Histories:
         split.astype(np.int8),
         ~other if labelled else None,
     )
+    return _with_fields(found)
+
+
+@cache
+def fields() -> Fields:
+    """Return the fields of both logs: one of each owner, three categorical and a number."""
+    sides = pa.array(["left", "right"])
+    known = (
+        Field("side", "user", "categorical", size=3),
+        Field("side", "item", "categorical", size=3),
+        Field("side", "event", "categorical", size=3),
+        Field("hour", "context", "number", size=2),
+    )
+    values = {field.key: sides for field in known if field.kind == "categorical"}
+    encoder = FieldEncoder(known, values)
+    return Fields(encoder, {"item.side": _sides(NUM_ITEMS)})
+
+
+def _with_fields(log: Histories) -> Histories:
+    """Return the log with the values of `fields`."""
+    events = len(log.item_index)
+    hours = np.stack([np.arange(events) % 24 / 12 - 1, np.zeros(events)], axis=1)
+    return replace(
+        log,
+        user_fields={"user.side": _sides(log.num_users)},
+        event_fields={"event.side": _sides(events), "context.hour": hours.astype(np.float32)},
+    )
+
+
+def _sides(count: int) -> np.ndarray:
+    """Return left and right in turn, ``[N] int32``."""
+    return (np.arange(count) % 2 + 1).astype(np.int32)
 
 
 def inputs(log: Histories, artifacts: Mapping[str, Any] | None = None) -> Inputs:
-    """Return what a method is built from: catalogue, histories, codes, vectors, a recommender.
+    """Return what a method is built from: histories and the artifacts that it may need.
 
     Args:
         log: Training reads its training events.
@@ -88,5 +123,6 @@ def inputs(log: Histories, artifacts: Mapping[str, Any] | None = None) -> Inputs
         Need.SEMANTIC_IDS: SemanticIds(codes.astype(np.int32), (5, 6)),
         Need.EMBEDDINGS: Embeddings("item", vectors, "drawn", parts=parts),
         Need.RECOMMENDER: recommender,
+        Need.FIELDS: fields(),
     }
     return Inputs(catalog, blocks, artifacts={**made, **(artifacts or {})})

@@ -98,7 +98,13 @@ def _answers(need: str) -> bool:
 def newest(row: Request, count: int) -> Request:
     """Return a request with the newest events of its history."""
     parts = {name: getattr(row, name) for name in ("history", "timestamp", "clicked", "rating")}
-    return replace(row, **{n: part[-count:] for n, part in parts.items() if part is not None})
+    kept = {"event": count, "context": count + 1}  # the last context is the request's own
+    fields = {
+        key: rows[-kept[owner] :] if (owner := key.partition(".")[0]) in kept else rows
+        for key, rows in row.fields.items()
+    }
+    cut = {name: part[-count:] for name, part in parts.items() if part is not None}
+    return replace(row, **cut, fields=fields)
 
 
 def rank(

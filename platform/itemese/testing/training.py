@@ -70,13 +70,19 @@ def loss_terms_are_those_declared_and_reach_every_parameter(subject: Subject) ->
 
 
 def padding_takes_no_part_in_the_loss(subject: Subject) -> None:
-    """Two more padded places change no term."""
+    """Two more padded places in every tensor over events change no term."""
     method, module = subject.make()
     batch = method.collate(subject.trained_on(8))
+    assert "item_index" in batch, "`Method.collate` states this name"
     assert (batch["item_index"] < 0).any()
-    padded = torch.nn.functional.pad(batch["item_index"], (0, 2), value=-1)
+    length = batch["item_index"].shape[1]
+    padded = {
+        name: _longer(tensor, -1 if name == "item_index" else 0)
+        for name, tensor in batch.items()
+        if tensor.ndim > 1 and tensor.shape[1] == length + name.startswith("fields/context.")
+    }
     narrow = _seeded(method, module.train(), batch)
-    wide = _seeded(method, module, {**batch, "item_index": padded})
+    wide = _seeded(method, module, {**batch, **padded})
     for term, value in narrow.items():
         np.testing.assert_allclose(wide[term].item(), value.item(), rtol=1e-5, err_msg=term)
 
@@ -155,6 +161,12 @@ def _fit(method: Method, module: nn.Module, subject: Subject) -> tuple[float, fl
         optimizer.step()
         found.append(loss.item())
     return found[0], found[-1]
+
+
+def _longer(tensor: Tensor, value: int) -> Tensor:
+    """Return ``[B, T, ...]`` as ``[B, T + 2, ...]``."""
+    more = tensor.new_full((len(tensor), 2, *tensor.shape[2:]), value)
+    return torch.cat([tensor, more], dim=1)
 
 
 def _seeded(method: Method, module: nn.Module, batch: Batch) -> dict[str, Tensor]:

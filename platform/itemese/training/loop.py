@@ -46,8 +46,8 @@ class Validate(Protocol):
 
     def __call__(
         self, module: nn.Module, device: torch.device, *, rank: int, workers: int
-    ) -> tuple[dict[str, float], int]:
-        """Return the sum of each metric over the share, and the share's size."""
+    ) -> dict[str, tuple[float, int]]:
+        """Return the sum of each metric over the share's requests, and their number."""
 
 
 @dataclass(frozen=True)
@@ -283,17 +283,18 @@ class _Run:
         """Return metrics over all validation users, equal on every worker."""
         assert self.hooks.validate is not None
         with evaluating(self.module.to(self.accelerator.device)):  # once around all batches
-            sums, users = self.hooks.validate(
+            sums = self.hooks.validate(
                 self.module,
                 self.accelerator.device,
                 rank=self.share.rank,
                 workers=self.share.workers,
             )
         self.module.to(self.storage_device)
-        total = torch.tensor([*sums.values(), users], dtype=torch.float64)
-        total = self.accelerator.reduce(total.to(self.accelerator.device), "sum")
-        *values, count = total.tolist()
-        return {name: value / count for name, value in zip(sums, values, strict=True)}
+        pairs = torch.tensor([*sums.values()], dtype=torch.float64)  # [metrics, 2]
+        pairs = self.accelerator.reduce(pairs.to(self.accelerator.device), "sum")
+        return {
+            name: value / count for name, (value, count) in zip(sums, pairs.tolist(), strict=True)
+        }
 
     def _end_stage(self) -> None:
         """Load the stage's best state, if it has one, and reset the selection for the next."""

@@ -144,7 +144,7 @@ class Validator:
 
     def __call__(
         self, module: nn.Module, device: torch.device, *, rank: int, workers: int
-    ) -> tuple[dict[str, float], int]:
+    ) -> dict[str, tuple[float, int]]:
         """Judge this worker's share of the requests.
 
         Args:
@@ -154,12 +154,11 @@ class Validator:
             workers: All of them.
 
         Returns:
-            Each metric times the number of requests, by ``val/<metric>``, and that number: their
-            sums over workers give the metrics over all requests. A task whose metrics compare
+            By ``val/<metric>`` the metric times the number of its requests, and that number: their
+            sums over workers give the metric over all requests. A task whose metrics compare
             requests with each other is judged whole by every worker.
         """
-        sums: dict[str, float] = {}
-        counts: list[int] = []
+        sums: dict[str, tuple[float, int]] = {}
         for name, task in self.tasks.items():
             wanted = task.metrics(self.evaluation, self.method.choice_modes)
             wanted = wanted if name == self.method.task else (self.metric,)
@@ -169,13 +168,12 @@ class Validator:
             judged = task.judge_all(
                 model, self._share(name, *share), config=self.evaluation, catalog=self.catalog
             )
-            counts.append(judged.num_requests)
+            count = judged.num_requests
             for metric in wanted:
-                value = judged.metric(metric) * counts[-1] if counts[-1] else 0.0
+                value = judged.metric(metric) * count if count else 0.0
                 if not np.isnan(value):  # all workers lack it: such tasks are judged whole
-                    sums[f"val/{metric}"] = value
-        assert len(set(counts)) == 1, "all tasks of a validation ask about the same events"
-        return sums, counts[0]
+                    sums[f"val/{metric}"] = value, count
+        return sums
 
     def check_classes(self) -> None:
         """Require that labels hold both classes where the metric is an auc.

@@ -1,7 +1,9 @@
 """The command `itemese`: its table of commands, and those that need no cluster."""
 
 import json
+import os
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -124,6 +126,27 @@ def test_init_says_what_it_cannot_guess(text: str, reason: str, itemese, tmp_pat
     assert not (tmp_path / "recipe.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    "value", ["-9223372036854775808", "02/01/2023", "20230101", "soon", "2023-01-02 10:00"]
+)
+def test_init_does_not_claim_times_that_the_reader_refuses(
+    value: str, itemese, tmp_path: Path
+) -> None:
+    log, recipe = tmp_path / "log.csv", tmp_path / "recipe.yaml"
+    log.write_text(f"user,item,time\n1,3,{value}\n")
+    status, out, err = itemese("init", log, "--out", recipe)
+    assert status == 0, err
+    assert "not understood: check the unit" in out
+    assert "not understood" in recipe.read_text()
+
+
+def test_init_quotes_a_name_of_digits(itemese, tmp_path: Path) -> None:
+    log, recipe = tmp_path / "2024.csv", tmp_path / "recipe.yaml"
+    log.write_text("user,item,time\n1,3,1600000000\n")
+    assert itemese("init", log, "--out", recipe)[0] == 0
+    assert Experiment.from_yaml(recipe).name == "2024"
+
+
 def test_init_takes_given_columns(itemese, tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text("user,customer,item,time\n1,2,3,1600000000\n")
@@ -175,10 +198,34 @@ def test_runs_are_listed_shown_and_collected(itemese, tmp_path: Path) -> None:
     assert not store.root.child(lost).exists("manifest.json")
 
 
+def age(file: Path, days: float) -> None:
+    then = time.time() - 86400 * days
+    os.utime(file, (then, then))
+
+
 def test_gc_waits_for_a_run_that_works(itemese, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    stored(store, "logs", 90)
-    store.root.child("training/0123456789abcdef/attempt-00000000").write_bytes("part", b"")
-    status, _, err = itemese("runs", "gc", "--yes", "--storage", tmp_path)
-    assert status == 2
-    assert "must be at rest" in err
+    old = stored(store, "logs", 90)
+    seen = []
+
+    def train(folder) -> dict[str, float]:  # writes nothing until its end, as a training does
+        seen.append(itemese("runs", "gc", "--yes", "--storage", tmp_path))
+        for note in tmp_path.glob("training/*/*.begun/inputs.json"):
+            age(note, 0.5)
+        seen.append(itemese("runs", "gc", "--yes", "--storage", tmp_path))
+        return {}
+
+    store.stage("training", version=1, config=None, inputs={"logs": old}, build=train)
+    assert seen[0][0] == 2
+    assert "must be at rest" in seen[0][2]
+    assert "0 folders" in seen[1][1], "what an attempt is being built from is kept"
+    assert store.root.child(old).exists("manifest.json")
+    assert not list(tmp_path.glob("training/*/*.begun")), "a finished attempt needs no note"
+
+
+def test_gc_deletes_what_dead_runs_left(itemese, tmp_path: Path) -> None:
+    for name in ("training/0123456789abcdef/attempt-00000000", "checkpoints/0123456789abcdef"):
+        Store(tmp_path).root.child(name).write_bytes("part", b"")
+        age(tmp_path / name / "part", 40)
+    assert "2 folders" in itemese("runs", "gc", "--yes", "--storage", tmp_path)[1]
+    assert not list(tmp_path.rglob("part"))

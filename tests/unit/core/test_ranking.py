@@ -31,6 +31,11 @@ def test_nan_never_wins() -> None:
     assert scores.best_of(items).item_index.tolist() == [6]
 
 
+def test_where_no_item_has_a_score_none_is_chosen() -> None:
+    scores = Scores(torch.tensor([[-math.inf, math.nan]]), "score")
+    assert scores.best_of(torch.tensor([[2, 3]])).item_index.tolist() == [-1]
+
+
 def test_probabilities_of_clicks() -> None:
     items = torch.tensor([[5, 6, -1]])
     odds = Scores.of(torch.tensor([[0.0, math.log(3), 1.0]]), items, "logit")

@@ -1,9 +1,19 @@
 """Filters against hand-written masks."""
 
+import numpy as np
 import pytest
 
-from itemese.serving.filters import CACHED_MASKS, ItemFilters
+from itemese.serving.filters import CACHED_MASKS, ItemFilters, ItemSearch
 from itemese.serving.query import QueryError
+
+
+def test_the_item_of_an_id_is_found_before_more_popular_ones_whose_titles_hold_it(catalog):
+    popular = np.arange(catalog.num_items)[::-1].copy()
+    search = ItemSearch(catalog, popular)
+    first, *others = search.find("a", 10)
+    assert first[0] == "a"
+    assert len({item for item, _ in [first, *others]}) == 1 + len(others)
+    assert search.find("a", 1) == [first]
 
 
 @pytest.fixture

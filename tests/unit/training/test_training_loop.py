@@ -50,7 +50,7 @@ class Script:
 
     def __call__(self, module, device, *, rank, workers):
         self.states.append({n: t.clone() for n, t in module.state_dict().items()})
-        return {"val/ndcg@10": 4 * self.values[len(self.states) - 1]}, 4
+        return {"val/ndcg@10": (4 * self.values[len(self.states) - 1], 4)}
 
 
 def same(first, second) -> bool:
@@ -257,14 +257,15 @@ def test_shares_of_the_validation_users_add_up(toy, world, max_users) -> None:
     config = TrainingConfig(validation_users=max_users, metric="ranked/hit@1", offered=5)
     validator = prepare(toy(), world, config)
     module = build_module(toy(), load_inputs(toy(), sequences=world, seed=3))
-    whole, users = validator(module, torch.device("cpu"), rank=0, workers=1)
+    whole = validator(module, torch.device("cpu"), rank=0, workers=1)
     parts = [validator(module, torch.device("cpu"), rank=r, workers=2) for r in (0, 1)]
-    assert users == (max_users or 120) == sum(count for _, count in parts)
-    assert 0 < whole["val/ranked/hit@1"] < users, "each is offered the same on any worker"
-    for name, value in whole.items():
-        assert sum(sums[name] for sums, _ in parts) == pytest.approx(value)
+    for name, (value, count) in whole.items():
+        assert count == (max_users or 120) == sum(part[name][1] for part in parts)
+        assert sum(part[name][0] for part in parts) == pytest.approx(value)
+    hits, count = whole["val/ranked/hit@1"]
+    assert 0 < hits < count, "each is offered the same on any worker"
     empty = validator(module, torch.device("cpu"), rank=199, workers=200)
-    assert empty == (dict.fromkeys(whole, 0.0), 0), "a worker without a share has the same names"
+    assert empty == dict.fromkeys(whole, (0.0, 0)), "a worker without a share has the same names"
 
 
 def test_drawn_users_do_not_depend_on_the_sharding(toy, make_world, world, monkeypatch) -> None:

@@ -37,7 +37,7 @@ def main(
 def _item(engine: Engine, text: str) -> tuple[str, str]:
     """Return id and title of the item that a word of the command line means."""
     found = engine.find(text, 20)
-    exact = [one for one in found if text in one]
+    exact = [one for one in found if text.casefold() in (one[0].casefold(), one[1].casefold())]
     if not found:
         message = f"`history` must name items of the model; got {text!r}. Try a part of a title."
         raise ConfigError(message)

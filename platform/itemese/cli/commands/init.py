@@ -12,7 +12,7 @@ from itemese.logs.guess import SAMPLE_ROWS, Guess, guess
 _RECIPE = """\
 # Written by `itemese init {file}`. Correct what was guessed wrongly.
 # itemese train {recipe} --bundle {name}_model
-name: {name}
+name: {quoted}
 logs:
   source: {source}
   path: {path}
@@ -75,6 +75,7 @@ def _text(found: Guess, log: Path, recipe: Path, name: str) -> str:
         file=log.name,
         recipe=recipe,
         name=name,
+        quoted=json.dumps(name),
         source=found.source,
         path=json.dumps(str(log.resolve())),
         delimiter=delimiter,

@@ -44,6 +44,10 @@ class ClickRows(Judged):
         """Return the metric over all candidates; NaN if it is not defined on these rows."""
         return float(self.values(metric).mean()) if self.num_requests else float("nan")
 
+    def sums(self, metric: str) -> np.ndarray:
+        """Return `values`: an auc is no sum over users, and a log loss has a share of each."""
+        return self.values(metric)
+
     def merits(self, metric: str) -> np.ndarray:
         """Return what each user has of the model, more is better; see `metrics.click_merits`."""
         return click_merits(metric, *self._labelled(), self.num_users)

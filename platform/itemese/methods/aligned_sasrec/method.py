@@ -53,7 +53,7 @@ class AlignedSasrecConfig(MethodConfig):
     """Settings.
 
     Attributes:
-        fusion: What an item's vector is; ``joint`` is the paper's, see `models.fused_items`.
+        fusion: What an item's vector is; ``joint`` is the paper's, see `fused_items`.
         dim: Size of a half, d.
         num_layers: Blocks.
         num_heads: Attention heads; must divide `dim`.
