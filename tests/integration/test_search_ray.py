@@ -248,7 +248,7 @@ def test_a_finalist_that_fails_on_a_fresh_seed_is_out_and_another_wins(
     found = crowned(replace(whole, values={"method.loss_weights.next_item": 1.0}), where="alone")
     assert found.gain is None
     assert "must be finite; got inf" in found.recipe_failed
-    assert gain_line(found).startswith("gain over the recipe as it is: none to be told, it failed")
+    assert gain_line(found).startswith("gain over the recipe as it is: unknown, it failed")
 
 
 def test_a_study_by_ray_job_submit_is_the_one_resumed_here(
