@@ -67,7 +67,7 @@ def test_items_are_found_by_id_and_title(client, fault):
         return [item["item_id"] for item in answer.json()["items"]]
 
     assert found(search="A") == ["b", "d", "a"], "the most popular first"
-    assert found(search="a", limit=1) == ["b"]
+    assert found(search="a", limit=1) == ["a"], "the item of that id first"
     assert found(search="EPS") == ["e"]
     assert found(search="<script>") == ["b"]
     assert found(search="nothing") == []
