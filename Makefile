@@ -18,13 +18,17 @@ endif
 # Two workers; the tests that share the local Ray cluster stay together on one of them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
 
-.PHONY: demo test test-slow test-all soak docs lint format clean
+.PHONY: demo test test-failed test-slow test-all soak docs lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python jobs/demo.py
 
 test: $(STAMP) lint
 	$(PYTEST) -m 'not slow and not browser'
+
+# What failed in the last run, once more and on one worker.
+test-failed: $(STAMP)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 test-slow: $(STAMP)
 	$(PYTEST) -m 'slow or browser'

@@ -100,11 +100,8 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
 
     # All before training was built before the trials: both trials found it.
     for trial in (default, other):
-        assert {key.split("/")[0] for key in trial.ending.reused} == {
-            "logs",
-            "sequences",
-            "requests",
-        }
+        reused = {key.split("/")[0] for key in trial.ending.reused}
+        assert reused == {"logs", "sequences", "requests"}
         assert [key.split("/")[0] for key in trial.ending.built] == ["training"]
 
     best = max((default, other), key=lambda t: (t.ending.objective, -t.number))
