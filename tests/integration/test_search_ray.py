@@ -248,6 +248,7 @@ def test_a_finalist_that_fails_on_a_fresh_seed_is_out_and_another_wins(
     assert gain_line(found).startswith("gain over the recipe as it is: unknown, it failed")
 
 
+@pytest.mark.slow
 def test_a_study_by_ray_job_submit_is_the_one_resumed_here(
     submit_job: Callable[..., str], tmp_path: Path
 ) -> None:
