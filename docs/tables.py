@@ -1,0 +1,166 @@
+"""Tables of figures in the documentation, made from the small files in ``docs/results/``.
+
+``python docs/tables.py keep NAME COMPARISON.json "COMMAND"`` keeps what `itemese compare` wrote
+with several seeds. ``python docs/tables.py`` writes each kept table between ``<!-- table NAME -->``
+and ``<!-- end of table -->`` of README.md and docs/; with ``--check`` it writes nothing and exits
+with 1 if a page differs from its files.
+"""
+
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "docs" / "results"
+BLOCK = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+FIGURE = re.compile(r"<!-- figure (\S+) (\S+) (\S+) -->[^<]*<!-- end -->")
+
+Row = Mapping[str, Any]
+
+
+def keep(name: str, comparison: Path, command: str) -> Path:
+    """Write what a table needs of a ``comparison.json`` to ``docs/results/NAME.json``.
+
+    Raises:
+        SystemExit: The comparison has one seed a recipe, or its runs have different commits.
+    """
+    from itemese.evaluation.result_file import protocol_line
+
+    found = json.loads(comparison.read_text())
+    if not found.get("recipes"):
+        sys.exit(f"{comparison} must have several seeds of each recipe; got one. Give --seeds.")
+    runs = found["results"]
+    commits = {json.dumps(run["environment"]["git"]) for run in runs}
+    if len(commits) != 1:
+        sys.exit(f"Runs must be of one commit; got {sorted(commits)}. Evaluate them again.")
+    kept = {
+        "command": command,
+        **runs[0]["environment"]["git"],
+        "created": max(run["created"] for run in runs),
+        "machine": f"{runs[0]['environment']['cpus']} CPU cores",
+        "protocol": protocol_line(runs[0]),
+        **found["recipes"],
+    }
+    KEPT.mkdir(exist_ok=True)
+    path = KEPT / f"{name}.json"
+    path.write_text(json.dumps(_rounded(kept), indent=1, sort_keys=True) + "\n")
+    return path
+
+
+def table(kept: Mapping[str, Any]) -> str:
+    """Return the table as Markdown: one row a recipe, then what its figures are."""
+    rows, main, baseline = kept["rows"], kept["main"], kept["baseline"]
+    metrics = [name for name in rows[0]["metrics"] if name.endswith("@10")] or [main]
+    twins = [twin for twin in rows[0]["twins"] if any(row["twins"][twin] for row in rows)]
+    best = {name: max(row["metrics"][name]["mean"] for row in rows) for name in metrics}
+    headings = [
+        "recipe",
+        *metrics,
+        f"{main} by seed",
+        *(f"{main}, {twin.removeprefix('test_').replace('_', ' ')}" for twin in twins),
+        f"{main} less {baseline} (p)",
+        "parameters",
+    ]
+    lines = [_line(headings), "|---" * len(headings) + "|"]
+    lines += [
+        _line(
+            [
+                f"`{row['name']}`",
+                *(_interval(row["metrics"][name], best[name]) for name in metrics),
+                _by_seed(row),
+                *(_short(row["twins"][twin]) for twin in twins),
+                _test(row.get("tests", {}).get(main)),
+                f"{row['parameters'] or 0:,.0f}",
+            ]
+        )
+        for row in rows
+    ]
+    seeds = ", ".join(map(str, rows[0]["seeds"]))
+    about = (
+        f"Mean over seeds {seeds} [95 % over users]; tests by random signs over users, p by Holm. "
+        f"{kept['protocol']}. `{kept['command']}` at commit {kept['commit'][:7]}"
+        f"{' with uncommitted changes' if kept['dirty'] else ''}, {kept['created'][:10]}, "
+        f"{kept['machine']}."
+    )
+    return "\n".join([*lines, "", *_wrapped(about)])
+
+
+def figure(name: str, recipe: str, metric: str) -> str:
+    """Return one figure of a kept table, as ``.0927``."""
+    rows = json.loads((KEPT / f"{name}.json").read_text())["rows"]
+    return _short(next(r for r in rows if r["name"] == recipe)["metrics"][metric]["mean"])
+
+
+def rendered(page: str) -> str:
+    """Return a page with its tables and figures made again from the files."""
+    page = BLOCK.sub(
+        lambda m: m[1] + table(json.loads((KEPT / f"{m[2]}.json").read_text())) + "\n" + m[3], page
+    )
+    return FIGURE.sub(
+        lambda m: f"<!-- figure {m[1]} {m[2]} {m[3]} -->{figure(m[1], m[2], m[3])}<!-- end -->",
+        page,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Keep a comparison, write the pages, or check them; returns the exit status."""
+    if arguments[:1] == ["keep"]:
+        print(keep(arguments[1], Path(arguments[2]), arguments[3]))
+        return 0
+    check = "--check" in arguments
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        page = path.read_text()
+        if rendered(page) != page:
+            stale.append(path.relative_to(ROOT))
+            if not check:
+                path.write_text(rendered(page))
+    if stale:
+        print("differs from docs/results:" if check else "written:", *stale)
+    return int(bool(stale) and check)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}".removeprefix("0")
+
+
+def _interval(found: Row, best: float) -> str:
+    mean = _short(found["mean"])
+    mean = f"**{mean}**" if found["mean"] == best else mean
+    return f"{mean} [{_short(found['low'])}, {_short(found['high'])}]"
+
+
+def _by_seed(row: Row) -> str:
+    values = [_short(value) for value in row["by_seed"]]
+    return ", ".join(values if len(set(values)) > 1 else values[:1])
+
+
+def _test(found: Row | None) -> str:
+    if found is None:
+        return ""
+    return f"{found['difference']:+.4f} ({found['p_holm']:.2g})".replace("0.", ".")
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False)
+
+
+def _rounded(value: Any) -> Any:
+    """Return the same with six digits of every fraction, so that files stay small."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
