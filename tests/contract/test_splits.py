@@ -137,7 +137,7 @@ def test_split_hash_names_the_split_and_nothing_else(ray_cluster, tmp_path):
 
 
 def real_log(root: Path, folder: Path) -> Folder:
-    """Turn a shared data set into what the logs room writes."""
+    """Turn a shared data set into what the logs stage writes."""
     table = pq.ParquetFile(root / "interactions.parquet").read()
     size = len(table)
     columns = {name: table[name] for name in ("user_id", "item_id", "timestamp")}

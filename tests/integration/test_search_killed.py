@@ -108,7 +108,7 @@ def ended(folder: Path, name: str) -> int:
     return sum(json.loads(p.read_text())["status"] == "completed" for p in files)
 
 
-def told(folder: Path, name: str) -> list[tuple[Any, ...]]:
+def reported(folder: Path, name: str) -> list[tuple[Any, ...]]:
     """Return the study's table, without what depends on the clock."""
     study = json.loads((study_of(folder, name) / "study.json").read_text())
     assert not study["interrupted"]
@@ -130,7 +130,7 @@ def test_killed_driver_resumes_without_repeating_or_losing_a_trial(folder: Path)
     after = begun(folder, "killed")
     assert {name: after[name] for name in before} == before
     assert len(after) == TRIALS
-    table = told(folder, "killed")
+    table = reported(folder, "killed")
     assert [row[0] for row in table] == list(range(TRIALS))
     assert [row[2] for row in table] == ["completed"] * TRIALS
     records = Records(Folder.at(study_of(folder, "killed") / "records"))
@@ -141,7 +141,7 @@ def test_killed_driver_resumes_without_repeating_or_losing_a_trial(folder: Path)
 
     # The same seeds without any kill propose and find the same: the sampler knew all it had known.
     finish(driver(folder, "whole", "run"))
-    assert told(folder, "whole") == table
+    assert reported(folder, "whole") == table
 
 
 @pytest.mark.ray

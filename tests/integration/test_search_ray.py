@@ -196,7 +196,7 @@ def test_early_stops_keep_their_figures_and_nobody_is_stopped_at_the_end(
     result = run_study(space, storage=storage, name="asha", max_concurrent=1)
     default, lagging, again, best = (trial.ending for trial in result.trials)
     assert (default.status, len(default.curve)) == ("completed", 4)
-    assert (best.status, len(best.curve)) == ("completed", 4), "the last validation stops nobody"
+    assert (best.status, len(best.curve)) == ("completed", 4), "the last validation stops no trial"
     assert lagging.status == again.status == "stopped"
     assert lagging.objective == max(lagging.curve) < default.curve[0]
     assert again.curve == lagging.curve, "a repeated proposal is judged as the first was"

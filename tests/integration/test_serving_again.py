@@ -48,5 +48,5 @@ def test_a_second_service_in_one_process(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = [line for line in done.stdout.splitlines() if line.startswith("answer")]
-    assert told == ["answer 200 b"] * 2
+    reported = [line for line in done.stdout.splitlines() if line.startswith("answer")]
+    assert reported == ["answer 200 b"] * 2

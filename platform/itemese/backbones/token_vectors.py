@@ -56,7 +56,7 @@ def start_tokens(
 ) -> None:
     """Overwrite the item tokens' rows of a token table with code vectors.
 
-    The vectors are projected onto the principal directions that the table has room for and scaled
+    The vectors are projected onto the principal directions that fit the table's width and scaled
     together, so that a token's typical size is `std` and finer levels stay smaller. Codes without
     a vector keep their random row, and so do all codes of a level that have the same mean.
 

@@ -93,12 +93,14 @@ class CodeModel(Derived):
         """Token vectors ``[V, D]``, read at the input and at the output."""
         raise NotImplementedError
 
-    def read(self, item_index: Tensor, *, room: int = 0, user_token: Tensor | None = None) -> Beams:
+    def read(
+        self, item_index: Tensor, *, extra_tokens: int = 0, user_token: Tensor | None = None
+    ) -> Beams:
         """Read histories; beams grow from what is returned.
 
         Args:
             item_index: ``[B, T]`` int64, right-padded with -1.
-            room: Tokens of beams to have room for from the start.
+            extra_tokens: Tokens of beams that the cache must hold from the start.
             user_token: ``[B]`` int64, of models that have user tokens.
         """
         raise NotImplementedError

@@ -111,7 +111,7 @@ class CodeSeq2Seq(CodeModel):
         return F.embedding(tokens, self.token_table), lengths
 
     def read(
-        self, item_index: Tensor, *, room: int = 0, user_token: Tensor | None = None
+        self, item_index: Tensor, *, extra_tokens: int = 0, user_token: Tensor | None = None
     ) -> SharedMemory:
         """Run the encoder over histories ``[B, T]``; beams then read its output."""
         vectors, lengths = self.prompt(item_index, user_token)

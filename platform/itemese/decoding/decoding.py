@@ -44,11 +44,11 @@ def beam_search(
     """
     with as_stored(item_index.device):
         tree = model.tree_on(item_index.device)
-        room = sum(
+        extra_tokens = sum(
             min(max(beam_width, k), tree.num_nodes_at(depth))
             for depth in range(1, tree.num_predicted)
         )
-        prompt = model.read(item_index, room=room, user_token=user_token)
+        prompt = model.read(item_index, extra_tokens=extra_tokens, user_token=user_token)
         ranking = search(prompt, model, k=k, beam_width=beam_width, candidates=candidates)
     # Copies made here are plain tensors, which a caller may change.
     return Ranking(ranking.item_index.clone(), ranking.score.clone())

@@ -62,8 +62,8 @@ def free_beam_search(
         )
         raise ConfigError(message)
     with as_stored(item_index.device):
-        room = max(beam_width, k) * model.code_length
-        prompt = model.read(item_index, room=room)
+        extra_tokens = max(beam_width, k) * model.code_length
+        prompt = model.read(item_index, extra_tokens=extra_tokens)
         ranking = free_search(
             prompt, model, k=k, beam_width=beam_width, candidates=candidates, counts=counts
         )

@@ -24,7 +24,7 @@ from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.trie import PrefixTrie
 
 SPARE_TOKENS = 64
-"""Room that a kept prompt has for its next items before its buffer is copied."""
+"""Tokens that a kept prompt may grow by before its buffer is copied."""
 
 
 class ItemLanguageModel(CodeModel):
@@ -82,7 +82,9 @@ class ItemLanguageModel(CodeModel):
         if self.prompt_cache is not None:
             self.prompt_cache.clear()
 
-    def read(self, item_index: Tensor, *, room: int = 0, user_token: Tensor | None = None) -> Beams:
+    def read(
+        self, item_index: Tensor, *, extra_tokens: int = 0, user_token: Tensor | None = None
+    ) -> Beams:
         """Read histories, by the fast form of the decoder where it has one.
 
         A `prompt_cache` then spares a user who comes back all but the newest items.
@@ -100,9 +102,9 @@ class ItemLanguageModel(CodeModel):
             self.derived("shareable", lambda: require_shareable(self.backbone, self.token_table))
             return CachedPrompt(self.backbone, self.token_vectors(tokens), lengths)
         if self.prompt_cache is None or self.training:
-            memory = KeyValues.empty(decoder.weights, len(tokens), tokens.shape[1] + room)
+            memory = KeyValues.empty(decoder.weights, len(tokens), tokens.shape[1] + extra_tokens)
             return FastPrompt(decoder, self.token_vectors(tokens), lengths, memory=memory)
-        return _read_rest(self, decoder, (tokens, lengths), room, self.prompt_cache)
+        return _read_rest(self, decoder, (tokens, lengths), extra_tokens, self.prompt_cache)
 
     def code_logits(self, states: Tensor, level: int) -> Tensor:
         """Return ``[..., K_l]`` of one level's codes, from ``states [..., D]``.
@@ -142,7 +144,7 @@ def _read_rest(
     model: ItemLanguageModel,
     decoder: FastDecoder,
     histories: tuple[Tensor, Tensor],
-    room: int,
+    extra_tokens: int,
     prompt_cache: PromptCache,
 ) -> FastPrompt:
     """Read what the cache lacks of ``tokens [B, S]`` with ``lengths [B]``, and keep it."""
@@ -160,7 +162,7 @@ def _read_rest(
     places = places + torch.arange(new, device=tokens.device)
     rest = tokens.gather(1, places.clamp(max=tokens.shape[1] - 1))
     vectors = model.token_vectors(rest)
-    slots = max(offsets) + new + room
+    slots = max(offsets) + new + extra_tokens
     first = entries[0]
     if len(rows) > 1 or first is None:
         memory = KeyValues.empty(

@@ -203,7 +203,7 @@ def propose(study: optuna.Study, space: Space, number: int) -> tuple[optuna.Tria
     if number < len(points):
         study.enqueue_trial(points[number])
     trial = study.ask()
-    assert trial.number == number, "somebody else added trials to the study"
+    assert trial.number == number, "another process added trials to the study"
     return trial, draw(space.config, trial)
 
 

@@ -79,9 +79,9 @@ def draw_times(
     rank -= rank[offsets[:-1]][owner]
     whole = np.maximum(elapsed[offsets[1:] - 1], 1)
     share = clock.active_share * (0.5 + Stream(seed, "clock/active").uniform(users))
-    # Each distinct time is one second later than the last at least: leave room for that.
-    room = np.maximum((clock.span_seconds * share).astype(np.int64) - lengths, 0)
-    free = clock.span_seconds - room - lengths
+    # Each distinct time is one second later than the last at least: leave time for that.
+    slack = np.maximum((clock.span_seconds * share).astype(np.int64) - lengths, 0)
+    free = clock.span_seconds - slack - lengths
     begin = (free * Stream(seed, "clock/begin").uniform(users)).astype(np.int64)
-    drift = (elapsed / whole[owner] * room[owner]).astype(np.int64)
+    drift = (elapsed / whole[owner] * slack[owner]).astype(np.int64)
     return np.asarray(clock.start + begin[owner] + drift + rank)

@@ -1,4 +1,4 @@
-"""Starting vectors of tokens by hand, and that they keep what tells codes apart."""
+"""Starting vectors of tokens by hand, and that they keep codes distinct."""
 
 import torch
 

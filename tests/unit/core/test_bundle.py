@@ -189,7 +189,7 @@ def test_a_copy_holds_what_the_record_names_and_nothing_else(folder, tmp_path):
 def test_a_study_stands_for_its_winner(folder, tmp_path):
     assert find_bundle(folder.uri) == folder
     study = Folder.at(tmp_path / "study")
-    assert find_bundle(study.uri) == study, "neither: whoever reads it says so"
+    assert find_bundle(study.uri) == study, "neither: the reader says so"
     study.write_json("space.json", {})
     with pytest.raises(ArtifactError, match=r"a study with a winner; got the study .*without one"):
         find_bundle(study.uri)

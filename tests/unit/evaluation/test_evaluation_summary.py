@@ -80,8 +80,8 @@ def test_a_figure_that_is_not_defined_is_left_out():
     sure = replace(sure, clicked=np.ones_like(sure.clicked))
     got = intervals(sure, ["auc", "log_loss"], CONFIG, purpose="all", seed=1)
     assert list(got) == ["log_loss"]
-    nobody = sure.take(np.zeros(20, bool))
-    assert intervals(nobody, ["log_loss"], CONFIG, purpose="all", seed=1) == {}
+    none_given = sure.take(np.zeros(20, bool))
+    assert intervals(none_given, ["log_loss"], CONFIG, purpose="all", seed=1) == {}
 
 
 def test_slices_split_the_users():

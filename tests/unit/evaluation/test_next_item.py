@@ -50,7 +50,7 @@ def scores_ranker(scores, calls=None):
 
 
 def judge(model, blocks, split=Split.TEST, *, catalog=None, config=CONFIG, **settings):
-    """Judge blocks of histories; `model` may be a ranker that is told what to exclude."""
+    """Rank blocks of histories; `model` may be a ranker that gets the items to exclude."""
     model = model if isinstance(model, Model) else Model(rank=model)
     asked = [ask(block, split) for block in blocks]
     return TASK.judge_all(model, asked, config=config, catalog=catalog or CATALOG, **settings)

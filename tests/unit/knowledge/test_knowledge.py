@@ -215,7 +215,7 @@ def test_a_pool_of_actors_writes_and_keeps(ray_cluster: None, tmp_path: Path, ti
     counts, table = build(tmp_path, config)
     assert counts["asked"] == {"intention": 2}
     writer = ModelWriter(config, "cpu")
-    cached, _ = build(tmp_path, config, Model(dies_after=0))  # nobody is asked again
+    cached, _ = build(tmp_path, config, Model(dies_after=0))  # no item is asked again
     assert cached["asked"] == {"intention": 0}
     assert table["intention"].to_pylist()[0] == table["intention"].to_pylist()[3]
     assert writer.write(["red"]) == writer.write(["red"])

@@ -49,8 +49,8 @@ def test_more_negatives_make_it_harder_and_duplicates_do_not() -> None:
     alone = info_nce(a, b, items, 0.5)
     more = torch.randn(3, 4)
     assert info_nce(a, b, items, 0.5, negatives=more, negative_items=items + 3) > alone
-    nobody = torch.full((3,), -1)
-    empty = info_nce(a, b, items, 0.5, negatives=more, negative_items=nobody)
+    none_given = torch.full((3,), -1)
+    empty = info_nce(a, b, items, 0.5, negatives=more, negative_items=none_given)
     torch.testing.assert_close(empty, alone)
 
 
@@ -77,7 +77,7 @@ def test_a_single_process_has_no_other_workers() -> None:
     assert items.shape == (0,)
 
 
-def _worker(rank: int, port: int, told: multiprocessing.Queue) -> None:
+def _worker(rank: int, port: int, reported: multiprocessing.Queue) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
@@ -85,7 +85,7 @@ def _worker(rank: int, port: int, told: multiprocessing.Queue) -> None:
     size = 3 - rank  # workers may hold different numbers of rows
     vectors = torch.full((size, 2), float(rank + 1), requires_grad=True)
     found, items = from_other_workers(vectors, torch.arange(size) + 10 * rank)
-    told.put((rank, found.tolist(), items.tolist(), found.requires_grad))
+    reported.put((rank, found.tolist(), items.tolist(), found.requires_grad))
     distributed.destroy_process_group()
 
 
@@ -94,11 +94,11 @@ def test_two_workers_see_each_others_targets() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    told = context.Queue()
-    workers = [context.Process(target=_worker, args=(rank, port, told)) for rank in range(2)]
+    reported = context.Queue()
+    workers = [context.Process(target=_worker, args=(rank, port, reported)) for rank in range(2)]
     for worker in workers:
         worker.start()
-    found = {rank: rest for rank, *rest in (told.get(timeout=120) for _ in workers)}
+    found = {rank: rest for rank, *rest in (reported.get(timeout=120) for _ in workers)}
     for worker in workers:
         worker.join()
     assert found[0][1] == [10, 11, -1]

@@ -40,13 +40,13 @@ def catalog(titles: list[str] | None = None) -> Catalog:
 
 
 def recommender(name: str = "sasrec") -> nn.Module:
-    def nobody() -> Iterator[Histories]:
+    def none_given() -> Iterator[Histories]:
         return iter(())
 
     settings = {"name": name, "dim": 8, "max_history": 12}
     encoder = method_of(method_class(name).Config.parse(settings))
     torch.manual_seed(5)
-    return encoder.build(Inputs(catalog(), nobody)).eval().requires_grad_(False)
+    return encoder.build(Inputs(catalog(), none_given)).eval().requires_grad_(False)
 
 
 def inputs(**changes: Any) -> Inputs:

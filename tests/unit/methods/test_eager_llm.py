@@ -117,7 +117,7 @@ def test_items_of_one_vector_are_no_negatives_of_each_other(bare: int) -> None:
     assert contrast.items.tolist() == [0, 0]
     assert set(contrast.negative_items.tolist()) <= {0, *range(bare, NUM_ITEMS)}
     loss = loss_values(method, module, batch(method, [[7, 1], [8, 2]]))["semantic_contrast"].item()
-    assert (abs(loss) < 1e-6) == (bare == NUM_ITEMS), "nothing is left to tell apart"
+    assert (abs(loss) < 1e-6) == (bare == NUM_ITEMS), "no negative is left"
 
 
 def test_tasks_are_computed_in_one_order_whatever_is_asked_for(

@@ -1,4 +1,4 @@
-"""What EAGER-LLM's tasks say and hear in words: prompts, sentences, intentions, preferences."""
+"""What EAGER-LLM's tasks write and read in words: prompts, sentences, intentions, preferences."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_tasks_may_be_said_in_sentences_of_which_each_row_draws_one() -> None:
     method.restore(inputs(embeddings=None), state)
     assert method.facts(module)["instructions"] == "words"
     assert set(method.file_digests()) == set(TASK_ROWS[1:]) | {"text_to_codes", "codes_to_text"}
-    assert made()[0].file_digests() == {}, "sentences that nobody reads decide nothing"
+    assert made()[0].file_digests() == {}, "unread sentences decide nothing"
 
 
 def tokenizer_end(module: AlignedItemLanguageModel) -> int:

@@ -64,7 +64,7 @@ def test_items_of_one_teacher_vector_are_no_negatives_of_each_other(bare: int) -
     assert lesson.items.tolist() == [0, 0]
     assert set(lesson.other_items.tolist()) == {0, *range(bare, ITEMS)}
     loss = loss_values(method, module, rows)["distillation"].item()
-    assert (abs(loss) < 1e-6) == (bare == ITEMS), "nothing is left to tell apart"
+    assert (abs(loss) < 1e-6) == (bare == ITEMS), "no negative is left"
 
 
 HISTORIES = ([0, 1, 2, 3], [4, 5, 6, 7], [1, 2, 3, 4])
@@ -156,7 +156,7 @@ def test_distillation_teaches_which_item_is_which(form) -> None:
 
 
 def test_an_item_is_no_negative_of_itself() -> None:
-    """Every negative drawn is the target itself: nothing is left to tell apart."""
+    """Every negative drawn is the target itself: no negative is left."""
     method, module = make(num_negatives=200)
     window, target = torch.tensor([[0, 1]]), torch.tensor([2])
     _, _, lesson = module(window, target, num_negatives=4)

@@ -58,7 +58,7 @@ def network(architecture: str = "qwen3", windowed: Path | None = None) -> Hybrid
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if architecture != "minilm" and "norm" not in name.lower():
-                parameter.mul_(3)  # a fresh model's answers are too much alike to tell
+                parameter.mul_(3)  # a fresh model's answers are too much alike to compare
     return model
 
 

@@ -124,7 +124,7 @@ def test_text_to_token_is_what_names_new_items() -> None:
     assert facts["unseen_items"] == 1
     assert "unseen" not in module.state_dict(), "an older model has none"
     assert method.facts(method.restore(inputs(), module.state_dict()).eval()) == facts
-    with torch.no_grad():  # the item without events is told another text than its own
+    with torch.no_grad():  # the item without events gets another item's text
         module.texts[5] = module.texts[0]
     assert method.facts(module)["named_by_text_unseen"] == 0
     assert method.codes_of(module, ["hair gel. hair", "nail file. nails"]).tolist() == [
@@ -135,7 +135,7 @@ def test_text_to_token_is_what_names_new_items() -> None:
     assert codes[:, 0].tolist() == [1, 0], "a new item begins as those of its kind"
     method, module = store(source, loss_weights={"text_to_token": 0.0})
     train(method, module, rows)
-    assert method.facts(module)["named_by_text"] < 0.5, "without the task nobody learns to name"
+    assert method.facts(module)["named_by_text"] < 0.5, "without the task no naming is learnt"
 
 
 def test_both_ways_of_searching_rank_the_next_item_first() -> None:

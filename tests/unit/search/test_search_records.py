@@ -50,7 +50,7 @@ def test_scheduler_decides_whether_a_trial_was_stopped_or_interrupted(tmp_path: 
     records.stop(0, Ending("stopped", 0.1, seconds=2.5, curve=(0.1,), stages=("train",)))
     whole = Ending("stopped", 0.1, None, {}, 2.5, ("x/1",), curve=(0.1,), stages=("train",))
     assert records.ending(0) == whole
-    records.stop(1, Ending("stopped", 0.1))  # killed before it could tell
+    records.stop(1, Ending("stopped", 0.1))  # killed before it could report
     assert records.ending(1) == Ending("stopped", 0.1)
 
 

@@ -78,7 +78,7 @@ class Driver:
             self.ran.append(number)
             if number % 5 == 4:
                 self.search.on_trial_complete(trial_id, error=True)
-                perhaps("told", number)
+                perhaps("reported", number)
                 self.records.end(number, Ending("failed", error="on purpose"))
                 continue
             value = objective(config)
@@ -89,7 +89,7 @@ class Driver:
             self.search.on_trial_result(trial_id, rows[0])
             lags = number > 0 if self.space.config.asha else number % 5 == 3
             if lags and not self.space.config.minimise:
-                # Tune tells the searcher of the validation that stops a trial at its end only.
+                # Tune reports to the searcher the validation that stops a trial at its end only.
                 self.search.on_trial_complete(trial_id, rows[1])
                 continue
             self.search.on_trial_result(trial_id, rows[1])
@@ -101,7 +101,7 @@ class Driver:
             )
             perhaps("ended", number)
             self.search.on_trial_complete(trial_id, {OBJECTIVE: value})
-            perhaps("told", number)
+            perhaps("reported", number)
 
 
 def proposals(folder: Path) -> list[tuple[Any, ...]]:
@@ -135,9 +135,9 @@ def test_a_study_cut_off_anywhere_proposes_what_it_would_have(
     assert len({str(row[1]) for row in whole[2:]}) > 15  # no generator draws one thing for ever
 
     ran: list[int] = []
-    moments = [(0, "proposed"), (2, "ended"), (9, "told"), (11, "trained"), (15, "ended"), None]
+    moments = [(0, "proposed"), (2, "ended"), (9, "reported"), (11, "trained"), (15, "ended"), None]
     if space.config.asha:
-        moments = [(0, "proposed"), (9, "told"), (13, "proposed"), (15, "proposed"), None]
+        moments = [(0, "proposed"), (9, "reported"), (13, "proposed"), (15, "proposed"), None]
     for die in moments:
         driver = Driver(tmp_path / "cut", space)
         try:
@@ -147,7 +147,7 @@ def test_a_study_cut_off_anywhere_proposes_what_it_would_have(
         ran += driver.ran
     assert proposals(tmp_path / "cut") == whole
     # Of those proposed or trained that had not ended only the trained one ran twice; trial 9 was
-    # told as failed when nobody had noted it yet.
+    # reported as failed before any record of it.
     assert sorted(ran) == sorted([*range(24), 9, *([] if space.config.asha else [11])])
 
 
@@ -195,14 +195,14 @@ def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
         Driver(tmp_path / "s", space, url=f"sqlite:///{tmp_path}/no/such/folder/o.db")
     with pytest.raises(ConfigError, match=r"`database` must be .*got .nonsense."):
         Driver(tmp_path / "s", space, url="nonsense")
-    # A database whose Python driver is not installed, or nobody listens: neither is a traceback.
+    # A database whose Python driver is not installed, or no server answers: neither is a traceback.
     with pytest.raises(ConfigError, match=r"got .postgresql://me:\*\*\*@127.0.0.1:9/s"):
         Driver(tmp_path / "s", space, url="postgresql://me:secret@127.0.0.1:9/s")
     file = tmp_path / "theirs.db"
-    file.write_bytes(b"somebody else's file, which is not ours to remove")
+    file.write_bytes(b"another program's file, which must stay")
     with pytest.raises(ConfigError, match="file is not a database"):
         Driver(tmp_path / "s", space, url=f"sqlite:///{file}")
-    assert file.read_bytes().startswith(b"somebody")
+    assert file.read_bytes().startswith(b"another")
 
 
 def test_another_studys_name_in_a_shared_database_is_refused(tmp_path: Path) -> None:
@@ -240,9 +240,9 @@ def test_recorder_notes_why_a_trial_failed(
 ) -> None:
     recorder = Driver(tmp_path, make_space()).recorder(num_trials=2)
     records = recorder.records
-    for number, told in enumerate(("", "`dim` must be even.")):
+    for number, reported in enumerate(("", "`dim` must be even.")):
         records.begin(number, {"a.b": 1}, {})
-        records.end(number, Ending("interrupted", error=told))
+        records.end(number, Ending("interrupted", error=reported))
         dead = SimpleNamespace(
             trial_id=str(number),
             config={NUMBER: number, "a.b": 1},
@@ -287,8 +287,8 @@ def test_a_trial_that_completed_counts_also_if_it_died_before_tune_heard(tmp_pat
     driver.search.suggest("a")
     driver.records.end(0, Ending("completed", 0.5))
     driver.search.on_trial_complete("a", error=True)
-    (told,) = driver.study.trials
-    assert (told.state, told.value) == (TrialState.COMPLETE, 0.5)
+    (reported,) = driver.study.trials
+    assert (reported.state, reported.value) == (TrialState.COMPLETE, 0.5)
 
 
 def test_quasi_random_draws_differ_before_any_trial_has_ended_well(tmp_path: Path) -> None:

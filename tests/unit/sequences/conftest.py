@@ -1,4 +1,4 @@
-"""Logs written straight in the form that the logs room writes."""
+"""Logs written straight in the form that the logs stage writes."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -26,7 +26,7 @@ def part_of(rows, first_row=0):
     return Part(pa.array(users, pa.string()), columns)
 
 
-def told(partition: Partition):
+def reported(partition: Partition):
     users = partition.users.to_pylist()
     owner = np.repeat(np.arange(len(users)), partition.lengths())
     return [
@@ -65,7 +65,7 @@ def test_gather_equals_pythons_sort(rows, cut, drop):
     expected = sorted(rows, key=lambda row: (row[0].encode(), row[2]))  # stable
     if drop:
         expected = list(dict.fromkeys(expected))
-    assert told(partition) == expected
+    assert reported(partition) == expected
     assert facts.duplicates == len(rows) - len(expected)
     assert facts.lengths.num_users == len({row[0] for row in rows})
 
@@ -75,7 +75,7 @@ def test_gather_equals_pythons_sort(rows, cut, drop):
 def test_duplicates_go_also_where_time_does_not_order(rows, random):
     partition, _ = gather(ordering(("row",), drop=True), ITEM_HASH, part_of(rows))
     expected = list(dict.fromkeys(rows))  # the first of equals stays, in input order
-    assert told(partition) == sorted(expected, key=lambda row: row[0].encode())
+    assert reported(partition) == sorted(expected, key=lambda row: row[0].encode())
 
 
 @given(ROWS, st.permutations(range(40)))
@@ -85,11 +85,11 @@ def test_shuffled_ties_depend_on_seed_and_events_alone(rows, shuffle):
     moved = [rows[place] for place in shuffle if place < len(rows)]
     other_people = [("zz", 0, 0), ("0", 1, 1)]
     second, _ = gather(ordering(seed=1), ITEM_HASH, part_of([*other_people[:1], *moved]))
-    mine = [event for event in told(second) if event[0] != "zz"]
-    assert told(first) == mine
+    mine = [event for event in reported(second) if event[0] != "zz"]
+    assert reported(first) == mine
     plain, _ = gather(ordering(), ITEM_HASH, part_of(rows))
     assert first.timestamp.tolist() == plain.timestamp.tolist()
-    assert Counter(told(first)) == Counter(rows)
+    assert Counter(reported(first)) == Counter(rows)
 
 
 def test_shuffled_ties_are_uniform():
@@ -115,7 +115,7 @@ def test_with_places_a_tie_is_a_run_of_equal_times():
 
 def test_an_empty_partition_is_no_error():
     partition, facts = gather(ordering(drop=True, seed=0), ITEM_HASH, part_of([]), part_of([]))
-    assert told(partition) == []
+    assert reported(partition) == []
     assert facts.duplicates == 0
     assert partition.offsets.tolist() == [0]
 

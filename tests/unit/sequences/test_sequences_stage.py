@@ -181,7 +181,7 @@ def test_ties_are_counted_by_hand(ray_cluster, tmp_path, write_log):
         *[("b", f"i{n}", t) for n, t in enumerate([1, 1, 2, 3])],
         # All three in one run.
         *[("c", f"i{n}", 9) for n in range(3)],
-        # Two events within a second, which a quarter of it tells apart.
+        # Two events within a second, which differ by a quarter of it.
         *[("e", f"i{n}", t) for n, t in enumerate([1, 5.25, 5.5])],
         # Too short to have targets.
         *[("d", f"i{n}", 4) for n in range(2)],

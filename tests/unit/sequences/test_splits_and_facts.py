@@ -41,12 +41,12 @@ def test_tie_runs_stop_at_the_user():
 @settings(deadline=None)
 def test_lengths_merge_and_describe(lengths, cut):
     parts = [Lengths.of(np.array(p, np.int64)) for p in (lengths[:cut], lengths[cut:])]
-    told = Lengths.merge(parts).describe()
-    assert told["min"] == min(lengths)
-    assert told["max"] == max(lengths)
-    assert told["p50"] == np.quantile(lengths, 0.5, method="lower")
-    assert told["p90"] == np.quantile(lengths, 0.9, method="lower")
-    assert told["mean"] == pytest.approx(np.mean(lengths), abs=1e-3)
+    reported = Lengths.merge(parts).describe()
+    assert reported["min"] == min(lengths)
+    assert reported["max"] == max(lengths)
+    assert reported["p50"] == np.quantile(lengths, 0.5, method="lower")
+    assert reported["p90"] == np.quantile(lengths, 0.9, method="lower")
+    assert reported["mean"] == pytest.approx(np.mean(lengths), abs=1e-3)
 
 
 @pytest.mark.parametrize(

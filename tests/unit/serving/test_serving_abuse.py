@@ -119,8 +119,8 @@ def test_the_wire(service):
                 content=content,
                 headers={**headers, "Content-Type": "application/json"},
             )
-            told = answer.json()
-            assert told.keys() == {"error"} or answer.status_code == 200
+            reported = answer.json()
+            assert reported.keys() == {"error"} or answer.status_code == 200
             return answer.status_code
 
         usual = b'{"history": ["a"]}'
@@ -141,10 +141,10 @@ def test_the_wire(service):
         head += "Content-Type: application/json\r\n"
         slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         slow.settimeout(20)
-        told = b""
+        reported = b""
         while piece := slow.recv(4096):
-            told += piece
-    assert b" 408 " in told.split(b"\r\n")[0]
+            reported += piece
+    assert b" 408 " in reported.split(b"\r\n")[0]
     assert time.monotonic() - started <= 10, "closed, not only answered"
     grown = process.memory_info().rss - before
     assert grown < 50e6, f"{grown / 1e6:.0f} MB more"
@@ -189,7 +189,7 @@ def test_a_malicious_bundle_is_refused_unopened(bundle_of, tmp_path, kind, hash_
     assert not marker.exists()
     assert not is_registry(place), "nothing was promoted"
     pickle.loads(payloads(b"", marker)["pickle"])  # noqa: S301
-    assert marker.exists(), "the payload would have told"
+    assert marker.exists(), "the payload would have run"
 
 
 NASTY = [
@@ -233,9 +233,9 @@ def test_titles_are_data_and_nothing_else(nasty, direct):
         for number in range(0, 200, 7):
             body = {"history": [names[number]], "k": 50}
             answer = client.post("/v1/recommend", json=body)
-            told = answer.json()["items"]
-            assert len({item["item_id"] for item in told}) == 50
-            assert all(item["title"] == titles[names.index(item["item_id"])] for item in told)
+            reported = answer.json()["items"]
+            assert len({item["item_id"] for item in reported}) == 50
+            assert all(item["title"] == titles[names.index(item["item_id"])] for item in reported)
             assert answer.headers["content-type"] == "application/json"
             assert answer.headers["x-content-type-options"] == "nosniff"
         for text in NASTY:

@@ -136,8 +136,8 @@ def test_raw_nonsense_is_refused(client, raw):
 def test_a_body_over_the_limit(client, fault):
     body = json.dumps({"history": ["a" * 500] * 50}).encode()
     assert len(body) > 20_000
-    told = fault(client.post("/v1/recommend", content=body, headers=JSON), 413)
-    assert "20000 bytes" in told
+    reported = fault(client.post("/v1/recommend", content=body, headers=JSON), 413)
+    assert "20000 bytes" in reported
 
     def pieces():  # no content-length: only counting notices
         for start in range(0, len(body), 1000):
@@ -185,10 +185,10 @@ def test_a_batch_with_room_for_some_answers_those(client, world):
         return await answer_once(query, key)
 
     world.service.answer = answer
-    told = client.post("/v1/recommend/batch", json={"requests": [{"history": ["a"]}] * 3})
-    assert told.status_code == 200
-    assert [("error" in one) for one in told.json()["answers"]] == [False, True, False]
-    assert told.json()["answers"][1]["error"]["code"] == "unavailable"
+    reported = client.post("/v1/recommend/batch", json={"requests": [{"history": ["a"]}] * 3})
+    assert reported.status_code == 200
+    assert [("error" in one) for one in reported.json()["answers"]] == [False, True, False]
+    assert reported.json()["answers"][1]["error"]["code"] == "unavailable"
 
 
 def test_a_body_that_does_not_end_is_cut_off(world):
@@ -234,14 +234,14 @@ def test_ready_and_alive(client, world, fault):
 
 
 def test_request_id_is_kept_if_it_is_well_formed(client):
-    def told(given):
+    def reported(given):
         answer = client.get("/nope", headers={"x-request-id": given})
         return answer.json()["error"]["request_id"]
 
-    assert told("abc-1.2_3") == "abc-1.2_3"
+    assert reported("abc-1.2_3") == "abc-1.2_3"
     for bad in ("", "a b", "x" * 65, "<b>"):
-        assert told(bad) != bad
-    assert told("") != told("")
+        assert reported(bad) != bad
+    assert reported("") != reported("")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The queue before the model: batches, refusals for lack of room or time, what it counts."""
+"""The queue before the model: batches, refusals for lack of space or time, what it counts."""
 
 import asyncio
 import threading
@@ -118,7 +118,7 @@ def test_who_would_wait_too_long_is_told_at_once(model):
             with pytest.raises(Busy):
                 task.result()
         await asyncio.gather(*inside, return_exceptions=True)
-        assert await batcher.ask(7) == 14, "and later there is room again"
+        assert await batcher.ask(7) == 14, "and later it accepts again"
 
     run(Slow(), scenario, deadline_seconds=0.5, max_batch_size=1)
 

@@ -106,7 +106,7 @@ def test_a_refused_token_is_told(engine, direct):
 
 
 class Scripted(BaseHTTPRequestHandler):
-    """Answers what it is told to, and keeps what it was asked."""
+    """Answers as set, and keeps each request."""
 
     def answer(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))

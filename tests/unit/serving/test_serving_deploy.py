@@ -116,10 +116,10 @@ def test_no_message_shows_a_secret(values):
         ServeArgs.parse({"bundle": "x", **values})
     with pytest.raises(ValidationError) as serve_s:
         ServeArgs(bundle="x", **values)
-    for told in (str(ours.value), str(serve_s.value)):
-        assert next(iter(values)) in told
-        assert "s3cr3t" not in told
-        assert "987654321" not in told
+    for reported in (str(ours.value), str(serve_s.value)):
+        assert next(iter(values)) in reported
+        assert "s3cr3t" not in reported
+        assert "987654321" not in reported
 
 
 def test_nothing_that_is_printed_shows_a_secret():

@@ -1,4 +1,4 @@
-"""Who is erased is out of every replica's caches; and nobody else waits for the store of users."""
+"""An erased user leaves every replica's caches; other users do not wait for the user store."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ def asking(replica):
 
 @contextlib.contextmanager
 def hung(replica):
-    """A store that answers nobody."""
+    """A store that never answers."""
     users = replica._users
     with users._lock, users._reading:
         yield
@@ -140,9 +140,9 @@ def test_a_store_that_hangs_keeps_nobody_else_waiting(replicas):
                 for late in await asyncio.gather(*named):
                     assert late.status_code == 503
                     assert late.headers["Retry-After"] == "1"
-                    told = late.json()["error"]["message"]
-                    assert "no answer within 0.4 s" in told
-                    assert "an event with an event_id" in told
+                    reported = late.json()["error"]["message"]
+                    assert "no answer within 0.4 s" in reported
+                    assert "an event with an event_id" in reported
                 again = await client.post("/v1/recommend", json={"user_id": "u"})
                 assert again.status_code == 503, "those that began hold their places"
             await asyncio.sleep(0.1)

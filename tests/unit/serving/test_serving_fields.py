@@ -109,12 +109,12 @@ def test_what_a_request_leaves_out_is_of_the_named_user_or_unknown(engine):
     engine.score(["a"], ["b"], user_id="ada", fields={"user": {"age": 20}})
     engine.score(["a"], ["b"], user_id="bob")
     engine.score(["a"], ["b"])
-    known, partly, unknown, nobody = (plain(request.fields) for request in Spy.seen)
+    known, partly, unknown, none_given = (plain(request.fields) for request in Spy.seen)
     assert (known["user.gender"], known["user.age"]) == (1, [2.0, 0.0])
     assert (partly["user.gender"], partly["user.age"]) == (1, [-1.0, 0.0])
-    assert unknown == nobody
-    assert (nobody["user.gender"], nobody["user.age"]) == (0, [0.0, 1.0])
-    assert nobody["context.device"] == [0, 0]
+    assert unknown == none_given
+    assert (none_given["user.gender"], none_given["user.age"]) == (0, [0.0, 1.0])
+    assert none_given["context.device"] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_fields_of_another_form_are_refused(client, fault, fields, field):
 
 def test_a_model_without_fields_refuses_them(client, fault, tiny_engine):
     body = {"history": ["a"], "fields": {"user": {"age": 3}}}
-    told = fault(client.post("/v1/recommend", json=body), 422, "fields")
-    assert "a model without fields; got user.age" in told
+    reported = fault(client.post("/v1/recommend", json=body), 422, "fields")
+    assert "a model without fields; got user.age" in reported
     for nothing in ({}, {"user": {}}, None):
         body = {"history": ["a"], "fields": nothing}
         assert client.post("/v1/recommend", json=body).status_code == 200

@@ -21,7 +21,7 @@ def test_requests_are_told_without_their_users(world, caplog):
     caplog.set_level(logging.INFO)
     client = world.client(log_key="a key of ours")
     client.post("/v1/events", json={"user_id": USER, "events": [{"item_id": "a"}]})
-    told = client.post("/v1/recommend", json={"user_id": USER}).json()
+    reported = client.post("/v1/recommend", json={"user_id": USER}).json()
     client.delete(f"/v1/users/{USER}")
     client.post("/v1/recommend", json={"history": ["private-item"], "k": 0})
     client.get(f"/v1/nope/{USER}")
@@ -36,8 +36,8 @@ def test_requests_are_told_without_their_users(world, caplog):
     ]
     name = pseudonym(USER, "a key of ours")
     assert [line.get("user") for line in lines] == [name] * 3 + [None] * 2
-    assert lines[1]["request_id"] == told["request_id"]
-    assert lines[1]["model"] == told["model"]
+    assert lines[1]["request_id"] == reported["request_id"]
+    assert lines[1]["model"] == reported["model"]
     written = json.dumps(lines)
     assert USER not in written
     assert "private-item" not in written

@@ -92,9 +92,9 @@ def manifest(file, **changes):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_the_manifest_has_kuberay_s_structure_and_the_file_s_settings(file):
-    told = manifest(file)
-    jsonschema.validate(told, RAY_SERVICE)
-    served = ServeDeploySchema(**yaml.safe_load(told["spec"]["serveConfigV2"]))
+    reported = manifest(file)
+    jsonschema.validate(reported, RAY_SERVICE)
+    served = ServeDeploySchema(**yaml.safe_load(reported["spec"]["serveConfigV2"]))
     assert served.http_options.host == "0.0.0.0"
     application = served.applications[0]
     own = yaml.safe_load(file.read_text(encoding="utf-8"))["applications"][0]
@@ -105,7 +105,7 @@ def test_the_manifest_has_kuberay_s_structure_and_the_file_s_settings(file):
         application.deployments[0].ray_actor_options.num_cpus
         == (deployment["ray_actor_options"]["num_cpus"])
     )
-    cluster = told["spec"]["rayClusterConfig"]
+    cluster = reported["spec"]["rayClusterConfig"]
     assert cluster["rayVersion"] == ray.__version__
     group = cluster["workerGroupSpecs"][0]
     scaling = deployment.get("autoscaling_config", {})
@@ -118,10 +118,10 @@ def test_the_manifest_has_kuberay_s_structure_and_the_file_s_settings(file):
 
 
 def test_the_check_would_notice_a_misspelling():
-    told = manifest(FILES[0])
-    told["spec"]["rayClusterConfig"]["workerGroupSpec"] = []
+    reported = manifest(FILES[0])
+    reported["spec"]["rayClusterConfig"]["workerGroupSpec"] = []
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(told, RAY_SERVICE)
+        jsonschema.validate(reported, RAY_SERVICE)
 
 
 def test_what_pods_cannot_reach_is_refused():

@@ -232,7 +232,7 @@ def test_what_is_kept_of_earlier_histories_changes_no_answer(name, step, tmp_pat
         )
     assert keeping.prompts_since()["yes"] - hits == 2, "scores read the same prompt"
     # Lengths 1..6 grow 5 times; then the window slides, or grows from 4 to 6 by steps of 3.
-    # A cache that has room for all may meet the first item of a slid window again.
+    # A cache that holds all may meet the first item of a slid window again.
     least = 2 * (5 if step == 1 else 10)
     assert least <= hits <= least + (name in ("store", "eager_llm"))
 

@@ -38,9 +38,9 @@ def test_times_that_are_no_seconds_are_refused_with_the_cause(client, fault, tim
             "requests.0.history.0.timestamp",
         ),
     ):
-        told = fault(client.post(path, json=body), 422, field)
-        assert says in told
-        assert repr(time) in told
+        reported = fault(client.post(path, json=body), 422, field)
+        assert says in reported
+        assert repr(time) in reported
     with pytest.raises(QueryError, match=says):
         split_events([event])
 
@@ -77,9 +77,9 @@ def test_a_fault_inside_an_event_is_named(client, fault):
 )
 def test_another_media_type_is_named(client, fault, path, media, shown):
     headers = {} if media is None else {"content-type": media}
-    told = fault(client.post(path, content=BODY, headers=headers), 415, "Content-Type")
-    assert "must be application/json" in told
-    assert shown in told
+    reported = fault(client.post(path, content=BODY, headers=headers), 415, "Content-Type")
+    assert "must be application/json" in reported
+    assert shown in reported
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_json_is_accepted(client, media):
 def test_an_encoded_body_is_named(client, fault, path, encoding):
     headers = {"content-type": "application/json", "content-encoding": encoding}
     answer = client.post(path, content=gzip.compress(BODY), headers=headers)
-    told = fault(answer, 415, "Content-Encoding")
-    assert repr(encoding.lower()) in told
+    reported = fault(answer, 415, "Content-Encoding")
+    assert repr(encoding.lower()) in reported
     assert answer.json()["error"]["code"] == "unsupported_media_type"
 
 
@@ -197,5 +197,5 @@ def test_a_broken_upload_over_a_socket_is_counted_as_gone(served):
 @pytest.mark.parametrize("raw", [b'{"history": ["caf\xe9"]}', b"\xff\xfe{}", b"\x00"])
 def test_json_in_another_encoding_is_named(client, fault, raw):
     headers = {"content-type": "application/json; charset=latin-1"}
-    told = fault(client.post("/v1/recommend", content=raw, headers=headers), 422, "body")
-    assert "JSON in UTF-8" in told
+    reported = fault(client.post("/v1/recommend", content=raw, headers=headers), 422, "body")
+    assert "JSON in UTF-8" in reported

@@ -163,18 +163,18 @@ def test_a_named_user_reaches_the_model(client, world):
 
 def test_the_dashboard_asks_for_metrics_that_there_are(live):
     live.post("/v1/recommend", json={"history": ["zz"]})
-    told = live.get("/metrics").text
+    reported = live.get("/metrics").text
     dashboard = json.loads((ROOT / "serve_configs" / "grafana_dashboard.json").read_text())
     asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
     names = {name for expr in asked for name in re.findall(r"itemese_\w+", expr)}
     assert len(names) > 12
-    assert all(re.search(rf"^{name}[{{ ]", told, re.MULTILINE) for name in names), names
+    assert all(re.search(rf"^{name}[{{ ]", reported, re.MULTILINE) for name in names), names
     labels = {label for expr in asked for label in re.findall(r"by \(([^)]*)\)", expr)}
     labels = {part.strip() for group in labels for part in group.split(",")}
     labels |= {label for expr in asked for label in re.findall(r"(\w+)=~?\"", expr)}
     for label in labels - {"replica"}:  # which Serve names
-        assert f'{label}="' in told
-    families = {family.name for family in text_string_to_metric_families(told)}
+        assert f'{label}="' in reported
+    families = {family.name for family in text_string_to_metric_families(reported)}
     shown = " ".join(asked)
     hidden = {name for name in families if not name.endswith("_created") and name not in shown}
     assert not hidden, "it shows all of them"

@@ -11,8 +11,8 @@ def test_the_interface_keeps_its_word(served):
     assert sum(statuses.values()) >= 70
     addresses = {address for address, _ in statuses}
     assert len(addresses) >= 8
-    told = Counter()
+    reported = Counter()
     for (_, status), number in statuses.items():
-        told[status] += number
-    assert told[200] > 10, "right requests are answered"
-    assert told[422] > 10, "and wrong ones refused"
+        reported[status] += number
+    assert reported[200] > 10, "right requests are answered"
+    assert reported[422] > 10, "and wrong ones refused"

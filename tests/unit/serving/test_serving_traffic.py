@@ -47,8 +47,8 @@ def test_a_refusal_is_tried_once_more_where_that_was_asked(served, headers, monk
     )
     replies = asyncio.run(send(served.url, headers, body, rate=50, seconds=0.2, retries=1))
     assert {(reply.status, reply.retry_after) for reply in replies} == {(503, True)}
-    told = served.replica._metrics.text().decode()
-    assert f'itemese_refused_total{{reason="busy"}} {2 * len(replies)}.0' in told
+    reported = served.replica._metrics.text().decode()
+    assert f'itemese_refused_total{{reason="busy"}} {2 * len(replies)}.0' in reported
 
 
 def test_nobody_there_is_a_failure_and_no_error():

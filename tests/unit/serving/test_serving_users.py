@@ -93,7 +93,7 @@ def test_a_user_is_forgotten(users):
 
 
 def test_a_user_is_forgotten_down_to_the_bytes(in_file, tmp_path):
-    users, secret = in_file, "an item that nobody may find again"
+    users, secret = in_file, "an item that no search may find"
     users.append("u", [UserEvent(secret, 1)] * 50)
     users.append("v", [UserEvent("kept", 1)])
     assert users.num_erasures() == 0
@@ -211,9 +211,9 @@ def test_a_client_hears_nothing_of_where_redis_is(caplog):
         raise redis.ConnectionError("Error 111 connecting to secret-host:6379.")
 
     store._redis.get = refused
-    with pytest.raises(StoreUnavailable, match="a ConnectionError from its server") as told:
+    with pytest.raises(StoreUnavailable, match="a ConnectionError from its server") as reported:
         store.num_erasures()
-    assert "secret-host" not in str(told.value)
+    assert "secret-host" not in str(reported.value)
     assert "secret-host" in caplog.text
 
 

@@ -159,7 +159,7 @@ def test_what_does_not_load_leaves_the_old_one_answering_until_it_does(place, bu
     versions.follow(0.02)
     wait_until(lambda: len(tries) >= 4)
     assert versions.lacking
-    assert caplog.text.count("cannot be served") == 1, "told once, not each time"
+    assert caplog.text.count("cannot be served") == 1, "logged once, not each time"
     assert first(versions) == "e"
     folder.write_bytes("model.safetensors", whole)
     wait_until(lambda: first(versions) == "a")

@@ -143,13 +143,13 @@ def test_the_module_is_in_evaluation_mode_for_all_of_a_validation(toy, world) ->
 
 
 def test_max_steps_ends_inside_an_epoch(toy, world) -> None:
-    told: list[dict[str, float]] = []
-    hooks = Hooks(validate=Script(0.5, 0.6), on_metrics=told.append)
+    reported: list[dict[str, float]] = []
+    hooks = Hooks(validate=Script(0.5, 0.6), on_metrics=reported.append)
     fitted = run(toy(), world, hooks=hooks, max_steps=9)
     assert fitted.steps == 9  # an epoch has 7
-    assert [row["step"] for row in told] == [7, 9]
+    assert [row["step"] for row in reported] == [7, 9]
     assert {"epoch", "train/loss", "train/loss/next_item", "val/ndcg@10", "learning_rate"} <= set(
-        told[0]
+        reported[0]
     )
 
 

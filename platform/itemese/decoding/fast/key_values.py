@@ -16,7 +16,7 @@ from itemese.decoding.fast.weights import DecoderWeights
 
 
 class KeyValues:
-    """Keys and values of all layers, with room for more tokens.
+    """Keys and values of all layers, with capacity for more tokens.
 
     Attributes:
         keys [layers, B, G, slots, C]: slot = position for prompt tokens.

@@ -37,7 +37,7 @@ class FastPrompt:
             vectors: ``[B, M, D]`` input vectors of the tokens that `memory` does not hold yet,
                 right-padded.
             lengths: ``[B]`` int64, tokens of each whole prompt, >= 1.
-            memory: Has room for the prompts; grows if the beams need more.
+            memory: Has capacity for the prompts; grows if the beams need more.
             offsets: B numbers of tokens in `memory`, each below its length; None for none.
         """
         offsets = [0] * len(vectors) if offsets is None else list(offsets)

@@ -58,7 +58,7 @@ class Figure:
 
 
 class Figures:
-    """Figures side by side where there is room; those without an image are left out."""
+    """Figures side by side where the page is wide enough; those without an image are left out."""
 
     def __init__(self, *figures: Figure) -> None:
         self.figures = [figure for figure in figures if figure.svg is not None]

@@ -1,6 +1,6 @@
 """What items are described by in a word or two, and requests that are made of it by a template.
 
-No language model writes here: a templated intention says what an item is, never why anybody would
+No language model writes here: a templated intention says what an item is, never why a user would
 want it. Texts of a language model are better and cost a pass over the catalogue (`knowledge`).
 
 Shapes: I items, J facets, K facets of an item.
@@ -69,7 +69,7 @@ def templated_intentions(facets: Sequence[str], facets_of: Tensor) -> list[str]:
 
 
 def intention_lines(catalog: Catalog, facets: Sequence[str], column: str | None) -> list[str]:
-    """Return what somebody who wants each item asks for: of a column, or a template over facets.
+    """Return what a user who wants each item asks for: of a column, or a template over facets.
 
     Raises:
         ConfigError: The items have not the column, or none of `facets`.

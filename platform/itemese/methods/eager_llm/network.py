@@ -38,7 +38,7 @@ class Knowledge:
     Attributes:
         texts [I, N] int64: What is known of the items, in words.
         titles [I, N] int64: What they are called.
-        intentions [I, N] int64: What somebody who wants the item might ask for, in words.
+        intentions [I, N] int64: What a user who wants the item might ask for, in words.
         facets [J, N] int64: Words that several items are described by.
         facets_of [I, K] int64: Rows of `facets` of each item, -1 for none.
         sources: Vectors ``[I, d]`` by the name of the contrastive term that reads them.
@@ -227,7 +227,7 @@ class AlignedItemLanguageModel(TextItemLanguageModel):
         return self._worded([self._coded_prompt(history)], "codes_to_title", self.titles[target])
 
     def _intention(self, history: Tensor, target: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Find what somebody with this history asks for in words."""
+        """Find what a user with this history asks for in words."""
         prompt = [self._coded_prompt(history), self.intentions[target]]
         return self._coded(prompt, "intention", target)
 

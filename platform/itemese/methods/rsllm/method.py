@@ -159,7 +159,7 @@ class Rsllm(CatalogueMethod):
 
     @property
     def max_offered(self) -> int:
-        """Candidates that a prompt has room for."""
+        """Candidates that fit into a prompt."""
         return self.config.num_candidates
 
     def file_digests(self) -> dict[str, str]:

@@ -98,7 +98,7 @@ class PromptWriter(nn.Module):
             tokenizer: Turns all of it into tokens.
             max_title_tokens: Longer titles are cut there.
             max_tokens: Longest prompt with its answer. What the longest template, candidates and
-                answer leave of it is the room of every history, whatever follows it, so that a
+                answer leave of it is the space of every history, whatever follows it, so that a
                 history is read alike in training, in choosing and alone; older items are left out.
             num_candidates: C, offered in each prompt.
             copied: Candidates of prompts whose answer is all of their titles; 0 if there are none.
@@ -161,7 +161,7 @@ class PromptWriter(nn.Module):
         candidates: Tensor | None = None,
         target: Tensor | None = None,
     ) -> Written:
-        """Write prompts; whole items leave at the old end of a history longer than its room.
+        """Write prompts; whole items leave at the old end of a history longer than its space.
 
         Args:
             history: ``[B, H]`` item_index, oldest first, -1 anywhere is skipped.
@@ -219,7 +219,7 @@ class PromptWriter(nn.Module):
         return self.tokens[(stop - back).where(inside, 0)].where(inside, PADDING), ends
 
     def _newest(self, lines: Tensor) -> Tensor:
-        """Return ``lines [B, H]`` with -1 for the oldest ones that the room does not hold."""
+        """Return ``lines [B, H]`` with -1 for the oldest ones that do not fit."""
         needed = self._sizes(lines).flip(1).cumsum(dim=1).flip(1)
         return lines.where(needed <= self._room, -1)
 
