@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from urllib.parse import quote
 
 import numpy as np
@@ -141,20 +142,21 @@ def cards(page, name):
 
 
 def shown(page, name, *titles):
-    """Wait until a list shows items of these titles; return their cards."""
-    found = cards(page, name)
-    found.nth(len(titles) - 1).wait_for()
-    page.wait_for_function(
-        """([name, ...wanted]) => {
-          const isMeant = (section) => section.querySelector("h3").textContent.includes(name);
-          const section = [...document.querySelectorAll("#columns > section")].find(isMeant);
-          if (!section || section.querySelector("[aria-busy]")) return false;
-          const titles = [...section.querySelectorAll("h4")].map((title) => title.textContent);
-          return JSON.stringify(titles) === JSON.stringify(wanted);
-        }""",
-        arg=[name, *titles],
-    )
-    return found
+    """Wait until a list shows items of these titles, and is not busy; return their cards."""
+    found, deadline = None, time.monotonic() + 20
+    while found != list(titles):
+        assert time.monotonic() < deadline, f"{name}: {found}"
+        page.wait_for_timeout(30)  # a wait in the page itself would need eval, which it forbids
+        found = page.evaluate(_TITLES, name)
+    return cards(page, name)
+
+
+_TITLES = """(name) => {
+  const isMeant = (section) => section.querySelector("h3").textContent.includes(name);
+  const section = [...document.querySelectorAll("#columns > section")].find(isMeant);
+  if (!section || section.querySelector("[aria-busy]")) return null;
+  return [...section.querySelectorAll("h4")].map((title) => title.textContent);
+}"""
 
 
 def history(page):
@@ -245,7 +247,7 @@ def test_cards_say_in_words_what_they_rest_on(page, neighbours, serving):
             "Group 1 has Epsilon too.",
         ]
         page.get_by_label("Give reasons").uncheck()
-        page.wait_for_function("!document.querySelector('.reason').textContent")
+        page.locator(".reason", has_text="Shares").first.wait_for(state="detached")
         assert page.url.endswith("&reasons=no")
         page.get_by_role("button", name="Clear").click()
         found = shown(page, "Most popular items", MARKUP, "Delta", "c", "Alpha", "Epsilon")

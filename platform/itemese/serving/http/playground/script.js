@@ -325,7 +325,7 @@ async function refresh() {
   if (otherBody && otherAnswer && !otherAnswer.cold_start) await giveReasons(second, otherBody, model.canary, signal);
 }
 
-// The request elsewhere ---------------------------------------------------------------------------
+// The request as code -----------------------------------------------------------------------------
 
 function showSnippet() {
   const url = new URL(".", location.href).href.replace(/\/$/, "");
