@@ -197,7 +197,16 @@ def test_search_works_with_the_keyboard(page, neighbours, serving):
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         assert history(page) == [MARKUP]
-        assert page.locator("#done").text_content().startswith(f"Added {MARKUP}. 1 item in")
+        page.keyboard.type("Delta")
+        page.keyboard.press("Enter")  # before its list is there
+        page.get_by_role("button", name="Remove Delta").press("Enter")
+        field.focus()
+        page.keyboard.type("Script")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Remove <script>").nth(1).press("Enter")
+        assert history(page) == [MARKUP]
+        field.focus()
+        assert page.locator("#done").text_content().startswith(f"Removed {MARKUP}. 1 item in")
         assert field.input_value() == ""
         assert field.evaluate("e => e === document.activeElement")
 
@@ -208,6 +217,21 @@ def test_search_works_with_the_keyboard(page, neighbours, serving):
         page.keyboard.press("Space")
         assert history(page) == []
         assert page.locator("#search").evaluate("e => e === document.activeElement")
+
+
+def test_an_item_is_found_with_a_finger(browser, neighbours, serving):
+    with (
+        serving(bundle=neighbours) as url,
+        opened(browser, may_fail=False, has_touch=True) as page,
+    ):
+        page.set_viewport_size(PHONE)
+        page.goto(url)
+        page.get_by_role("combobox", name="Find an item").tap()
+        page.keyboard.type("eps")
+        page.get_by_role("option", name="Epsilon").tap()
+        shown(page, "knn", "Alpha", MARKUP, "c", "Delta")
+        assert history(page) == ["Epsilon"]
+        assert not page.get_by_label("Number of items").is_visible(), "the items come first"
 
 
 def test_every_control_has_a_name_and_the_skip_link_keeps_the_state(page, registry, serving):
@@ -248,7 +272,7 @@ def test_cards_say_in_words_what_they_rest_on(page, neighbours, serving):
         ]
         page.get_by_label("Give reasons").uncheck()
         page.locator(".reason", has_text="Shares").first.wait_for(state="detached")
-        assert page.url.endswith("&reasons=no")
+        assert page.url.endswith("#h=a&h=b&h=c&reasons=no")
         page.get_by_role("button", name="Clear").click()
         found = shown(page, "Most popular items", MARKUP, "Delta", "c", "Alpha", "Epsilon")
         first = found.first.locator(".reason").text_content()

@@ -14,6 +14,7 @@ export function combobox(field, list, hint, { search, choose, failed }) {
   let active = -1;
   let turn = 0;
   let timer = 0;
+  let found = ""; // the text that the list is of
 
   function close() {
     turn++;
@@ -57,9 +58,9 @@ export function combobox(field, list, hint, { search, choose, failed }) {
       return close();
     }
     const mine = ++turn;
-    let found;
+    let answer;
     try {
-      found = await search(text);
+      answer = await search(text);
     } catch (error) {
       if (mine === turn) {
         close();
@@ -68,7 +69,7 @@ export function combobox(field, list, hint, { search, choose, failed }) {
       return;
     }
     if (mine !== turn) return;
-    items = found;
+    [items, found] = [answer, text];
     list.replaceChildren(
       ...items.map((item, place) =>
         make(
@@ -92,6 +93,13 @@ export function combobox(field, list, hint, { search, choose, failed }) {
     announce(items.length ? `${plural(items.length, "item")} found. Choose with the arrow keys.` : hint.textContent);
   }
 
+  /** Take the first item of the text as it stands now; the list may be of an earlier one. */
+  async function takeFirst() {
+    clearTimeout(timer);
+    if (field.value.trim() !== found || !items.length) await find();
+    if (items.length) take(0);
+  }
+
   field.addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(find, PAUSE_MS);
@@ -107,7 +115,8 @@ export function combobox(field, list, hint, { search, choose, failed }) {
     } else if (event.key === "ArrowUp") {
       if (last >= 0) point(active <= 0 ? last : active - 1);
     } else if (event.key === "Enter") {
-      if (last >= 0) take(Math.max(0, active));
+      if (active >= 0) take(active);
+      else takeFirst();
     } else if (event.key === "Escape") {
       if (last >= 0) close();
       else {

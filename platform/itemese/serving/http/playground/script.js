@@ -59,6 +59,7 @@ function add(item) {
   state.history.push(item.item_id);
   announce(`Added ${item.title}. ${plural(state.history.length, "item")} in the history.`);
   changed();
+  byId("history").scrollTop = byId("history").scrollHeight; // the newest
 }
 
 function remove(place) {
@@ -425,11 +426,11 @@ byId("paste").addEventListener("submit", async (event) => {
   }
 });
 byId("options").addEventListener("submit", (event) => event.preventDefault());
-byId("options").addEventListener("change", () => {
+byId("options").addEventListener("change", (event) => {
   const k = Math.round(Number(byId("k").value));
   state.k = Math.min(MOST_ITEMS, Math.max(1, k || 10));
   state.reasons = byId("reasons").checked;
-  state.beside = byId("beside").value;
+  if (event.target.id === "beside") state.beside = event.target.value;
   changed();
 });
 byId("access-form").addEventListener("submit", (event) => {
