@@ -386,7 +386,7 @@ def test_example_users_are_made_of_popular_items(page, neighbours, serving):
         page.get_by_role("button", name="Comedy").click()
         shown(page, "knn", "Epsilon", "Delta", "Alpha")
         assert history(page) == [MARKUP, "c"]
-        assert not examples.first.is_visible(), "they make room for the answer"
+        assert not examples.first.is_visible(), "the answer matters now"
 
 
 def test_the_requests_shown_run_elsewhere(failing_page, neighbours, serving):
