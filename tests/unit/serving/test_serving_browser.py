@@ -355,6 +355,20 @@ def test_filters_are_chosen_shown_and_cleared(page, neighbours, serving):
         assert not page.get_by_role("checkbox", name="Drama").is_checked()
 
 
+def test_a_value_that_is_not_listed_can_be_typed(page, neighbours, serving):
+    listed = [{"value": "Comedy", "num_items": 2}]
+    columns = [{"name": "genres", "num_values": 2, "values": listed}]
+    with serving(bundle=neighbours) as url:
+        page.route("**/v1/filters", lambda route: route.fulfill(json={"columns": columns}))
+        page.goto(f"{url}/#h=e")
+        page.locator("#filters summary", has_text="genres").click()
+        page.get_by_label("Another of 2 values").fill("Drama")
+        page.keyboard.press("Enter")
+        shown(page, "knn", "Alpha", MARKUP)
+        page.get_by_role("button", name="Remove the filter genres: Drama").click()
+        shown(page, "knn", "Alpha", MARKUP, "c", "Delta")
+
+
 def test_a_link_brings_everything_back(page, neighbours, serving):
     link = "#h=a&h=c&k=1&filter=%7B%22year%22%3A%5B1999%2C1991%5D%7D&with=popular&reasons=no"
     with serving(bundle=neighbours) as url:
