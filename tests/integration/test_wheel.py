@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -17,6 +18,9 @@ def test_an_installed_wheel_has_a_command_that_works(tmp_path: Path) -> None:
     wheels, site = tmp_path / "wheels", tmp_path / "site"
     subprocess.run([*pip, "wheel", "--no-deps", "-w", wheels, ROOT], check=True, timeout=300)
     (wheel,) = wheels.glob("itemese-*.whl")
+    pages = "platform/itemese/serving/http/playground"
+    wanted = {file.relative_to(ROOT / "platform").as_posix() for file in (ROOT / pages).iterdir()}
+    assert wanted <= set(ZipFile(wheel).namelist())
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True, timeout=120)
     home = tmp_path / "home"
     home.mkdir()

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx
@@ -73,10 +73,12 @@ class Client:
         explain: bool = False,
         user_id: str | None = None,
         fields: RawFields | None = None,
+        version: Literal["champion", "canary"] | None = None,
     ) -> list[Recommendation]:
         """Return at most `k` items for a history, or for a user whose history the service keeps.
 
-        A `user_id` beside a history names the user to the model; that history is then read.
+        A `user_id` beside a history names the user to the model; that history is then read. Without
+        a `version` the service chooses between champion and canary.
 
         Raises:
             QueryError: The request cannot be answered.
@@ -89,6 +91,7 @@ class Client:
             "filter": filter,
             "explain": explain,
             "fields": fields,
+            "version": version,
         }
         return self._items("/v1/recommend", body, history, user_id)
 

@@ -6,6 +6,7 @@ Shape letters: B batch, I items, X excluded items padded.
 import json
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -20,10 +21,11 @@ from itemese.core.schema import Request
 from itemese.methods.base import Batch, to_device
 from itemese.serving.config import MAX_K
 from itemese.serving.fields import RawFields, RequestFields
-from itemese.serving.filters import ItemFilters, ItemSearch
+from itemese.serving.filters import ItemFilters, ItemSearch, column_values
 from itemese.serving.naming import Naming
 from itemese.serving.query import (
     Answer,
+    ColumnValues,
     Event,
     Filter,
     Query,
@@ -273,6 +275,11 @@ class Recommender:
     def find(self, text: str, limit: int = 20) -> list[tuple[str, str]]:
         """Return item_id and title of the most popular items whose id or title holds `text`."""
         return self._search.find(text, limit)
+
+    @cached_property
+    def column_values(self) -> list[ColumnValues]:
+        """The columns that a person can filter by, with their most frequent values."""
+        return column_values(self.catalog)
 
     def describe(self) -> dict[str, Any]:
         """Return the content of ``GET /v1/model``."""

@@ -1,4 +1,4 @@
-"""Filters on catalogue columns as masks over items; search in ids and titles.
+"""Filters on catalogue columns as masks over items, their values; search in ids and titles.
 
 Shape letter: I items.
 """
@@ -15,10 +15,15 @@ import torch
 
 from itemese.core.config import nearest
 from itemese.core.schema import Catalog
-from itemese.serving.query import Filter, FilterValue, QueryError
+from itemese.serving.query import ColumnValues, Filter, FilterValue, QueryError
 
 CACHED_MASKS = 64
 """Masks kept, I bytes each; clients mostly repeat a few filters."""
+
+SHOWN_VALUES = 100
+"""Values of a column that `column_values` returns at most."""
+
+_NO_CHOICE = ("item_id", "title", "train_count")
 
 
 class ItemSearch:
@@ -115,6 +120,39 @@ class ItemFilters:
         passed = np.zeros(len(held), dtype=bool)
         passed[owner[inner.to_numpy(zero_copy_only=False)]] = True
         return passed
+
+
+def column_values(catalog: Catalog) -> list[ColumnValues]:
+    """Return the columns that a person can choose from, each with its most frequent values.
+
+    Texts, whole numbers, truths and lists of these; equal counts go to the lower value. A column
+    with more than `SHOWN_VALUES` values and fewer than two items a value is left out: free text.
+    """
+    found = []
+    for name in catalog.table.column_names:
+        if name in _NO_CHOICE:
+            continue
+        held = pa.table({"item": np.arange(catalog.num_items), "value": catalog.table[name]})
+        kind = held["value"].type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            column = held["value"].combine_chunks()
+            owner, inner = pc.list_parent_indices(column), pc.list_flatten(column)
+            held = pa.table({"item": owner, "value": inner}).group_by(["item", "value"])
+            held = held.aggregate([])  # an item counts once, however often its list holds a value
+            kind = inner.type
+        texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if not (texts or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+            continue
+        counted = held.group_by("value").aggregate([("value", "count")])  # of null: 0
+        counted = counted.filter(pc.greater(counted["value_count"], 0))
+        num_items = pc.sum(counted["value_count"]).as_py() or 0
+        if counted.num_rows > max(SHOWN_VALUES, num_items / 2) or not counted.num_rows:
+            continue
+        order = [("value_count", "descending"), ("value", "ascending")]
+        rows = counted.sort_by(order).slice(0, SHOWN_VALUES).to_pylist()
+        values = tuple((row["value"], int(row["value_count"])) for row in rows)
+        found.append(ColumnValues(name, counted.num_rows, values))
+    return found
 
 
 def _as_array(values: list[FilterValue], kind: pa.DataType) -> pa.Array:

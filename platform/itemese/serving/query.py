@@ -52,6 +52,21 @@ class Late(Unavailable):
 
 
 @dataclass(frozen=True)
+class ColumnValues:
+    """A column that filters may name, with what it holds.
+
+    Attributes:
+        name: Of the column.
+        num_values: How many values it has.
+        values: The most frequent ones, each with the number of items that have it.
+    """
+
+    name: str
+    num_values: int
+    values: tuple[tuple[FilterValue, int], ...]
+
+
+@dataclass(frozen=True)
 class Related:
     """An item whose semantic ID begins like another's.
 

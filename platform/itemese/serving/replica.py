@@ -21,7 +21,7 @@ from itemese.serving.engine import Recommender
 from itemese.serving.http.app import create_app
 from itemese.serving.journal import open_journal
 from itemese.serving.metrics import Metrics
-from itemese.serving.query import Answer, Query
+from itemese.serving.query import Answer, ColumnValues, Query
 from itemese.serving.token import TOKEN_VARIABLE, require_token
 from itemese.serving.users.redis import RedisUsers
 from itemese.serving.users.sqlite import SqliteUsers, UserStore
@@ -84,6 +84,10 @@ class Replica:
     def find(self, text: str, limit: int) -> list[tuple[str, str]]:
         """Return item_id and title of the most popular items whose id or title holds `text`."""
         return self._versions.now.champion.find(text, limit)
+
+    def column_values(self) -> list[ColumnValues]:
+        """Return the columns that a person can filter by, with their most frequent values."""
+        return self._versions.now.champion.column_values
 
     async def answer(self, query: Query, key: str) -> Answer:
         """Answer a query in a batch with those that arrive at the same time.

@@ -150,6 +150,9 @@ class Direct:
     def find(self, text, limit):
         return self.engine.find(text, limit)
 
+    def column_values(self):
+        return self.engine.column_values
+
     def forget(self):
         self.forgot += 1
         self.engine.forget()

@@ -80,6 +80,23 @@ def test_the_same_errors_as_in_process(client, engine):
         assert there.value.field == here.value.field
 
 
+def test_a_version_is_asked_for_by_name(engine, direct):
+    service, asked = direct(engine), []
+    answer = service.answer
+
+    async def noted(query, key):
+        asked.append(query.version)
+        return await answer(query, key)
+
+    service.answer = noted
+    client = Client("http://127.0.0.1:1")
+    app = create_app(service, ServingConfig())
+    client._http = TestClient(app, "http://127.0.0.1:1", client=("127.0.0.1", 5))
+    client.recommend(["a"], version="canary")
+    client.recommend(["a"])
+    assert asked == ["canary", None]
+
+
 @pytest.mark.parametrize("user", ["u", "a/b", "..x/.y", "50% off?", "#1", "\u00e9 \u4f60"])
 def test_users_of_any_name_are_kept_and_forgotten(client, user):
     assert client.keep(user, ["e", {"item_id": "d", "timestamp": 5, "event_id": "1"}]) == 2

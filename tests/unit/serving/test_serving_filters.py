@@ -1,9 +1,17 @@
 """Filters against hand-written masks."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from itemese.serving.filters import CACHED_MASKS, ItemFilters, ItemSearch
+from itemese.core.schema import Catalog
+from itemese.serving.filters import (
+    CACHED_MASKS,
+    SHOWN_VALUES,
+    ItemFilters,
+    ItemSearch,
+    column_values,
+)
 from itemese.serving.query import QueryError
 
 
@@ -72,3 +80,32 @@ def test_memory_is_bounded(catalog):
     for year in range(3 * CACHED_MASKS):
         filters.mask({"year": year})
     assert len(filters._cache) == CACHED_MASKS
+
+
+def test_columns_have_their_most_frequent_values(catalog):
+    found = {column.name: column for column in column_values(catalog)}
+    assert list(found) == ["genres", "year", "free"], "no ids, no titles, no counts"
+    assert found["genres"].values == (("Comedy", 2), ("Drama", 2))
+    assert found["year"].values == ((1991, 2), (1990, 1), (1999, 1))
+    assert found["free"].values == ((False, 2), (True, 2))
+    assert [column.num_values for column in found.values()] == [2, 3, 2]
+
+
+def test_columns_without_a_choice_are_left_out():
+    size = 3 * SHOWN_VALUES
+    table = pa.table(
+        {
+            "item_id": [str(n) for n in range(size)],
+            "title": pa.nulls(size, pa.string()),
+            "train_count": pa.array([0] * size, pa.int64()),
+            "summary": [f"text {n}" for n in range(size)],
+            "brand": [f"brand {n // 2:03}" for n in range(size)],
+            "price": [float(n) for n in range(size)],
+            "empty": pa.nulls(size, pa.string()),
+            "tags": pa.array([["new", "new"], *[["old"]] * (size - 1)], pa.large_list(pa.string())),
+        }
+    )
+    brand, tags = column_values(Catalog.from_table(table))
+    assert (brand.name, brand.num_values) == ("brand", size // 2)
+    assert [value for value, _ in brand.values] == [f"brand {n:03}" for n in range(SHOWN_VALUES)]
+    assert tags.values == (("old", size - 1), ("new", 1)), "an item counts once"

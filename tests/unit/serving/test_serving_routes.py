@@ -6,6 +6,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from itemese.serving.http.pages import PAGES
+
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-long-secret-token"
 
@@ -76,15 +78,40 @@ def test_items_are_found_by_id_and_title(client, fault):
     fault(client.get("/v1/items", params={"search": "a", "page": 2}), 422, "page")
 
 
+def test_filters_are_listed_with_their_values(world, fault):
+    columns = world.client().get("/v1/filters").json()["columns"]
+    assert [column["name"] for column in columns] == ["genres", "year", "free"]
+    assert columns[0] == {
+        "name": "genres",
+        "num_values": 2,
+        "values": [{"value": "Comedy", "num_items": 2}, {"value": "Drama", "num_items": 2}],
+    }
+    assert columns[2]["values"][0] == {"value": False, "num_items": 2}
+    fault(world.client(token=TOKEN).get("/v1/filters"), 401)
+
+
 def test_the_playground_is_served_and_may_load_nothing_else(world, fault):
     client = world.client(token=TOKEN)
     page = client.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    for place in re.findall(r'(?:src|href)="([^"]+)"', page.text):
-        assert client.get(f"/{place.removeprefix('.')}").status_code == 200
-    assert "innerHTML" not in client.get("/playground/script.js").text
+    assert "://" not in page.text, "no other host"
+    places = {f"/{place}" for place in re.findall(r'(?:src|href)="([^"#]+)"', page.text)}
+    assert "/playground/script.js" in places
+    seen = set()
+    while places - seen:
+        place = (places - seen).pop()
+        seen.add(place)
+        answer = client.get(place)
+        assert answer.status_code == 200, place
+        if not place.endswith(".js"):
+            continue
+        assert answer.headers["content-type"].startswith("text/javascript")
+        assert not re.search("(inner|outer)HTML|insertAdjacentHTML|document.write", answer.text)
+        modules = re.findall(r'from "\./(\w+\.js)"', answer.text)
+        places |= {f"/playground/{module}" for module in modules}
+    assert seen >= PAGES - {"/", "/docs"}, "every file is used"
     fault(client.get("/v1/items?search=a"), 401)
 
 

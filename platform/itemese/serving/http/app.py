@@ -16,10 +16,19 @@ from itemese.serving.config import ServingConfig
 from itemese.serving.http.answer_routes import Answerer, Answering, add_answer_routes
 from itemese.serving.http.failures import add_handlers, failure
 from itemese.serving.http.guard import Guard
-from itemese.serving.http.messages import Failed, Found, FoundItem, ItemSearch
+from itemese.serving.http.messages import (
+    Choice,
+    Choices,
+    Failed,
+    Found,
+    FoundItem,
+    ItemSearch,
+    ValueCount,
+)
 from itemese.serving.http.pages import DOCS, DOCS_ASSETS, add_pages
 from itemese.serving.http.user_routes import Forgetful, HistoryOf, add_user_routes
 from itemese.serving.metrics import Metrics
+from itemese.serving.query import ColumnValues
 from itemese.serving.users.calls import StoreCalls
 from itemese.serving.users.sqlite import UserStore
 
@@ -39,6 +48,9 @@ class Service(Answerer, Forgetful, Protocol):
 
     def find(self, text: str, limit: int) -> list[tuple[str, str]]:
         """Return item_id and title of the most popular items whose id or title holds `text`."""
+
+    def column_values(self) -> list[ColumnValues]:
+        """Return the columns that a person can filter by, with their most frequent values."""
 
 
 def create_app(
@@ -105,6 +117,21 @@ def _add_model_routes(api: APIRouter, service: Service, metrics: Metrics) -> Non
         """Find items whose id or title contains a text; upper and lower case are equal."""
         found = await run_in_threadpool(service.find, asked.search, asked.limit)
         return Found(items=[FoundItem(item_id=item, title=title) for item, title in found])
+
+    @api.get("/v1/filters")
+    async def filters() -> Choices:
+        """Return columns to filter by, with their most frequent values; no free text."""
+        found = await run_in_threadpool(service.column_values)
+        return Choices(
+            columns=[
+                Choice(
+                    name=column.name,
+                    num_values=column.num_values,
+                    values=[ValueCount(value=v, num_items=n) for v, n in column.values],
+                )
+                for column in found
+            ]
+        )
 
     @api.get("/v1/model")
     async def model() -> dict[str, Any]:

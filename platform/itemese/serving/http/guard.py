@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 OPEN_PATHS = PAGES | {"/healthz", "/readyz", "/openapi.json"}
 """Answered without a token: they hold no data."""
 
-PATHS = OPEN_PATHS | set(BODIES) | {"/v1/items", "/v1/model", "/metrics"}
+PATHS = OPEN_PATHS | set(BODIES) | {"/v1/items", "/v1/filters", "/v1/model", "/metrics"}
 USERS_PATH = "/v1/users/"
 CLIENT_GONE = 499
 """Status in metrics and logs of a request whose client left before its body was complete."""

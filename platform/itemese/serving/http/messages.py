@@ -291,6 +291,27 @@ class Found(Message):
     items: list[FoundItem] = Field(description="Most popular first.")
 
 
+class ValueCount(Message):
+    """A value of a column. Text is data: escape it before showing it as markup."""
+
+    value: Value
+    num_items: int = Field(description="Items that have it.")
+
+
+class Choice(Message):
+    """A column that a filter may name."""
+
+    name: str
+    num_values: int = Field(description="Values that it has; the most frequent are listed.")
+    values: list[ValueCount] = Field(description="Most frequent first.")
+
+
+class Choices(Message):
+    """The columns that a person can choose from; `filters` of ``/v1/model`` names all."""
+
+    columns: list[Choice]
+
+
 class Answered(Message):
     """An answer."""
 

@@ -4,14 +4,18 @@ The API documentation at ``/docs`` is FastAPI's own page; `fastapi_offline` carr
 """
 
 from importlib.resources import files
+from pathlib import PurePath
 
 from fastapi import FastAPI
 from starlette.responses import Response
 
+_FOLDER = files("itemese.serving.http").joinpath("playground")
+_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
+_FIRST = "index.html"
 _FILES = {
-    "/": ("index.html", "text/html"),
-    "/playground/style.css": ("style.css", "text/css"),
-    "/playground/script.js": ("script.js", "text/javascript"),
+    "/" if file.name == _FIRST else f"/playground/{file.name}": file
+    for file in _FOLDER.iterdir()
+    if PurePath(file.name).suffix in _TYPES
 }
 DOCS = "/docs"
 DOCS_ASSETS = "/docs/assets"
@@ -31,9 +35,8 @@ _HEADERS = {
 
 def add_pages(app: FastAPI) -> None:
     """Add the addresses of the playground."""
-    folder = files("itemese.serving.http").joinpath("playground")
-    for path, (name, media_type) in _FILES.items():
-        content = folder.joinpath(name).read_bytes()
+    for path, file in _FILES.items():
+        content, media_type = file.read_bytes(), _TYPES[PurePath(file.name).suffix]
 
         async def page(content: bytes = content, media_type: str = media_type) -> Response:
             return Response(content, media_type=media_type, headers=_HEADERS)
