@@ -109,7 +109,8 @@ def table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         columns.append((heading, [_or_dash(row[key], form) for row in rows]))
     for metric in next((row["tests"] for row in rows if "tests" in row), {}):
         heading = f"{metric} less {summary['baseline']}"
-        columns.append((heading, [_test(row.get("tests", {}).get(metric)) for row in rows]))
+        cells = [difference_cell(row.get("tests", {}).get(metric)) for row in rows]
+        columns.append((heading, cells))
     known = [column for column in columns if any(cell != "-" for cell in column[1])]
     return [heading for heading, _ in known], [
         [cells[place] for _, cells in known] for place in range(len(rows))
@@ -136,22 +137,6 @@ def about(summary: Mapping[str, Any]) -> str:
         "(95 %) and tests (random signs; p by Holm over all of them) are over users. Slices, with "
         f"their users, and twins: {summary['main']}."
     )
-
-
-def verdicts(summary: Mapping[str, Any]) -> list[str]:
-    """Say of each recipe that generates semantic IDs whether it beats the best without them."""
-    main, found = summary["main"], {row["name"]: row for row in summary["rows"]}
-    best = found[summary["baseline"]]
-    theirs, sentences = best["metrics"][main]["mean"], []
-    for row in summary["rows"]:
-        if row["semantic_ids"] and not best["semantic_ids"]:
-            ours = row["metrics"][main]["mean"]
-            beats = ours < theirs if summary["falling"] else ours > theirs
-            sentences.append(
-                f"{row['name']} (semantic IDs) {'beats' if beats else 'does not beat'} "
-                f"{best['name']}, the best without: {main} {ours:.4f} against {theirs:.4f}."
-            )
-    return sentences
 
 
 def _metrics(results: Sequence[Result]) -> list[str]:
@@ -197,7 +182,8 @@ def _interval(found: Mapping[str, float] | None) -> str:
     )
 
 
-def _test(found: Mapping[str, float] | None) -> str:
+def difference_cell(found: Mapping[str, Any] | None) -> str:
+    """Return a paired difference with its interval and p-value, ``-`` for None."""
     if found is None:
         return "-"
     low, high = found["difference_low"], found["difference_high"]
