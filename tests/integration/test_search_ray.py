@@ -133,7 +133,7 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
     assert written["cost"]["stages_reused"] == reused
     assert written["cost"]["stage_runs_saved"] == reused - 3
     page = (home / "report.html").read_text()
-    assert "Learning curves" in page
+    assert "val/ndcg@10 at each validation" in page
     assert "a dim that num_heads divides" in page
     assert list(home.glob("*/events.out.tfevents.*"))
     # The test split met two recipes at most, the winner's and the default, on two fresh seeds.

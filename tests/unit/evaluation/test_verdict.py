@@ -133,7 +133,7 @@ def test_a_run_alone_claims_nothing(make_result):
         "simulated log is 50 of 100."
     )
     assert second == (
-        "It is the only one here (one seed): `jobs/compare.py` shows whether simpler methods do "
+        "It is the only one here (one seed): `itemese compare` shows whether simpler methods do "
         "as well."
     )
 

@@ -117,7 +117,10 @@ def _code_figures(
     pairs = (health.get("agreement") or {}).get("pairs", 0)
     parts = health.get("domination") or {}
     drawn = (
-        (code_plots.code_sizes(levels), "Level: even use. A cliff: few codes hold most items."),
+        (
+            code_plots.code_sizes(levels),
+            "Level: even use. A steep fall: few codes hold most items.",
+        ),
         (code_plots.fan_out(levels), "What a beam chooses from at each step."),
         (
             code_plots.agreement(health.get("agreement")),
@@ -127,7 +130,7 @@ def _code_figures(
             code_plots.domination(parts),
             f"The {parts.get('neighbours')} nearest of {parts.get('among', 0):,} items to "
             f"{parts.get('asked', 0):,}; two parts share {parts.get('between', 0):.1%} of theirs. "
-            "A part near chance is drowned.",
+            "A part near chance does not decide neighbours.",
         ),
     )
     return [Figure(figure, f"{name}. {about}") for figure, about in drawn if figure]

@@ -72,7 +72,7 @@ def verdict(results: Sequence[Result], comparison: Mapping[str, Any] | None = No
     seeds = _seeds(results, compared)
     if opponent is None:
         return (
-            f"{opening}. It is the only one here ({seeds}): `jobs/compare.py` shows whether "
+            f"{opening}. It is the only one here ({seeds}): `itemese compare` shows whether "
             "simpler methods do as well."
         )
     falling = main in task_of(results[0]).falling
