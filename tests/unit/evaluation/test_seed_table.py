@@ -80,6 +80,18 @@ def test_the_table_has_no_column_that_nobody_fills(runs):
     assert "mean over seeds 0, 1, which are not resampled" in about(by_recipe(*runs))
 
 
+def test_the_headline_is_in_the_table_whatever_the_cutoffs(runs):
+    results, judged = runs
+    for result in results:
+        result["metrics"] = {n: v for n, v in result["metrics"].items() if not n.endswith("@10")}
+    found = compare(results, judged)
+    assert list(found["recipes"]["rows"][0]["metrics"]) == [
+        "recall@5", "ndcg@5", "recall@20", "ndcg@20",
+    ]  # fmt: skip
+    assert found["verdict"].startswith("graph finds the next item in its first 20")
+    assert "ndcg@20 less graph" in render(results, found)
+
+
 def test_a_twin_is_the_mean_over_seeds(runs):
     results, judged = runs
     for result, value in zip(results, (0.1, 0.2, 0.3, 0.4), strict=True):

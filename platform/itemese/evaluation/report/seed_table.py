@@ -140,14 +140,14 @@ def about(summary: Mapping[str, Any]) -> str:
 
 
 def _metrics(results: Sequence[Result]) -> list[str]:
-    """Return recall and ndcg of the short lists that all results have, or else the headline."""
+    """Return recall and ndcg of the short lists that all results have, and the headline."""
     shared = set.intersection(*[set(result["metrics"]) for result in results])
     names = {name.partition("/")[2] for name in shared if name.startswith("test/")}
     pairs = [(int(n.partition("@")[2]), n) for n in names if n.startswith(("recall@", "ndcg@"))]
     short = {name for cutoff, name in pairs if cutoff <= SHORT_CUTOFF}
     chosen = [(cutoff, name) for cutoff, name in pairs if name in short]
     ordered = sorted(chosen, key=lambda pair: (pair[0], pair[1].startswith("ndcg")))
-    return [name for _, name in ordered] or headline_metrics(results)
+    return list(dict.fromkeys([*(name for _, name in ordered), *headline_metrics(results)]))
 
 
 def _facts(runs: Sequence[Result], main: str) -> dict[str, Any]:
