@@ -201,3 +201,4 @@ def test_a_rival_is_a_baseline_under_its_own_name(make_result):
     assert is_rival(make_result("sasrec", 0.1, 0.1))
     assert not is_rival(make_result("my_sasrec", 0.1, 0.1, method="sasrec"))
     assert not is_rival(make_result("tiger", 0.1, 0.1))
+    assert is_rival(make_result("item_knn", 0.1, 0.1, parameters=0)), "nothing was trained"

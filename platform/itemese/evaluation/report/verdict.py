@@ -28,7 +28,7 @@ class _Run:
     Attributes:
         name: As in the table.
         figures: ``{"value", "low", "high"}`` by metric, intervals as far as known.
-        rival: Whether it is a baseline of the task.
+        rival: Whether it is a baseline.
         test: Its paired difference from the comparison's baseline, if it was tested.
     """
 
@@ -80,9 +80,13 @@ def verdict(results: Sequence[Result], comparison: Mapping[str, Any] | None = No
 
 
 def is_rival(result: Result) -> bool:
-    """Return whether a run is a baseline of its task, under that method's own name."""
+    """Return whether a run is a baseline under its method's own name.
+
+    Baselines are those of the task, and all methods without trained values.
+    """
     methods = [method["name"] for method in task_of(result).baselines(EvaluationConfig())]
-    return result["name"] in methods and result.get("method") == result["name"]
+    baseline = result["name"] in methods or result.get("parameters") == 0
+    return baseline and result.get("method") == result["name"]
 
 
 def in_words(metric: str, value: float, unit: str = "users") -> str:
