@@ -109,7 +109,7 @@ def test_runs_are_tested_against_the_first_in_the_same_way(
     for way in WAYS:
         gain = rows[1].metric(f"{way}/hit@1") - rows[0].metric(f"{way}/hit@1")
         assert tests["again", f"{way}/hit@1"]["difference"] == pytest.approx(gain)
-    text = leaderboard(compared.results, judge=False)
+    text = leaderboard(compared.results, compared.comparison)
     assert "likelihood/hit@1" in text
     assert "6 offered items" in text
     other = Experiment.parse({**PLAIN, **ASKED, "data_seed": 5})

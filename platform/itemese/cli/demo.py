@@ -58,10 +58,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the demo prints: the table, in words too, the study's choice, an answer, the page."""
+    """What the demo prints: the table with its verdict, the study's choice, an answer, the page."""
 
     leaderboard: str
-    words: str
     chosen: dict[str, Any]
     answer: Answer
     report: str
@@ -107,17 +106,7 @@ def run(storage: str, data_folder: str, *, quick: bool = False) -> Shown:
     winner["latency_http_ms"] = {"p50": answer.http["p50_ms"], "p95": answer.http["p95_ms"]}
     results = [*compared.results, winner]
     report = write_report(results, store.root.child(f"demos/{name}"))
-    return Shown(leaderboard(results), in_words(results), study.winner.values, answer, report)
-
-
-def in_words(results: list[dict[str, Any]]) -> str:
-    """Return for how many users each run finds the next item, best first, as a sentence a run."""
-    shares = {r["name"]: r["metrics"]["test/recall@10"]["value"] for r in results}
-    lines = []
-    for name, share in sorted(shares.items(), key=lambda one: -one[1]):
-        users = f"1 of {1 / share:.0f} users" if share else "no user"
-        lines.append(f"{name} has the next item among its first ten for {users}")
-    return "\n".join(lines)
+    return Shown(leaderboard(results), study.winner.values, answer, report)
 
 
 def _result_of(winner: Winner, recipe: Experiment, store: Store) -> dict[str, Any]:

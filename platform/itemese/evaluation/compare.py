@@ -1,7 +1,6 @@
 """Several runs in one table, and their paired tests.
 
-The table says what its figures are (data, split, protocol), and says so when the generative model
-loses.
+The table says what its figures are (data, split, protocol), and the verdict says which run is best.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from itemese.evaluation.judged import Judged
 from itemese.evaluation.report.seed_table import by_recipe
+from itemese.evaluation.report.verdict import verdict
 from itemese.evaluation.result_file import (
     TWINS,
     Result,
@@ -43,12 +43,14 @@ class Table:
     best: set[tuple[int, int]]
 
 
-def leaderboard(results: Sequence[Result], *, judge: bool = True) -> str:
+def leaderboard(results: Sequence[Result], comparison: Mapping[str, Any] | None = None) -> str:
     """Return the table of the runs as text, best first, the best figure of a column starred.
+
+    The `verdict` and the `warnings` follow it.
 
     Args:
         results: What each run's ``result.json`` holds.
-        judge: Whether the `verdicts` on the runs follow it; `warnings` do in any case.
+        comparison: What `compare` returned for them, for the paired tests of the verdict.
 
     Raises:
         ConfigError: The results differ in data, split or protocol.
@@ -72,7 +74,8 @@ def leaderboard(results: Sequence[Result], *, judge: bool = True) -> str:
     ]
     lines.insert(1, "-" * max(map(len, lines)))
     notes = [protocol_line(results[0]), "* best of its column; [low-high] is over users."]
-    return "\n".join([*lines, "", *(verdicts if judge else warnings)(results), *notes])
+    judged = [verdict(results, comparison), *warnings(results)]
+    return "\n".join([*lines, "", *judged, *notes])
 
 
 def leaderboard_table(results: Sequence[Result]) -> Table:
@@ -117,26 +120,6 @@ def _values(found: Sequence[Mapping[str, float] | None]) -> list[float | None]:
     return [None if f is None else f["value"] for f in found]
 
 
-def verdicts(results: Sequence[Result]) -> list[str]:
-    """Say who is best, whether a generative model loses, and which output was bad."""
-    ranked, falling = ordered(results), task_of(results[0]).falling
-    metric = main_metric(results)
-    names = dict(zip(map(id, ranked), labels(ranked), strict=True))
-    score = {id(r): value_of(r["metrics"], f"test/{metric}")["value"] for r in ranked}  # type: ignore[index]
-    sentences = []
-    plain = [r for r in ranked if not uses_semantic_ids(r)]
-    for result in ranked:
-        if uses_semantic_ids(result) and plain:
-            best, ours = score[id(plain[0])], score[id(result)]
-            beats = ours < best if metric in falling else ours > best
-            relation = "beats" if beats else "does not beat"
-            sentences.append(
-                f"{names[id(result)]} (semantic IDs) {relation} {names[id(plain[0])]}, the best "
-                f"without: {metric} {ours:.4f} against {best:.4f}."
-            )
-    return sentences + warnings(results)
-
-
 def warnings(results: Sequence[Result]) -> list[str]:
     """Say which runs put out what must not be."""
     sentences, ranked = [], ordered(results)
@@ -171,7 +154,7 @@ def compare(
     Returns:
         ``{"baseline", "metrics", "tests": rows of `paired_table`, "seeds": {name: {metric:
         {"mean", "std", ...}}}, "recipes": what `by_recipe` returns, None unless each was run with
-        the same, several seeds, "verdicts": [...], "protocol": line}``.
+        the same, several seeds, "verdict": sentences, "protocol": line}``.
 
     Raises:
         ConfigError: The results are not comparable, or there is no such baseline.
@@ -191,7 +174,7 @@ def compare(
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(str(result["name"]), []).append(result)
-    return {
+    comparison = {
         "baseline": baseline,
         "metrics": metrics,
         "tests": [row for row in table if "p_value" in row],
@@ -199,9 +182,9 @@ def compare(
         "recipes": by_recipe(results, [rows[name] for name in names], seed=seed)
         if _same_seeds(groups)
         else None,
-        "verdicts": verdicts(results),
-        "protocol": protocol_line(results[0]),
     }
+    lines = {"verdict": verdict(results, comparison), "protocol": protocol_line(results[0])}
+    return {**comparison, **lines}
 
 
 def _same_seeds(groups: Mapping[str, Sequence[Result]]) -> bool:

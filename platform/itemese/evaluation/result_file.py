@@ -146,18 +146,27 @@ def uses_semantic_ids(result: Result) -> bool:
 
 def protocol_line(result: Result) -> str:
     """Return data, split, protocol and split hash in one line."""
+    facts = [*data_facts(result), *[f"{key} {value}" for key, value in protocol_facts(result)]]
+    return "; ".join(facts)
+
+
+def data_facts(result: Result) -> list[str]:
+    """Return where the data come from and how many there are."""
     data = result.get("data") or {}
-    facts = [
+    return [
         *[str(data[key]) for key in ("source", "name") if data.get(key)],
         *[
             f"{data[key]:,} {key.removeprefix('num_')}"
             for key in ("num_users", "num_items", "num_events")
             if isinstance(data.get(key), int)
         ],
-        *[f"{key} {_shown(value)}" for key, value in sorted(result["protocol"].items())],
-        f"split hash {result['split_hash']}",
     ]
-    return "; ".join(facts)
+
+
+def protocol_facts(result: Result) -> list[tuple[str, str]]:
+    """Return names and values of the protocol, and the hash of the split."""
+    facts = [(str(key), _shown(value)) for key, value in sorted(result["protocol"].items())]
+    return [*facts, ("split hash", str(result["split_hash"]))]
 
 
 def _shown(value: Any) -> str:

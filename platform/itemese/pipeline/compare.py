@@ -31,8 +31,9 @@ def gain(
         metric: For example ``"ndcg@10"``, or ``"auc"`` of clicks.
 
     Returns:
-        ``metric``, means ``ours`` and ``theirs``, their ``difference`` with its 95 % interval
-        ``low`` to ``high`` over users, ``users`` and ``seeds``.
+        ``metric`` and whether it is better when lower, ``falling``; means ``ours`` and
+        ``theirs``, their ``difference`` with its 95 % interval ``low`` to ``high`` over users,
+        ``users`` and ``seeds``.
     """
     sides = {"theirs": theirs, "ours": ours}
     runs = {
@@ -42,6 +43,7 @@ def gain(
     base, row = paired_table(runs, "theirs", [Figure(metric)])
     return {
         "metric": metric,
+        "falling": metric in ours[0].task.falling,
         "ours": row["mean"],
         "theirs": base["mean"],
         "difference": row["difference"],
@@ -96,7 +98,7 @@ class Comparison:
 
     Attributes:
         results: What each run's ``result.json`` holds.
-        comparison: Paired tests against the baseline, spread over seeds, verdicts.
+        comparison: Paired tests against the baseline, spread over seeds, verdict.
         folder: Holds report.html and comparison.json.
     """
 

@@ -82,6 +82,7 @@ def assemble_result(
         "method": experiment.method.name,
         "recipe": dict(experiment.values()),
         "artifacts": {stage: artifact.key for stage, artifact in artifacts.items()},
+        "stage_seconds": {stage: a.manifest.seconds for stage, a in artifacts.items()},
         "data": {**sequences.counts, "source": experiment.logs.source},
         "split_hash": sequences.counts["split_hash"],
         "protocol": protocol(experiment),

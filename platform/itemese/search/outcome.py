@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from itemese.evaluation.report.verdict import in_words
 from itemese.search.config import SearchConfig
 from itemese.search.records import Ending, Trial, short
 from itemese.search.winner import Winner
@@ -223,19 +224,70 @@ def log_outcome(result: StudyResult) -> None:
     if result.interrupted:
         logger.info("the rest runs with --resume")
     if result.winner:
-        logger.info("%s", gain_line(result.winner))
+        logger.info("%s", verdict(result))
 
 
-def gain_line(winner: Winner) -> str:
-    """Say what the search gained over the recipe as it is, on the test split."""
+def verdict(found: StudyResult) -> str:
+    """Return in at most two sentences what the search is worth.
+
+    With a winner: its test figure on fresh seeds, and its gain over the recipe as it is. Without
+    one: what validation says, and that nothing was tested.
+    """
+    if found.winner:
+        return f"{_tested(found.winner, found.metric)} {_gain(found.winner)}"
+    ended = sum(trial.ending.status != "interrupted" for trial in found.trials)
+    left = f"{ended} of {found.num_trials} trials ended" if found.interrupted else ""
+    best, default = found.best, found.default
+    if best is None or best.ending.objective is None:
+        return f"No trial has a figure{f': {left}' if left else ''}."
+    figure, metric = best.ending.objective, found.metric.removeprefix("val/")
+    own = default.ending.objective if default else None
+    theirs = "no figure" if own is None else f"{own:.4f}"
+    if found.config.minimise:
+        first = f"On validation the rule of the study chooses trial {best.number}"
+    else:
+        first = f"On validation trial {best.number} is the best"
+    first += f", with {metric} {figure:.4f}; "
+    first += (
+        "that is the recipe as it is" if best is default else f"the recipe as it is has {theirs}"
+    )
+    return (
+        f"{first}{f' ({left})' if left else ''}. Nothing was trained again on fresh seeds or "
+        "tested, and the best of many trials looks better than it is."
+    )
+
+
+def _tested(winner: Winner, metric: str) -> str:
+    """Return what the winner achieves on the test split, as a sentence."""
+    wanted = ("recall@10", metric.removeprefix("val/"), (winner.gain or {}).get("metric"))
+    name = next((n for n in wanted if f"test/{n}" in winner.test), None)
+    who = f"trial {winner.trial}" if winner.trial else "the recipe as it is"
+    seeds = (
+        f"mean of {len(winner.reruns)} fresh seeds" if len(winner.reruns) > 1 else "one fresh seed"
+    )
+    if name is None:
+        return f"The winner is {who}, with {metric} {winner.validation:.4f} ({seeds})."
+    said = in_words(name, winner.test[f"test/{name}"]["mean"], "test requests")
+    return f"The winner, {who}, {said} ({seeds})."
+
+
+def _gain(winner: Winner) -> str:
+    """Return what the search gained over the recipe as it is, as a sentence."""
     gain = winner.gain
     if winner.recipe_failed:
-        return f"gain over the recipe as it is: unknown, it failed: {winner.recipe_failed}"
+        return "Its gain over the recipe as it is is unknown, because that one failed."
     if gain is None:
-        return "gain over the recipe as it is: none, it won"
+        return "The search gained nothing: no other finalist did better on fresh seeds."
+    low, high = gain["low"], gain["high"]
+    worse_end, better_end = (-high, -low) if gain.get("falling") else (low, high)
+    if worse_end > 0:
+        shown = "excludes 0: the search gained"
+    elif better_end < 0:
+        shown = "excludes 0: the search lost"
+    else:
+        shown = "includes 0: no gain is shown"
     return (
-        f"gain over the recipe as it is: test {gain['metric']} {gain['difference']:+.4f} "
-        f"[{gain['low']:+.4f}, {gain['high']:+.4f}] ({gain['theirs']:.4f} -> {gain['ours']:.4f}, "
-        f"{gain['users']:,} users, mean over {gain['seeds']} fresh seed(s); the interval is over "
-        "users, not over seeds)"
+        f"Against the recipe as it is, test {gain['metric']} changes by {gain['difference']:+.4f} "
+        f"({gain['theirs']:.4f} to {gain['ours']:.4f}); the interval over {gain['users']:,} users, "
+        f"[{low:+.4f}, {high:+.4f}], {shown}."
     )

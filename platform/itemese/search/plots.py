@@ -63,6 +63,7 @@ def history(study: optuna.Study, config: SearchConfig, when: str = "") -> list[F
             axes.plot([t.number for t in done], values, "o", color=FAINT, ms=5, label="trial")
             axes.step([t.number for t in done], best, where="post", color=_RED, label="best so far")
             axes.set_xlabel("trial")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_title(name)
             figure.legend(loc="outside lower center", ncols=2)
             figures.append(Figure(svg(figure), f"{name} of each trial in the order of proposal"))
@@ -86,7 +87,7 @@ def fronts(study: optuna.Study, config: SearchConfig) -> list[Figure]:
                 x, y = [t.values[place] for t in chosen], [t.values[0] for t in chosen]
                 axes.plot(x, y, "o-" if front else "o", color=colour, lw=1, ms=6, label=kind)
                 for trial, *at in zip(chosen, x, y, strict=True):
-                    axes.annotate(f" {trial.number}", at, fontsize=7, color=colour, va="bottom")
+                    axes.annotate(f" {trial.number}", at, fontsize=8, color=colour, va="bottom")
             axes.set_xlabel(name)
             axes.set_title(config.metric)
             figure.legend(loc="outside lower center", ncols=2)
@@ -114,7 +115,8 @@ def importances(study: optuna.Study, config: SearchConfig, when: str = "") -> li
             axes.barh(range(len(paths)), [shares[path] for path in paths], color=_BLUE, height=0.6)
             axes.set_yticks(range(len(paths)), paths)
             axes.set_xlim(0, 1)
-            axes.set_xlabel("share")
+            axes.set_xlabel("share of the spread")
+            axes.set_title(f"what decides {name}")
             axes.grid(visible=False, axis="y")
             caption = f"Share of the spread of {name} that each parameter explains"
             figures.append(Figure(svg(figure), caption))
@@ -132,9 +134,8 @@ def slices(study: optuna.Study, config: SearchConfig, when: str = "") -> list[Fi
             axes.scatter(
                 _places(done, path, axes),
                 [t.values[0] for t in done],
-                c=[t.number for t in done],
-                cmap="Blues",
-                vmin=-len(done),
+                color=_BLUE,
+                alpha=[0.3 + 0.7 * place / len(done) for place in range(1, len(done) + 1)],
                 s=28,
             )
             axes.set_xlabel(path)
@@ -183,8 +184,8 @@ def parallel(study: optuna.Study, config: SearchConfig, when: str = "") -> list[
             axes.plot(range(len(columns)), line, color=_BLUE, alpha=0.15 + 0.85 * rank, lw=1.4)
         for place, (low, high) in enumerate(ticks):
             axes.axvline(place, color=FAINT, lw=0.8)
-            axes.text(place, -0.04, low, ha="center", va="top", fontsize=7)
-            axes.text(place, 1.04, high, ha="center", va="bottom", fontsize=7)
+            axes.text(place, -0.04, low, ha="center", va="top", fontsize=8)
+            axes.text(place, 1.04, high, ha="center", va="bottom", fontsize=8)
         short = [name.rpartition(".")[2] for name in columns]
         axes.set_xticks(range(len(columns)), short, rotation=20, ha="right")
         axes.tick_params(axis="x", pad=14)

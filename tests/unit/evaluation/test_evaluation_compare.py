@@ -5,7 +5,8 @@ import pytest
 
 from asked import ranked
 from itemese.core.errors import ConfigError
-from itemese.evaluation.compare import compare, leaderboard, leaderboard_table, verdicts
+from itemese.evaluation.compare import compare, leaderboard, leaderboard_table
+from itemese.evaluation.report.verdict import verdict
 from itemese.evaluation.result_file import check_comparable, headline_metrics, labels
 
 
@@ -27,15 +28,12 @@ def test_best_first_with_stars_and_protocol(four_results):
     assert "ties input" in text
 
 
-def test_the_table_says_that_the_generative_model_loses(four_results):
-    sentence = (
-        "semantic_id_lm (semantic IDs) does not beat transition_graph, the best without: "
-        "ndcg@10 0.0312 against 0.0565."
-    )
-    assert verdicts(four_results) == [sentence]
-    assert sentence in leaderboard(four_results)
-    winner = [*four_results[:1], four_results[1]]
-    assert "semantic_id_lm (semantic IDs) beats popularity" in verdicts(winner)[0]
+def test_the_verdict_follows_the_table(four_results):
+    assert verdict(four_results) in leaderboard(four_results)
+    rows = [ranked([1, 2, 3])] * 4
+    compared = compare(four_results, rows)
+    assert compared["verdict"] == verdict(four_results, compared) != verdict(four_results)
+    assert compared["verdict"] in leaderboard(four_results, compared)
 
 
 def test_bad_outputs_are_shouted(make_result):

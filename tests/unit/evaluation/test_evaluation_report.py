@@ -10,10 +10,12 @@ import pytest
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ArtifactError, ConfigError
+from itemese.evaluation.report import html as html_page
 from itemese.evaluation.report import plots
 from itemese.evaluation.report.write import render, write_report
 
 VOID = {"meta", "img", "br"}
+BESIDE = "Settings and provenance of "
 
 
 class Tree(HTMLParser):
@@ -46,29 +48,31 @@ def parse(html):
 
 
 def headings(html):
-    return re.findall(r"<h2>(.*?)</h2>", html)
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", html)
+
+
+def folded(html):
+    return re.findall(r"<summary>(.*?)</summary>", html)
 
 
 def test_all_sections_of_a_comparison(four_results):
     html = render(four_results)
-    assert headings(html) == [
-        "Leaderboard",
-        "Slices",
-        "Learning curves",
-        "Semantic IDs",
-        "What accuracy costs",
+    assert headings(html) == ["Leaderboard", "Figures", "Details"]
+    assert folded(html) == [
+        "Protocol",
+        "All figures of each run",
+        "Groups of users and items",
+        "Semantic IDs: health of the codes",
         "Checks",
-        "Origin of transition_graph",
-        "Origin of sasrec",
-        "Origin of semantic_id_lm",
-        "Origin of popularity",
+        *[BESIDE + n for n in ("transition_graph", "sasrec", "semantic_id_lm", "popularity")],
     ]
+    assert html.index('class="verdict"') < html.index("Leaderboard")
     text = " ".join(parse(html).text)
     for fact in (
         "0.0868 [0.0828-0.0908]",
-        "does not beat transition_graph",
-        "split hash 9f3a1c5577aa01be",
-        "exclude_seen yes",
+        "semantic_id_lm is behind the baseline transition_graph in ndcg@10",
+        "9f3a1c5577aa01be",
+        "leave_one_out",
         "seen items allowed",
         "8.30%",
         "62.0%",
@@ -154,7 +158,9 @@ def test_the_least_that_a_result_must_hold_is_enough():
         "metrics": {"test/recall@10": 0.1, "test/ndcg@10": 0.05},
     }
     html = render([result])
-    assert headings(html) == ["Leaderboard", "Checks", "Origin of least"]
+    assert headings(html) == ["Leaderboard", "Figures", "Details"]
+    checks = ["Protocol", "All figures of each run", "Checks"]
+    assert folded(html) == [*checks, BESIDE + "least"]
     parse(html)
 
 
@@ -179,10 +185,12 @@ def test_paired_tests_and_seeds_are_shown(make_result):
         "tests": [test],
         "seeds": {"b": {"test/ndcg@10": spread, "test/mrr@5": spread}},
     }
-    html = render([make_result("a", 0.2, 0.1)], comparison)
+    html = render([make_result("a", 0.2, 0.1), make_result("b", 0.2, 0.2)], comparison)
     text = " ".join(parse(html).text)
-    assert "Against a" in headings(html)
-    assert "+0.0123 [+0.0100, +0.0146]" in text
+    assert "Paired tests against a" in folded(html)
+    assert "b beats a: the difference in ndcg@10, +0.0123 [+0.0100, +0.0146]" in text
+    assert "+0.0123 [+0.0100, +0.0146], p 0.0004" in text, "in the leaderboard too"
+    assert "ndcg@10 less a" in text
     assert "1,200 / 20,000 / 800" in text
     assert text.count("0.2100") == 1
 
@@ -226,3 +234,65 @@ def test_a_name_is_never_read_as_a_formula(make_result):
 def test_more_runs_than_colours(make_result):
     runs = [make_result(f"run {n}", *np.random.default_rng(n).random(2) / 5) for n in range(11)]
     assert len(parse(render(runs)).images) >= 6
+
+
+def test_a_page_has_landmarks_captions_and_texts_for_images(four_results):
+    html = render(four_results)
+    tree = parse(html)
+    assert [tree.tags.count(tag) for tag in ("header", "main", "footer", "h1")] == [1, 1, 1, 1]
+    assert tree.tags.count("caption") == tree.tags.count("table") > 4
+    assert {("scope", "col"), ("scope", "row")} <= set(tree.attributes)
+    assert all(image["alt"].startswith("Figure: ") for image in tree.images)
+    assert "<title>transition_graph, sasrec, semantic_id_lm, popularity - comparison" in html
+    many = render([*four_results, {**four_results[0], "name": "fifth"}])
+    assert "<title>5 runs - comparison" in many
+    assert "<title>popularity - run" in render(four_results[:1])
+
+
+def test_rivals_and_semantic_ids_are_marked(four_results):
+    marks = re.findall(
+        r'<th scope="row"[^>]*>(\S+) <span class="mark">(.*?)</span>', render(four_results)
+    )
+    assert marks == [
+        ("transition_graph", "baseline"),
+        ("sasrec", "baseline"),
+        ("semantic_id_lm", "semantic IDs"),
+        ("popularity", "baseline"),
+    ]
+    assert 'class="mark"' not in render([r for r in four_results if not r["codebooks"]])
+
+
+def test_the_seconds_of_each_stage_are_shown(make_result):
+    html = render([make_result("a", 0.2, 0.1, stage_seconds={"logs": 2.04, "training": 1234.5})])
+    assert "Timings by stage" in folded(html)
+    assert "1,234.5" in " ".join(parse(html).text)
+
+
+def test_a_figure_has_colours_for_dark_screens_and_real_text(four_results):
+    svg = plots.forest(four_results, ["a #1f2937", "b", "c", "d"], "ndcg@10")
+    assert "prefers-color-scheme:dark" in svg
+    assert "@media screen" in svg, "a print stays light"
+    styles = re.findall(r'style="([^"]*)"', svg)
+    assert not [style for style in styles if plots.INK in style]
+    assert ">a #1f2937</text>" in svg
+    assert all("sans-serif" in style for style in styles if "font-family" in style)
+
+
+def test_a_page_that_grows_too_large_leaves_folded_figures_out(four_results, monkeypatch):
+    whole = render(four_results)
+    size = len(whole.encode())
+    assert size < 1_500_000
+    monkeypatch.setattr(html_page, "MOST_BYTES", size - 1)
+    smaller = render(four_results)
+    assert len(smaller.encode()) < size
+    assert "Figures left out: 1." in smaller
+    assert len(parse(smaller).images) == len(parse(whole).images) - 1
+    monkeypatch.setattr(html_page, "MOST_BYTES", 1)
+    least = render(four_results)
+    assert len(parse(least).images) == 6, "those that are not folded away stay"
+
+
+def test_thirty_runs_with_codes_fit(make_result, four_results):
+    health = four_results[1]["codebooks"]
+    runs = [make_result(f"run {n}", 0.2 + n / 999, 0.1, codebooks=health) for n in range(30)]
+    assert len(render(runs).encode()) <= html_page.MOST_BYTES

@@ -1,5 +1,6 @@
 """One row a recipe over its seeds: averaged user by user, tested against the best without codes."""
 
+import html
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from asked import clicks, ranked
 from itemese.core.errors import DataError
 from itemese.evaluation.compare import compare, leaderboard
 from itemese.evaluation.metrics import auc
-from itemese.evaluation.report.seed_table import about, as_text, by_recipe, table, verdicts
+from itemese.evaluation.report.seed_table import about, as_text, by_recipe, table
 from itemese.evaluation.report.write import render
 
 NUM_USERS = 40
@@ -77,9 +78,18 @@ def test_the_table_has_no_column_that_nobody_fills(runs):
     text = as_text(by_recipe(*runs))
     assert len(text.splitlines()) == 4
     assert "mean over seeds 0, 1, which are not resampled" in about(by_recipe(*runs))
-    assert verdicts(by_recipe(*runs)) == [
-        "codes (semantic IDs) does not beat graph, the best without: ndcg@10 0.2500 against 0.5000."
-    ]
+
+
+def test_the_headline_is_in_the_table_whatever_the_cutoffs(runs):
+    results, judged = runs
+    for result in results:
+        result["metrics"] = {n: v for n, v in result["metrics"].items() if not n.endswith("@10")}
+    found = compare(results, judged)
+    assert list(found["recipes"]["rows"][0]["metrics"]) == [
+        "recall@5", "ndcg@5", "recall@20", "ndcg@20",
+    ]  # fmt: skip
+    assert found["verdict"].startswith("graph finds the next item in its first 20")
+    assert "ndcg@20 less graph" in render(results, found)
 
 
 def test_a_twin_is_the_mean_over_seeds(runs):
@@ -133,13 +143,17 @@ def test_a_comparison_has_it_where_seeds_are_several_and_equal(runs):
     found = compare(results, judged)
     assert found["recipes"] == by_recipe(results, judged)
     page = render(results, found)
-    assert page.index("Over seeds") < page.index("Leaderboard")
-    assert verdicts(found["recipes"])[0] in page
-    assert "codes (seed 0) (semantic IDs)" not in page
+    assert page.index("Leaderboard") < page.index("All figures over seeds")
+    assert html.escape(found["verdict"]) in page
+    assert "mean of 2 seeds" in found["verdict"]
+    assert "(seed 0)" not in found["verdict"]
+    leaderboard_part = page[page.index("Leaderboard") : page.index("Figures")]
+    assert "0.2000 0.3000" in leaderboard_part
+    assert "(seed 0)" not in leaderboard_part
     results[1]["checks"]["illegal"] = 3
     warning = "WARNING: codes (seed 0) put out items (3 illegal)"
     assert warning in render(results, found)
-    assert warning in leaderboard(results, judge=False)
+    assert warning in leaderboard(results)
     assert compare(results[:2], judged[:2])["recipes"] is None
     assert compare(results[:3], judged[:3])["recipes"] is None, "of unlike seeds there is no table"
     results[2]["recipe"]["method"]["max_history"] = 9

@@ -26,10 +26,9 @@ def main(
     runs = [one.with_seed(seed) for one in base for seed in console.integers(seeds, "--seeds")]
     compared = compare_runs(runs, Store(storage), tie_twin=tie_twin)
     over_seeds = compared.comparison["recipes"]
-    print(leaderboard(compared.results, judge=over_seeds is None))
+    print(leaderboard(compared.results, compared.comparison))
     if over_seeds is not None:
         print(f"\n{recipes_table.as_text(over_seeds)}\n{recipes_table.about(over_seeds)}")
-        print("\n".join(recipes_table.verdicts(over_seeds)))
     else:
         for test in compared.comparison["tests"]:
             print(console.test_line(test, compared.comparison["baseline"]))

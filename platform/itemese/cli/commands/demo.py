@@ -33,7 +33,7 @@ def main(
     for place, (title, score) in enumerate(shown.answer.recommended, start=1):
         print(f"  {place:2d}. {title}  ({score:.2f})")
     http = shown.answer.http
-    print(f"\n{shown.leaderboard}\n\n{shown.words}\n")
+    print(f"\n{shown.leaderboard}\n")
     print(
         f"HTTP: {http['requests']} requests, {http['errors']} errors, "
         f"p50 {http['p50_ms']:.1f} ms, p95 {http['p95_ms']:.1f} ms"

@@ -7,7 +7,7 @@ import typer
 
 from itemese.cli import console
 from itemese.core.artifacts import Store
-from itemese.search.outcome import gain_line
+from itemese.search.outcome import verdict
 from itemese.search.preview import preview
 from itemese.search.space import load_space
 from itemese.search.study import run_study
@@ -41,8 +41,8 @@ def main(
         print(f"trial {trial.number}: {ending.status} {ending.objective} {trial.values}")
     if found.winner:
         print(f"winner: trial {found.winner.trial} {found.winner.values}")
-        print(gain_line(found.winner))
         print(f"bundle: {found.winner.bundle}")
+    print(verdict(found))
     print(f"saved by sharing: {found.saved.stages} stage runs, {found.saved.seconds:.1f} s")
     print(f"report: {found.uri}/report.html")
     print(f"result: {found.uri}/study.json")

@@ -27,12 +27,13 @@ def main(
     run = Run(experiment, store)
     evaluated = run.evaluated
     folder, results = evaluated.folder, [evaluated.folder.read_json("result.json")]
+    comparison = None
     if bundle:
         run.bundle(Store(bundle).root)
         print(f"bundle: {bundle}")
     if rivals:
         compared = compare([experiment, *rivals_of(experiment)], store)
-        folder, results = compared.folder, compared.results
-    print(leaderboard(results))
+        folder, results, comparison = compared.folder, compared.results, compared.comparison
+    print(leaderboard(results, comparison))
     print(f"report: {folder.uri}/report.html")
     print(f"result: {evaluated.folder.uri}/result.json")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from itemese.evaluation.report.plots import COLOURS, FAINT, panel, svg
+from itemese.evaluation.report.plots import COLOURS, FAINT, GREY, LIGHT_BLUE, panel, svg
 
 
 def code_sizes(levels: Sequence[Mapping[str, Any]]) -> str | None:
@@ -51,12 +51,12 @@ def fan_out(levels: Sequence[Mapping[str, Any]]) -> str | None:
         places = np.arange(len(levels))
         mean = [level["mean_fan_out"] for level in levels]
         most = [level["max_fan_out"] for level in levels]
-        axes.hlines(places, mean, most, color="#9ec5e8", lw=4)
+        axes.hlines(places, mean, most, color=LIGHT_BLUE, lw=4)
         axes.plot(mean, places, "o", color=COLOURS[0], ms=6, label="mean")
         axes.plot(most, places, "|", color=COLOURS[1], ms=12, mew=2.5, label="most")
         for place, middle, top in zip(places, mean, most, strict=True):
             text = f"  {middle:,.1f}, at most {top:,}"
-            axes.text(top, place, text, va="center", fontsize=8, color=FAINT)
+            axes.text(top, place, text, va="center", fontsize=9, color=FAINT)
         axes.set_xscale("log")
         axes.set_xlim(0.8, 12 * max(most))
         _plain_numbers(axes.xaxis)
@@ -81,12 +81,12 @@ def agreement(found: Mapping[str, Any] | None) -> str | None:
     with panel(height=1.4 + 0.55 * len(lengths)) as (figure, axes):
         for key, shift, colour, label in (
             ("shared", -0.19, COLOURS[0], "one after the other"),
-            ("expected", 0.19, "#d1d5db", "by chance"),
+            ("expected", 0.19, GREY, "by chance"),
         ):
             shares = [100 * rate for rate in found[key]]
             axes.barh(lengths + shift, shares, height=0.36, color=colour, label=label)
             for place, share in zip(lengths + shift, shares, strict=True):
-                axes.text(share, place, f" {share:.2g} %", va="center", fontsize=8)
+                axes.text(share, place, f" {share:.2g} %", va="center", fontsize=9)
         axes.set_yticks(lengths, [f"first {n + 1}" if n else "first code" for n in lengths])
         axes.set_ylim(len(lengths) - 0.5, -0.5)
         axes.margins(x=0.15)
@@ -118,10 +118,10 @@ def domination(found: Mapping[str, Any] | None) -> str | None:
         for number, (key, label, chance) in enumerate(kinds):
             shift = 0.27 * (number - 1)
             shares = [100 * part[key] for part in parts]
-            colour = COLOURS[number] if chance is not None else "#d1d5db"
+            colour = COLOURS[number] if chance is not None else GREY
             axes.barh(places + shift, shares, height=0.24, color=colour, label=label)
             for place, share in zip(places + shift, shares, strict=True):
-                axes.text(share, place, f" {share:.3g} %", va="center", fontsize=8)
+                axes.text(share, place, f" {share:.3g} %", va="center", fontsize=9)
             if chance is not None:
                 low, high = places + shift - 0.12, places + shift + 0.12
                 note = "by chance" if not number else None

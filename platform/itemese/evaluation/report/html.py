@@ -1,14 +1,18 @@
-"""The parts of a report as data, and the template that shows them; the template escapes all text.
+"""The one page that every report is: its parts as data, and the template that shows them.
 
-A page is one file without any request: style inside, figures as images in data URIs (where an
-SVG cannot run scripts), and a content security policy that forbids everything else.
+A page opens with its verdict, then come sections, then sections that are folded away. The template
+escapes all text. A page is one file without any request: style inside, figures as images in data
+URIs (where an SVG cannot run scripts), and a content security policy that forbids everything else.
 """
 
 import base64
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+MOST_BYTES = 1_500_000
+"""A page that would be larger leaves folded figures out, the last ones first, and says so."""
 
 _TEMPLATES = Environment(
     loader=PackageLoader("itemese.evaluation.report"),
@@ -21,7 +25,7 @@ _TEMPLATES = Environment(
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph; `style` is ``faint``, ``verdict``, ``warning`` or nothing."""
+    """A paragraph; `style` is ``faint``, ``warning`` or nothing."""
 
     text: str
     style: str = ""
@@ -33,20 +37,37 @@ class Note:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; `best` are the places ``(row, column)`` of the best values."""
+    """Cells as text, the first of a row its heading.
 
+    Attributes:
+        caption: What the table holds.
+        columns: Headings.
+        rows: Lists of cells.
+        best: Places ``(row, column)`` of the best values.
+        marks: Words behind the heading of a row, by its number.
+        words: Columns of words, which stand at the left; numbers stand at the right.
+    """
+
+    caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     best: Collection[tuple[int, int]] = ()
+    marks: Mapping[int, str] = field(default_factory=dict)
+    words: Collection[int] = ()
 
     def __bool__(self) -> bool:
         """Return whether there is anything to show."""
         return bool(self.rows)
 
+    def kind(self, row: int, column: int) -> str:
+        """Return the style classes of a cell."""
+        best = ["best"] if (row, column) in self.best else []
+        return " ".join([*best, *(["words"] if column in self.words else [])])
+
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG with its caption, which is the image's alternative text too."""
+    """An SVG with its caption; the alternative text says what kind of image it is."""
 
     svg: str | None
     caption: str
@@ -80,14 +101,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Folded:
-    """Plain text below a line that opens it."""
+class Text:
+    """Text whose line breaks count, below a title."""
 
-    summary: str
+    title: str
     text: str
 
 
-Part = Note | Table | Figures | Facts | Folded
+Part = Note | Table | Figures | Facts | Text
 
 
 class Section:
@@ -98,11 +119,46 @@ class Section:
         self.parts = [part for part in parts if part]
 
 
-def page(title: str, opening: Sequence[Part], sections: Sequence[Section]) -> str:
-    """Return the whole page; empty parts and sections are left out."""
+def page(
+    title: str,
+    *,
+    kind: str,
+    verdict: str,
+    notes: Sequence[Note] = (),
+    sections: Sequence[Section] = (),
+    folded: Sequence[Section] = (),
+) -> str:
+    """Return the whole page; empty parts and sections are left out.
+
+    Args:
+        title: What was run.
+        kind: ``Run``, ``Comparison`` or ``Study``.
+        verdict: The result in at most two sentences.
+        notes: Below the verdict.
+        sections: What everyone reads.
+        folded: What is folded away on a screen; a print shows it.
+    """
+    shown = [section for section in sections if section.parts]
+    details = [section for section in folded if section.parts]
     template = _TEMPLATES.get_template("report.html.jinja")
-    return template.render(
-        title=title,
-        opening=[part for part in opening if part],
-        sections=[section for section in sections if section.parts],
-    )
+    while True:
+        text = template.render(
+            title=title,
+            kind=kind,
+            verdict=verdict,
+            notes=[note for note in notes if note],
+            sections=shown,
+            folded=details,
+        )
+        drawn = [s for s in details if any(isinstance(part, Figures) for part in s.parts)]
+        if len(text.encode()) <= MOST_BYTES or not drawn:
+            return text
+        details[details.index(drawn[-1])] = _without_figures(drawn[-1])
+
+
+def _without_figures(section: Section) -> Section:
+    """Return a section in which a note stands instead of the figures."""
+    count = sum(len(part.figures) for part in section.parts if isinstance(part, Figures))
+    note = Note(f"Figures left out: {count}. A page has at most {MOST_BYTES:,} bytes.", "faint")
+    kept = [part for part in section.parts if not isinstance(part, Figures)]
+    return Section(section.title, *kept, note)

@@ -1,9 +1,11 @@
 """Figures of a report, each one panel wide enough for a phone, as SVG.
 
-Figures are made without pyplot, so there is no global state and no display is needed.
+Figures are made without pyplot, so there is no global state and no display is needed. Their text is
+text, and their colours are variables that a dark screen sets anew; a print is light.
 """
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,17 +18,46 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, Symmetrica
 from itemese.evaluation.result_file import TWINS, Result, value_of
 
 WIDTH = 5.0
-"""Inches; at 9 points, text stays legible where a phone shows the figure 360 pixels wide."""
+"""Inches; at 10 points, text stays legible where a phone shows the figure 360 pixels wide."""
 
 COLOURS = ("#2166ac", "#c2410c", "#15803d", "#7c3aed", "#be185d", "#0e7490", "#a16207", "#57534e")
-INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
+INK, FAINT, GRID, PAGE = "#1f2937", "#5b6472", "#e5e7eb", "#ffffff"
+LIGHT_BLUE, GREY = "#9ec5e8", "#d1d5db"
+"""Of bars that text may stand on."""
+
+_DARK = {
+    **dict(
+        zip(
+            COLOURS,
+            (
+                "#6aaef0",
+                "#fb923c",
+                "#4ade80",
+                "#b394f7",
+                "#f472b6",
+                "#22d3ee",
+                "#facc15",
+                "#b5afa8",
+            ),
+            strict=True,
+        )
+    ),
+    INK: "#e5e7eb",
+    FAINT: "#a3acba",
+    GRID: "#374151",
+    PAGE: "#111827",
+    LIGHT_BLUE: "#27527a",
+    GREY: "#4b5563",
+}
+"""What stands for each colour on a dark screen."""
 
 _STYLE = {
-    "font.size": 9,
+    "font.size": 10,
     "font.family": "DejaVu Sans",
+    "text.color": INK,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
-    "axes.titlesize": 10,
+    "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -39,7 +70,8 @@ _STYLE = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
     "svg.hashsalt": "itemese",  # the same figures give the same bytes
 }
 
@@ -60,7 +92,7 @@ def forest(results: Sequence[Result], names: Sequence[str], metric: str) -> str:
             for twin in TWINS:
                 found = value_of(result["metrics"], f"{twin}/{metric}")
                 if found:
-                    axes.plot(found["value"], place, "o", mfc="white", mec=colour, ms=5, zorder=3)
+                    axes.plot(found["value"], place, "o", mfc=PAGE, mec=colour, ms=5, zorder=3)
         ceiling = next(
             (value_of(r["oracle"], f"test/{metric}") for r in results if r.get("oracle")), None
         )
@@ -72,7 +104,7 @@ def forest(results: Sequence[Result], names: Sequence[str], metric: str) -> str:
                 xycoords=("data", "axes fraction"),
                 ha="right",
                 va="bottom",
-                fontsize=8,
+                fontsize=9,
                 color=FAINT,
             )
         axes.set_yticks(places, [_plain(name) for name in names])
@@ -89,7 +121,10 @@ def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str 
     labels = list(dict.fromkeys(label for r in results for label in r.get("slices") or {}))
     if not labels:
         return None
-    with panel(height=1.4 + (0.2 + 0.11 * len(results)) * len(labels)) as (figure, axes):
+    with panel(height=1.4 + (0.2 + 0.11 * len(results)) * len(labels) + _more(names)) as (
+        figure,
+        axes,
+    ):
         for number, (result, name) in enumerate(zip(results, names, strict=True)):
             colour = COLOURS[number % len(COLOURS)]
             shift = 0.6 * ((number + 0.5) / len(results) - 0.5)
@@ -102,7 +137,7 @@ def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str 
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        axes.set_title(f"{metric} by slice", pad=6)
+        axes.set_title(f"{metric} by group", pad=6)
         figure.legend(loc="outside lower center", ncols=2)
         return svg(figure)
 
@@ -110,7 +145,7 @@ def slices(results: Sequence[Result], names: Sequence[str], metric: str) -> str 
 def curves(results: Sequence[Result], names: Sequence[str], key: str) -> str | None:
     """Draw one column of the learning curves over the steps; None if no run has it."""
     drawn = False
-    with panel(height=3.2) as (figure, axes):
+    with panel(height=3.2 + _more(names)) as (figure, axes):
         for number, (result, name) in enumerate(zip(results, names, strict=True)):
             points = [
                 (row["step"], row[key])
@@ -142,12 +177,12 @@ def code_use(levels: Sequence[Mapping[str, Any]]) -> str:
     with panel(height=1.3 + 0.4 * len(levels)) as (figure, axes):
         places = np.arange(len(levels))
         used = [100 * level["used"] / max(1, level["size"]) for level in levels]
-        axes.barh(places, used, height=0.55, color="#9ec5e8", label="codes used")
+        axes.barh(places, used, height=0.55, color=LIGHT_BLUE, label="codes used")
         for place, level, share in zip(places, levels, used, strict=True):
             text = f" {level['used']:,} of {level['size']:,}"
             inside = share > 70
             # Inside a long bar at its left end: the diamond stands near the right one.
-            axes.text(0 if inside else share, place, text, va="center", ha="left", fontsize=8)
+            axes.text(0 if inside else share, place, text, va="center", ha="left", fontsize=9)
         even = [
             (p, 100 * v["perplexity"] / max(1, v["size"]))
             for p, v in zip(places, levels, strict=True)
@@ -192,7 +227,7 @@ def trade_off(
     known = [n for n, cost in enumerate(costs) if cost is not None]
     if len(known) < 2:
         return None
-    with panel(height=3.4) as (figure, axes):
+    with panel(height=3.4 + _more(names)) as (figure, axes):
         _log_axis(axes, [float(costs[number] or 0) for number in known])
         for number in known:
             found = value_of(results[number]["metrics"], f"test/{metric}")
@@ -221,6 +256,11 @@ def _log_axis(axes: Any, costs: Sequence[float]) -> None:
         axes.set_xscale("symlog", linthresh=decade, linscale=1.0)
         axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=decade))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+
+def _more(names: Sequence[str]) -> float:
+    """Return the inches that a legend in two columns needs beyond its first two lines."""
+    return 0.22 * max(0, (len(names) + 1) // 2 - 2)
 
 
 def _short(value: float) -> str:
@@ -266,7 +306,26 @@ def _plain(text: str) -> str:
 
 
 def svg(figure: Any) -> str:
-    """Return a finished figure as SVG."""
+    """Return a finished figure as SVG, for light and dark screens."""
     content = io.StringIO()
-    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    return content.getvalue()
+    figure.savefig(
+        content, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+    )
+    drawn = re.sub(r'style="[^"]*"', _restyled, content.getvalue())
+    light, dark = (
+        "".join(f"--{key[1:]}:{value};" for key, value in colours.items())
+        for colours in ({colour: colour for colour in _DARK}, _DARK)
+    )
+    style = (
+        f"<style>text{{white-space:pre}}:root{{{light}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    )
+    return drawn.replace("<defs>", f"{style}<defs>", 1)
+
+
+def _restyled(attribute: re.Match[str]) -> str:
+    """Return a style attribute with variables for colours, and with fonts that browsers have."""
+    text = attribute[0].replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+    for colour in _DARK:
+        text = text.replace(colour, f"var(--{colour[1:]})")
+    return text

@@ -1,4 +1,4 @@
-"""The report's sections below the leaderboard: slices, curves, codes, costs, checks, origin."""
+"""The parts of a report below the leaderboard: figures, groups, codes, checks, timings, origin."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from itemese.evaluation.report import code_plots, plots
-from itemese.evaluation.report.html import Facts, Figure, Figures, Folded, Note, Section, Table
+from itemese.evaluation.report.html import Facts, Figure, Figures, Note, Section, Table, Text
 from itemese.evaluation.result_file import (
     Result,
     headline_metrics,
@@ -35,7 +35,7 @@ _LEVEL = {
 
 
 def slices(ranked: Sequence[Result], names: Sequence[str]) -> Section:
-    """Return the section of slices: a table and a figure with intervals."""
+    """Return the slices: a table and a figure with intervals."""
     found = list(dict.fromkeys(s for result in ranked for s in result.get("slices") or {}))
     metric = main_metric(ranked)
     rows = []
@@ -46,32 +46,42 @@ def slices(ranked: Sequence[Result], names: Sequence[str]) -> Section:
         values = [value_of(e, metric) for e in each]
         cells = [with_interval(v) for v in values]
         rows.append([label, about, f"{users:,}", *cells])
+    columns = ["group", "meaning", "users", *[f"{metric}, {name}" for name in names]]
     return Section(
-        "Slices",
-        Table(["slice", "meaning", "users", *[f"{metric}, {name}" for name in names]], rows),
-        Figures(Figure(plots.slices(ranked, names, metric), f"{metric} by slice, with intervals.")),
+        "Groups of users and items",
+        Table(f"{metric} of each group", columns, rows, words={1}),
+        Figures(
+            Figure(plots.slices(ranked, names, metric), f"{metric} of each group, with intervals.")
+        ),
     )
 
 
-def curves(ranked: Sequence[Result], names: Sequence[str]) -> Section:
+def curves(ranked: Sequence[Result], names: Sequence[str]) -> list[Figure]:
     """Return the learning curves: training loss and the validation metric."""
     keys = {key for result in ranked for row in result.get("learning_curve") or [] for key in row}
     validation = sorted(key for key in keys if key.startswith("val/"))
     headline = f"val/{main_metric(ranked)}"
     chosen = [headline] if headline in validation else validation[:1]
     loss = "Training loss. Losses of different methods or codebooks are not comparable."
-    return Section(
-        "Learning curves",
-        Figures(
-            Figure(plots.curves(ranked, names, "train/loss"), loss),
-            *[Figure(plots.curves(ranked, names, key), "Validation metric.") for key in chosen],
-        ),
-    )
+    return [
+        *[Figure(plots.curves(ranked, names, key), "Validation metric.") for key in chosen],
+        Figure(plots.curves(ranked, names, "train/loss"), loss),
+    ]
+
+
+def advice(ranked: Sequence[Result], names: Sequence[str]) -> list[Note]:
+    """Return what the check of the codebooks advises."""
+    gates = [(result.get("codebooks") or {}).get("gate") or {} for result in ranked]
+    return [
+        Note(f"{name}: {gate['advice']}", "warning")
+        for gate, name in zip(gates, names, strict=True)
+        if gate.get("advice")
+    ]
 
 
 def codes(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     """Return what is known of the semantic IDs: collisions and each code position."""
-    figures, levels_rows, rows, warnings = [], [], [], []
+    figures, levels_rows, rows = [], [], []
     for result, name in zip(ranked, names, strict=True):
         health = result.get("codebooks") or {}
         levels = code_levels(health)
@@ -87,19 +97,16 @@ def codes(ranked: Sequence[Result], names: Sequence[str]) -> Section:
             shares = ["-" if share is None else f"{share:.2%}" for share in (before, after)]
             left = (_or_dash(health.get(key), ".1%") for key in ("error", "error_after"))
             rows.append([name, *shares, "-" if group is None else f"{group:,}", *left])
-            if (health.get("gate") or {}).get("advice"):
-                warnings.append(Note(f"{name}: {health['gate']['advice']}", "warning"))
         levels_rows += [
             [name, str(place), *[_or_dash(level.get(key), form) for key, form in _LEVEL.values()]]
             for place, level in enumerate(levels, start=1)
         ]
     collisions = ["run", "items sharing their codes", "after disambiguation", "largest such group"]
     return Section(
-        "Semantic IDs",
-        *warnings,
-        Table([*collisions, "error left", "after disambiguation"], rows),
+        "Semantic IDs: health of the codes",
+        Table("Items that share codes", [*collisions, "error left", "after disambiguation"], rows),
         Figures(*figures),
-        Table(["run", "code position", *_LEVEL], levels_rows),
+        Table("Each code position", ["run", "code position", *_LEVEL], levels_rows),
     )
 
 
@@ -110,7 +117,10 @@ def _code_figures(
     pairs = (health.get("agreement") or {}).get("pairs", 0)
     parts = health.get("domination") or {}
     drawn = (
-        (code_plots.code_sizes(levels), "Level: even use. A cliff: few codes hold most items."),
+        (
+            code_plots.code_sizes(levels),
+            "Level: even use. A steep fall: few codes hold most items.",
+        ),
         (code_plots.fan_out(levels), "What a beam chooses from at each step."),
         (
             code_plots.agreement(health.get("agreement")),
@@ -120,7 +130,7 @@ def _code_figures(
             code_plots.domination(parts),
             f"The {parts.get('neighbours')} nearest of {parts.get('among', 0):,} items to "
             f"{parts.get('asked', 0):,}; two parts share {parts.get('between', 0):.1%} of theirs. "
-            "A part near chance is drowned.",
+            "A part near chance does not decide neighbours.",
         ),
     )
     return [Figure(figure, f"{name}. {about}") for figure, about in drawn if figure]
@@ -140,26 +150,34 @@ def code_levels(health: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def costs(ranked: Sequence[Result], names: Sequence[str]) -> Section:
+def costs(ranked: Sequence[Result], names: Sequence[str]) -> list[Figure]:
     """Return accuracy against latency and against parameters."""
     metric = main_metric(ranked)
+    better = "Lower left" if metric in task_of(ranked[0]).falling else "Upper left"
     latency = [(result.get("latency_ms") or {}).get("p50") for result in ranked]
     parameters = [result.get("parameters") for result in ranked]
-    return Section(
-        "What accuracy costs",
-        Figures(
-            *[
-                Figure(
-                    plots.trade_off(ranked, names, metric, costs=costs, label=label),
-                    f"Upper left is better. {about}",
-                )
-                for costs, label, about in (
-                    (latency, "p50 latency, ms", "One user at a time."),
-                    (parameters, "parameters", "Methods without trained values stand at 0."),
-                )
-            ]
-        ),
-    )
+    return [
+        Figure(
+            plots.trade_off(ranked, names, metric, costs=costs, label=label),
+            f"{better} is better. {about}",
+        )
+        for costs, label, about in (
+            (latency, "p50 latency, ms", "One user at a time."),
+            (parameters, "parameters", "Methods without trained values stand at 0."),
+        )
+    ]
+
+
+def timings(ranked: Sequence[Result], names: Sequence[str]) -> Section:
+    """Return how long each stage took when it was built."""
+    found = [result.get("stage_seconds") or {} for result in ranked]
+    stages = list(dict.fromkeys(stage for each in found for stage in each))
+    rows = [
+        [name, *[_or_dash(each.get(stage), ",.1f") for stage in stages]]
+        for name, each in zip(names, found, strict=True)
+    ]
+    caption = "Seconds of each stage when it was built; runs share what is equal"
+    return Section("Timings by stage", Table(caption, ["run", *stages], rows if stages else []))
 
 
 def checks(ranked: Sequence[Result], names: Sequence[str]) -> Section:
@@ -167,7 +185,7 @@ def checks(ranked: Sequence[Result], names: Sequence[str]) -> Section:
     if not task_of(ranked[0]).ranks_catalogue:
         each = [", ".join(f"{k} {v}" for k, v in (r.get("facts") or {}).items()) for r in ranked]
         facts = [list(pair) for pair in zip(names, each, strict=True) if pair[1]]
-        return Section("Facts", Table(["run", "facts"], facts))
+        return Section("Facts", Table("What was asked", ["run", "facts"], facts, words={1}))
     rows, headings = [], ["run", *_CHECKS.values(), "items ever recommended", "decoding"]
     cutoff = headline_metrics(ranked)[0].rpartition("@")[2]
     for result, name in zip(ranked, names, strict=True):
@@ -181,27 +199,48 @@ def checks(ranked: Sequence[Result], names: Sequence[str]) -> Section:
         "The first three must be 0. A target that the user already had cannot be found while seen "
         "items are excluded; it counts as a miss."
     )
-    return Section("Checks", Table(headings, rows), Note(note, "faint"))
+    return Section(
+        "Checks",
+        Table("Counts of outputs", headings, rows, words={len(headings) - 1}),
+        Note(note, "faint"),
+    )
 
 
 def origin(result: Result, name: str) -> Section:
-    """Return how to make the run again: command, artifacts, environment, recipe."""
-    environment = result.get("environment") or {}
-    pairs = [
-        ("method", str(result.get("method", "-"))),
-        ("command", str(result.get("command", "-"))),
-        *[(f"artifact: {k}", str(v)) for k, v in (result.get("artifacts") or {}).items()],
-        ("environment", ", ".join(f"{k} {v}" for k, v in environment.items() if v is not None)),
-        ("created", str(result.get("created", "-"))),
-    ]
-    recipe = yaml.safe_dump(_basic(result.get("recipe") or {}), sort_keys=False, allow_unicode=True)
-    data = yaml.safe_dump(_basic(result.get("data") or {}), sort_keys=False, allow_unicode=True)
+    """Return how to make the run again: commit, command, artifacts, environment, recipe."""
+    environment = dict(result.get("environment") or {})
     return Section(
-        f"Origin of {name}",
-        Facts(pairs),
-        Folded("Recipe", recipe),
-        Folded("Data", data),
+        f"Settings and provenance of {name}",
+        Facts(
+            [
+                ("method", str(result.get("method", "-"))),
+                ("commit", commit(environment.pop("git", None))),
+                ("command", str(result.get("command", "-"))),
+                *[(f"artifact: {k}", str(v)) for k, v in (result.get("artifacts") or {}).items()],
+                ("environment", versions(environment)),
+                ("created", str(result.get("created", "-"))),
+            ]
+        ),
+        as_yaml("Recipe", result.get("recipe")),
+        as_yaml("Data", result.get("data")),
     )
+
+
+def commit(git: Any) -> str:
+    """Return the commit of the code, and whether files differed from it."""
+    if not isinstance(git, Mapping):
+        return "unknown"
+    return f"{git['commit']}{', with changed files' if git['dirty'] else ''}"
+
+
+def versions(environment: Mapping[str, Any]) -> str:
+    """Return names and values of the environment as far as known."""
+    return ", ".join(f"{key} {value}" for key, value in environment.items() if value is not None)
+
+
+def as_yaml(title: str, values: Mapping[str, Any] | None) -> Text:
+    """Return settings as YAML below a title."""
+    return Text(title, yaml.safe_dump(_basic(values or {}), sort_keys=False, allow_unicode=True))
 
 
 def _basic(value: Any) -> Any:

@@ -109,7 +109,8 @@ def table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         columns.append((heading, [_or_dash(row[key], form) for row in rows]))
     for metric in next((row["tests"] for row in rows if "tests" in row), {}):
         heading = f"{metric} less {summary['baseline']}"
-        columns.append((heading, [_test(row.get("tests", {}).get(metric)) for row in rows]))
+        cells = [difference_cell(row.get("tests", {}).get(metric)) for row in rows]
+        columns.append((heading, cells))
     known = [column for column in columns if any(cell != "-" for cell in column[1])]
     return [heading for heading, _ in known], [
         [cells[place] for _, cells in known] for place in range(len(rows))
@@ -138,31 +139,15 @@ def about(summary: Mapping[str, Any]) -> str:
     )
 
 
-def verdicts(summary: Mapping[str, Any]) -> list[str]:
-    """Say of each recipe that generates semantic IDs whether it beats the best without them."""
-    main, found = summary["main"], {row["name"]: row for row in summary["rows"]}
-    best = found[summary["baseline"]]
-    theirs, sentences = best["metrics"][main]["mean"], []
-    for row in summary["rows"]:
-        if row["semantic_ids"] and not best["semantic_ids"]:
-            ours = row["metrics"][main]["mean"]
-            beats = ours < theirs if summary["falling"] else ours > theirs
-            sentences.append(
-                f"{row['name']} (semantic IDs) {'beats' if beats else 'does not beat'} "
-                f"{best['name']}, the best without: {main} {ours:.4f} against {theirs:.4f}."
-            )
-    return sentences
-
-
 def _metrics(results: Sequence[Result]) -> list[str]:
-    """Return recall and ndcg of the short lists that all results have, or else the headline."""
+    """Return recall and ndcg of the short lists that all results have, and the headline."""
     shared = set.intersection(*[set(result["metrics"]) for result in results])
     names = {name.partition("/")[2] for name in shared if name.startswith("test/")}
     pairs = [(int(n.partition("@")[2]), n) for n in names if n.startswith(("recall@", "ndcg@"))]
     short = {name for cutoff, name in pairs if cutoff <= SHORT_CUTOFF}
     chosen = [(cutoff, name) for cutoff, name in pairs if name in short]
     ordered = sorted(chosen, key=lambda pair: (pair[0], pair[1].startswith("ndcg")))
-    return [name for _, name in ordered] or headline_metrics(results)
+    return list(dict.fromkeys([*(name for _, name in ordered), *headline_metrics(results)]))
 
 
 def _facts(runs: Sequence[Result], main: str) -> dict[str, Any]:
@@ -197,7 +182,8 @@ def _interval(found: Mapping[str, float] | None) -> str:
     )
 
 
-def _test(found: Mapping[str, float] | None) -> str:
+def difference_cell(found: Mapping[str, Any] | None) -> str:
+    """Return a paired difference with its interval and p-value, ``-`` for None."""
     if found is None:
         return "-"
     low, high = found["difference_low"], found["difference_high"]
