@@ -5,9 +5,11 @@ Shapes: B batch, T history length, d vector size, I items, C items scored for a 
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates, Ranking, Scores
@@ -16,9 +18,14 @@ from itemese.decoding.code_model import CodeModel
 from itemese.decoding.decoding import beam_search, item_scores
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
-from itemese.layers.histories import last_states, next_item_pairs, pad_histories
-from itemese.losses.next_item import next_item_loss
-from itemese.methods.base import Batch, LossTerm, Method
+from itemese.layers.histories import (
+    last_states,
+    next_item_pairs,
+    pad_histories,
+    without_newest,
+)
+from itemese.losses.next_item import NextItemLoss, next_item_loss
+from itemese.methods.base import Batch, LossTerm, LossWeights, Method, MethodConfig
 
 
 class CatalogueMethod(Method):
@@ -40,11 +47,38 @@ class CatalogueMethod(Method):
         return Scores.of(found, item_index, "score")
 
 
+class NextItemLossWeights(LossWeights):
+    """Such a method has one term."""
+
+    next_item: float = Field(default=1.0, ge=0)
+
+
+class NextItemConfig(MethodConfig):
+    """Settings that all `NextItemEncoder` share.
+
+    Attributes:
+        loss: ``full_softmax``, ``sampled_softmax``, ``gbce`` or ``bce``; see `losses.next_item`.
+        num_negatives: Negatives of ``sampled_softmax`` and of ``gbce``.
+        calibration: t of ``gbce``: 0 is plain ``bce`` with several negatives, 1 is calibrated.
+        targets: Which events of a training sample are predicted: ``all`` that have one before them,
+            or the ``last`` alone, from what came before it, which is how the model is asked (for
+            ``training.samples: prefixes``).
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    loss: NextItemLoss = "full_softmax"
+    num_negatives: int = Field(default=256, ge=1)
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    targets: Literal["all", "last"] = "all"
+    loss_weights: NextItemLossWeights = NextItemLossWeights()
+
+
 class NextItemEncoder(Method):
     """Base of methods whose module encodes histories and compares states with all items.
 
     The module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item vectors
-    ``[I, d]``; the settings hold `loss` and `num_negatives` (`losses.next_item`).
+    ``[I, d]``; the settings are a `NextItemConfig`. What else the module reads of a batch, `states`
+    passes on.
     """
 
     encodes_histories: ClassVar[bool] = True
@@ -62,26 +96,54 @@ class NextItemEncoder(Method):
         """Return ``item_index [B, T]``, right-padded with -1."""
         return pad_histories(requests)
 
+    def states(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return what the module makes of a batch: ``[B, T, d]`` and ``[I, d]``."""
+        found: tuple[Tensor, Tensor] = module(batch["item_index"])
+        return found
+
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
-        """Return ``next_item``: every item of the history predicts its successor."""
-        inputs, successors, real = next_item_pairs(batch["item_index"])
-        states, item_vectors = module(inputs)
-        targets = successors[real]
-        loss = next_item_loss(
-            self.config.loss, states[real], item_vectors, targets, self.config.num_negatives
+        """Return ``next_item``: events of the history, predicted from what came before them."""
+        states, vectors, targets = self.queries(module, batch)
+        return {"next_item": LossTerm(self.loss(states, vectors, targets), len(targets))}
+
+    def loss(self, states: Tensor, vectors: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss that the settings name; see `losses.next_item`."""
+        config = self.config
+        return next_item_loss(
+            config.loss,
+            states,
+            vectors,
+            targets,
+            num_negatives=config.num_negatives,
+            calibration=config.calibration,
         )
-        return {"next_item": LossTerm(loss, len(targets))}
+
+    def queries(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the states ``[N, d]`` that predict, item vectors ``[I, d]``, targets ``[N]``."""
+        if self.config.targets == "last":
+            item_index, targets = without_newest(batch["item_index"])
+            rows = (targets >= 0).nonzero()[:, 0]  # a history of one item has nothing to predict
+            states, vectors = self.states(module, {**batch, "item_index": item_index})
+            return last_states(states, item_index)[rows], vectors, targets[rows]
+        item_index, successors, real = next_item_pairs(batch["item_index"])
+        states, vectors = self.states(module, {**batch, "item_index": item_index})
+        return states[real], vectors, successors[real]
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count the events that `targets` names; other terms count micro-batches."""
+        last = self.config.targets == "last"
+        return {"next_item": np.minimum(lengths - 1, 1) if last else lengths - 1}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank the catalogue by the dot product with the newest state."""
-        states, item_vectors = module(batch["item_index"])
+        states, item_vectors = self.states(module, batch)
         newest = last_states(states, batch["item_index"])
         scores = newest.float() @ item_vectors.float().T  # bf16 sums would tie
         return Ranking.from_scores(scores, k, candidates)
 
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the dot products of the newest state with the given items' vectors."""
-        states, item_vectors = module(batch["item_index"])
+        states, item_vectors = self.states(module, batch)
         newest = last_states(states, batch["item_index"]).float()
         items = item_vectors[item_index.clamp(min=0)].float()  # [B, C, d]
         return Scores.of((items @ newest[:, :, None])[..., 0], item_index, "score")

@@ -106,9 +106,7 @@ def test_only_the_newest_training_events_are_seen(world) -> None:
 @pytest.mark.parametrize("predicts_oldest", [False, True])
 @pytest.mark.parametrize("max_history", [1, 3, 4, 50])
 def test_sliding_windows_make_each_event_a_target_once(world, max_history, predicts_oldest) -> None:
-    data = scan(
-        world, max_history=max_history, predicts_oldest=predicts_oldest, sliding_windows=True
-    )
+    data = scan(world, max_history=max_history, predicts_oldest=predicts_oldest, samples="windows")
     seen: Counter = Counter()
     rows = full = 0
     for _, requests in itertools.chain.from_iterable(data.steps(0, Share())):
