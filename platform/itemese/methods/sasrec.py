@@ -61,6 +61,11 @@ class Sasrec(NextItemEncoder):
     Config = SasrecConfig
     config: SasrecConfig
 
+    @property
+    def encodes_histories(self) -> bool:  # type: ignore[override]
+        """Whether an item's state is the same whatever follows it."""
+        return self.config.positions != "from_query"
+
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
         return SequenceEncoder(

@@ -16,6 +16,7 @@ Shapes: B batch, T history length, L code length, K_l codes of level l.
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from itemese.backbones.token_vectors import code_vectors, start_tokens
 from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.item_language import ItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
+from itemese.layers.histories import ages
 from itemese.losses.code_tokens import next_code
 from itemese.methods.base import (
     Batch,
@@ -56,6 +58,8 @@ class SemanticIdLmConfig(MethodConfig):
         beam_width: Prefixes kept while decoding.
         code_normalisation: Which codes the softmax over a next code runs over in search and scores:
             ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
+        targets: Which items of a training sample are predicted: ``all``, or the ``last`` alone (for
+            ``training.samples: prefixes``).
         loss_weights: Multipliers of the loss terms.
     """
 
@@ -66,6 +70,7 @@ class SemanticIdLmConfig(MethodConfig):
     token_init: Literal["random", "vectors"] = "vectors"
     beam_width: int = Field(default=20, ge=1)
     code_normalisation: CodeNormalisation = "legal"
+    targets: Literal["all", "last"] = "all"
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
 
 
@@ -115,8 +120,16 @@ class SemanticIdLm(BeamMethod):
         )
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
-        """Return ``next_code``: every code of every item, given all before it."""
-        logits, codes = module(batch["item_index"])
+        """Return ``next_code``: every code of the items that `targets` names, given all before."""
+        item_index = batch["item_index"]
+        logits, codes = module(item_index)
+        if self.config.targets == "last":
+            newest = (ages(item_index) == 0)[item_index >= 0]
+            logits, codes = [level[newest] for level in logits], codes[newest]
         smoothing = self.config.label_smoothing
         loss = next_code(logits, codes, label_smoothing=smoothing)
         return {"next_code": LossTerm(loss, len(codes))}
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count the items that `targets` names."""
+        return {"next_code": np.ones_like(lengths) if self.config.targets == "last" else lengths}
