@@ -16,7 +16,8 @@ CHECKS = {name: method_checks(name, SMALL.get(name)) for name in NAMES}
 
 OPTIONS = {
     "sasrec": {"targets": "last", "positions": "from_query", "norm": "post"},
-    "semantic_id_lm": {"targets": "last"},
+    "semantic_id_lm": {"targets": "last", "copying": {"num_candidates": 10}},
+    "tiger": {"copying": {"num_candidates": 10}, "code_normalisation": "level"},
 }
 """Settings off the defaults that change what a module learns from."""
 

@@ -12,20 +12,26 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from itemese.core.config import Config
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
-from itemese.decoding.code_model import CodeModel
+from itemese.decoding.code_model import CodeModel, CodeNormalisation
+from itemese.decoding.copier import Copier
 from itemese.decoding.decoding import beam_search, item_scores
+from itemese.decoding.exact import target_log_probs
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
+from itemese.layers.copy_graph import CopyGraph
 from itemese.layers.histories import (
     last_states,
     next_item_pairs,
     pad_histories,
     without_newest,
 )
+from itemese.layers.item_graph import transition_counts
+from itemese.losses.code_tokens import next_code
 from itemese.losses.next_item import NextItemLoss, next_item_loss
-from itemese.methods.base import Batch, LossTerm, LossWeights, Method, MethodConfig
+from itemese.methods.base import Batch, Inputs, LossTerm, LossWeights, Method, MethodConfig
 
 
 class CatalogueMethod(Method):
@@ -149,11 +155,117 @@ class NextItemEncoder(Method):
         return Scores.of((items @ newest[:, :, None])[..., 0], item_index, "score")
 
 
+class CopyConfig(Config):
+    """How a method of semantic IDs may copy items from a graph of transitions.
+
+    The graph's settings are those of the method `transition_graph`.
+
+    Attributes:
+        max_gap: Largest distance of a counted pair.
+        gap_decay: Weight of a pair falls by this factor with each further step.
+        max_sources: Newest history items that vote.
+        decay: A vote's strength is ``decay ** age``.
+        normalization: Power of the source item's out-weight that divides its edges.
+        num_neighbors: Edges kept an item.
+        num_candidates: Items with most votes that a search ranks beside those that it wrote.
+        share: Of the loss that is the likelihood of the mixture; the rest is that of the codes.
+    """
+
+    max_gap: int = Field(default=3, ge=1)
+    gap_decay: float = Field(default=0.5, gt=0, le=1)
+    max_sources: int = Field(default=5, ge=1)
+    decay: float = Field(default=0.5, gt=0, le=1)
+    normalization: float = Field(default=0.5, ge=0, le=1)
+    num_neighbors: int = Field(default=500, ge=1)
+    num_candidates: int = Field(default=100, ge=1)
+    share: float = Field(default=0.5, ge=0, le=1)
+
+
+class BeamConfig(MethodConfig):
+    """Settings that all `BeamMethod` share.
+
+    Attributes:
+        beam_width: Prefixes kept while decoding.
+        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
+            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
+    """
+
+    beam_width: int = Field(default=20, ge=1)
+    code_normalisation: CodeNormalisation = "legal"
+
+
+class CopyingConfig(BeamConfig):
+    """Settings of a `BeamMethod` that may copy.
+
+    Attributes:
+        copying: Mixes what a transition graph says into the probability of an item, by a gate
+            that is learnt with the codes; null writes codes alone.
+    """
+
+    copying: CopyConfig | None = None
+
+
 class BeamMethod(Method):
     """Base of methods whose module, a `CodeModel`, writes an item code by code.
 
-    The settings hold `beam_width` and `code_normalisation`.
+    The settings are a `BeamConfig`. A method whose settings are a `CopyingConfig` passes its module
+    to `with_copier` and takes its loss from `code_loss`.
     """
+
+    def with_copier(self, module: CodeModel, inputs: Inputs) -> CodeModel:
+        """Give the module a graph of the training events, if the settings ask for one."""
+        given = self.config.copying
+        if given is not None:
+            counts = transition_counts(
+                inputs.train(),
+                inputs.catalog.num_items,
+                max_gap=given.max_gap,
+                gap_decay=given.gap_decay,
+            )
+            settings = given.model_dump(exclude={"num_candidates", "share"})
+            graph = CopyGraph(counts, **settings)
+            module.copier = Copier(graph, num_candidates=given.num_candidates)
+        return module
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild the module; the edges of its graph are those that were saved."""
+        module = self.build(inputs)
+        if isinstance(module, CodeModel) and module.copier is not None:
+            module.copier.graph.resize(len(state["copier.graph.target"]))
+        module.load_state_dict(state)
+        return module
+
+    def code_loss(
+        self,
+        module: nn.Module,
+        logits: Sequence[Tensor],
+        codes: Tensor,
+        *,
+        history: Tensor,
+        place: Tensor,
+        target: Tensor,
+    ) -> Tensor:
+        """Return the loss of predicted codes, nats a code: a mean over N targets.
+
+        Args:
+            module: The model.
+            logits: ``[N, K_l]`` of each predicted level.
+            codes: ``[N, P]`` int64.
+            history: ``[N, T]`` int64, each target's history, padded with -1.
+            place: ``[N]`` int64, the target's place in it, or behind it.
+            target: ``[N]`` item_index.
+        """
+        loss: Tensor = next_code(logits, codes, label_smoothing=self.config.label_smoothing)
+        given = self.config.copying
+        if given is None or not len(target):
+            return loss
+        assert isinstance(module, CodeModel)
+        assert module.copier is not None
+        written = target_log_probs(module, logits, codes)
+        found = module.copier.log_likelihood(written, logits[0], history, place, target)
+        mixture: Tensor = -found.mean() / module.code_length
+        loss = (1 - given.share) * loss + given.share * mixture
+        return loss
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
@@ -194,8 +306,11 @@ class BeamMethod(Method):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width, the length of an item in tokens and what a softmax runs over."""
         assert isinstance(module, CodeModel)
-        return {
+        found = {
             "beam_width": self.config.beam_width,
             "code_length": module.code_length,
             "code_normalisation": module.code_normalisation,
         }
+        if module.copier is not None:
+            found["copied_edges"] = len(module.copier.graph.target)
+        return found
