@@ -26,6 +26,7 @@ from itemese.layers.histories import (
     last_states,
     next_item_pairs,
     pad_histories,
+    user_numbers,
     without_newest,
 )
 from itemese.layers.item_graph import transition_counts
@@ -168,7 +169,9 @@ class CopyConfig(Config):
         normalization: Power of the source item's out-weight that divides its edges.
         num_neighbors: Edges kept an item.
         num_candidates: Items with most votes that a search ranks beside those that it wrote.
-        share: Of the loss that is the likelihood of the mixture; the rest is that of the codes.
+        held_out: Share of users whose events teach the gate and nothing else. The codes never learn
+            their events, so the gate sees both sides as they are on unknown data: of the events
+            that the codes learn, they know too much.
     """
 
     max_gap: int = Field(default=3, ge=1)
@@ -178,7 +181,7 @@ class CopyConfig(Config):
     normalization: float = Field(default=0.5, ge=0, le=1)
     num_neighbors: int = Field(default=500, ge=1)
     num_candidates: int = Field(default=100, ge=1)
-    share: float = Field(default=0.5, ge=0, le=1)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
 
 
 class BeamConfig(MethodConfig):
@@ -222,7 +225,7 @@ class BeamMethod(Method):
                 max_gap=given.max_gap,
                 gap_decay=given.gap_decay,
             )
-            settings = given.model_dump(exclude={"num_candidates", "share"})
+            settings = given.model_dump(exclude={"num_candidates", "held_out"})
             graph = CopyGraph(counts, **settings)
             module.copier = Copier(graph, num_candidates=given.num_candidates)
         return module
@@ -241,6 +244,8 @@ class BeamMethod(Method):
         logits: Sequence[Tensor],
         codes: Tensor,
         *,
+        batch: Batch,
+        row: Tensor,
         history: Tensor,
         place: Tensor,
         target: Tensor,
@@ -251,25 +256,39 @@ class BeamMethod(Method):
             module: The model.
             logits: ``[N, K_l]`` of each predicted level.
             codes: ``[N, P]`` int64.
+            batch: From `collate`.
+            row: ``[N]`` int64, each target's row of the batch.
             history: ``[N, T]`` int64, each target's history, padded with -1.
             place: ``[N]`` int64, the target's place in it, or behind it.
             target: ``[N]`` item_index.
         """
-        loss: Tensor = next_code(logits, codes, label_smoothing=self.config.label_smoothing)
-        given = self.config.copying
-        if given is None or not len(target):
-            return loss
+        smoothing = self.config.label_smoothing
+        if self.config.copying is None:
+            return next_code(logits, codes, label_smoothing=smoothing)
         assert isinstance(module, CodeModel)
         assert module.copier is not None
-        written = target_log_probs(module, logits, codes)
-        found = module.copier.log_likelihood(written, logits[0], history, place, target)
-        mixture: Tensor = -found.mean() / module.code_length
-        loss = (1 - given.share) * loss + given.share * mixture
-        return loss
+        held = batch["held_out"][row]
+        kept = ~held
+        learnt = next_code([x[kept] for x in logits], codes[kept], label_smoothing=smoothing)
+        first, *rest = [x[held].detach() for x in logits]
+        written = target_log_probs(module, [first, *rest], codes[held])
+        found = module.copier.log_likelihood(
+            written, first, history[held], place[held], target[held]
+        )
+        taught = -found.sum() / module.code_length
+        return (learnt * kept.sum() + taught) / max(1, len(target))
+
+    def with_held_out(self, batch: Batch, requests: Sequence[Request]) -> Batch:
+        """Add ``held_out [B] bool`` to a batch if a gate is learnt: always the same users."""
+        given = self.config.copying
+        if given is not None:
+            users = user_numbers(requests)  # -1 where no user is named
+            batch["held_out"] = (users % 10_000 < round(given.held_out * 10_000)) & (users >= 0)
+        return batch
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
-        return pad_histories(requests)
+        return self.with_held_out(pad_histories(requests), requests)
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by beam search inside the catalogue."""

@@ -124,6 +124,8 @@ class SemanticIdLm(BeamMethod):
             module,
             logits,
             codes,
+            batch=batch,
+            row=row,
             history=item_index[row],
             place=place,
             target=item_index[row, place],

@@ -107,7 +107,7 @@ class Tiger(BeamMethod):
             batch["user_token"] = (1 + users % self.config.num_user_tokens).where(
                 users >= 0, UNKNOWN_USER
             )
-        return batch
+        return self.with_held_out(batch, requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_code``: the codes of the drawn targets, given what stands before them."""
@@ -125,6 +125,8 @@ class Tiger(BeamMethod):
             module,
             logits,
             codes,
+            batch=batch,
+            row=row,
             history=window,
             place=(window >= 0).sum(dim=1),
             target=target,
