@@ -14,6 +14,18 @@ SMALL = read_yaml(Path(__file__).with_name("small_methods.yaml"))
 NAMES = method_names()
 CHECKS = {name: method_checks(name, SMALL.get(name)) for name in NAMES}
 
+OPTIONS = {
+    "sasrec": {"targets": "last", "positions": "from_query", "norm": "post"},
+    "semantic_id_lm": {"targets": "last", "copying": {"num_candidates": 10}},
+    "tiger": {"copying": {"num_candidates": 10}, "code_normalisation": "level"},
+}
+"""Settings off the defaults that change what a module learns from."""
+
+CHECKS |= {
+    f"{name} with options": method_checks(name, {**SMALL[name], **options})
+    for name, options in OPTIONS.items()
+}
+
 
 @pytest.mark.parametrize(
     "check",

@@ -23,6 +23,16 @@ class Candidates:
     exclude: torch.Tensor | None = None
     allowed: torch.Tensor | None = None
 
+    def permit(self, items: torch.Tensor) -> torch.Tensor:
+        """Return which of ``items [B, C]`` may be returned, ``[B, C] bool``; -1 may not."""
+        found = items >= 0
+        if self.allowed is not None:
+            found = found & self.allowed.to(items.device)[items.clamp(min=0)]
+        if self.exclude is not None:
+            exclude = self.exclude.to(items.device)
+            found = found & ~(items[:, :, None] == exclude[:, None, :]).any(dim=2)
+        return found
+
     def mask(self, scores: torch.Tensor) -> torch.Tensor:
         """Return ``scores [B, I]`` with every item that may not be returned at -inf."""
         if self.allowed is not None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from itemese.decoding.copier import Copier
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.derived import Derived
 
@@ -56,6 +57,7 @@ class CodeModel(Derived):
         code_sizes: Codes of each position, P numbers.
         starts: Token id of code 0 at each position, P numbers.
         code_normalisation: How search and exact scores normalise the codes.
+        copier: Mixes what a graph says into the probability of an item; None writes codes alone.
     """
 
     item_tokens: Tensor
@@ -77,6 +79,7 @@ class CodeModel(Derived):
             opening + 1 + sum(self.code_sizes[:level]) for level in range(tree.num_predicted)
         )
         self.code_normalisation = code_normalisation
+        self.copier: Copier | None = None
 
     @property
     def code_length(self) -> int:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from itemese.core.ranking import Candidates, Ranking
 from itemese.decoding.beams import search
-from itemese.decoding.code_model import CodeModel
+from itemese.decoding.code_model import Beams, CodeModel
+from itemese.decoding.copier import Copier, mixed
 from itemese.decoding.exact import score_items
 
 
@@ -49,7 +50,11 @@ def beam_search(
             for depth in range(1, tree.num_predicted)
         )
         prompt = model.read(item_index, extra_tokens=extra_tokens, user_token=user_token)
-        ranking = search(prompt, model, k=k, beam_width=beam_width, candidates=candidates)
+        width = k if model.copier is None else max(k, beam_width)
+        ranking = search(prompt, model, k=width, beam_width=beam_width, candidates=candidates)
+        if model.copier is not None:
+            ranking = _with_copies(prompt, model, model.copier, item_index, ranking, candidates)
+            ranking = Ranking(ranking.item_index[:, :k], ranking.score[:, :k])
     # Copies made here are plain tensors, which a caller may change.
     return Ranking(ranking.item_index.clone(), ranking.score.clone())
 
@@ -64,8 +69,45 @@ def item_scores(
     number.
     """
     with as_stored(item_index.device):
-        scores = score_items(model.read(item_index, user_token=user_token), model, items)
+        prompt = model.read(item_index, user_token=user_token)
+        scores = score_items(prompt, model, items)
+        if model.copier is not None:
+            votes = model.copier.votes(item_index)
+            gate = model.copier.gates(votes, item_index, model.code_logits(prompt.state, 0))
+            scores = mixed(gate[:, None], votes.probability(items), scores)
     return scores.clone()
+
+
+def _with_copies(
+    prompt: Beams,
+    model: CodeModel,
+    copier: Copier,
+    item_index: Tensor,
+    found: Ranking,
+    candidates: Candidates,
+) -> Ranking:
+    """Rank the items that a search found and those with most votes by their mixed probability.
+
+    The probability of each is exact; an item that neither the beams nor the graph's candidates
+    hold is not ranked. Equal scores go to the lower item_index.
+    """
+    votes = copier.votes(item_index)
+    copies = votes.best(copier.num_candidates)
+    hidden = ~candidates.permit(copies)
+    twice = (copies[:, :, None] == found.item_index[:, None, :]).any(dim=2)
+    copies = copies.masked_fill(hidden | twice, -1)
+    prompt.restart()
+    written = score_items(prompt, model, copies).masked_fill(copies < 0, float("-inf"))
+    gate = copier.gates(votes, item_index, model.code_logits(prompt.state, 0))
+    items = torch.cat([found.item_index, copies], dim=1)
+    log_prob = torch.cat([found.score, written], dim=1)
+    score = mixed(gate[:, None], votes.probability(items), log_prob)
+    score = score.masked_fill(items < 0, float("-inf"))
+    by_item = items.where(items >= 0, torch.iinfo(items.dtype).max).argsort(dim=1, stable=True)
+    order = score.gather(1, by_item).argsort(dim=1, descending=True, stable=True)
+    order = by_item.gather(1, order)
+    items, score = items.gather(1, order), score.gather(1, order)
+    return Ranking(items.masked_fill(score == float("-inf"), -1), score)
 
 
 @contextmanager

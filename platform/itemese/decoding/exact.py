@@ -3,6 +3,8 @@
 Shapes: B batch, C items scored for a prompt.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -41,16 +43,50 @@ def _score_part(beams: Beams, model: CodeModel, codes: Tensor) -> Tensor:
     own_beam = torch.arange(count, device=codes.device)
     score = states.new_zeros(batch, count, dtype=torch.float32)
     for level in range(tree.num_predicted):
-        logits = model.code_logits(states, level).float()
         own = codes[:, :, level, None]
-        rivals = logits
-        if model.code_normalisation == "legal":
-            child, code = tree.children(node, level)
-            rivals = logits.gather(2, code).masked_fill_(child < 0, float("-inf"))
-            place = ((code == own) & (child >= 0)).int().argmax(dim=2, keepdim=True)
-            node = child.gather(2, place)[..., 0]
-        score = score + logits.gather(2, own)[..., 0] - rivals.logsumexp(dim=2)
+        found, node = _own_log_prob(model, model.code_logits(states, level), node, own, level)
+        score = score + found
         if level + 1 < tree.num_predicted:
             ancestors = own_beam[None, :, None].expand(batch, -1, level)
             states = beams.grow(model.code_vectors(own[..., 0], level), ancestors)
     return score
+
+
+def target_log_probs(model: CodeModel, logits: Sequence[Tensor], codes: Tensor) -> Tensor:
+    """Return the log-probability of items whose codes were predicted from the true codes before.
+
+    Args:
+        model: Codes and catalogue.
+        logits: ``[N, K_l]`` of each predicted level.
+        codes: ``[N, P]`` int64.
+
+    Returns:
+        ``[N]`` float32, with a gradient; normalised as `score_items` does.
+    """
+    node = codes.new_zeros(len(codes), 1)
+    score = torch.zeros(len(codes), 1, device=codes.device)
+    for level, given in enumerate(logits):
+        found, node = _own_log_prob(model, given[:, None], node, codes[:, None, level, None], level)
+        score = score + found
+    return score[:, 0]
+
+
+def _own_log_prob(
+    model: CodeModel, logits: Tensor, node: Tensor, own: Tensor, level: int
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of a next code and the node that it leads to, ``[B, C]`` each.
+
+    Args:
+        model: Codes and catalogue.
+        logits: ``[B, C, K_l]``, or ``[B, C', K_l]`` that expands to it.
+        node: ``[B, C]`` where each item's codes so far lead.
+        own: ``[B, C, 1]`` the next code.
+        level: Its level.
+    """
+    logits = rivals = logits.float()
+    if model.code_normalisation == "legal":
+        child, code = model.tree_on(own.device).children(node, level)
+        rivals = logits.gather(2, code).masked_fill(child < 0, float("-inf"))
+        place = ((code == own) & (child >= 0)).int().argmax(dim=2, keepdim=True)
+        node = child.gather(2, place)[..., 0]
+    return logits.gather(2, own)[..., 0] - rivals.logsumexp(dim=2), node

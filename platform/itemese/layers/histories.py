@@ -82,6 +82,24 @@ def next_item_pairs(item_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return item_index[:, :-1], targets, targets >= 0
 
 
+def without_newest(item_index: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the newest item off each history.
+
+    Args:
+        item_index: ``[B, T]`` int64, right-padded with -1, T >= 2.
+
+    Returns:
+        What is left, ``[B, T - 1]``, and the items, ``[B]``; a history of one item stays, its
+        target is -1.
+    """
+    lengths = (item_index >= 0).sum(dim=1)
+    newest = (lengths - 1)[:, None]
+    targets = item_index.gather(1, newest)[:, 0].masked_fill(lengths < 2, PADDING)
+    places = torch.arange(item_index.shape[1], device=item_index.device)
+    gone = (places == newest) & (lengths >= 2)[:, None]
+    return item_index.masked_fill(gone, PADDING)[:, :-1], targets
+
+
 def last_states(states: Tensor, item_index: Tensor) -> Tensor:
     """Return the state at each row's newest item, ``[B, D]``, from ``states [B, T, D]``."""
     newest = (item_index >= 0).sum(dim=1) - 1

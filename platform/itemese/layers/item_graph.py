@@ -3,10 +3,34 @@
 Shapes: I items, N edges kept an item, B batch, T history length.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
+
+from itemese.core.schema import Histories
+
+
+def transition_counts(
+    blocks: Iterable[Histories], num_items: int, *, max_gap: int, gap_decay: float
+) -> sparse.csr_matrix:
+    """Count which item followed which, ``[I, I]``, up to `max_gap` events apart.
+
+    A pair weighs ``gap_decay ** (gap - 1)``; an item that follows itself is not counted.
+    """
+    counts = sparse.csr_matrix((num_items, num_items), dtype=np.float64)
+    for block in blocks:
+        owner = np.repeat(np.arange(block.num_users), block.lengths())
+        for gap in range(1, max_gap + 1):
+            same = owner[:-gap] == owner[gap:]
+            source, target = block.item_index[:-gap][same], block.item_index[gap:][same]
+            weight = np.full(len(source), gap_decay ** (gap - 1))
+            counts = counts + sparse.csr_matrix((weight, (source, target)), shape=counts.shape)
+    counts = counts - sparse.diags(counts.diagonal())
+    counts.eliminate_zeros()
+    return sparse.csr_matrix(counts)
 
 
 class ItemGraph(nn.Module):

@@ -3,15 +3,30 @@
 Shapes: B batch, T positions, D model size, H heads.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from itemese.layers.histories import ages
+
+Norm = Literal["pre", "post"]
+"""Where a block normalises: its inputs, or the sum of input and output as the first papers did."""
+
+Positions = Literal["from_start", "from_query", "relative"]
+"""How a place is known: a vector counted from the window's start, a vector counted back from its
+newest item, or a learned bias of attention for each distance between two places."""
+
+INITIAL_STD = 0.02
+
 
 class CausalBlock(nn.Module):
-    """Pre-norm self-attention and feed-forward, each with a residual connection."""
+    """Self-attention and feed-forward, each with a residual connection."""
 
-    def __init__(self, dim: int, *, num_heads: int, hidden_dim: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, *, num_heads: int, hidden_dim: int, dropout: float, norm: Norm = "pre"
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention_norm = nn.LayerNorm(dim)
@@ -21,23 +36,42 @@ class CausalBlock(nn.Module):
         self.feed_in = nn.Linear(dim, hidden_dim)
         self.feed_out = nn.Linear(hidden_dim, dim)
         self.dropout = dropout
+        self.norm = norm
 
-    def forward(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
         """Map ``states [B, T, D]`` to ``[B, T, D]``; position t sees positions up to t only.
 
         Padding must lie on the right: then no real position ever sees it, and the fast causal
         kernel needs no mask.
+
+        Args:
+            states: ``[B, T, D]``.
+            bias: ``[H, T, T]`` added to the products of attention, -inf above the diagonal.
         """
+        if self.norm == "post":
+            states = self.attention_norm(states + self._attend(states, bias))
+            out: Tensor = self.feed_norm(states + self._feed(states))
+            return out
+        states = states + self._attend(self.attention_norm(states), bias)
+        return states + self._feed(self.feed_norm(states))
+
+    def _attend(self, states: Tensor, bias: Tensor | None) -> Tensor:
         batch, length, dim = states.shape
         rate = self.dropout if self.training else 0.0
-        heads = self.qkv(self.attention_norm(states))
-        heads = heads.view(batch, length, 3, self.num_heads, dim // self.num_heads)
+        heads = self.qkv(states).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, dropout_p=rate, is_causal=bias is None
+        )
         mixed = mixed.transpose(1, 2).reshape(batch, length, dim)
-        states = states + F.dropout(self.attention_out(mixed), rate)
-        fed = F.dropout(F.gelu(self.feed_in(self.feed_norm(states))), rate)
-        return states + F.dropout(self.feed_out(fed), rate)
+        return F.dropout(self.attention_out(mixed), rate)
+
+    def _feed(self, states: Tensor) -> Tensor:
+        rate = self.dropout if self.training else 0.0
+        fed = F.gelu(self.feed_in(states))
+        if self.norm == "pre":
+            fed = F.dropout(fed, rate)
+        return F.dropout(self.feed_out(fed), rate)
 
 
 class SequenceEncoder(nn.Module):
@@ -57,21 +91,28 @@ class SequenceEncoder(nn.Module):
         hidden_dim: int,
         max_history: int,
         dropout: float,
+        norm: Norm = "pre",
+        positions: Positions = "from_start",
     ) -> None:
         super().__init__()
         self.num_items = num_items
         self.dropout = dropout
+        self.counted = positions
         self.item_vectors = nn.Embedding(num_items + 1, dim, padding_idx=num_items)
-        self.positions = nn.Embedding(max_history, dim)
+        # For each distance a bias of each head, or for each place a vector.
+        self.positions = nn.Embedding(max_history, num_heads if positions == "relative" else dim)
         self.blocks = nn.ModuleList(
-            CausalBlock(dim, num_heads=num_heads, hidden_dim=hidden_dim, dropout=dropout)
+            CausalBlock(dim, num_heads=num_heads, hidden_dim=hidden_dim, dropout=dropout, norm=norm)
             for _ in range(num_layers)
         )
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim)  # of the inputs if blocks normalise behind themselves
+        self.norm_first = norm == "post"
         for table in (self.item_vectors, self.positions):
-            nn.init.trunc_normal_(table.weight, std=0.02)
+            nn.init.trunc_normal_(table.weight, std=INITIAL_STD)
         with torch.no_grad():
             self.item_vectors.weight[num_items].zero_()
+        if norm == "post":
+            init_normal(self.blocks)
 
     def forward(self, item_index: Tensor) -> tuple[Tensor, Tensor]:
         """Encode histories.
@@ -82,10 +123,33 @@ class SequenceEncoder(nn.Module):
         Returns:
             ``states [B, T, D]`` and the tied output table ``[I, D]``.
         """
-        places = torch.arange(item_index.shape[1], device=item_index.device)
-        known = item_index.where(item_index >= 0, self.num_items)
-        states = self.item_vectors(known) + self.positions(places)
+        states = self.item_vectors(item_index.where(item_index >= 0, self.num_items))
+        bias = None
+        if self.counted == "relative":
+            bias = self._bias(item_index.shape[1])
+        elif self.counted == "from_query":
+            states = states + self.positions(ages(item_index).clamp(min=0))
+        else:
+            places = torch.arange(item_index.shape[1], device=item_index.device)
+            states = states + self.positions(places)
+        if self.norm_first:
+            states = self.norm(states)
         states = F.dropout(states, self.dropout, self.training)
         for block in self.blocks:
-            states = block(states)
-        return self.norm(states), self.item_vectors.weight[: self.num_items]
+            states = block(states, bias)
+        return states if self.norm_first else self.norm(states), self.item_vectors.weight[:-1]
+
+    def _bias(self, length: int) -> Tensor:
+        """Return the bias of each pair of places ``[H, T, T]``, -inf for those yet to come."""
+        places = torch.arange(length, device=self.positions.weight.device)
+        distance = places[:, None] - places
+        bias: Tensor = self.positions(distance.clamp(min=0)).permute(2, 0, 1)
+        return bias.masked_fill(distance < 0, -torch.inf)
+
+
+def init_normal(module: nn.Module) -> None:
+    """Draw the weights of all linear layers from N(0, .02); their biases are 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=INITIAL_STD)
+            nn.init.zeros_(part.bias)

@@ -9,20 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NextItemLoss = Literal["full_softmax", "sampled_softmax", "bce"]
+NextItemLoss = Literal["full_softmax", "sampled_softmax", "gbce", "bce"]
 
 
 def next_item_loss(
-    kind: NextItemLoss, states: Tensor, item_vectors: Tensor, targets: Tensor, num_negatives: int
+    kind: NextItemLoss,
+    states: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    *,
+    num_negatives: int,
+    calibration: float,
 ) -> Tensor:
-    """Return the loss of that name; ``sampled_softmax`` alone draws `num_negatives`.
+    """Return the loss of that name; ``sampled_softmax`` and ``gbce`` draw `num_negatives`.
 
     >>> vectors = torch.ones(4, 2)
-    >>> next_item_loss("full_softmax", vectors[:1], vectors, torch.tensor([3]), 1).exp().round()
+    >>> target, rest = torch.tensor([3]), {"num_negatives": 1, "calibration": 0.75}
+    >>> next_item_loss("full_softmax", vectors[:1], vectors, target, **rest).exp().round()
     tensor(4.)
     """
     if kind == "sampled_softmax":
         return sampled_softmax(states, item_vectors, targets, num_negatives)
+    if kind == "gbce":
+        return calibrated_cross_entropy(states, item_vectors, targets, num_negatives, calibration)
     if kind == "bce":
         return binary_cross_entropy(states, item_vectors, targets)
     return full_softmax(states, item_vectors, targets)
@@ -71,6 +80,39 @@ def sampled_softmax(
     negative = negative.masked_fill(negatives[None, :] == targets[:, None], float("-inf"))
     logits = torch.cat([positive, negative], dim=1)
     return F.cross_entropy(logits, torch.zeros_like(targets))
+
+
+def calibrated_cross_entropy(
+    states: Tensor, item_vectors: Tensor, targets: Tensor, num_negatives: int, calibration: float
+) -> Tensor:
+    """Logistic loss with several negatives, calibrated for how many of the items they are (gBCE).
+
+    The probability of the target enters with the power beta = a (t (1 - 1/a) + 1/a), a the share
+    of other items that is drawn: t = 1 gives scores that estimate the true probability in spite of
+    sampling, t = 0 the plain loss (beta = 1).
+
+    Source: A. Petrov and C. Macdonald, "gSASRec: Reducing Overconfidence in Sequential
+    Recommendation Trained with Negative Sampling", arXiv 2308.07192v1, section 5. Differs: a draw
+    that hits the row's own target is masked; the sum over negatives is not divided by their number.
+
+    Args:
+        states: ``[N, D]`` float.
+        item_vectors: ``[I, D]`` float, I >= 2.
+        targets: ``[N]`` int64.
+        num_negatives: S >= 1 a target, drawn uniformly with replacement.
+        calibration: t, from 0 to 1.
+
+    Returns:
+        Scalar, mean over targets, nats.
+    """
+    share = min(1.0, num_negatives / (len(item_vectors) - 1))
+    power = share * (calibration * (1 - 1 / share) + 1 / share)
+    shape = (len(targets), num_negatives)
+    negatives = torch.randint(len(item_vectors), shape, device=targets.device)
+    positive = (states * item_vectors[targets]).sum(dim=-1)
+    negative = (item_vectors[negatives] @ states[:, :, None])[..., 0]
+    missed = (negatives != targets[:, None]).float()
+    return (power * F.softplus(-positive) + (missed * F.softplus(negative)).sum(dim=1)).mean()
 
 
 def binary_cross_entropy(states: Tensor, item_vectors: Tensor, targets: Tensor) -> Tensor:

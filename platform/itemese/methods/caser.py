@@ -16,18 +16,11 @@ from pydantic import Field
 from torch import nn
 
 from itemese.layers.convolutions import ConvolutionalEncoder
-from itemese.losses.next_item import NextItemLoss
-from itemese.methods.base import Inputs, LossWeights, MethodConfig
-from itemese.methods.families import NextItemEncoder
+from itemese.methods.base import Inputs
+from itemese.methods.families import NextItemConfig, NextItemEncoder
 
 
-class CaserLossWeights(LossWeights):
-    """Caser has one term."""
-
-    next_item: float = Field(default=1.0, ge=0)
-
-
-class CaserConfig(MethodConfig):
+class CaserConfig(NextItemConfig):
     """Settings of Caser.
 
     Attributes:
@@ -36,9 +29,6 @@ class CaserConfig(MethodConfig):
         num_horizontal: Horizontal filters of each height.
         num_vertical: Vertical filters.
         dropout: Of the convolutions' output.
-        loss: ``full_softmax``, ``sampled_softmax`` or ``bce``.
-        num_negatives: Negatives of ``sampled_softmax``.
-        loss_weights: Multipliers of the loss terms.
     """
 
     name: Literal["caser"] = "caser"
@@ -47,9 +37,6 @@ class CaserConfig(MethodConfig):
     num_horizontal: int = Field(default=16, ge=1)
     num_vertical: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    loss: NextItemLoss = "full_softmax"
-    num_negatives: int = Field(default=256, ge=1)
-    loss_weights: CaserLossWeights = CaserLossWeights()
 
 
 class Caser(NextItemEncoder):

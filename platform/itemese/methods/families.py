@@ -5,20 +5,34 @@ Shapes: B batch, T history length, d vector size, I items, C items scored for a 
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from itemese.core.config import Config
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
-from itemese.decoding.code_model import CodeModel
+from itemese.decoding.code_model import CodeModel, CodeNormalisation
+from itemese.decoding.copier import Copier
 from itemese.decoding.decoding import beam_search, item_scores
+from itemese.decoding.exact import target_log_probs
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
-from itemese.layers.histories import last_states, next_item_pairs, pad_histories
-from itemese.losses.next_item import next_item_loss
-from itemese.methods.base import Batch, LossTerm, Method
+from itemese.layers.copy_graph import CopyGraph
+from itemese.layers.histories import (
+    last_states,
+    next_item_pairs,
+    pad_histories,
+    user_numbers,
+    without_newest,
+)
+from itemese.layers.item_graph import transition_counts
+from itemese.losses.code_tokens import next_code
+from itemese.losses.next_item import NextItemLoss, next_item_loss
+from itemese.methods.base import Batch, Inputs, LossTerm, LossWeights, Method, MethodConfig
 
 
 class CatalogueMethod(Method):
@@ -40,11 +54,38 @@ class CatalogueMethod(Method):
         return Scores.of(found, item_index, "score")
 
 
+class NextItemLossWeights(LossWeights):
+    """Such a method has one term."""
+
+    next_item: float = Field(default=1.0, ge=0)
+
+
+class NextItemConfig(MethodConfig):
+    """Settings that all `NextItemEncoder` share.
+
+    Attributes:
+        loss: ``full_softmax``, ``sampled_softmax``, ``gbce`` or ``bce``; see `losses.next_item`.
+        num_negatives: Negatives of ``sampled_softmax`` and of ``gbce``.
+        calibration: t of ``gbce``: 0 is plain ``bce`` with several negatives, 1 is calibrated.
+        targets: Which events of a training sample are predicted: ``all`` that have one before them,
+            or the ``last`` alone, from what came before it, which is how the model is asked (for
+            ``training.samples: prefixes``).
+        loss_weights: Multipliers of the loss terms.
+    """
+
+    loss: NextItemLoss = "full_softmax"
+    num_negatives: int = Field(default=256, ge=1)
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    targets: Literal["all", "last"] = "all"
+    loss_weights: NextItemLossWeights = NextItemLossWeights()
+
+
 class NextItemEncoder(Method):
     """Base of methods whose module encodes histories and compares states with all items.
 
     The module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item vectors
-    ``[I, d]``; the settings hold `loss` and `num_negatives` (`losses.next_item`).
+    ``[I, d]``; the settings are a `NextItemConfig`. What else the module reads of a batch, `states`
+    passes on.
     """
 
     encodes_histories: ClassVar[bool] = True
@@ -62,40 +103,192 @@ class NextItemEncoder(Method):
         """Return ``item_index [B, T]``, right-padded with -1."""
         return pad_histories(requests)
 
+    def states(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return what the module makes of a batch: ``[B, T, d]`` and ``[I, d]``."""
+        found: tuple[Tensor, Tensor] = module(batch["item_index"])
+        return found
+
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
-        """Return ``next_item``: every item of the history predicts its successor."""
-        inputs, successors, real = next_item_pairs(batch["item_index"])
-        states, item_vectors = module(inputs)
-        targets = successors[real]
-        loss = next_item_loss(
-            self.config.loss, states[real], item_vectors, targets, self.config.num_negatives
+        """Return ``next_item``: events of the history, predicted from what came before them."""
+        states, vectors, targets = self.queries(module, batch)
+        return {"next_item": LossTerm(self.loss(states, vectors, targets), len(targets))}
+
+    def loss(self, states: Tensor, vectors: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss that the settings name; see `losses.next_item`."""
+        config = self.config
+        return next_item_loss(
+            config.loss,
+            states,
+            vectors,
+            targets,
+            num_negatives=config.num_negatives,
+            calibration=config.calibration,
         )
-        return {"next_item": LossTerm(loss, len(targets))}
+
+    def queries(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the states ``[N, d]`` that predict, item vectors ``[I, d]``, targets ``[N]``."""
+        if self.config.targets == "last":
+            item_index, targets = without_newest(batch["item_index"])
+            rows = (targets >= 0).nonzero()[:, 0]  # a history of one item has nothing to predict
+            states, vectors = self.states(module, {**batch, "item_index": item_index})
+            return last_states(states, item_index)[rows], vectors, targets[rows]
+        item_index, successors, real = next_item_pairs(batch["item_index"])
+        states, vectors = self.states(module, {**batch, "item_index": item_index})
+        return states[real], vectors, successors[real]
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count the events that `targets` names; other terms count micro-batches."""
+        last = self.config.targets == "last"
+        return {"next_item": np.minimum(lengths - 1, 1) if last else lengths - 1}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank the catalogue by the dot product with the newest state."""
-        states, item_vectors = module(batch["item_index"])
+        states, item_vectors = self.states(module, batch)
         newest = last_states(states, batch["item_index"])
         scores = newest.float() @ item_vectors.float().T  # bf16 sums would tie
         return Ranking.from_scores(scores, k, candidates)
 
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the dot products of the newest state with the given items' vectors."""
-        states, item_vectors = module(batch["item_index"])
+        states, item_vectors = self.states(module, batch)
         newest = last_states(states, batch["item_index"]).float()
         items = item_vectors[item_index.clamp(min=0)].float()  # [B, C, d]
         return Scores.of((items @ newest[:, :, None])[..., 0], item_index, "score")
 
 
+class CopyConfig(Config):
+    """How a method of semantic IDs may copy items from a graph of transitions.
+
+    The graph's settings are those of the method `transition_graph`.
+
+    Attributes:
+        max_gap: Largest distance of a counted pair.
+        gap_decay: Weight of a pair falls by this factor with each further step.
+        max_sources: Newest history items that vote.
+        decay: A vote's strength is ``decay ** age``.
+        normalization: Power of the source item's out-weight that divides its edges.
+        num_neighbors: Edges kept an item.
+        num_candidates: Items with most votes that a search ranks beside those that it wrote.
+        held_out: Share of users whose events teach the gate and nothing else. The codes never learn
+            their events, so the gate sees both sides as they are on unknown data: of the events
+            that the codes learn, they know too much.
+    """
+
+    max_gap: int = Field(default=3, ge=1)
+    gap_decay: float = Field(default=0.5, gt=0, le=1)
+    max_sources: int = Field(default=5, ge=1)
+    decay: float = Field(default=0.5, gt=0, le=1)
+    normalization: float = Field(default=0.5, ge=0, le=1)
+    num_neighbors: int = Field(default=500, ge=1)
+    num_candidates: int = Field(default=100, ge=1)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+
+
+class BeamConfig(MethodConfig):
+    """Settings that all `BeamMethod` share.
+
+    Attributes:
+        beam_width: Prefixes kept while decoding.
+        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
+            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
+    """
+
+    beam_width: int = Field(default=20, ge=1)
+    code_normalisation: CodeNormalisation = "legal"
+
+
+class CopyingConfig(BeamConfig):
+    """Settings of a `BeamMethod` that may copy.
+
+    Attributes:
+        copying: Mixes what a transition graph says into the probability of an item, by a gate
+            that is learnt with the codes; null writes codes alone.
+    """
+
+    copying: CopyConfig | None = None
+
+
 class BeamMethod(Method):
     """Base of methods whose module, a `CodeModel`, writes an item code by code.
 
-    The settings hold `beam_width` and `code_normalisation`.
+    The settings are a `BeamConfig`. A method whose settings are a `CopyingConfig` passes its module
+    to `with_copier` and takes its loss from `code_loss`.
     """
+
+    def with_copier(self, module: CodeModel, inputs: Inputs) -> CodeModel:
+        """Give the module a graph of the training events, if the settings ask for one."""
+        given = self.config.copying
+        if given is not None:
+            counts = transition_counts(
+                inputs.train(),
+                inputs.catalog.num_items,
+                max_gap=given.max_gap,
+                gap_decay=given.gap_decay,
+            )
+            settings = given.model_dump(exclude={"num_candidates", "held_out"})
+            graph = CopyGraph(counts, **settings)
+            module.copier = Copier(graph, num_candidates=given.num_candidates)
+        return module
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild the module; the edges of its graph are those that were saved."""
+        module = self.build(inputs)
+        if isinstance(module, CodeModel) and module.copier is not None:
+            module.copier.graph.resize(len(state["copier.graph.target"]))
+        module.load_state_dict(state)
+        return module
+
+    def code_loss(
+        self,
+        module: nn.Module,
+        logits: Sequence[Tensor],
+        codes: Tensor,
+        *,
+        batch: Batch,
+        row: Tensor,
+        history: Tensor,
+        place: Tensor,
+        target: Tensor,
+    ) -> Tensor:
+        """Return the loss of predicted codes, nats a code: a mean over N targets.
+
+        Args:
+            module: The model.
+            logits: ``[N, K_l]`` of each predicted level.
+            codes: ``[N, P]`` int64.
+            batch: From `collate`.
+            row: ``[N]`` int64, each target's row of the batch.
+            history: ``[N, T]`` int64, each target's history, padded with -1.
+            place: ``[N]`` int64, the target's place in it, or behind it.
+            target: ``[N]`` item_index.
+        """
+        smoothing = self.config.label_smoothing
+        if self.config.copying is None:
+            return next_code(logits, codes, label_smoothing=smoothing)
+        assert isinstance(module, CodeModel)
+        assert module.copier is not None
+        held = batch["held_out"][row]
+        kept = ~held
+        learnt = next_code([x[kept] for x in logits], codes[kept], label_smoothing=smoothing)
+        first, *rest = [x[held].detach() for x in logits]
+        written = target_log_probs(module, [first, *rest], codes[held])
+        found = module.copier.log_likelihood(
+            written, first, history[held], place[held], target[held]
+        )
+        taught = -found.sum() / module.code_length
+        return (learnt * kept.sum() + taught) / max(1, len(target))
+
+    def with_held_out(self, batch: Batch, requests: Sequence[Request]) -> Batch:
+        """Add ``held_out [B] bool`` to a batch if a gate is learnt: always the same users."""
+        given = self.config.copying
+        if given is not None:
+            users = user_numbers(requests)  # -1 where no user is named
+            batch["held_out"] = (users % 10_000 < round(given.held_out * 10_000)) & (users >= 0)
+        return batch
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
-        return pad_histories(requests)
+        return self.with_held_out(pad_histories(requests), requests)
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank by beam search inside the catalogue."""
@@ -132,8 +325,11 @@ class BeamMethod(Method):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width, the length of an item in tokens and what a softmax runs over."""
         assert isinstance(module, CodeModel)
-        return {
+        found = {
             "beam_width": self.config.beam_width,
             "code_length": module.code_length,
             "code_normalisation": module.code_normalisation,
         }
+        if module.copier is not None:
+            found["copied_edges"] = len(module.copier.graph.target)
+        return found

@@ -16,18 +16,11 @@ from pydantic import Field
 from torch import nn
 
 from itemese.layers.recurrent import RecurrentEncoder
-from itemese.losses.next_item import NextItemLoss
-from itemese.methods.base import Inputs, LossWeights, MethodConfig
-from itemese.methods.families import NextItemEncoder
+from itemese.methods.base import Inputs
+from itemese.methods.families import NextItemConfig, NextItemEncoder
 
 
-class Gru4recLossWeights(LossWeights):
-    """GRU4Rec has one term."""
-
-    next_item: float = Field(default=1.0, ge=0)
-
-
-class Gru4recConfig(MethodConfig):
+class Gru4recConfig(NextItemConfig):
     """Settings of GRU4Rec.
 
     Attributes:
@@ -35,9 +28,6 @@ class Gru4recConfig(MethodConfig):
         hidden_dim: Units of each GRU layer.
         num_layers: GRU layers.
         dropout: Of inputs, between layers and of the states.
-        loss: ``full_softmax``, ``sampled_softmax`` or ``bce``.
-        num_negatives: Negatives of ``sampled_softmax``.
-        loss_weights: Multipliers of the loss terms.
     """
 
     name: Literal["gru4rec"] = "gru4rec"
@@ -45,9 +35,6 @@ class Gru4recConfig(MethodConfig):
     hidden_dim: int = Field(default=128, ge=1)
     num_layers: int = Field(default=1, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    loss: NextItemLoss = "full_softmax"
-    num_negatives: int = Field(default=256, ge=1)
-    loss_weights: Gru4recLossWeights = Gru4recLossWeights()
 
 
 class Gru4rec(NextItemEncoder):

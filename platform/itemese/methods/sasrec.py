@@ -6,7 +6,8 @@ Code: kang205/SASRec (TensorFlow).
 Follows: 1808.09781 sections 3.1-3.5 (causal self-attention, learned positions, tied item table).
 Differs: the default loss is the full softmax, because the paper's one-negative loss (option
     ``bce``) is what makes published SASRec figures weak; pre-norm blocks with GELU and a hidden
-    layer of 4 D; positions count from the start of the window, since padding lies on the right.
+    layer of 4 D; positions count from the start of the window, since padding lies on the right
+    (options: `norm`, `positions`, `targets`).
 Shapes: B batch, T history length, D model size, I items.
 """
 
@@ -15,19 +16,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from itemese.layers.transformer import SequenceEncoder
-from itemese.losses.next_item import NextItemLoss
-from itemese.methods.base import Inputs, LossWeights, MethodConfig
-from itemese.methods.families import NextItemEncoder
+from itemese.layers.transformer import Norm, Positions, SequenceEncoder
+from itemese.methods.base import Inputs
+from itemese.methods.families import NextItemConfig, NextItemEncoder
 
 
-class SasrecLossWeights(LossWeights):
-    """SASRec has one term."""
-
-    next_item: float = Field(default=1.0, ge=0)
-
-
-class SasrecConfig(MethodConfig):
+class SasrecConfig(NextItemConfig):
     """Settings of SASRec.
 
     Attributes:
@@ -35,9 +29,11 @@ class SasrecConfig(MethodConfig):
         num_layers: Blocks.
         num_heads: Attention heads; must divide `dim`.
         dropout: Of inputs, attention and feed-forward.
-        loss: ``full_softmax``, ``sampled_softmax`` or ``bce`` (the paper's).
-        num_negatives: Negatives of ``sampled_softmax``.
-        loss_weights: Multipliers of the loss terms.
+        norm: ``pre`` normalises the input of each half block, ``post`` its output (and the inputs),
+            as the strongest public recipes do.
+        positions: ``from_start`` of the window; ``from_query`` counts back from the newest item,
+            for ``targets: last``, where the query is the newest item in training too; ``relative``
+            adds a learned bias for each distance, the same for every query.
     """
 
     name: Literal["sasrec"] = "sasrec"
@@ -45,14 +41,16 @@ class SasrecConfig(MethodConfig):
     num_layers: int = Field(default=2, ge=1)
     num_heads: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    loss: NextItemLoss = "full_softmax"
-    num_negatives: int = Field(default=256, ge=1)
-    loss_weights: SasrecLossWeights = SasrecLossWeights()
+    norm: Norm = "pre"
+    positions: Positions = "from_start"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "SasrecConfig":
         if self.dim % self.num_heads:
             message = f"a dim that num_heads divides; dim {self.dim}, num_heads {self.num_heads}"
+            raise ValueError(message)
+        if self.positions == "from_query" and self.targets == "all":
+            message = "`targets: last` with `positions: from_query`; got `targets: all`"
             raise ValueError(message)
         return self
 
@@ -62,6 +60,11 @@ class Sasrec(NextItemEncoder):
 
     Config = SasrecConfig
     config: SasrecConfig
+
+    @property
+    def encodes_histories(self) -> bool:  # type: ignore[override]
+        """Whether an item's state is the same whatever follows it."""
+        return self.config.positions != "from_query"
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
@@ -73,4 +76,6 @@ class Sasrec(NextItemEncoder):
             hidden_dim=4 * self.config.dim,
             max_history=self.config.max_history,
             dropout=self.config.dropout,
+            norm=self.config.norm,
+            positions=self.config.positions,
         )

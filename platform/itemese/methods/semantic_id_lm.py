@@ -16,25 +16,24 @@ Shapes: B batch, T history length, L code length, K_l codes of level l.
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.backbones.backbone import BackboneConfig, build_backbone, weights_digests
 from itemese.backbones.token_vectors import code_vectors, start_tokens
-from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.item_language import ItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
-from itemese.losses.code_tokens import next_code
+from itemese.layers.histories import ages
 from itemese.methods.base import (
     Batch,
     Inputs,
     LossTerm,
     LossWeights,
-    MethodConfig,
     Need,
 )
-from itemese.methods.families import BeamMethod
+from itemese.methods.families import BeamMethod, CopyingConfig
 from itemese.prompts.item_tokens import TokenLayout
 
 
@@ -44,7 +43,7 @@ class SemanticIdLmLossWeights(LossWeights):
     next_code: float = Field(default=1.0, ge=0)
 
 
-class SemanticIdLmConfig(MethodConfig):
+class SemanticIdLmConfig(CopyingConfig):
     """Settings.
 
     Attributes:
@@ -53,9 +52,8 @@ class SemanticIdLmConfig(MethodConfig):
         label_smoothing: Share of each target code that is spread evenly over its level.
         token_init: How item tokens begin: ``random``, as drawn codes always do, or ``vectors``, as
             what each code adds to the item vectors that the semantic IDs were made of.
-        beam_width: Prefixes kept while decoding.
-        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
-            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
+        targets: Which items of a training sample are predicted: ``all``, or the ``last`` alone (for
+            ``training.samples: prefixes``).
         loss_weights: Multipliers of the loss terms.
     """
 
@@ -64,8 +62,7 @@ class SemanticIdLmConfig(MethodConfig):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     token_init: Literal["random", "vectors"] = "vectors"
-    beam_width: int = Field(default=20, ge=1)
-    code_normalisation: CodeNormalisation = "legal"
+    targets: Literal["all", "last"] = "all"
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
 
 
@@ -106,7 +103,7 @@ class SemanticIdLm(BeamMethod):
             codes = torch.from_numpy(ids.predicted).long()
             found = code_vectors(vectors, codes, layout.code_sizes)
             start_tokens(table, layout.starts, found, std=float(rows.detach().std()))
-        return module
+        return self.with_copier(module, inputs)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild the decoder from its tensors; what tokens began as no longer matters."""
@@ -115,8 +112,26 @@ class SemanticIdLm(BeamMethod):
         )
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
-        """Return ``next_code``: every code of every item, given all before it."""
-        logits, codes = module(batch["item_index"])
-        smoothing = self.config.label_smoothing
-        loss = next_code(logits, codes, label_smoothing=smoothing)
+        """Return ``next_code``: every code of the items that `targets` names, given all before."""
+        item_index = batch["item_index"]
+        logits, codes = module(item_index)
+        row, place = (item_index >= 0).nonzero(as_tuple=True)
+        if self.config.targets == "last":
+            newest = ages(item_index)[row, place] == 0
+            logits, codes = [level[newest] for level in logits], codes[newest]
+            row, place = row[newest], place[newest]
+        loss = self.code_loss(
+            module,
+            logits,
+            codes,
+            batch=batch,
+            row=row,
+            history=item_index[row],
+            place=place,
+            target=item_index[row, place],
+        )
         return {"next_code": LossTerm(loss, len(codes))}
+
+    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """Count the items that `targets` names."""
+        return {"next_code": np.ones_like(lengths) if self.config.targets == "last" else lengths}

@@ -40,7 +40,6 @@ from itemese.core.errors import ConfigError
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.core.vectors import SemanticIds
-from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.free_beams import free_beam_search
 from itemese.decoding.text_item_lm import TextItemLanguageModel
 from itemese.decoding.trie import PrefixTrie
@@ -51,10 +50,9 @@ from itemese.methods.base import (
     Inputs,
     LossTerm,
     LossWeights,
-    MethodConfig,
     Need,
 )
-from itemese.methods.families import BeamMethod
+from itemese.methods.families import BeamConfig, BeamMethod
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
@@ -68,7 +66,7 @@ class StoreLossWeights(LossWeights):
     token_to_text: float = Field(default=1.0, ge=0)
 
 
-class StoreConfig(MethodConfig):
+class StoreConfig(BeamConfig):
     """Settings.
 
     Attributes:
@@ -86,9 +84,6 @@ class StoreConfig(MethodConfig):
             each code adds to the item vectors that the semantic IDs were made of.
         constrained: Whether beams stay inside the catalogue; without it, codes of no item are
             dropped when a beam has ended, and `code_normalisation` must be ``level``.
-        beam_width: Prefixes kept while decoding.
-        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
-            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         backbone: The language model; ``adapter: lora`` leaves a pretrained one as it is.
     """
 
@@ -103,8 +98,6 @@ class StoreConfig(MethodConfig):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     token_init: Literal["random", "vectors"] = "vectors"
     constrained: bool = True
-    beam_width: int = Field(default=20, ge=1)
-    code_normalisation: CodeNormalisation = "legal"
     backbone: TextBackboneConfig = TextBackboneConfig()
     loss_weights: StoreLossWeights = StoreLossWeights()
 

@@ -27,20 +27,17 @@ from pydantic import Field
 from torch import nn
 
 from itemese.core.schema import Request
-from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.histories import count_tasks, next_item_tasks, pad_histories, user_numbers
-from itemese.losses.code_tokens import next_code
 from itemese.methods.base import (
     Batch,
     Inputs,
     LossTerm,
     LossWeights,
-    MethodConfig,
     Need,
 )
-from itemese.methods.families import BeamMethod
+from itemese.methods.families import BeamMethod, CopyingConfig
 from itemese.prompts.item_tokens import TokenLayout
 
 UNKNOWN_USER = 0
@@ -53,7 +50,7 @@ class TigerLossWeights(LossWeights):
     next_code: float = Field(default=1.0, ge=0)
 
 
-class TigerConfig(MethodConfig):
+class TigerConfig(CopyingConfig):
     """Settings.
 
     Attributes:
@@ -65,9 +62,6 @@ class TigerConfig(MethodConfig):
             request that names no user is a case that was trained for.
         targets_per_history: Items of a history that are targets each time it is seen; 0 for all.
         label_smoothing: Share of each target code that is spread evenly over its level.
-        beam_width: Prefixes kept while decoding.
-        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
-            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         loss_weights: Multipliers of the loss terms.
     """
 
@@ -78,8 +72,6 @@ class TigerConfig(MethodConfig):
     unknown_user_share: float = Field(default=0.1, ge=0, lt=1)
     targets_per_history: int = Field(default=0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    beam_width: int = Field(default=20, ge=1)
-    code_normalisation: CodeNormalisation = "legal"
     loss_weights: TigerLossWeights = TigerLossWeights()
 
 
@@ -95,13 +87,14 @@ class Tiger(BeamMethod):
         ids = inputs.semantic_ids
         assert ids is not None, "tiger needs semantic IDs"
         layout, users = TokenLayout.of(ids), self.config.num_user_tokens
-        return CodeSeq2Seq(
+        module = CodeSeq2Seq(
             self.config.network,
             layout.item_tokens(ids),
             PrefixTrie.of(ids),
             num_user_tokens=users + 1 if users else 0,
             code_normalisation=self.config.code_normalisation,
         )
+        return self.with_copier(module, inputs)
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1, and ``user_token [B]`` if used.
@@ -114,7 +107,7 @@ class Tiger(BeamMethod):
             batch["user_token"] = (1 + users % self.config.num_user_tokens).where(
                 users >= 0, UNKNOWN_USER
             )
-        return batch
+        return self.with_held_out(batch, requests)
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_code``: the codes of the drawn targets, given what stands before them."""
@@ -128,8 +121,16 @@ class Tiger(BeamMethod):
                 token = token.masked_fill(drawn < self.config.unknown_user_share, UNKNOWN_USER)
             user = token[row]
         logits, codes = module(window, target, user)
-        smoothing = self.config.label_smoothing
-        loss = next_code(logits, codes, label_smoothing=smoothing)
+        loss = self.code_loss(
+            module,
+            logits,
+            codes,
+            batch=batch,
+            row=row,
+            history=window,
+            place=(window >= 0).sum(dim=1),
+            target=target,
+        )
         return {"next_code": LossTerm(loss, len(target))}
 
     def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:

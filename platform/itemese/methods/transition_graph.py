@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from itemese.core.schema import Request
 from itemese.layers.histories import newest_before, pad_histories
-from itemese.layers.item_graph import ItemGraph
+from itemese.layers.item_graph import ItemGraph, transition_counts
 from itemese.methods.base import Batch, Inputs, MethodConfig, Stage
 from itemese.methods.families import CatalogueMethod
 
@@ -56,18 +56,13 @@ class TransitionGraph(CatalogueMethod):
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Count transitions block by block."""
-        size = inputs.catalog.num_items
-        counts = sparse.csr_matrix((size, size), dtype=np.float64)
-        for block in inputs.train():
-            owner = np.repeat(np.arange(block.num_users), block.lengths())
-            for gap in range(1, self.config.max_gap + 1):
-                same = owner[:-gap] == owner[gap:]
-                source, target = block.item_index[:-gap][same], block.item_index[gap:][same]
-                weight = np.full(len(source), self.config.gap_decay ** (gap - 1))
-                pairs = (weight, (source, target))
-                counts = counts + sparse.csr_matrix(pairs, shape=(size, size))
-        counts = counts - sparse.diags(counts.diagonal())
-        counts.eliminate_zeros()
+        config = self.config
+        counts = transition_counts(
+            inputs.train(),
+            inputs.catalog.num_items,
+            max_gap=config.max_gap,
+            gap_decay=config.gap_decay,
+        )
         leaving = np.asarray(counts.sum(axis=1)).ravel()
         scale = np.maximum(leaving, 1e-12) ** -self.config.normalization
         matrix = sparse.diags(scale) @ counts

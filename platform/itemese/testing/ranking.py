@@ -28,11 +28,12 @@ def ranking_checks(subject: Subject) -> list[Check]:
         the_choice_is_the_offered_item_that_scores_highest,
         saved_tensors_restore_the_same_rankings,
     ]
-    if kind.encodes_histories:
+    if subject.method().encodes_histories:
         found.append(encoder_gives_states_and_item_vectors)
     if kind.ranks_by_scores:
         found.append(longer_list_without_seen_items_is_the_list_that_excludes_them)
-    if Need.SEMANTIC_IDS in subject.method().required():
+    copies = getattr(subject.method().config, "copying", None) is not None
+    if Need.SEMANTIC_IDS in subject.method().required() and not copies:
         found.append(items_may_share_their_codes)
     return found
 

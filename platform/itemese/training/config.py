@@ -45,11 +45,13 @@ class TrainingConfig(Config):
             is of choosing.
         patience: Validations without a better `metric` before training stops.
         precision: ``auto`` takes bf16 where the hardware has it (CUDA), else fp32.
-        sliding_windows: Whether histories longer than the model's window are cut into windows, so
-            that every event is a target exactly once an epoch (the very oldest only for methods
-            that predict it). By default only the newest window is trained on, as in SASRec's code:
-            an epoch has one row a user, targets are close in time to those of validation, and
-            older events are never targets.
+        samples: What is one sample of an epoch. ``newest`` takes the newest window of each history,
+            as SASRec's code does: one sample a user, targets close in time to those of validation;
+            older events are never targets. ``windows`` cuts whole histories into windows, so that
+            every event is a target exactly once an epoch (the very oldest only for methods that
+            predict it). ``prefixes`` makes a sample of every event and what came before it, as
+            BSARec's code does; with `method.targets: last`, where a method has it, the loss is of
+            that event alone, as it is when the model is asked.
         bucketed: Whether batches hold histories of similar length, which saves padding.
         group_users: Histories (or windows of them) held in memory at once, rounded up to whole
             shards; batches mix the users of one such group.
@@ -80,7 +82,7 @@ class TrainingConfig(Config):
     offered: int = Field(default=20, ge=2)
     patience: int = Field(default=5, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    sliding_windows: bool = False
+    samples: Literal["newest", "windows", "prefixes"] = "newest"
     bucketed: bool = True
     group_users: int = Field(default=200_000, ge=1)
     checkpoint_every_steps: int | None = Field(default=None, ge=1)

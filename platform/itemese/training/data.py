@@ -131,9 +131,7 @@ class TrainingData:
         overlap = 0 if predicts_oldest else 1
         for name in Histories.shard_names(sequences):
             lengths = _lengths(sequences, name, until)
-            _, start, stop = _windows(
-                lengths, max_history + 1, overlap, sliding=config.sliding_windows
-            )
+            _, start, stop = _windows(lengths, max_history + 1, overlap, config.samples)
             counts[name] = len(start)
             of_length += np.bincount(stop - start, minlength=len(of_length))
         if not sum(counts.values()):
@@ -238,9 +236,7 @@ class TrainingData:
         """Read a group; return its training events, windows ``[3, M]`` and each batch's windows."""
         block = Histories.read(self.sequences, group.shards, fields=self.fields).up_to(self.until)
         windows = np.stack(
-            _windows(
-                block.lengths(), self.longest, self.overlap, sliding=self.config.sliding_windows
-            )
+            _windows(block.lengths(), self.longest, self.overlap, self.config.samples)
         )
         generator = numpy_generator(self.seed, f"training/batches/{epoch}/{number}")
         order = _order(windows[2] - windows[1], generator, bucketed=self.config.bucketed)
@@ -250,7 +246,7 @@ class TrainingData:
 
 
 def _windows(
-    lengths: np.ndarray, longest: int, overlap: int, *, sliding: bool
+    lengths: np.ndarray, longest: int, overlap: int, samples: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which events of the histories of ``lengths [N]`` are trained on together.
 
@@ -258,7 +254,7 @@ def _windows(
         lengths: Training events of each user; users of fewer than `SHORTEST` are passed over.
         longest: Events of a window at most.
         overlap: Events that a window shares with the next older one.
-        sliding: Whether whole histories are cut up; otherwise the newest window of each is taken.
+        samples: As `TrainingConfig.samples`.
 
     Returns:
         The user of each window and the places of its first event and behind its last, ``[M]``
@@ -266,7 +262,10 @@ def _windows(
     """
     users = np.flatnonzero(lengths >= SHORTEST)
     lengths, step = lengths[users], longest - overlap
-    counts = 1 + np.maximum(0, -(-(lengths - longest) // step)) * sliding
+    if samples == "prefixes":
+        counts, step = lengths - SHORTEST + 1, 1
+    else:
+        counts = 1 + np.maximum(0, -(-(lengths - longest) // step)) * (samples == "windows")
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     stop = np.repeat(lengths, counts) - number * step
     return np.repeat(users, counts), np.maximum(0, stop - longest), stop

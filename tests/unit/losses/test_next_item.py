@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from itemese.losses.code_tokens import next_code
-from itemese.losses.next_item import binary_cross_entropy, full_softmax, sampled_softmax
+from itemese.losses.next_item import (
+    binary_cross_entropy,
+    calibrated_cross_entropy,
+    full_softmax,
+    sampled_softmax,
+)
 
 
 def test_full_softmax_by_hand() -> None:
@@ -70,3 +75,22 @@ def test_next_code_averages_levels_and_items() -> None:
         for row in range(3)
     ]
     assert next_code(logits, codes).item() == pytest.approx(sum(terms) / 6, abs=1e-6)
+
+
+def test_gbce_is_bce_with_a_power_of_the_target() -> None:
+    torch.manual_seed(0)
+    states, vectors, targets = torch.randn(5, 4), torch.randn(11, 4), torch.tensor([0, 3, 3, 9, 10])
+    torch.manual_seed(7)
+    found = calibrated_cross_entropy(states, vectors, targets, 4, 0.5)
+    torch.manual_seed(7)
+    drawn = torch.randint(11, (5, 4))
+    share = 4 / 10
+    power = share * (0.5 * (1 - 1 / share) + 1 / share)
+    assert power == pytest.approx(0.5 * share + 0.5), "halfway between the share and 1"
+    total = torch.tensor(0.0)
+    for row, target in enumerate(targets.tolist()):
+        total -= power * torch.log(torch.sigmoid(states[row] @ vectors[target]))
+        for other in drawn[row].tolist():
+            if other != target:
+                total -= torch.log(1 - torch.sigmoid(states[row] @ vectors[other]))
+    torch.testing.assert_close(found, total / 5)

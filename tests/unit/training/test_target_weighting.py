@@ -179,7 +179,7 @@ def test_equal_weighs_all_targets_the_same(
 
 def test_windows_weigh_all_targets_the_same(events: Folder) -> None:
     """At most 4 targets a window: users of `LENGTHS` have 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4, 5, 8."""
-    settings = {"sliding_windows": True, "accumulation": 2}
+    settings = {"samples": "windows", "accumulation": 2}
     total, batches = total_gradient(*probe(events), events, max_history=4, **settings)
     assert batches == -(-31 // 3)
     for weight in targets_of(total["event"]).tolist():

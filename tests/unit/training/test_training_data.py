@@ -106,9 +106,7 @@ def test_only_the_newest_training_events_are_seen(world) -> None:
 @pytest.mark.parametrize("predicts_oldest", [False, True])
 @pytest.mark.parametrize("max_history", [1, 3, 4, 50])
 def test_sliding_windows_make_each_event_a_target_once(world, max_history, predicts_oldest) -> None:
-    data = scan(
-        world, max_history=max_history, predicts_oldest=predicts_oldest, sliding_windows=True
-    )
+    data = scan(world, max_history=max_history, predicts_oldest=predicts_oldest, samples="windows")
     seen: Counter = Counter()
     rows = full = 0
     for _, requests in itertools.chain.from_iterable(data.steps(0, Share())):
@@ -133,7 +131,7 @@ def test_sliding_windows_make_each_event_a_target_once(world, max_history, predi
 
 def test_windows_are_cut_from_the_newest_event() -> None:
     lengths = np.array([1, 2, 5, 8])
-    user, start, stop = _windows(lengths, 4, 1, sliding=True)
+    user, start, stop = _windows(lengths, 4, 1, "windows")
     assert user.tolist() == [1, 2, 2, 3, 3, 3]
     assert list(zip(start.tolist(), stop.tolist(), strict=True)) == [
         (0, 2),
@@ -143,7 +141,7 @@ def test_windows_are_cut_from_the_newest_event() -> None:
         (1, 5),
         (0, 2),
     ]
-    user, start, stop = _windows(lengths, 4, 0, sliding=True)
+    user, start, stop = _windows(lengths, 4, 0, "windows")
     assert list(zip(user.tolist(), start.tolist(), stop.tolist(), strict=True)) == [
         (1, 0, 2),
         (2, 1, 5),
@@ -151,7 +149,7 @@ def test_windows_are_cut_from_the_newest_event() -> None:
         (3, 4, 8),
         (3, 0, 4),
     ]
-    user, start, stop = _windows(lengths, 4, 1, sliding=False)
+    user, start, stop = _windows(lengths, 4, 1, "newest")
     assert list(zip(user.tolist(), start.tolist(), stop.tolist(), strict=True)) == [
         (1, 0, 2),
         (2, 1, 5),
@@ -191,3 +189,28 @@ def test_nobody_to_train_on_is_said(make_world) -> None:
         )
     with pytest.raises(DataError, match=r"`sequences` must hold a user with at least 2"):
         scan(empty)
+
+
+def test_every_prefix_of_two_events_or_more_is_a_sample_that_ends_in_its_target() -> None:
+    user, start, stop = _windows(np.array([1, 2, 5]), 4, 1, "prefixes")
+    assert user.tolist() == [1, 2, 2, 2, 2]
+    assert list(zip(start.tolist(), stop.tolist(), strict=True)) == [
+        (0, 2),
+        (1, 5),
+        (0, 4),
+        (0, 3),
+        (0, 2),
+    ]
+
+
+def test_prefixes_make_each_event_the_newest_one_once(world) -> None:
+    data = scan(world, max_history=3, samples="prefixes")
+    newest: Counter = Counter()
+    for _, requests in itertools.chain.from_iterable(data.steps(0, Share())):
+        newest.update(int(request.timestamp[-1]) for request in requests)
+    expected: Counter = Counter()
+    for block in Histories.stream(world):
+        for user in range(block.num_users):
+            expected.update(block.up_to(Split.TRAIN).request(user).timestamp[1:].tolist())
+    assert newest == expected
+    assert data.num_rows == sum(expected.values())

@@ -20,36 +20,30 @@ Shapes: B batch, T history length, I items, d size of a half, J items of a batch
 
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
-from itemese.layers.histories import next_item_pairs
 from itemese.losses.contrastive import info_nce
-from itemese.losses.next_item import NextItemLoss, next_item_loss
 from itemese.methods.aligned_sasrec.network import FusedSequenceEncoder, Fusion
 from itemese.methods.base import (
     Batch,
     Inputs,
     LossTerm,
-    LossWeights,
-    MethodConfig,
     Need,
     Stage,
 )
-from itemese.methods.families import NextItemEncoder
+from itemese.methods.families import NextItemConfig, NextItemEncoder, NextItemLossWeights
 
 
-class AlignedSasrecLossWeights(LossWeights):
+class AlignedSasrecLossWeights(NextItemLossWeights):
     """The paper's weight of the alignment is not known."""
 
-    next_item: float = Field(default=1.0, ge=0)
     alignment: float = Field(default=0.1, ge=0)
 
 
-class AlignedSasrecConfig(MethodConfig):
+class AlignedSasrecConfig(NextItemConfig):
     """Settings.
 
     Attributes:
@@ -59,8 +53,6 @@ class AlignedSasrecConfig(MethodConfig):
         num_heads: Attention heads; must divide `dim`.
         dropout: Of inputs, attention and feed-forward.
         temperature: Divides the cosines of the alignment.
-        loss: ``full_softmax``, ``sampled_softmax`` or ``bce``.
-        num_negatives: Negatives of ``sampled_softmax``.
         loss_weights: Multipliers of the loss terms.
     """
 
@@ -71,8 +63,6 @@ class AlignedSasrecConfig(MethodConfig):
     num_heads: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
     temperature: float = Field(default=0.07, gt=0)
-    loss: NextItemLoss = "full_softmax"
-    num_negatives: int = Field(default=256, ge=1)
     loss_weights: AlignedSasrecLossWeights = AlignedSasrecLossWeights()
 
     @model_validator(mode="after")
@@ -154,21 +144,12 @@ class AlignedSasrec(NextItemEncoder):
         contrasts the items of a micro-batch, each once however many events it has, so the
         micro-batch is its unit.
         """
-        inputs, successors, real = next_item_pairs(batch["item_index"])
-        states, vectors = module(inputs)
-        targets = successors[real]
-        loss = next_item_loss(
-            self.config.loss, states[real], vectors, targets, self.config.num_negatives
-        )
-        terms = {"next_item": LossTerm(loss, len(targets))}
+        states, vectors, targets = self.queries(module, batch)
+        terms = {"next_item": LossTerm(self.loss(states, vectors, targets), len(targets))}
         fused = self.config.fusion in ("joint", "detached")
         if fused and self.config.loss_weights.alignment:
             terms["alignment"] = LossTerm(self._alignment(vectors, batch["item_index"]), 1)
         return terms
-
-    def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
-        """Count every event but the oldest; `alignment` counts micro-batches."""
-        return {"next_item": lengths - 1}
 
     def _alignment(self, vectors: Tensor, item_index: Tensor) -> Tensor:
         """Return InfoNCE between the halves of the items in ``item_index [B, T]``, both ways."""

@@ -37,7 +37,6 @@ from itemese.backbones.adapters import FIRST, add_adapter, save_adapters_only, u
 from itemese.backbones.backbone import locate, weights_digests
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.core.vectors import SemanticIds
-from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.trie import PrefixTrie
 from itemese.losses.code_tokens import next_code
 from itemese.losses.contrastive import info_nce
@@ -46,14 +45,13 @@ from itemese.methods.base import (
     Inputs,
     LossTerm,
     LossWeights,
-    MethodConfig,
     Need,
     Stage,
 )
 from itemese.methods.eager_llm import instructions
 from itemese.methods.eager_llm.facets import intention_lines, preference_facets
 from itemese.methods.eager_llm.network import AlignedItemLanguageModel, Contrast, Knowledge
-from itemese.methods.families import BeamMethod
+from itemese.methods.families import BeamConfig, BeamMethod
 from itemese.prompts.item_tokens import TokenLayout
 from itemese.prompts.item_words import item_titles, item_words, tokenised
 from itemese.prompts.tokenizer import TextTokenizer
@@ -76,7 +74,7 @@ class EagerLlmLossWeights(LossWeights):
     behaviour_contrast: float = Field(default=0.1, ge=0)
 
 
-class EagerLlmConfig(MethodConfig):
+class EagerLlmConfig(BeamConfig):
     """Settings.
 
     Attributes:
@@ -104,9 +102,6 @@ class EagerLlmConfig(MethodConfig):
         dropout: Of token vectors and of the states before the output heads, in training.
         token_init: How codes begin: ``random``, as drawn codes always do, or ``vectors``, as what
             each code adds to the item vectors that the semantic IDs were made of.
-        beam_width: Prefixes kept while decoding.
-        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
-            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         backbone: The language model; ``adapter: lora`` leaves a pretrained one as it is.
         loss_weights: Multipliers of the loss terms.
     """
@@ -136,8 +131,6 @@ class EagerLlmConfig(MethodConfig):
     anneal_schedule: Literal["one_step", "two_step"] = "one_step"
     dropout: float = Field(default=0.2, ge=0, lt=1)
     token_init: Literal["random", "vectors"] = "vectors"
-    beam_width: int = Field(default=20, ge=1)
-    code_normalisation: CodeNormalisation = "legal"
     backbone: TextBackboneConfig = TextBackboneConfig()
     loss_weights: EagerLlmLossWeights = EagerLlmLossWeights()
 

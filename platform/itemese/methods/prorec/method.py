@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
 from itemese.core.vectors import SemanticIds
-from itemese.decoding.code_model import CodeNormalisation
 from itemese.decoding.code_seq2seq import CodeSeq2Seq, Seq2SeqConfig
 from itemese.decoding.trie import PrefixTrie
 from itemese.layers.histories import count_tasks, next_item_tasks
@@ -38,10 +37,9 @@ from itemese.methods.base import (
     Inputs,
     LossTerm,
     LossWeights,
-    MethodConfig,
     Need,
 )
-from itemese.methods.families import BeamMethod
+from itemese.methods.families import BeamConfig, BeamMethod
 from itemese.methods.prorec.network import Lesson, SummarySeq2Seq
 from itemese.prompts.item_tokens import TokenLayout
 
@@ -53,7 +51,7 @@ class ProrecLossWeights(LossWeights):
     distillation: float = Field(default=1.0, ge=0)
 
 
-class ProrecConfig(MethodConfig):
+class ProrecConfig(BeamConfig):
     """Settings.
 
     Attributes:
@@ -64,9 +62,6 @@ class ProrecConfig(MethodConfig):
         temperature: Divides the cosines of ``info_nce``.
         num_negatives: Items drawn for ``info_nce``.
         label_smoothing: Share of each target code that is spread evenly over its level.
-        beam_width: Prefixes kept while decoding.
-        code_normalisation: Which codes the softmax over a next code runs over in search and scores:
-            ``legal``, those of the catalogue after the same prefix, or ``level``, all of the level.
         loss_weights: Multipliers of the loss terms; without distillation there is no summary token.
     """
 
@@ -79,8 +74,6 @@ class ProrecConfig(MethodConfig):
     temperature: float = Field(default=0.3, gt=0)
     num_negatives: int = Field(default=2048, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    beam_width: int = Field(default=20, ge=1)
-    code_normalisation: CodeNormalisation = "legal"
     loss_weights: ProrecLossWeights = ProrecLossWeights()
 
 

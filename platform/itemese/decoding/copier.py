@@ -1,0 +1,71 @@
+"""The part of a model of item codes that may copy an item from a graph of transitions.
+
+P(item | history) = g P_graph(item | newest items) + (1 - g) P_codes(item | history). The gate g is
+learnt with the codes; it is 0 where the graph is silent.
+
+Shapes: N requests, S newest items that vote, T history length, K codes of the first level.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from itemese.layers.copy_graph import CopyGate, CopyGraph, Votes
+from itemese.layers.histories import newest_before
+
+
+class Copier(nn.Module):
+    """A graph, counted once, and a gate, which is trained.
+
+    Attributes:
+        graph: Transitions.
+        gate: When to copy.
+        num_candidates: Items with most votes that a search takes from the graph.
+    """
+
+    def __init__(self, graph: CopyGraph, *, num_candidates: int) -> None:
+        super().__init__()
+        self.graph, self.gate, self.num_candidates = graph, CopyGate(), num_candidates
+
+    def log_likelihood(
+        self,
+        code_log_prob: Tensor,
+        first_logits: Tensor,
+        histories: Tensor,
+        places: Tensor,
+        targets: Tensor,
+    ) -> Tensor:
+        """Return the log-probability of training targets under the mixture, ``[N]``.
+
+        Args:
+            code_log_prob: ``[N]`` of the targets' codes.
+            first_logits: ``[N, K]`` of the first code.
+            histories: ``[N, T]`` int64, the history of each target, padded with -1.
+            places: ``[N]`` int64, the target's place in its history.
+            targets: ``[N]`` item_index.
+        """
+        slots = torch.arange(histories.shape[1], device=histories.device)
+        before = histories.masked_fill(slots >= places[:, None], -1)
+        newest = newest_before(histories, places, self.graph.window)
+        copied, total, leaving = self.graph.without_own(newest, before, targets)
+        gate = self.gate(total, leaving, places, first_logits)
+        return mixed(gate, copied, code_log_prob)
+
+    def votes(self, item_index: Tensor) -> Votes:
+        """Return what the graph says after histories ``[B, T]``."""
+        lengths = (item_index >= 0).sum(dim=1)
+        return self.graph.votes(newest_before(item_index, lengths, self.graph.window), item_index)
+
+    def gates(self, votes: Votes, item_index: Tensor, first_logits: Tensor) -> Tensor:
+        """Return the probability of copying after histories ``[B, T]``, ``[B]``."""
+        lengths = (item_index >= 0).sum(dim=1)
+        last = item_index.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
+        found: Tensor = self.gate(votes.total, self.graph.leaving[last], lengths, first_logits)
+        return found
+
+
+def mixed(gate: Tensor, copied: Tensor, code_log_prob: Tensor) -> Tensor:
+    """Return log(g P_graph + (1 - g) P_codes), of equal shapes; -inf where both are 0."""
+    tiny = torch.finfo(torch.float32).tiny
+    first = (gate * copied).clamp(min=tiny).log()
+    second = (1 - gate).clamp(min=tiny).log() + code_log_prob
+    return torch.logaddexp(first, second)

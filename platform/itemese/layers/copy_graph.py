@@ -1,0 +1,255 @@
+"""A transition graph as a distribution over the next item, and a gate that decides when to copy it.
+
+Source: mixtures of a generator and of a memory: pointer-generator networks (A. See, P. Liu and
+    C. Manning, arXiv 1704.04368v2, section 2.2) and kNN-LM (U. Khandelwal et al.,
+    arXiv 1911.00172v2); here the memory is what followed the newest items in other histories.
+Shapes: N requests, S newest items that vote, T history length, I items, E edges, C items of a row.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from itemese.core.schema import PADDING
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What the graph says of N requests, as a sparse matrix.
+
+    Attributes:
+        key [U] int64: ``request * I + item`` of every item with votes, rising; no item of the
+            request's history is among them.
+        vote [U] float32: above 0.
+        total [N] float32: sum of each request's votes; 0 where no edge leads anywhere new.
+        num_items: I.
+    """
+
+    key: Tensor
+    vote: Tensor
+    total: Tensor
+    num_items: int
+
+    def probability(self, items: Tensor) -> Tensor:
+        """Return the share of the votes of ``items [N, C]``; 0 for those without any."""
+        if not len(self.key):
+            return torch.zeros(items.shape, device=items.device)
+        rows = torch.arange(len(items), device=items.device)[:, None]
+        wanted = rows * self.num_items + items
+        place = torch.searchsorted(self.key, wanted).clamp(max=len(self.key) - 1)
+        known = (self.key[place] == wanted) & (items >= 0)
+        return torch.where(known, self.vote[place] / self.total.clamp(min=1e-30)[:, None], 0.0)
+
+    def best(self, count: int) -> Tensor:
+        """Return the `count` items with most votes of each request, ``[N, count]``; -1 if none.
+
+        Equal votes go to the lower item_index.
+        """
+        found = torch.full((len(self.total), count), PADDING, device=self.key.device)
+        row = self.key // self.num_items
+        order = torch.argsort(self.vote, descending=True, stable=True)
+        order = order[torch.argsort(row[order], stable=True)]
+        sizes = torch.bincount(row, minlength=len(self.total))
+        place = torch.arange(len(order), device=order.device)
+        place = place - (sizes.cumsum(0) - sizes)[row[order]]
+        kept = place < count
+        found[row[order][kept], place[kept]] = (self.key[order] % self.num_items)[kept]
+        return found
+
+
+class CopyGraph(nn.Module):
+    """Counted transitions by source item (CSR), and how the newest items of a history vote.
+
+    Attributes:
+        start [I + 1] int64: where each item's edges begin.
+        target [E] int64: rising within an item.
+        count [E] float32: weight of the pairs that were counted.
+        leaving [I] float32: all that was counted from each item, edges not kept included.
+    """
+
+    start: Tensor
+    target: Tensor
+    count: Tensor
+    leaving: Tensor
+
+    def __init__(
+        self,
+        counts: sparse.csr_matrix,
+        *,
+        max_gap: int,
+        gap_decay: float,
+        max_sources: int,
+        decay: float,
+        normalization: float,
+        num_neighbors: int,
+    ) -> None:
+        """Keep the `num_neighbors` heaviest edges of each item of ``counts [I, I]``."""
+        super().__init__()
+        self.max_gap, self.gap_decay = max_gap, gap_decay
+        self.max_sources, self.decay, self.normalization = max_sources, decay, normalization
+        leaving = np.asarray(counts.sum(axis=1)).ravel()
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        order = np.lexsort((counts.indices, -counts.data, rows))
+        place = np.arange(len(rows)) - counts.indptr[rows]
+        kept = np.sort(order[place < num_neighbors])  # rows and items rise again
+        sizes = np.bincount(rows[kept], minlength=counts.shape[0])
+        self.register_buffer("start", torch.from_numpy(np.concatenate([[0], sizes.cumsum()])))
+        self.register_buffer("target", torch.from_numpy(counts.indices[kept].astype(np.int64)))
+        self.register_buffer("count", torch.from_numpy(counts.data[kept].astype(np.float32)))
+        self.register_buffer("leaving", torch.from_numpy(leaving.astype(np.float32)))
+        self._keys: Tensor | None = None
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self.leaving)
+
+    @property
+    def window(self) -> int:
+        """Newest items that `votes` and `without_own` read, S."""
+        return max(self.max_sources, self.max_gap)
+
+    def resize(self, num_edges: int) -> None:
+        """Make place for the saved edges of a trained module."""
+        self._keys = None
+        self.target = self.target.new_zeros(num_edges)
+        self.count = self.count.new_zeros(num_edges)
+
+    def votes(self, newest: Tensor, history: Tensor) -> Votes:
+        """Add up what the newest items lead to.
+
+        Args:
+            newest: ``[N, S]`` int64, oldest first, -1 where none is.
+            history: ``[N, T]`` int64, padded with -1: items that are not copied.
+        """
+        source = newest.clamp(min=0).flatten()
+        degree = (self.start[source + 1] - self.start[source]) * (newest >= 0).flatten()
+        slot = torch.repeat_interleave(torch.arange(len(source), device=source.device), degree)
+        edge = torch.arange(len(slot), device=source.device) - (degree.cumsum(0) - degree)[slot]
+        edge = edge + self.start[source][slot]
+        strength = self._strength(newest, self.leaving[newest.clamp(min=0)]).flatten()
+        rows = torch.arange(len(newest), device=newest.device)[:, None]
+        keys = (rows * self.num_items).expand_as(newest).flatten()[slot] + self.target[edge]
+        key, place = torch.unique(keys, return_inverse=True)
+        vote = torch.zeros(len(key), device=key.device)
+        vote = vote.index_add_(0, place, self.count[edge] * strength[slot])
+        seen = torch.where(history >= 0, rows * self.num_items + history, -1).flatten()
+        new = ~torch.isin(key, seen)
+        key, vote = key[new], vote[new]
+        total = torch.zeros(len(newest), device=key.device)
+        total = total.index_add_(0, key // self.num_items, vote)
+        return Votes(key, vote, total, self.num_items)
+
+    def without_own(
+        self, newest: Tensor, history: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Say how probable training targets are without the pairs that they are counted in.
+
+        The target of a request is a training event, so each of the `max_gap` items before it has
+        an edge to it that this very event was counted in. With that edge a model would learn to
+        copy its label.
+
+        Args:
+            newest: ``[N, S]`` int64, oldest first, -1 where none is; S at least `max_gap`.
+            history: ``[N, T]`` int64, padded with -1.
+            target: ``[N]`` int64, in no row of `history` unless it is repeated.
+
+        Returns:
+            Probability of the target, total of the votes for items not in the history, and what
+            leaves the newest item, each ``[N] float32``.
+        """
+        size = newest.shape[1]
+        gap = torch.arange(size, 0, -1, device=newest.device)
+        own = torch.where(gap <= self.max_gap, self.gap_decay ** (gap - 1.0), 0.0)
+        own = own * ((newest >= 0) & (newest != target[:, None]))  # no item leads to itself
+        same = (newest[:, :, None] == newest[:, None, :]).float()
+        own = (same @ own[:, :, None])[..., 0]  # an item that stands twice was counted twice
+        leaving = (self.leaving[newest.clamp(min=0)] - own).clamp(min=0)
+        strength = self._strength(newest, leaving)
+        kept = self._kept()[newest.clamp(min=0)]
+        towards = self._counts(newest, target[:, None])[..., 0]
+        left = (towards - own).clamp(min=0) * (towards > 0)
+        everything = (strength * (kept - torch.minimum(own, towards))).sum(dim=1)
+        others = torch.where(history == target[:, None], PADDING, history)
+        seen = (strength[:, :, None] * self._counts(newest, others) * _first(others)).sum((1, 2))
+        repeated = (history == target[:, None]).any(dim=1)
+        vote = (strength * left).sum(dim=1).masked_fill(repeated, 0.0)
+        total = everything - seen - torch.where(repeated, (strength * left).sum(dim=1), 0.0)
+        total = total.clamp(min=0)
+        probability = torch.where(total > 1e-9, vote / total.clamp(min=1e-9), 0.0).clamp(max=1)
+        return probability, total.where(total > 1e-9, 0.0), leaving[:, -1]
+
+    def _strength(self, newest: Tensor, leaving: Tensor) -> Tensor:
+        """Return what a counted pair of each voter is worth, ``[N, S]``."""
+        age = torch.arange(newest.shape[1] - 1, -1, -1, device=newest.device)
+        scale = leaving.clamp(min=1e-9) ** -self.normalization
+        votes = (newest >= 0) & (leaving > 1e-6) & (age < self.max_sources)
+        return self.decay**age * scale * votes
+
+    def _kept(self) -> Tensor:
+        """Return the sum of each item's edges, ``[I]``."""
+        sums = torch.cat([self.count.new_zeros(1).double(), self.count.double().cumsum(0)])
+        return (sums[self.start[1:]] - sums[self.start[:-1]]).float()
+
+    def _edge_keys(self) -> Tensor:
+        """Return ``source * I + target`` of each edge, ``[E]``, rising."""
+        if self._keys is None or self._keys.device != self.target.device:
+            items = torch.arange(self.num_items, device=self.target.device)
+            sources = torch.repeat_interleave(items, self.start.diff())
+            self._keys = sources * self.num_items + self.target
+        return self._keys
+
+    def _counts(self, newest: Tensor, items: Tensor) -> Tensor:
+        """Return the weight of each voter's edge to ``items [N, C]``, ``[N, S, C]``; 0 if none."""
+        if not len(self.target):
+            return torch.zeros(*newest.shape, items.shape[1], device=newest.device)
+        key = self._edge_keys()
+        wanted = newest.clamp(min=0)[:, :, None] * self.num_items + items[:, None, :]
+        place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
+        known = (key[place] == wanted) & (newest >= 0)[:, :, None] & (items >= 0)[:, None, :]
+        return torch.where(known, self.count[place], 0.0)
+
+
+def _first(items: Tensor) -> Tensor:
+    """Return which of ``items [N, C]`` no earlier place of its row holds, ``[N, 1, C]`` float."""
+    same = items[:, :, None] == items[:, None, :]
+    earlier = same & torch.ones(same.shape[1:], dtype=torch.bool, device=same.device).tril(-1)
+    return (~earlier.any(dim=2)).float()[:, None, :]
+
+
+class CopyGate(nn.Module):
+    """The probability of copying, from what graph and language model say of a request."""
+
+    def __init__(self, hidden_dim: int = 16) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(5, hidden_dim)
+        self.out = nn.Linear(hidden_dim, 1)
+
+    def forward(
+        self, total: Tensor, leaving: Tensor, length: Tensor, first_logits: Tensor
+    ) -> Tensor:
+        """Return the gate ``[N]``, 0 where the graph is silent.
+
+        Args:
+            total: ``[N]`` sum of the votes for new items.
+            leaving: ``[N]`` what was counted from the newest item.
+            length: ``[N]`` events of the history.
+            first_logits: ``[N, K]`` of the first code.
+        """
+        log_prob = first_logits.float().log_softmax(dim=-1)
+        entropy = -(log_prob.exp() * log_prob).sum(dim=-1)
+        features = torch.stack(
+            [
+                total.clamp(min=1e-6).log(),
+                leaving.log1p(),
+                length.float().log1p(),
+                entropy,
+                log_prob.amax(dim=-1),
+            ],
+            dim=1,
+        )
+        gate: Tensor = self.out(torch.tanh(self.hidden(features)))[:, 0].sigmoid()
+        return gate.masked_fill(total <= 0, 0.0)

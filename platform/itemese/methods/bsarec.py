@@ -1,0 +1,71 @@
+"""BSARec: self-attention beside a frequency filter, trained on every prefix of a history.
+
+Source: Y. Shin, J. Choi, H. Wi and N. Park, "An Attentive Inductive Bias for Sequential
+    Recommendation beyond the Self-Attention", arXiv 2312.10325v2.
+Code: yehjin-shin/BSARec (PyTorch).
+Follows: 2312.10325 section 4 and the code: post-norm blocks of alpha x filter + (1 - alpha) x
+    attention, c // 2 + 1 lowest frequencies kept, the others scaled by a learned square; windows of
+    one length with padding before them, which the filter reads; full softmax at the newest item.
+Differs: nothing in the network; the recipe says how it is trained (``training.samples: prefixes``).
+Shapes: B batch, T history length, D model size, I items.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from itemese.layers.frequency import FrequencyEncoder
+from itemese.methods.base import Inputs
+from itemese.methods.families import NextItemConfig, NextItemEncoder
+
+
+class BsarecConfig(NextItemConfig):
+    """Settings of BSARec.
+
+    Attributes:
+        dim: Model size D.
+        num_layers: Blocks.
+        num_heads: Attention heads; must divide `dim`.
+        dropout: Of inputs, attention, filter and feed-forward.
+        filter_share: Weight of the filter against attention (alpha).
+        cutoff: c: the c // 2 + 1 lowest frequencies are kept as they are.
+        targets: The filter reads all places, so only the newest item may predict.
+    """
+
+    name: Literal["bsarec"] = "bsarec"
+    dim: int = Field(default=64, ge=1)
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=1, ge=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    filter_share: float = Field(default=0.7, ge=0, le=1)
+    cutoff: int = Field(default=5, ge=0)
+    targets: Literal["last"] = "last"
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "BsarecConfig":
+        if self.dim % self.num_heads:
+            message = f"a dim that num_heads divides; dim {self.dim}, num_heads {self.num_heads}"
+            raise ValueError(message)
+        return self
+
+
+class Bsarec(NextItemEncoder):
+    """See the module docstring."""
+
+    Config = BsarecConfig
+    config: BsarecConfig
+    encodes_histories: ClassVar[bool] = False  # states before the newest see what follows them
+
+    def build(self, inputs: Inputs) -> nn.Module:
+        """Return a fresh encoder over the catalogue."""
+        return FrequencyEncoder(
+            inputs.catalog.num_items,
+            dim=self.config.dim,
+            num_layers=self.config.num_layers,
+            num_heads=self.config.num_heads,
+            window=self.config.max_history,
+            dropout=self.config.dropout,
+            share=self.config.filter_share,
+            cutoff=self.config.cutoff,
+        )

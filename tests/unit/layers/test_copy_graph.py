@@ -1,0 +1,146 @@
+"""The graph that is copied from, against slow twins that count in plain Python."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from itemese.layers.copy_graph import CopyGraph
+
+NUM_ITEMS = 12
+SETTINGS = {
+    "max_gap": 3,
+    "gap_decay": 0.5,
+    "max_sources": 4,
+    "decay": 0.6,
+    "normalization": 0.5,
+    "num_neighbors": 500,
+}
+
+
+def pairs(history: list[int], *, but: int | None = None) -> Counter:
+    """Count a history's pairs; those that lead to the event at place `but` are left out."""
+    found: Counter = Counter()
+    for place, target in enumerate(history):
+        for gap in range(1, min(SETTINGS["max_gap"], place) + 1):
+            source = history[place - gap]
+            if source != target and place != but:
+                found[source, target] += SETTINGS["gap_decay"] ** (gap - 1)
+    return found
+
+
+def graph_of(counts: Counter, **changes: object) -> CopyGraph:
+    matrix = sparse.lil_matrix((NUM_ITEMS, NUM_ITEMS))
+    for (source, target), count in counts.items():
+        matrix[source, target] = count
+    return CopyGraph(sparse.csr_matrix(matrix), **{**SETTINGS, **changes})  # type: ignore[arg-type]
+
+
+def slow_votes(counts: Counter, history: list[int]) -> dict[int, float]:
+    """Return the votes for items that are not in the history."""
+    leaving: Counter = Counter()
+    for (source, _), count in counts.items():
+        leaving[source] += count
+    found: Counter = Counter()
+    for age, source in enumerate(history[::-1][: SETTINGS["max_sources"]]):
+        for (first, target), count in counts.items():
+            if first == source and target not in history and count > 1e-9:
+                found[target] += SETTINGS["decay"] ** age * count / leaving[source] ** 0.5
+    return dict(found)
+
+
+@pytest.fixture
+def histories() -> list[list[int]]:
+    draw = np.random.default_rng(0)
+    return [draw.choice(NUM_ITEMS, draw.integers(2, 7), replace=False).tolist() for _ in range(30)]
+
+
+def padded(rows: list[list[int]], width: int) -> torch.Tensor:
+    return torch.tensor([row + [-1] * (width - len(row)) for row in rows])
+
+
+def newest_of(rows: list[list[int]], size: int = 4) -> torch.Tensor:
+    return torch.tensor([([-1] * size + row)[-size:] for row in rows])
+
+
+def test_votes_equal_a_slow_twin(histories) -> None:
+    counts = sum((pairs(h) for h in histories), Counter())
+    found = graph_of(counts).votes(newest_of(histories), padded(histories, 6))
+    items = torch.arange(NUM_ITEMS).expand(len(histories), -1)
+    shares = found.probability(items)
+    best = found.best(3)
+    for row, history in enumerate(histories):
+        wanted = slow_votes(counts, history)
+        total = sum(wanted.values())
+        assert float(found.total[row]) == pytest.approx(total, rel=1e-5)
+        for item in range(NUM_ITEMS):
+            share = wanted.get(item, 0.0) / total if total else 0.0
+            assert float(shares[row, item]) == pytest.approx(share, abs=1e-6)
+        order = sorted(wanted, key=lambda i: (-round(wanted[i], 5), i))[:3]
+        got = [i for i in best[row].tolist() if i >= 0]
+        assert [round(wanted[i], 4) for i in got] == [round(wanted[i], 4) for i in order]
+    assert found.probability(torch.full((len(histories), 1), -1)).sum() == 0
+
+
+def test_a_training_target_is_judged_by_a_graph_that_never_saw_it(histories) -> None:
+    whole = sum((pairs(h) for h in histories), Counter())
+    graph = graph_of(whole)
+    rows = [(h, place) for h in histories for place in range(len(h))]
+    before = [h[:place] for h, place in rows]
+    targets = torch.tensor([h[place] for h, place in rows])
+    share, total, leaving = graph.without_own(newest_of(before), padded(before, 6), targets)
+    for row, (history, place) in enumerate(rows):
+        rest = Counter(whole)
+        rest.subtract(pairs(history))
+        rest.update(pairs(history, but=place))
+        rest = Counter({pair: count for pair, count in rest.items() if count > 1e-9})
+        votes = slow_votes(rest, history[:place])
+        wanted = sum(votes.values())
+        assert float(total[row]) == pytest.approx(wanted, abs=1e-5)
+        expected = votes.get(history[place], 0.0) / wanted if wanted else 0.0
+        assert float(share[row]) == pytest.approx(expected, abs=1e-5)
+        if place:
+            out = sum(c for (source, _), c in rest.items() if source == history[place - 1])
+            assert float(leaving[row]) == pytest.approx(out, abs=1e-5)
+
+
+def test_an_edge_that_only_the_target_made_is_gone() -> None:
+    """The trap: with its own edge each training pair is copied with certainty."""
+    graph = graph_of(pairs([3, 5]))
+    newest, history = newest_of([[3]]), padded([[3]], 2)
+    assert graph.votes(newest, history).probability(torch.tensor([[5]])).item() == 1.0
+    share, total, _ = graph.without_own(newest, history, torch.tensor([5]))
+    assert (share.item(), total.item()) == (0.0, 0.0)
+
+
+def test_repeated_targets_and_repeated_histories() -> None:
+    graph = graph_of(pairs([1, 2, 1, 3, 1, 2]) + pairs([2, 4, 5]))
+    before = [[1, 2, 1, 3, 1]]
+    share, total, _ = graph.without_own(newest_of(before), padded(before, 6), torch.tensor([2]))
+    assert share.item() == 0.0, "an item of the history is not copied"
+    votes = graph.votes(newest_of(before), padded(before, 6))
+    assert set((votes.key % NUM_ITEMS).tolist()) == {4, 5}
+    assert total.item() == pytest.approx(votes.total.item(), rel=0.2)
+
+
+def test_few_neighbours_are_kept_the_heaviest(histories) -> None:
+    counts = sum((pairs(h) for h in histories), Counter())
+    graph = graph_of(counts, num_neighbors=2)
+    assert int(graph.start.diff().max()) == 2
+    for item in range(NUM_ITEMS):
+        edges = slice(int(graph.start[item]), int(graph.start[item + 1]))
+        row = sorted((c for (source, _), c in counts.items() if source == item), reverse=True)
+        assert sorted(graph.count[edges].tolist(), reverse=True) == pytest.approx(row[:2])
+    assert graph.leaving.sum() == pytest.approx(sum(counts.values()))
+
+
+def test_a_graph_without_edges_is_silent() -> None:
+    graph = graph_of(Counter())
+    votes = graph.votes(newest_of([[1, 2]]), padded([[1, 2]], 2))
+    assert votes.total.tolist() == [0.0]
+    assert votes.best(2).tolist() == [[-1, -1]]
+    assert votes.probability(torch.tensor([[0, 5]])).tolist() == [[0.0, 0.0]]
+    share, total, _ = graph.without_own(newest_of([[1]]), padded([[1]], 1), torch.tensor([2]))
+    assert (share.item(), total.item()) == (0.0, 0.0)
