@@ -2,8 +2,8 @@
 
 ``python docs/tables.py keep NAME COMPARISON.json "COMMAND"`` keeps what `itemese compare` wrote
 with several seeds. ``python docs/tables.py`` writes each kept table between ``<!-- table NAME -->``
-and ``<!-- end of table -->`` of README.md and docs/; with ``--check`` it writes nothing and exits
-with 1 if a page differs from its files.
+or ``<!-- headline NAME -->`` and ``<!-- end of table -->`` of README.md and docs/; with ``--check``
+it writes nothing and exits with 1 if a page differs from its files.
 """
 
 import json
@@ -16,8 +16,13 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results"
-BLOCK = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-FIGURE = re.compile(r"<!-- figure (\S+) (\S+) (\S+) -->[^<]*<!-- end -->")
+BLOCK = re.compile(
+    r"(?P<start><!-- (?P<form>table|headline) (?P<name>\S+) -->\n).*?"
+    r"(?P<end><!-- end of table -->)",
+    re.DOTALL,
+)
+
+FIGURES = ("recall@10", "ndcg@10")
 
 Row = Mapping[str, Any]
 
@@ -51,26 +56,43 @@ def keep(name: str, comparison: Path, command: str) -> Path:
     return path
 
 
+def headline(kept: Mapping[str, Any]) -> str:
+    """Return the short table as Markdown: one row a recipe, two figures, no protocol."""
+    rows = kept["rows"]
+    best = _best(rows, FIGURES)
+    lines = [_line(["recipe", *FIGURES, "trained values"]), "|---" * (len(FIGURES) + 2) + "|"]
+    lines += [
+        _line(
+            [
+                f"`{row['name']}`",
+                *(_interval(row["metrics"][name], best[name]) for name in FIGURES),
+                f"{row['parameters'] or 0:,.0f}",
+            ]
+        )
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 def table(kept: Mapping[str, Any]) -> str:
     """Return the table as Markdown: one row a recipe, then what its figures are."""
     rows, main, baseline = kept["rows"], kept["main"], kept["baseline"]
-    metrics = [name for name in rows[0]["metrics"] if name.endswith("@10")] or [main]
     twins = [twin for twin in rows[0]["twins"] if any(row["twins"][twin] for row in rows)]
-    best = {name: max(row["metrics"][name]["mean"] for row in rows) for name in metrics}
+    best = _best(rows, FIGURES)
     headings = [
         "recipe",
-        *metrics,
+        *FIGURES,
         f"{main} by seed",
         *(f"{main}, {twin.removeprefix('test_').replace('_', ' ')}" for twin in twins),
         f"{main} less {baseline} (p)",
-        "parameters",
+        "trained values",
     ]
     lines = [_line(headings), "|---" * len(headings) + "|"]
     lines += [
         _line(
             [
                 f"`{row['name']}`",
-                *(_interval(row["metrics"][name], best[name]) for name in metrics),
+                *(_interval(row["metrics"][name], best[name]) for name in FIGURES),
                 _by_seed(row),
                 *(_short(row["twins"][twin]) for twin in twins),
                 _test(row.get("tests", {}).get(main)),
@@ -79,31 +101,18 @@ def table(kept: Mapping[str, Any]) -> str:
         )
         for row in rows
     ]
-    seeds = ", ".join(map(str, rows[0]["seeds"]))
-    about = (
-        f"Mean over seeds {seeds} [95 % over users]; tests by random signs over users, p by Holm. "
-        f"{kept['protocol']}. `{kept['command']}` at commit {kept['commit'][:7]}"
-        f"{' with uncommitted changes' if kept['dirty'] else ''}, {kept['created'][:10]}, "
-        f"{kept['machine']}."
-    )
-    return "\n".join([*lines, "", *_wrapped(about)])
-
-
-def figure(name: str, recipe: str, metric: str) -> str:
-    """Return one figure of a kept table, as ``.0927``."""
-    rows = json.loads((KEPT / f"{name}.json").read_text())["rows"]
-    return _short(next(r for r in rows if r["name"] == recipe)["metrics"][metric]["mean"])
+    return "\n".join([*lines, "", *_about(kept)])
 
 
 def rendered(page: str) -> str:
-    """Return a page with its tables and figures made again from the files."""
-    page = BLOCK.sub(
-        lambda m: m[1] + table(json.loads((KEPT / f"{m[2]}.json").read_text())) + "\n" + m[3], page
-    )
-    return FIGURE.sub(
-        lambda m: f"<!-- figure {m[1]} {m[2]} {m[3]} -->{figure(m[1], m[2], m[3])}<!-- end -->",
-        page,
-    )
+    """Return a page with its tables made again from the files."""
+
+    def made(found: re.Match[str]) -> str:
+        kept = json.loads((KEPT / f"{found['name']}.json").read_text())
+        form = table if found["form"] == "table" else headline
+        return f"{found['start']}{form(kept)}\n{found['end']}"
+
+    return BLOCK.sub(made, page)
 
 
 def main(arguments: list[str]) -> int:
@@ -122,6 +131,23 @@ def main(arguments: list[str]) -> int:
     if stale:
         print("differs from docs/results:" if check else "written:", *stale)
     return int(bool(stale) and check)
+
+
+def _about(kept: Mapping[str, Any]) -> list[str]:
+    """Return lines that say what the figures are and how to make them again."""
+    changed = " with uncommitted changes" if kept["dirty"] else ""
+    return textwrap.wrap(
+        f"Mean over seeds {', '.join(map(str, kept['rows'][0]['seeds']))} [95 % over users]; tests "
+        f"by random signs over users, p by Holm. {kept['protocol']}. `{kept['command']}` at commit "
+        f"{kept['commit'][:7]}{changed}, {kept['created'][:10]}, {kept['machine']}.",
+        118,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _best(rows: list[Row], metrics: tuple[str, ...]) -> dict[str, float]:
+    return {name: max(row["metrics"][name]["mean"] for row in rows) for name in metrics}
 
 
 def _line(cells: list[str]) -> str:
@@ -147,10 +173,6 @@ def _test(found: Row | None) -> str:
     if found is None:
         return ""
     return f"{found['difference']:+.4f} ({found['p_holm']:.2g})".replace("0.", ".")
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def _rounded(value: Any) -> Any:

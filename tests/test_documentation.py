@@ -13,9 +13,12 @@ assert spec.loader is not None
 tables = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tables)
 
+LM = ".0403 [.0393, .0413] | .0403 [.0393, .0413]"
+
 
 def row(name: str, value: float, **more: object) -> dict[str, object]:
-    metrics = {"ndcg@10": {"mean": value, "low": value - 0.001, "high": value + 0.001}}
+    figure = {"mean": value, "low": value - 0.001, "high": value + 0.001}
+    metrics = {"ndcg@10": figure, "recall@10": figure}
     facts = {"seeds": [0, 1], "by_seed": [value - 0.0005, value + 0.0005], "twins": {}}
     return {"name": name, "metrics": metrics, "parameters": 1_200, **facts, **more}
 
@@ -48,8 +51,9 @@ def test_pages_agree_with_the_kept_files():
 
 def test_a_table_has_every_figure_and_says_where_it_comes_from(kept):
     page = tables.rendered("<!-- table small -->\nold\n<!-- end of table -->\n")
-    assert "| `graph` | **.0523** [.0513, .0533] | .0518, .0528 |  | 1,200 |" in page
-    assert "| `lm` | .0403 [.0393, .0413] | .0398, .0408 | -.0120 (.0004) | 1,200 |" in page
+    best = "**.0523** [.0513, .0533]"
+    assert f"| `graph` | {best} | {best} | .0518, .0528 |  | 1,200 |" in page
+    assert f"| `lm` | {LM} | .0398, .0408 | -.0120 (.0004) | 1,200 |" in page
     assert "`itemese compare a.yaml b.yaml` at commit 0123456, 2026-11-29" in page
     assert "old" not in page
     assert tables.rendered(page) == page
@@ -59,10 +63,11 @@ def test_a_changed_figure_is_noticed(kept, tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     page = tmp_path / "README.md"
-    page.write_text("best: <!-- figure small lm ndcg@10 -->?<!-- end -->\n")
+    page.write_text("best:\n<!-- headline small -->\n<!-- end of table -->\n")
     assert tables.main(["--check"]) == 1
     assert tables.main([]) == 0
-    assert page.read_text() == "best: <!-- figure small lm ndcg@10 -->.0403<!-- end -->\n"
+    assert tables.main(["--check"]) == 0
+    assert f"| `lm` | {LM} | 1,200 |" in page.read_text()
     page.write_text(page.read_text().replace(".0403", ".0503"))
     assert tables.main(["--check"]) == 1
 
