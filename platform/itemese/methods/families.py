@@ -211,8 +211,63 @@ class CopyingConfig(BeamConfig):
 class BeamMethod(Method):
     """Base of methods whose module, a `CodeModel`, writes an item code by code.
 
-    The settings are a `BeamConfig`. A method whose settings are a `CopyingConfig` passes its module
-    to `with_copier` and takes its loss from `code_loss`.
+    The settings are a `BeamConfig`.
+    """
+
+    def collate(self, requests: Sequence[Request]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
+        return pad_histories(requests)
+
+    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
+        """Rank by beam search inside the catalogue."""
+        assert isinstance(module, CodeModel)
+        return beam_search(
+            module,
+            batch["item_index"],
+            k,
+            beam_width=self.config.beam_width,
+            candidates=candidates,
+            user_token=batch.get("user_token"),
+        )
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Return the exact log-probability of each item's codes."""
+        assert isinstance(module, CodeModel)
+        found = item_scores(module, batch["item_index"], item_index, batch.get("user_token"))
+        return Scores.of(found, item_index, "log_prob")
+
+    def num_beams(self, k: int) -> int:
+        """Return the width of a search for `k` items."""
+        return max(int(self.config.beam_width), k)
+
+    def enable_prompt_cache(self, module: nn.Module, max_bytes: int) -> None:
+        """Keep the keys and values of prompts, where the module is a decoder."""
+        if isinstance(module, ItemLanguageModel):
+            module.prompt_cache = PromptCache(max_bytes)
+
+    def prompt_counts(self, module: nn.Module) -> tuple[int, int] | None:
+        """Return how many prompts were found in the cache and how many were not."""
+        cache = module.prompt_cache if isinstance(module, ItemLanguageModel) else None
+        return None if cache is None else (cache.hits, cache.misses)
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return the beam width, the length of an item in tokens and what a softmax runs over."""
+        assert isinstance(module, CodeModel)
+        found = {
+            "beam_width": self.config.beam_width,
+            "code_length": module.code_length,
+            "code_normalisation": module.code_normalisation,
+        }
+        if module.copier is not None:
+            found["copied_edges"] = len(module.copier.graph.target)
+        return found
+
+
+class CopyingMethod(BeamMethod):
+    """Base of a `BeamMethod` that may copy items from a transition graph.
+
+    The settings are a `CopyingConfig`. The method passes its module to `with_copier`, its batches
+    to `with_held_out`, and takes its loss from `code_loss`.
     """
 
     def with_copier(self, module: CodeModel, inputs: Inputs) -> CodeModel:
@@ -278,6 +333,10 @@ class BeamMethod(Method):
         taught = -found.sum() / module.code_length
         return (learnt * kept.sum() + taught) / max(1, len(target))
 
+    def collate(self, requests: Sequence[Request]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1, and what `with_held_out` adds."""
+        return self.with_held_out(super().collate(requests), requests)
+
     def with_held_out(self, batch: Batch, requests: Sequence[Request]) -> Batch:
         """Add ``held_out [B] bool`` to a batch if a gate is learnt: always the same users."""
         given = self.config.copying
@@ -285,51 +344,3 @@ class BeamMethod(Method):
             users = user_numbers(requests)  # -1 where no user is named
             batch["held_out"] = (users % 10_000 < round(given.held_out * 10_000)) & (users >= 0)
         return batch
-
-    def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""
-        return self.with_held_out(pad_histories(requests), requests)
-
-    def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank by beam search inside the catalogue."""
-        assert isinstance(module, CodeModel)
-        return beam_search(
-            module,
-            batch["item_index"],
-            k,
-            beam_width=self.config.beam_width,
-            candidates=candidates,
-            user_token=batch.get("user_token"),
-        )
-
-    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
-        """Return the exact log-probability of each item's codes."""
-        assert isinstance(module, CodeModel)
-        found = item_scores(module, batch["item_index"], item_index, batch.get("user_token"))
-        return Scores.of(found, item_index, "log_prob")
-
-    def num_beams(self, k: int) -> int:
-        """Return the width of a search for `k` items."""
-        return max(int(self.config.beam_width), k)
-
-    def enable_prompt_cache(self, module: nn.Module, max_bytes: int) -> None:
-        """Keep the keys and values of prompts, where the module is a decoder."""
-        if isinstance(module, ItemLanguageModel):
-            module.prompt_cache = PromptCache(max_bytes)
-
-    def prompt_counts(self, module: nn.Module) -> tuple[int, int] | None:
-        """Return how many prompts were found in the cache and how many were not."""
-        cache = module.prompt_cache if isinstance(module, ItemLanguageModel) else None
-        return None if cache is None else (cache.hits, cache.misses)
-
-    def facts(self, module: nn.Module) -> dict[str, Any]:
-        """Return the beam width, the length of an item in tokens and what a softmax runs over."""
-        assert isinstance(module, CodeModel)
-        found = {
-            "beam_width": self.config.beam_width,
-            "code_length": module.code_length,
-            "code_normalisation": module.code_normalisation,
-        }
-        if module.copier is not None:
-            found["copied_edges"] = len(module.copier.graph.target)
-        return found

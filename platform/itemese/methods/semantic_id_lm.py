@@ -33,7 +33,7 @@ from itemese.methods.base import (
     LossWeights,
     Need,
 )
-from itemese.methods.families import BeamMethod, CopyingConfig
+from itemese.methods.families import CopyingConfig, CopyingMethod
 from itemese.prompts.item_tokens import TokenLayout
 
 
@@ -66,7 +66,7 @@ class SemanticIdLmConfig(CopyingConfig):
     loss_weights: SemanticIdLmLossWeights = SemanticIdLmLossWeights()
 
 
-class SemanticIdLm(BeamMethod):
+class SemanticIdLm(CopyingMethod):
     """See the module docstring."""
 
     Config = SemanticIdLmConfig

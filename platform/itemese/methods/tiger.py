@@ -37,7 +37,7 @@ from itemese.methods.base import (
     LossWeights,
     Need,
 )
-from itemese.methods.families import BeamMethod, CopyingConfig
+from itemese.methods.families import CopyingConfig, CopyingMethod
 from itemese.prompts.item_tokens import TokenLayout
 
 UNKNOWN_USER = 0
@@ -75,7 +75,7 @@ class TigerConfig(CopyingConfig):
     loss_weights: TigerLossWeights = TigerLossWeights()
 
 
-class Tiger(BeamMethod):
+class Tiger(CopyingMethod):
     """See the module docstring."""
 
     Config = TigerConfig
