@@ -21,7 +21,7 @@ def storage_default() -> str:
 
 
 def set_up() -> None:
-    """Set up log lines, and quiet those of libraries."""
+    """Set up log lines, and quiet those of libraries; a set ITEMESE_QUIET quiets ours too."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",
@@ -29,10 +29,18 @@ def set_up() -> None:
         handlers=[progress.LogLines()],
     )
     progress.show()
+    if os.environ.get("ITEMESE_QUIET", "0") not in ("", "0"):
+        be_quiet()
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def be_quiet() -> None:
+    """Keep bars and informational log lines off the screen; results, warnings and errors stay."""
+    progress.hide()
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def run(job: Callable[..., None]) -> None:

@@ -87,10 +87,15 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _options(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    quiet: bool = typer.Option(
+        False, "--quiet", "-q", help="No bars, no log lines; ITEMESE_QUIET=1 does it for jobs too."
+    ),
 ) -> None:
     """Recommendation as a language for large models."""
+    if quiet:
+        console.be_quiet()
     if version:
         print(__version__)
         raise typer.Exit

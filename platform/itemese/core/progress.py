@@ -42,17 +42,28 @@ def show() -> bool:
     global _live
     if not sys.stderr.isatty():
         return False
-    _live = Progress(
+    _live = _progress(Console(stderr=True))
+    return True
+
+
+def hide() -> None:
+    """Show no bars from now on."""
+    global _live
+    _live = None
+
+
+def _progress(console: Console) -> Progress:
+    """Return a display whose lines fit a console of 60 columns."""
+    return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=min(24, console.width // 5)),
         _Count(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
     )
-    return True
 
 
 @contextmanager
