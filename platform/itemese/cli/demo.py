@@ -46,24 +46,25 @@ class Answer:
     Attributes:
         user_id: One real user of the test split.
         history: Titles of the user's newest items, oldest first.
-        recommended: ``(title, score)``, best first.
+        recommended: ``(title, score, reason)``, best first; the reason in words, or empty.
         http: ``p50_ms``, ``p95_ms``, ``requests`` and ``errors`` of the timed requests.
     """
 
     user_id: str
     history: list[str]
-    recommended: list[tuple[str, float]]
+    recommended: list[tuple[str, float, str]]
     http: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the demo prints: the table with its verdict, the study's choice, an answer, the page."""
+    """What the demo prints: table with verdict, the study's choice, an answer, page and bundle."""
 
     leaderboard: str
     chosen: dict[str, Any]
     answer: Answer
     report: str
+    bundle: str
 
 
 def choose_data(data_folder: str) -> list[str]:
@@ -106,7 +107,7 @@ def run(storage: str, data_folder: str, *, quick: bool = False) -> Shown:
     winner["latency_http_ms"] = {"p50": answer.http["p50_ms"], "p95": answer.http["p95_ms"]}
     results = [*compared.results, winner]
     report = write_report(results, store.root.child(f"demos/{name}"))
-    return Shown(leaderboard(results), study.winner.values, answer, report)
+    return Shown(leaderboard(results), study.winner.values, answer, report, study.winner.bundle)
 
 
 def _result_of(winner: Winner, recipe: Experiment, store: Store) -> dict[str, Any]:
@@ -143,10 +144,22 @@ def serve_and_ask(bundle: str, experiment: Experiment, store: Store) -> Answer:
     with deploy(bundle, port=0) as service:
         http = measure(service.url, bodies, service.token)
         reply = httpx.post(
-            f"{service.url}/v1/recommend", headers=service.headers, json=bodies[0], timeout=30
+            f"{service.url}/v1/recommend",
+            headers=service.headers,
+            json={**bodies[0], "explain": True},
+            timeout=30,
         )
         reply.raise_for_status()
     titles = [catalog.titles[catalog.index_of[item]] for item in histories[0][-LAST_SHOWN:]]
     items = json.loads(reply.text)["items"]
-    answered = [(item["title"], item["score"]) for item in items]
+    answered = [(item["title"], item["score"], _reason(item.get("explanation"))) for item in items]
     return Answer(block.user_id[int(targets.row[0])], titles, answered, http)
+
+
+def _reason(explanation: dict[str, Any] | None) -> str:
+    """Return what an item shares with the history, in words; empty where nothing is known."""
+    near = (explanation or {}).get("nearest")
+    if not explanation or not near:
+        return ""
+    group = "-".join(map(str, explanation["codes"][: near["shared_codes"]]))
+    return f"shares group {group} with {near['title']}"

@@ -93,7 +93,11 @@ def _options(
         False, "--quiet", "-q", help="No bars, no log lines; ITEMESE_QUIET=1 does it for jobs too."
     ),
 ) -> None:
-    """Recommendation as a language for large models."""
+    """Recommendation as a language for large models.
+
+    Exit status: 0 done, 2 something that you can correct (one sentence says what), 130 stopped by
+    Ctrl-C, 1 a defect (with its traceback).
+    """
     if quiet:
         console.be_quiet()
     if version:

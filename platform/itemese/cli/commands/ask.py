@@ -1,6 +1,8 @@
 """Ask a bundle or a running service for recommendations."""
 
+import json
 import os
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -20,6 +22,7 @@ def main(
     ],
     k: Annotated[int, typer.Option("-k", help="Items wanted")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Codes and closest items")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document")] = False,
 ) -> None:
     """Print what MODEL recommends after HISTORY."""
     engine: Engine = (
@@ -28,8 +31,11 @@ def main(
         else Recommender.load(model)
     )
     items = [_item(engine, text) for text in history]
-    print("after " + ", ".join(f"{title} ({item_id})" for item_id, title in items))
     found = engine.recommend([item_id for item_id, _ in items], k=k, explain=explain)
+    if json_:
+        print(json.dumps({"history": items, "items": [asdict(one) for one in found]}))
+        return
+    print("after " + ", ".join(f"{title} ({item_id})" for item_id, title in items))
     for place, one in enumerate(found, start=1):
         print(f"{place:3d}. {one.title} ({one.item_id})  {one.score:.3f}{_reason(one)}")
 

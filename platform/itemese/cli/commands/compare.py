@@ -1,5 +1,6 @@
 """Put several runs into one table and test their differences user by user."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -19,12 +20,16 @@ def main(
     tie_twin: Annotated[
         bool, typer.Option("--tie-twin", help="Beside each, a run with tied events shuffled")
     ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print comparison.json alone")] = False,
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
 ) -> None:
     """Evaluate RECIPES (training those that are not trained yet) and compare them."""
     base = [Experiment.from_yaml(recipe, set_ or []) for recipe in recipes]
     runs = [one.with_seed(seed) for one in base for seed in console.integers(seeds, "--seeds")]
     compared = compare_runs(runs, Store(storage), tie_twin=tie_twin)
+    if json_:
+        print(json.dumps({"results": compared.results, **compared.comparison}))
+        return
     over_seeds = compared.comparison["recipes"]
     print(leaderboard(compared.results, compared.comparison))
     if over_seeds is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from itemese.cli import demo
+from itemese.cli.commands import serve
 from itemese.core import cluster
 
 
@@ -18,8 +19,15 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="Simulated logs, two trials; needs no data")
     ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the winner and its playground running")
+    ] = False,
 ) -> None:
-    """Compare six methods on real logs, search, serve the winner and ask it."""
+    """Compare six methods on real logs, search, serve the winner and ask it.
+
+    Takes about three minutes on two cores: MovieLens-1M, or 2,000 simulated users and 999 items;
+    encoders of 48 and 64 dimensions that train for 6 and 3 epochs.
+    """
     started = time.monotonic()
     try:
         shown = demo.run(storage, data, quick=quick)
@@ -30,8 +38,8 @@ def main(
     for title in shown.answer.history:
         print(f"    {title}")
     print("and is recommended")
-    for place, (title, score) in enumerate(shown.answer.recommended, start=1):
-        print(f"  {place:2d}. {title}  ({score:.2f})")
+    for place, (title, score, reason) in enumerate(shown.answer.recommended, start=1):
+        print(f"  {place:2d}. {title}  ({score:.2f}){'; ' if reason else ''}{reason}")
     http = shown.answer.http
     print(f"\n{shown.leaderboard}\n")
     print(
@@ -41,3 +49,5 @@ def main(
     print("The models are small, to fit minutes on a CPU; docs/results.md has full-size ones.")
     print(f"report: {shown.report}")
     print(f"{time.monotonic() - started:.0f} seconds")
+    if keep:
+        serve.main(shown.bundle, port=0)
