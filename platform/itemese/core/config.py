@@ -59,6 +59,16 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+CHANGED = {
+    "training.sliding_windows": "Until November 2026; write `samples: windows` in its place",
+    "codebooks.sinkhorn_last_level": "Removed in November 2026; leave it out",
+    "codebooks.sinkhorn_epsilon": "Removed in November 2026; leave it out",
+    "offers": "Until November 2026; write `evaluation: {task: choice, num_offered: ..., max_users: "
+    "...}` in its place",
+}
+"""Settings of older versions by the end of their path, and how to write a recipe now."""
+
+
 def digest_of(values: Any) -> str:
     """Return a 16-digit hexadecimal hash of a JSON-able value."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -83,7 +93,9 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
         if fault["type"] == "extra_forbidden":
             owner = _model_at(model, location[:-1])
             known = owner.model_fields if owner else {}
-            sentences.append(f"`{path}` must be a known key. {nearest(location[-1], known)}")
+            old = [now for key, now in CHANGED.items() if f".{path}".endswith(f".{key}")]
+            hint = f"{old[0]}." if old else nearest(location[-1], known)
+            sentences.append(f"`{path}` must be a known key. {hint}")
         elif fault["type"] == "missing":
             sentences.append(f"`{path}` must be given; it has no default. Add it to the recipe.")
         else:

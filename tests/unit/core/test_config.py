@@ -1,5 +1,6 @@
 """Configuration: unknown keys refused with the nearest name, overrides by dotted path."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from itemese.core.config import (
+    CHANGED,
     Config,
     flat_paths,
     read_recipe,
@@ -31,6 +33,14 @@ def refused(**changes: object) -> str:
     with pytest.raises(ConfigError) as caught:
         Experiment.parse({**VALUES, **changes})
     return str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(CHANGED))
+def test_a_setting_of_an_older_version_says_how_to_write_it_now(path: str) -> None:
+    section, _, key = path.rpartition(".")
+    changes = {section: {key: 1}} if section else {key: 1}
+    with pytest.raises(ConfigError, match=re.escape(CHANGED[path])):
+        Experiment.parse({**VALUES, **changes})
 
 
 def test_unknown_key_names_the_nearest() -> None:
