@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import NoDataError, PolarsError
 
 from itemese.core.errors import ConfigError, DataError
 from itemese.logs.config import TimestampUnit
@@ -82,6 +82,12 @@ def guess(path: str | Path, given: dict[str, str] | None = None) -> Guess:
         DataError: The file is missing, empty, or of another form.
     """
     file = Path(path)
+    if file.is_dir():
+        message = (
+            f"`log` must be a file; got the folder {str(path)!r}. Name one file in it, or write "
+            "the folder as `logs.path` of a recipe."
+        )
+        raise DataError(message)
     source = _FORMS.get(file.suffix.lower())
     if source is None:
         message = f"`{file.name}` must end in {', '.join(_FORMS)}; got {file.suffix!r}. Rename it."
@@ -117,12 +123,18 @@ def _read(file: Path, source: str, delimiter: str) -> pl.DataFrame:
             )  # fmt: skip
     except (PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        message = f"`{file.name}` must be a readable {source} file; got: {reason}. Check the path."
+        if isinstance(error, NoDataError):
+            raise DataError(_no_rows(file)) from None
+        remedy = "Convert it to UTF-8." if "utf-8" in reason.lower() else "Check the path."
+        message = f"`{file.name}` must be a readable {source} file; got: {reason}. {remedy}"
         raise DataError(message) from None
     if sample.height == 0:
-        message = f"`{file.name}` must hold at least one row; got none. Give another file."
-        raise DataError(message)
+        raise DataError(_no_rows(file))
     return sample
+
+
+def _no_rows(file: Path) -> str:
+    return f"`{file.name}` must hold at least one row; got none. Give another file."
 
 
 def _delimiter(file: Path) -> str:
