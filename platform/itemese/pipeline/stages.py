@@ -24,7 +24,7 @@ from itemese.core.stages import (
 )
 from itemese.core.texts import Texts
 from itemese.core.vectors import Embeddings
-from itemese.embeddings.config import TextModelConfig
+from itemese.embeddings.config import HASHING_MODEL, TextModelConfig
 from itemese.embeddings.models import locate
 from itemese.embeddings.stage import VERSION as EMBEDDINGS_VERSION
 from itemese.embeddings.stage import build_embeddings
@@ -95,6 +95,8 @@ def _raw_files(config: Any, around: Surroundings) -> str:
 
 
 def _text_model(config: TextModelConfig, around: Surroundings) -> str:
+    if config.model == HASHING_MODEL:  # no weights, and no name of the hub
+        return ""
     return weights_digest(locate(config.model))
 
 
