@@ -10,6 +10,7 @@ def test_the_hashing_encoder_is_no_name_of_the_hub(monkeypatch: pytest.MonkeyPat
     """Without a network each run waited twenty seconds for a model that is not there."""
     asked: list[str] = []
     monkeypatch.setattr(stages, "weights_digest", lambda name: asked.append(name) or "digest")
+    monkeypatch.setattr(stages, "locate", lambda name: name)
     assert stages._text_model(TextModelConfig(model=HASHING_MODEL), None) == ""
     assert asked == []
     assert stages._text_model(TextModelConfig(model="somebody/a-model"), None) == "digest"
