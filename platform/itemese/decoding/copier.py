@@ -64,7 +64,10 @@ class Copier(nn.Module):
 
 
 def mixed(gate: Tensor, copied: Tensor, code_log_prob: Tensor) -> Tensor:
-    """Return log(g P_graph + (1 - g) P_codes), of equal shapes; -inf where both are 0."""
+    """Return log(g P_graph + (1 - g) P_codes), of equal shapes.
+
+    A part below the least normal float32 counts as that, so the result is at least -87.4.
+    """
     tiny = torch.finfo(torch.float32).tiny
     first = (gate * copied).clamp(min=tiny).log()
     second = (1 - gate).clamp(min=tiny).log() + code_log_prob

@@ -14,6 +14,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from itemese.core.schema import PADDING
+from itemese.layers.item_graph import TransitionConfig
 
 
 @dataclass(frozen=True)
@@ -75,26 +76,15 @@ class CopyGraph(nn.Module):
     count: Tensor
     leaving: Tensor
 
-    def __init__(
-        self,
-        counts: sparse.csr_matrix,
-        *,
-        max_gap: int,
-        gap_decay: float,
-        max_sources: int,
-        decay: float,
-        normalization: float,
-        num_neighbors: int,
-    ) -> None:
-        """Keep the `num_neighbors` heaviest edges of each item of ``counts [I, I]``."""
+    def __init__(self, counts: sparse.csr_matrix, config: TransitionConfig) -> None:
+        """Keep the heaviest edges of each item of ``counts [I, I]``."""
         super().__init__()
-        self.max_gap, self.gap_decay = max_gap, gap_decay
-        self.max_sources, self.decay, self.normalization = max_sources, decay, normalization
+        self.config = config
         leaving = np.asarray(counts.sum(axis=1)).ravel()
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
         order = np.lexsort((counts.indices, -counts.data, rows))
         place = np.arange(len(rows)) - counts.indptr[rows]
-        kept = np.sort(order[place < num_neighbors])  # rows and items rise again
+        kept = np.sort(order[place < config.num_neighbors])  # rows and items rise again
         sizes = np.bincount(rows[kept], minlength=counts.shape[0])
         self.register_buffer("start", torch.from_numpy(np.concatenate([[0], sizes.cumsum()])))
         self.register_buffer("target", torch.from_numpy(counts.indices[kept].astype(np.int64)))
@@ -110,7 +100,7 @@ class CopyGraph(nn.Module):
     @property
     def window(self) -> int:
         """Newest items that `votes` and `without_own` read, S."""
-        return max(self.max_sources, self.max_gap)
+        return max(self.config.max_sources, self.config.max_gap)
 
     def resize(self, num_edges: int) -> None:
         """Make place for the saved edges of a trained module."""
@@ -163,7 +153,7 @@ class CopyGraph(nn.Module):
         """
         size = newest.shape[1]
         gap = torch.arange(size, 0, -1, device=newest.device)
-        own = torch.where(gap <= self.max_gap, self.gap_decay ** (gap - 1.0), 0.0)
+        own = torch.where(gap <= self.config.max_gap, self.config.gap_decay ** (gap - 1.0), 0.0)
         own = own * ((newest >= 0) & (newest != target[:, None]))  # no item leads to itself
         same = (newest[:, :, None] == newest[:, None, :]).float()
         own = (same @ own[:, :, None])[..., 0]  # an item that stands twice was counted twice
@@ -185,9 +175,9 @@ class CopyGraph(nn.Module):
     def _strength(self, newest: Tensor, leaving: Tensor) -> Tensor:
         """Return what a counted pair of each voter is worth, ``[N, S]``."""
         age = torch.arange(newest.shape[1] - 1, -1, -1, device=newest.device)
-        scale = leaving.clamp(min=1e-9) ** -self.normalization
-        votes = (newest >= 0) & (leaving > 1e-6) & (age < self.max_sources)
-        return self.decay**age * scale * votes
+        scale = leaving.clamp(min=1e-9) ** -self.config.normalization
+        votes = (newest >= 0) & (leaving > 1e-6) & (age < self.config.max_sources)
+        return self.config.decay**age * scale * votes
 
     def _kept(self) -> Tensor:
         """Return the sum of each item's edges, ``[I]``."""

@@ -7,10 +7,32 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy import sparse
 from torch import Tensor, nn
 
+from itemese.core.config import Config
 from itemese.core.schema import Histories
+
+
+class TransitionConfig(Config):
+    """How transitions are counted, and how the newest items of a history vote.
+
+    Attributes:
+        max_gap: Largest distance of a counted pair; 1 counts neighbours only.
+        gap_decay: Weight of a pair falls by this factor with each further step.
+        max_sources: Newest history items that vote.
+        decay: A vote's strength is ``decay ** age``, age 0 being the newest item.
+        normalization: Power of the source item's out-weight that divides its edges.
+        num_neighbors: Edges kept an item.
+    """
+
+    max_gap: int = Field(default=3, ge=1)
+    gap_decay: float = Field(default=0.5, gt=0, le=1)
+    max_sources: int = Field(default=5, ge=1)
+    decay: float = Field(default=0.5, gt=0, le=1)
+    normalization: float = Field(default=0.5, ge=0, le=1)
+    num_neighbors: int = Field(default=500, ge=1)
 
 
 def transition_counts(

@@ -12,21 +12,18 @@ Shapes: B batch, T history length, D model size, I items.
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
 from itemese.layers.frequency import FrequencyEncoder
 from itemese.methods.base import Inputs
-from itemese.methods.families import NextItemConfig, NextItemEncoder
+from itemese.methods.families import AttentionConfig, NextItemEncoder
 
 
-class BsarecConfig(NextItemConfig):
+class BsarecConfig(AttentionConfig):
     """Settings of BSARec.
 
     Attributes:
-        dim: Model size D.
-        num_layers: Blocks.
-        num_heads: Attention heads; must divide `dim`.
         dropout: Of inputs, attention, filter and feed-forward.
         filter_share: Weight of the filter against attention (alpha).
         cutoff: c: the c // 2 + 1 lowest frequencies are kept as they are.
@@ -34,20 +31,11 @@ class BsarecConfig(NextItemConfig):
     """
 
     name: Literal["bsarec"] = "bsarec"
-    dim: int = Field(default=64, ge=1)
-    num_layers: int = Field(default=2, ge=1)
     num_heads: int = Field(default=1, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     filter_share: float = Field(default=0.7, ge=0, le=1)
     cutoff: int = Field(default=5, ge=0)
     targets: Literal["last"] = "last"
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "BsarecConfig":
-        if self.dim % self.num_heads:
-            message = f"a dim that num_heads divides; dim {self.dim}, num_heads {self.num_heads}"
-            raise ValueError(message)
-        return self
 
 
 class Bsarec(NextItemEncoder):

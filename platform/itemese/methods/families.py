@@ -5,14 +5,13 @@ Shapes: B batch, T history length, d vector size, I items, C items scored for a 
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from itemese.core.config import Config
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.decoding.code_model import CodeModel, CodeNormalisation
@@ -29,7 +28,7 @@ from itemese.layers.histories import (
     user_numbers,
     without_newest,
 )
-from itemese.layers.item_graph import transition_counts
+from itemese.layers.item_graph import TransitionConfig, transition_counts
 from itemese.losses.code_tokens import next_code
 from itemese.losses.next_item import NextItemLoss, next_item_loss
 from itemese.methods.base import Batch, Inputs, LossTerm, LossWeights, Method, MethodConfig
@@ -78,6 +77,29 @@ class NextItemConfig(MethodConfig):
     calibration: float = Field(default=0.75, ge=0, le=1)
     targets: Literal["all", "last"] = "all"
     loss_weights: NextItemLossWeights = NextItemLossWeights()
+
+
+class AttentionConfig(NextItemConfig):
+    """Settings that encoders with attention share.
+
+    Attributes:
+        dim: Model size D.
+        num_layers: Blocks.
+        num_heads: Attention heads; must divide `dim`.
+        dropout: Of inputs, attention and feed-forward.
+    """
+
+    dim: int = Field(default=64, ge=1)
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=2, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.dim % self.num_heads:
+            message = f"a dim that num_heads divides; dim {self.dim}, num_heads {self.num_heads}"
+            raise ValueError(message)
+        return self
 
 
 class NextItemEncoder(Method):
@@ -156,30 +178,16 @@ class NextItemEncoder(Method):
         return Scores.of((items @ newest[:, :, None])[..., 0], item_index, "score")
 
 
-class CopyConfig(Config):
+class CopyConfig(TransitionConfig):
     """How a method of semantic IDs may copy items from a graph of transitions.
 
-    The graph's settings are those of the method `transition_graph`.
-
     Attributes:
-        max_gap: Largest distance of a counted pair.
-        gap_decay: Weight of a pair falls by this factor with each further step.
-        max_sources: Newest history items that vote.
-        decay: A vote's strength is ``decay ** age``.
-        normalization: Power of the source item's out-weight that divides its edges.
-        num_neighbors: Edges kept an item.
         num_candidates: Items with most votes that a search ranks beside those that it wrote.
         held_out: Share of users whose events teach the gate and nothing else. The codes never learn
             their events, so the gate sees both sides as they are on unknown data: of the events
             that the codes learn, they know too much.
     """
 
-    max_gap: int = Field(default=3, ge=1)
-    gap_decay: float = Field(default=0.5, gt=0, le=1)
-    max_sources: int = Field(default=5, ge=1)
-    decay: float = Field(default=0.5, gt=0, le=1)
-    normalization: float = Field(default=0.5, ge=0, le=1)
-    num_neighbors: int = Field(default=500, ge=1)
     num_candidates: int = Field(default=100, ge=1)
     held_out: float = Field(default=0.1, gt=0, lt=1)
 
@@ -280,8 +288,7 @@ class CopyingMethod(BeamMethod):
                 max_gap=given.max_gap,
                 gap_decay=given.gap_decay,
             )
-            settings = given.model_dump(exclude={"num_candidates", "held_out"})
-            graph = CopyGraph(counts, **settings)
+            graph = CopyGraph(counts, given)
             module.copier = Copier(graph, num_candidates=given.num_candidates)
         return module
 

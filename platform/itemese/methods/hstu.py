@@ -15,40 +15,27 @@ Shapes: B batch, T history length, D model size, I items.
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.schema import Request
 from itemese.layers.histories import pad_values
 from itemese.layers.transduction import TransductionEncoder
 from itemese.methods.base import Batch, Inputs
-from itemese.methods.families import NextItemConfig, NextItemEncoder
+from itemese.methods.families import AttentionConfig, NextItemEncoder
 
 
-class HstuConfig(NextItemConfig):
+class HstuConfig(AttentionConfig):
     """Settings of HSTU.
 
     Attributes:
-        dim: Model size D.
-        num_layers: Units.
-        num_heads: Attention heads; must divide `dim`.
         dropout: Of inputs and of the gated output.
         temperature: Divides the cosine of state and item.
     """
 
     name: Literal["hstu"] = "hstu"
-    dim: int = Field(default=64, ge=1)
-    num_layers: int = Field(default=2, ge=1)
     num_heads: int = Field(default=1, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
     temperature: float = Field(default=0.05, gt=0)
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "HstuConfig":
-        if self.dim % self.num_heads:
-            message = f"a dim that num_heads divides; dim {self.dim}, num_heads {self.num_heads}"
-            raise ValueError(message)
-        return self
 
 
 class Hstu(NextItemEncoder):

@@ -13,22 +13,18 @@ Shapes: B batch, T history length, D model size, I items.
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import nn
 
 from itemese.layers.transformer import Norm, Positions, SequenceEncoder
 from itemese.methods.base import Inputs
-from itemese.methods.families import NextItemConfig, NextItemEncoder
+from itemese.methods.families import AttentionConfig, NextItemEncoder
 
 
-class SasrecConfig(NextItemConfig):
+class SasrecConfig(AttentionConfig):
     """Settings of SASRec.
 
     Attributes:
-        dim: Model size D.
-        num_layers: Blocks.
-        num_heads: Attention heads; must divide `dim`.
-        dropout: Of inputs, attention and feed-forward.
         norm: ``pre`` normalises the input of each half block, ``post`` its output (and the inputs),
             as the strongest public recipes do.
         positions: ``from_start`` of the window; ``from_query`` counts back from the newest item,
@@ -37,18 +33,11 @@ class SasrecConfig(NextItemConfig):
     """
 
     name: Literal["sasrec"] = "sasrec"
-    dim: int = Field(default=64, ge=1)
-    num_layers: int = Field(default=2, ge=1)
-    num_heads: int = Field(default=2, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
     norm: Norm = "pre"
     positions: Positions = "from_start"
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "SasrecConfig":
-        if self.dim % self.num_heads:
-            message = f"a dim that num_heads divides; dim {self.dim}, num_heads {self.num_heads}"
-            raise ValueError(message)
+    def _query_is_newest(self) -> "SasrecConfig":
         if self.positions == "from_query" and self.targets == "all":
             message = "`targets: last` with `positions: from_query`; got `targets: all`"
             raise ValueError(message)

@@ -16,36 +16,20 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from scipy import sparse
 from torch import Tensor, nn
 
 from itemese.core.schema import Request
 from itemese.layers.histories import newest_before, pad_histories
-from itemese.layers.item_graph import ItemGraph, transition_counts
+from itemese.layers.item_graph import ItemGraph, TransitionConfig, transition_counts
 from itemese.methods.base import Batch, Inputs, MethodConfig, Stage
 from itemese.methods.families import CatalogueMethod
 
 
-class TransitionGraphConfig(MethodConfig):
-    """Settings.
-
-    Attributes:
-        max_gap: Largest distance of a counted pair; 1 counts neighbours only.
-        gap_decay: Weight of a pair falls by this factor with each further step.
-        max_sources: Newest history items that vote.
-        decay: A vote's strength is ``decay ** age``, age 0 being the newest item.
-        normalization: Power of the source item's out-weight that divides its edges.
-        num_neighbors: Edges kept an item.
-    """
+class TransitionGraphConfig(TransitionConfig, MethodConfig):
+    """Settings: those of `TransitionConfig`."""
 
     name: Literal["transition_graph"] = "transition_graph"
-    max_gap: int = Field(default=3, ge=1)
-    gap_decay: float = Field(default=0.5, gt=0, le=1)
-    max_sources: int = Field(default=5, ge=1)
-    decay: float = Field(default=0.5, gt=0, le=1)
-    normalization: float = Field(default=0.5, ge=0, le=1)
-    num_neighbors: int = Field(default=500, ge=1)
 
 
 class TransitionGraph(CatalogueMethod):

@@ -8,6 +8,7 @@ import torch
 from scipy import sparse
 
 from itemese.layers.copy_graph import CopyGraph
+from itemese.layers.item_graph import TransitionConfig
 
 NUM_ITEMS = 12
 SETTINGS = {
@@ -35,7 +36,7 @@ def graph_of(counts: Counter, **changes: object) -> CopyGraph:
     matrix = sparse.lil_matrix((NUM_ITEMS, NUM_ITEMS))
     for (source, target), count in counts.items():
         matrix[source, target] = count
-    return CopyGraph(sparse.csr_matrix(matrix), **{**SETTINGS, **changes})  # type: ignore[arg-type]
+    return CopyGraph(sparse.csr_matrix(matrix), TransitionConfig.parse({**SETTINGS, **changes}))
 
 
 def slow_votes(counts: Counter, history: list[int]) -> dict[int, float]:
@@ -84,7 +85,7 @@ def test_votes_equal_a_slow_twin(histories) -> None:
     assert found.probability(torch.full((len(histories), 1), -1)).sum() == 0
 
 
-def test_a_training_target_is_judged_by_a_graph_that_never_saw_it(histories) -> None:
+def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories) -> None:
     whole = sum((pairs(h) for h in histories), Counter())
     graph = graph_of(whole)
     rows = [(h, place) for h in histories for place in range(len(h))]

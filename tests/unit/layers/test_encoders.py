@@ -105,3 +105,8 @@ def test_attention_without_softmax_equals_a_slow_twin() -> None:
     torch.testing.assert_close(states[0], wanted, atol=1e-5, rtol=1e-4)
     same, _ = made(HISTORY[:1], times + 3_000)
     torch.testing.assert_close(same, states)
+
+
+def test_time_buckets_grow_by_35_per_cent() -> None:
+    assert time_buckets(torch.tensor([0, 1, 2, 3_600, -3_600])).tolist() == [0, 0, 2, 27, 27]
+    assert int(time_buckets(torch.tensor(2**62))) == 128

@@ -21,7 +21,7 @@ Shapes: B batch, T history length, I items, d size of a half, J items of a batch
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.core.errors import ConfigError
@@ -34,7 +34,7 @@ from itemese.methods.base import (
     Need,
     Stage,
 )
-from itemese.methods.families import NextItemConfig, NextItemEncoder, NextItemLossWeights
+from itemese.methods.families import AttentionConfig, NextItemEncoder, NextItemLossWeights
 
 
 class AlignedSasrecLossWeights(NextItemLossWeights):
@@ -43,34 +43,20 @@ class AlignedSasrecLossWeights(NextItemLossWeights):
     alignment: float = Field(default=0.1, ge=0)
 
 
-class AlignedSasrecConfig(NextItemConfig):
+class AlignedSasrecConfig(AttentionConfig):
     """Settings.
 
     Attributes:
         fusion: What an item's vector is; ``joint`` is the paper's, see `fused_items`.
         dim: Size of a half, d.
-        num_layers: Blocks.
-        num_heads: Attention heads; must divide `dim`.
-        dropout: Of inputs, attention and feed-forward.
         temperature: Divides the cosines of the alignment.
         loss_weights: Multipliers of the loss terms.
     """
 
     name: Literal["aligned_sasrec"] = "aligned_sasrec"
     fusion: Fusion = "joint"
-    dim: int = Field(default=64, ge=1)
-    num_layers: int = Field(default=2, ge=1)
-    num_heads: int = Field(default=2, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
     temperature: float = Field(default=0.07, gt=0)
     loss_weights: AlignedSasrecLossWeights = AlignedSasrecLossWeights()
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "AlignedSasrecConfig":
-        if self.dim % self.num_heads:
-            message = f"a dim that num_heads divides; dim {self.dim}, num_heads {self.num_heads}"
-            raise ValueError(message)
-        return self
 
 
 class AlignedSasrec(NextItemEncoder):

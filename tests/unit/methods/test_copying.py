@@ -1,0 +1,79 @@
+"""Copying from a graph: what teaches the gate, and what it makes of a list."""
+
+import pytest
+import torch
+
+from itemese.testing.subject import Subject, losses, rank
+
+SMALL = {
+    "semantic_id_lm": {"backbone": {"dim": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 64}},
+    "tiger": {
+        "num_user_tokens": 50,
+        "network": {
+            "dim": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "head_dim": 16,
+            "hidden_dim": 64,
+            "dropout": 0.0,
+        },
+    },
+}
+
+
+def made(name: str, **copying: object):
+    subject = Subject(name, {**SMALL[name], "beam_width": 30, "copying": copying})
+    return subject, *subject.make()
+
+
+def learnt(name: str, *, held_out: bool) -> set[str]:
+    """Return the parameters that a batch of held-out users, or of none, moves."""
+    subject, method, module = made(name)
+    batch = method.collate(subject.trained_on(20))
+    batch["held_out"] = torch.full_like(batch["held_out"], held_out)
+    losses(method, module.train(), batch)["next_code"].backward()
+    grads = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+    return {n for n, grad in grads.items() if bool(grad.any())}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_held_out_users_teach_the_gate_and_all_others_the_codes(name: str) -> None:
+    gate = learnt(name, held_out=True)
+    codes = learnt(name, held_out=False)
+    assert gate
+    assert all(parameter.startswith("copier.gate.") for parameter in gate)
+    assert codes
+    assert not any(parameter.startswith("copier.") for parameter in codes)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_about_the_asked_share_of_users_is_held_out_and_always_the_same(name: str) -> None:
+    subject, method, _ = made(name, held_out=0.3)
+    rows = subject.trained_on(200)
+    held = method.collate(rows)["held_out"]
+    assert 30 < int(held.sum()) < 90
+    assert method.collate(rows[::-1])["held_out"].flip(0).tolist() == held.tolist()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_list_holds_what_the_graph_and_the_codes_make_of_each_item(name: str) -> None:
+    """The slow twin: every item's probability, one by one, from its two parts."""
+    subject, method, module = made(name, num_candidates=30)
+    rows = subject.asked(5)
+    batch = method.collate(rows)
+    items = torch.arange(30).expand(5, -1)
+    copier, module.copier = module.copier, None
+    with torch.no_grad():
+        codes = method.score(module.eval(), batch, items).values.exp()
+        prompt = module.read(batch["item_index"], user_token=batch.get("user_token"))
+        logits = module.code_logits(prompt.state, 0)
+    module.copier = copier
+    votes = copier.votes(batch["item_index"])
+    gate = copier.gates(votes, batch["item_index"], logits)[:, None].detach()
+    expected = gate * votes.probability(items) + (1 - gate) * codes
+    torch.testing.assert_close(expected.sum(dim=1), torch.ones(5), atol=1e-4, rtol=0)
+    ranking = rank(method, module, rows, 30)
+    for row in range(5):
+        found = torch.empty(30)
+        found[ranking.item_index[row]] = ranking.score[row].exp()
+        torch.testing.assert_close(found, expected[row], atol=1e-5, rtol=1e-3)
