@@ -223,6 +223,23 @@ def test_gc_waits_for_a_run_that_works(itemese, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("training/*/*.begun")), "a finished attempt needs no note"
 
 
+def test_gc_lists_again_after_its_question(itemese, tmp_path: Path, monkeypatch) -> None:
+    """A run may begin while the question stands: what it is built from stays."""
+    store = Store(tmp_path)
+    used, unused = stored(store, "logs", 90), stored(store, "logs", 80, seed="1")
+
+    def begin(_: str) -> bool:
+        stored(store, "sequences", 0, logs=used)
+        return True
+
+    monkeypatch.setattr("typer.confirm", begin)
+    status, out, _ = itemese("runs", "gc", "--storage", tmp_path)
+    assert status == 0
+    assert used in out
+    assert store.root.child(used).exists("manifest.json")
+    assert not store.root.child(unused).exists("manifest.json")
+
+
 def test_gc_deletes_what_dead_runs_left(itemese, tmp_path: Path) -> None:
     for name in ("training/0123456789abcdef/attempt-00000000", "checkpoints/0123456789abcdef"):
         Store(tmp_path).root.child(name).write_bytes("part", b"")

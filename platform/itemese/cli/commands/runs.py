@@ -72,8 +72,9 @@ def gc(
     storage: Storage = _STORAGE,
 ) -> None:
     """Delete old artifacts that no bundle, study or newer artifact needs."""
+    before = datetime.now(UTC) - timedelta(days=older_than)
     inventory = Inventory(Folder.at(storage))
-    places = inventory.unneeded(datetime.now(UTC) - timedelta(days=older_than))
+    places = inventory.unneeded(before)
     size = sum(inventory.size_of(place) for place in places)
     for place in places:
         print(f"{place:60s} {_size(inventory.size_of(place)):>9s}")
@@ -82,7 +83,9 @@ def gc(
         return
     if not yes and not typer.confirm("Delete them?"):
         raise typer.Exit(1)
-    for place in places:
+    # Listed again: a run may have begun while the question stood.
+    still = set(Inventory(Folder.at(storage)).unneeded(before))
+    for place in filter(still.__contains__, places):
         inventory.root.child(place).delete()
     print("deleted")
 
