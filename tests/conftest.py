@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from chromium import CHROMIUM
+
 pytest.register_assert_rewrite("itemese.testing")
 os.environ.update(
     {
@@ -89,3 +91,15 @@ def data_file() -> Callable[[str], Path]:
         return file
 
     return find
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        # As root, which containers often are, Chromium has no sandbox of its own.
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()

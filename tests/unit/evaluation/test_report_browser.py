@@ -1,35 +1,17 @@
 """The report in a real browser: offline, on a phone, on a dark screen and on paper."""
 
 import io
-import shutil
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from chromium import DESKTOP, MARKS, PHONE
 from itemese.evaluation.report.write import render
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (or Google Chrome) on the PATH"),
-]
-PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+pytestmark = MARKS
 FOLDED = "[...document.querySelectorAll('details > :not(summary)')].map(e => e.checkVisibility())"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        # As root, which containers often are, Chromium has no sandbox of its own.
-        options = ["--no-sandbox", "--disable-dev-shm-usage"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The verdict: two sentences that follow from the results, whoever wins."""
+"""The verdict: two sentences that follow from the results, whichever method wins."""
 
 import re
 

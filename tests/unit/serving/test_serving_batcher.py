@@ -151,7 +151,7 @@ def test_a_full_batch_slower_than_the_deadline_does_not_leave_one_question_at_a_
     run(Slow(), scenario, deadline_seconds=0.28, max_batch_size=8, batch_wait_seconds=0.01)
 
 
-def test_whoever_hangs_up_costs_the_model_nothing(model):
+def test_a_client_that_hangs_up_costs_the_model_nothing(model):
     model.open.clear()
 
     async def scenario(batcher):
