@@ -60,11 +60,11 @@ C = TypeVar("C", bound=Config)
 
 
 CHANGED = {
-    "training.sliding_windows": "Until November 2026; write `samples: windows` in its place",
-    "codebooks.sinkhorn_last_level": "Removed in November 2026; leave it out",
-    "codebooks.sinkhorn_epsilon": "Removed in November 2026; leave it out",
-    "offers": "Until November 2026; write `evaluation: {task: choice, num_offered: ..., max_users: "
-    "...}` in its place",
+    "training.sliding_windows": "It is `samples: windows` since November 2026",
+    "codebooks.sinkhorn_last_level": "It was removed in November 2026; leave it out",
+    "codebooks.sinkhorn_epsilon": "It was removed in November 2026; leave it out",
+    "offers": "It is `evaluation: {task: choice, num_offered: ..., max_users: ...}` since November "
+    "2026",
 }
 """Settings of older versions by the end of their path, and how to write a recipe now."""
 
