@@ -12,6 +12,8 @@ from itemese.core.errors import ItemeseError
 
 T = TypeVar("T")
 
+_PATIENCE_SECONDS = 30
+
 
 def run_tasks(
     submit: Callable[[T], Any], inputs: Iterable[T], *, per_cpu: int = 2
@@ -19,7 +21,7 @@ def run_tasks(
     """Run a task for each input and yield its result as soon as it is there, in any order.
 
     Few tasks are in flight at a time, so that results which the driver has not read yet, and the
-    scheduler's queue, stay small however long the log. If one fails the others are cancelled.
+    scheduler's queue, stay small however long the log. If one fails, the others end first.
 
     Args:
         submit: Starts the task; returns the ObjectRef of the result.
@@ -51,7 +53,7 @@ def run_tasks(
             raise error.cause from None
         raise
     finally:
-        _cancel(list(running))
+        _end(list(running))
 
 
 def map_shards(
@@ -84,12 +86,20 @@ def map_shards(
             raise error.cause from None
         raise
     finally:
-        _cancel(list(running))
+        _end(list(running))
 
 
-def _cancel(refs: list[Any]) -> None:
-    """Cancel tasks and wait for them to stop, so that none writes after an error is raised."""
-    for ref in refs:
+def _end(refs: list[Any]) -> None:
+    """Let tasks stop, so that none writes after an error is raised.
+
+    Few are in flight, and most end by themselves in seconds. Only those that go on are cancelled:
+    Ray aborts the whole process if a task ends in the moment in which it is cancelled
+    (ray-project/ray, pull request 54798; seen with 2.60).
+    """
+    if not refs:
+        return
+    _, left = ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE_SECONDS)
+    for ref in left:
         ray.cancel(ref)
-    if refs:
-        ray.wait(refs, num_returns=len(refs), timeout=30)
+    if left:
+        ray.wait(left, num_returns=len(left), timeout=_PATIENCE_SECONDS)
