@@ -112,7 +112,7 @@ class CodebooksConfig(Config):
     kind: QuantizerKind = "residual_kmeans"
     sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     drawn: bool = False
-    num_codebooks: int = Field(default=3, ge=1, le=16)
+    num_codebooks: int = Field(default=3, ge=1, le=64)
     codebook_size: int = Field(default=256, ge=2, le=65_536)
     principal: int | None = Field(default=None, ge=1)
     disambiguation: Literal["suffix", "reassign", "none"] = "suffix"

@@ -1,9 +1,10 @@
-"""The part of a model of item codes that may copy an item from a graph of transitions.
+"""The part of a model that may copy an item from a graph of transitions.
 
-P(item | history) = g P_graph(item | newest items) + (1 - g) P_codes(item | history). The gate g is
-learnt with the codes; it is 0 where the graph is silent.
+P(item | history) = g P_graph(item | newest items) + (1 - g) P_model(item | history). The gate g is
+learnt with the model; it is 0 where the graph is silent.
 
-Shapes: N requests, S newest items that vote, T history length, K codes of the first level.
+Shapes: N requests, S newest items that vote, T history length, I items, K items or codes of the
+model's first choice.
 """
 
 import torch
@@ -37,8 +38,8 @@ class Copier(nn.Module):
         """Return the log-probability of training targets under the mixture, ``[N]``.
 
         Args:
-            code_log_prob: ``[N]`` of the targets' codes.
-            first_logits: ``[N, K]`` of the first code.
+            code_log_prob: ``[N]`` of the targets, by the model.
+            first_logits: ``[N, K]`` of the first code, or of all items.
             histories: ``[N, T]`` int64, the history of each target, padded with -1.
             places: ``[N]`` int64, the target's place in its history.
             targets: ``[N]`` item_index.
@@ -61,6 +62,19 @@ class Copier(nn.Module):
         last = item_index.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
         found: Tensor = self.gate(votes.total, self.graph.leaving[last], lengths, first_logits)
         return found
+
+    def mix_catalogue(self, scores: Tensor, item_index: Tensor) -> Tensor:
+        """Return the log-probability of every item under the mixture, ``[B, I]``.
+
+        Args:
+            scores: ``[B, I]``, whose softmax is what the model says.
+            item_index: ``[B, T]`` int64, the histories.
+        """
+        votes = self.votes(item_index)
+        gate = self.gates(votes, item_index, scores)
+        copied = torch.zeros_like(scores).flatten()
+        copied[votes.key] = votes.vote / votes.total[votes.key // votes.num_items]
+        return mixed(gate[:, None], copied.view_as(scores), scores.log_softmax(dim=1))
 
 
 def mixed(gate: Tensor, copied: Tensor, code_log_prob: Tensor) -> Tensor:

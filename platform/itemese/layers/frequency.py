@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.layers.histories import ages
-from itemese.layers.transformer import INITIAL_STD, CausalBlock, init_normal
+from itemese.layers.item_tables import INITIAL_STD
+from itemese.layers.transformer import CausalBlock, init_normal
 
 
 class FrequencyFilter(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itemese.layers.transformer import INITIAL_STD
+from itemese.layers.item_tables import INITIAL_STD
 
 TIME_BUCKETS = 128
 BUCKET_WIDTH = 0.301

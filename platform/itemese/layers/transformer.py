@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.layers.histories import ages
+from itemese.layers.item_tables import INITIAL_STD, CodeTable, ItemTable
 
 Norm = Literal["pre", "post"]
 """Where a block normalises: its inputs, or the sum of input and output as the first papers did."""
@@ -17,8 +18,6 @@ Norm = Literal["pre", "post"]
 Positions = Literal["from_start", "from_query", "relative"]
 """How a place is known: a vector counted from the window's start, a vector counted back from its
 newest item, or a learned bias of attention for each distance between two places."""
-
-INITIAL_STD = 0.02
 
 
 class CausalBlock(nn.Module):
@@ -75,17 +74,16 @@ class CausalBlock(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """Item vectors plus learned positions through causal blocks; the item table is tied.
+    """Item vectors plus learned positions through causal blocks.
 
     Attributes:
-        item_vectors: ``[I + 1, D]``; row I is padding.
+        item_vectors: How items are read, and what states are compared with.
     """
 
     def __init__(
         self,
-        num_items: int,
+        items: ItemTable | CodeTable,
         *,
-        dim: int,
         num_layers: int,
         num_heads: int,
         hidden_dim: int,
@@ -95,10 +93,10 @@ class SequenceEncoder(nn.Module):
         positions: Positions = "from_start",
     ) -> None:
         super().__init__()
-        self.num_items = num_items
         self.dropout = dropout
         self.counted = positions
-        self.item_vectors = nn.Embedding(num_items + 1, dim, padding_idx=num_items)
+        self.item_vectors = items
+        dim = items.dim
         # For each distance a bias of each head, or for each place a vector.
         self.positions = nn.Embedding(max_history, num_heads if positions == "relative" else dim)
         self.blocks = nn.ModuleList(
@@ -107,10 +105,8 @@ class SequenceEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)  # of the inputs if blocks normalise behind themselves
         self.norm_first = norm == "post"
-        for table in (self.item_vectors, self.positions):
-            nn.init.trunc_normal_(table.weight, std=INITIAL_STD)
-        with torch.no_grad():
-            self.item_vectors.weight[num_items].zero_()
+        items.draw()
+        nn.init.trunc_normal_(self.positions.weight, std=INITIAL_STD)
         if norm == "post":
             init_normal(self.blocks)
 
@@ -121,9 +117,9 @@ class SequenceEncoder(nn.Module):
             item_index: ``[B, T]`` int64, right-padded with any negative number, T <= max_history.
 
         Returns:
-            ``states [B, T, D]`` and the tied output table ``[I, D]``.
+            ``states [B, T, D]`` and the vectors ``[I, D]`` that they are compared with.
         """
-        states = self.item_vectors(item_index.where(item_index >= 0, self.num_items))
+        states = self.item_vectors(item_index)
         bias = None
         if self.counted == "relative":
             bias = self._bias(item_index.shape[1])
@@ -137,7 +133,7 @@ class SequenceEncoder(nn.Module):
         states = F.dropout(states, self.dropout, self.training)
         for block in self.blocks:
             states = block(states, bias)
-        return states if self.norm_first else self.norm(states), self.item_vectors.weight[:-1]
+        return states if self.norm_first else self.norm(states), self.item_vectors.outputs()
 
     def _bias(self, length: int) -> Tensor:
         """Return the bias of each pair of places ``[H, T, T]``, -inf for those yet to come."""

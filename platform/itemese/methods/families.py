@@ -15,23 +15,19 @@ from torch import Tensor, nn
 from itemese.core.ranking import Candidates, Ranking, Scores
 from itemese.core.schema import Request
 from itemese.decoding.code_model import CodeModel, CodeNormalisation
-from itemese.decoding.copier import Copier
 from itemese.decoding.decoding import beam_search, item_scores
-from itemese.decoding.exact import target_log_probs
 from itemese.decoding.fast.prompt_cache import PromptCache
 from itemese.decoding.item_language import ItemLanguageModel
-from itemese.layers.copy_graph import CopyGraph
 from itemese.layers.histories import (
+    ages,
     last_states,
     next_item_pairs,
     pad_histories,
-    user_numbers,
     without_newest,
 )
-from itemese.layers.item_graph import TransitionConfig, transition_counts
-from itemese.losses.code_tokens import next_code
+from itemese.layers.transformer import Norm, Positions
 from itemese.losses.next_item import NextItemLoss, next_item_loss
-from itemese.methods.base import Batch, Inputs, LossTerm, LossWeights, Method, MethodConfig
+from itemese.methods.base import Batch, LossTerm, LossWeights, Method, MethodConfig
 
 
 class CatalogueMethod(Method):
@@ -102,6 +98,40 @@ class AttentionConfig(NextItemConfig):
         return self
 
 
+class CausalEncoderConfig(AttentionConfig):
+    """Settings of encoders whose blocks are SASRec's.
+
+    Attributes:
+        norm: ``pre`` normalises the input of each half block, ``post`` its output (and the inputs),
+            as the strongest public recipes do.
+        positions: ``from_start`` of the window; ``from_query`` counts back from the newest item,
+            for ``targets: last``, where the query is the newest item in training too; ``relative``
+            adds a learned bias for each distance, the same for every query.
+    """
+
+    norm: Norm = "pre"
+    positions: Positions = "from_start"
+
+    @model_validator(mode="after")
+    def _query_is_newest(self) -> Self:
+        if self.positions == "from_query" and self.targets == "all":
+            message = "`targets: last` with `positions: from_query`; got `targets: all`"
+            raise ValueError(message)
+        return self
+
+    def network(self) -> dict[str, Any]:
+        """Return what a `SequenceEncoder` is made with, besides its table of items."""
+        return {
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "hidden_dim": 4 * self.dim,
+            "max_history": self.max_history,
+            "dropout": self.dropout,
+            "norm": self.norm,
+            "positions": self.positions,
+        }
+
+
 class NextItemEncoder(Method):
     """Base of methods whose module encodes histories and compares states with all items.
 
@@ -158,17 +188,29 @@ class NextItemEncoder(Method):
         states, vectors = self.states(module, {**batch, "item_index": item_index})
         return states[real], vectors, successors[real]
 
+    def query_places(self, item_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the row and the place of each target of `queries`, ``[N]`` each."""
+        target = (item_index >= 0).nonzero(as_tuple=True)
+        row, place = target[0][target[1] > 0], target[1][target[1] > 0]
+        if self.config.targets == "last":
+            newest = ages(item_index)[row, place] == 0
+            row, place = row[newest], place[newest]
+        return row, place
+
     def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
         """Count the events that `targets` names; other terms count micro-batches."""
         last = self.config.targets == "last"
         return {"next_item": np.minimum(lengths - 1, 1) if last else lengths - 1}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
-        """Rank the catalogue by the dot product with the newest state."""
+        """Rank the catalogue by its scores."""
+        return Ranking.from_scores(self.score_catalogue(module, batch), k, candidates)
+
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the dot products of the newest state with all items' vectors, ``[B, I]``."""
         states, item_vectors = self.states(module, batch)
         newest = last_states(states, batch["item_index"])
-        scores = newest.float() @ item_vectors.float().T  # bf16 sums would tie
-        return Ranking.from_scores(scores, k, candidates)
+        return newest.float() @ item_vectors.float().T  # bf16 sums would tie
 
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the dot products of the newest state with the given items' vectors."""
@@ -178,18 +220,13 @@ class NextItemEncoder(Method):
         return Scores.of((items @ newest[:, :, None])[..., 0], item_index, "score")
 
 
-class CopyConfig(TransitionConfig):
-    """How a method of semantic IDs may copy items from a graph of transitions.
+class CausalEncoder(NextItemEncoder):
+    """Base of a `NextItemEncoder` with a `CausalEncoderConfig`."""
 
-    Attributes:
-        num_candidates: Items with most votes that a search ranks beside those that it wrote.
-        held_out: Share of users whose events teach the gate and nothing else. The codes never learn
-            their events, so the gate sees both sides as they are on unknown data: of the events
-            that the codes learn, they know too much.
-    """
-
-    num_candidates: int = Field(default=100, ge=1)
-    held_out: float = Field(default=0.1, gt=0, lt=1)
+    @property
+    def encodes_histories(self) -> bool:  # type: ignore[override]
+        """Whether an item's state is the same whatever follows it."""
+        return bool(self.config.positions != "from_query")
 
 
 class BeamConfig(MethodConfig):
@@ -203,17 +240,6 @@ class BeamConfig(MethodConfig):
 
     beam_width: int = Field(default=20, ge=1)
     code_normalisation: CodeNormalisation = "legal"
-
-
-class CopyingConfig(BeamConfig):
-    """Settings of a `BeamMethod` that may copy.
-
-    Attributes:
-        copying: Mixes what a transition graph says into the probability of an item, by a gate
-            that is learnt with the codes; null writes codes alone.
-    """
-
-    copying: CopyConfig | None = None
 
 
 class BeamMethod(Method):
@@ -261,93 +287,8 @@ class BeamMethod(Method):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return the beam width, the length of an item in tokens and what a softmax runs over."""
         assert isinstance(module, CodeModel)
-        found = {
+        return {
             "beam_width": self.config.beam_width,
             "code_length": module.code_length,
             "code_normalisation": module.code_normalisation,
         }
-        if module.copier is not None:
-            found["copied_edges"] = len(module.copier.graph.target)
-        return found
-
-
-class CopyingMethod(BeamMethod):
-    """Base of a `BeamMethod` that may copy items from a transition graph.
-
-    The settings are a `CopyingConfig`. The method passes its module to `with_copier`, its batches
-    to `with_held_out`, and takes its loss from `code_loss`.
-    """
-
-    def with_copier(self, module: CodeModel, inputs: Inputs) -> CodeModel:
-        """Give the module a graph of the training events, if the settings ask for one."""
-        given = self.config.copying
-        if given is not None:
-            counts = transition_counts(
-                inputs.train(),
-                inputs.catalog.num_items,
-                max_gap=given.max_gap,
-                gap_decay=given.gap_decay,
-            )
-            graph = CopyGraph(counts, given)
-            module.copier = Copier(graph, num_candidates=given.num_candidates)
-        return module
-
-    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
-        """Rebuild the module; the edges of its graph are those that were saved."""
-        module = self.build(inputs)
-        if isinstance(module, CodeModel) and module.copier is not None:
-            module.copier.graph.resize(len(state["copier.graph.target"]))
-        module.load_state_dict(state)
-        return module
-
-    def code_loss(
-        self,
-        module: nn.Module,
-        logits: Sequence[Tensor],
-        codes: Tensor,
-        *,
-        batch: Batch,
-        row: Tensor,
-        history: Tensor,
-        place: Tensor,
-        target: Tensor,
-    ) -> Tensor:
-        """Return the loss of predicted codes, nats a code: a mean over N targets.
-
-        Args:
-            module: The model.
-            logits: ``[N, K_l]`` of each predicted level.
-            codes: ``[N, P]`` int64.
-            batch: From `collate`.
-            row: ``[N]`` int64, each target's row of the batch.
-            history: ``[N, T]`` int64, each target's history, padded with -1.
-            place: ``[N]`` int64, the target's place in it, or behind it.
-            target: ``[N]`` item_index.
-        """
-        smoothing = self.config.label_smoothing
-        if self.config.copying is None:
-            return next_code(logits, codes, label_smoothing=smoothing)
-        assert isinstance(module, CodeModel)
-        assert module.copier is not None
-        held = batch["held_out"][row]
-        kept = ~held
-        learnt = next_code([x[kept] for x in logits], codes[kept], label_smoothing=smoothing)
-        first, *rest = [x[held].detach() for x in logits]
-        written = target_log_probs(module, [first, *rest], codes[held])
-        found = module.copier.log_likelihood(
-            written, first, history[held], place[held], target[held]
-        )
-        taught = -found.sum() / module.code_length
-        return (learnt * kept.sum() + taught) / max(1, len(target))
-
-    def collate(self, requests: Sequence[Request]) -> Batch:
-        """Return ``item_index [B, T]``, right-padded with -1, and what `with_held_out` adds."""
-        return self.with_held_out(super().collate(requests), requests)
-
-    def with_held_out(self, batch: Batch, requests: Sequence[Request]) -> Batch:
-        """Add ``held_out [B] bool`` to a batch if a gate is learnt: always the same users."""
-        given = self.config.copying
-        if given is not None:
-            users = user_numbers(requests)  # -1 where no user is named
-            batch["held_out"] = (users % 10_000 < round(given.held_out * 10_000)) & (users >= 0)
-        return batch

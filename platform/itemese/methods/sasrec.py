@@ -13,58 +13,27 @@ Shapes: B batch, T history length, D model size, I items.
 
 from typing import Literal
 
-from pydantic import model_validator
 from torch import nn
 
-from itemese.layers.transformer import Norm, Positions, SequenceEncoder
+from itemese.layers.item_tables import ItemTable
+from itemese.layers.transformer import SequenceEncoder
 from itemese.methods.base import Inputs
-from itemese.methods.families import AttentionConfig, NextItemEncoder
+from itemese.methods.families import CausalEncoder, CausalEncoderConfig
 
 
-class SasrecConfig(AttentionConfig):
-    """Settings of SASRec.
-
-    Attributes:
-        norm: ``pre`` normalises the input of each half block, ``post`` its output (and the inputs),
-            as the strongest public recipes do.
-        positions: ``from_start`` of the window; ``from_query`` counts back from the newest item,
-            for ``targets: last``, where the query is the newest item in training too; ``relative``
-            adds a learned bias for each distance, the same for every query.
-    """
+class SasrecConfig(CausalEncoderConfig):
+    """Settings: those of `CausalEncoderConfig`."""
 
     name: Literal["sasrec"] = "sasrec"
-    norm: Norm = "pre"
-    positions: Positions = "from_start"
-
-    @model_validator(mode="after")
-    def _query_is_newest(self) -> "SasrecConfig":
-        if self.positions == "from_query" and self.targets == "all":
-            message = "`targets: last` with `positions: from_query`; got `targets: all`"
-            raise ValueError(message)
-        return self
 
 
-class Sasrec(NextItemEncoder):
+class Sasrec(CausalEncoder):
     """See the module docstring."""
 
     Config = SasrecConfig
     config: SasrecConfig
 
-    @property
-    def encodes_histories(self) -> bool:  # type: ignore[override]
-        """Whether an item's state is the same whatever follows it."""
-        return self.config.positions != "from_query"
-
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
-        return SequenceEncoder(
-            inputs.catalog.num_items,
-            dim=self.config.dim,
-            num_layers=self.config.num_layers,
-            num_heads=self.config.num_heads,
-            hidden_dim=4 * self.config.dim,
-            max_history=self.config.max_history,
-            dropout=self.config.dropout,
-            norm=self.config.norm,
-            positions=self.config.positions,
-        )
+        table = ItemTable(inputs.catalog.num_items, self.config.dim)
+        return SequenceEncoder(table, **self.config.network())

@@ -33,7 +33,7 @@ from itemese.methods.base import (
     LossWeights,
     Need,
 )
-from itemese.methods.families import CopyingConfig, CopyingMethod
+from itemese.methods.copying import CopyingConfig, CopyingMethod
 from itemese.prompts.item_tokens import TokenLayout
 
 

@@ -5,6 +5,7 @@ import torch
 
 from itemese.layers.frequency import FrequencyEncoder, FrequencyFilter
 from itemese.layers.histories import last_states, without_newest
+from itemese.layers.item_tables import ItemTable
 from itemese.layers.transduction import TransductionEncoder, time_buckets
 from itemese.layers.transformer import SequenceEncoder
 
@@ -13,8 +14,9 @@ HISTORY = torch.tensor([[3, 1, 4, 1, 5], [2, 6, -1, -1, -1]])
 
 def encoder(**changes: object) -> SequenceEncoder:
     torch.manual_seed(0)
-    sizes = {"dim": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "max_history": 8}
-    made = SequenceEncoder(9, **{**sizes, "dropout": 0.0, **changes}).eval()  # type: ignore[arg-type]
+    sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 32, "max_history": 8}
+    table = ItemTable(9, 16)
+    made = SequenceEncoder(table, **{**sizes, "dropout": 0.0, **changes}).eval()  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

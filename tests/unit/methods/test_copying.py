@@ -19,10 +19,13 @@ SMALL = {
         },
     },
 }
+BEAMS = sorted(SMALL)
+SMALL["parallel_codes"] = {"dim": 16}
 
 
 def made(name: str, **copying: object):
-    subject = Subject(name, {**SMALL[name], "beam_width": 30, "copying": copying})
+    beams = {"beam_width": 30} if name in BEAMS else {}
+    subject = Subject(name, {**SMALL[name], **beams, "copying": copying})
     return subject, *subject.make()
 
 
@@ -31,7 +34,8 @@ def learnt(name: str, *, held_out: bool) -> set[str]:
     subject, method, module = made(name)
     batch = method.collate(subject.trained_on(20))
     batch["held_out"] = torch.full_like(batch["held_out"], held_out)
-    losses(method, module.train(), batch)["next_code"].backward()
+    (loss,) = losses(method, module.train(), batch).values()
+    loss.backward()
     grads = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
     return {n for n, grad in grads.items() if bool(grad.any())}
 
@@ -55,7 +59,7 @@ def test_about_the_asked_share_of_users_is_held_out_and_always_the_same(name: st
     assert method.collate(rows[::-1])["held_out"].flip(0).tolist() == held.tolist()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", BEAMS)
 def test_a_list_holds_what_the_graph_and_the_codes_make_of_each_item(name: str) -> None:
     """The slow twin: every item's probability, one by one, from its two parts."""
     subject, method, module = made(name, num_candidates=30)
@@ -77,3 +81,30 @@ def test_a_list_holds_what_the_graph_and_the_codes_make_of_each_item(name: str) 
         found = torch.empty(30)
         found[ranking.item_index[row]] = ranking.score[row].exp()
         torch.testing.assert_close(found, expected[row], atol=1e-5, rtol=1e-3)
+
+
+def test_a_list_of_parallel_codes_holds_what_the_graph_and_the_softmax_make_of_each_item() -> None:
+    subject, method, module = made("parallel_codes")
+    batch = method.collate(subject.asked(5))
+    with torch.no_grad():
+        mixed = method.score_catalogue(module.eval(), batch).exp()
+        states, vectors = module(batch["item_index"])
+    votes = module.copier.votes(batch["item_index"])
+    for row, length in enumerate((batch["item_index"] >= 0).sum(dim=1).tolist()):
+        scores = vectors @ states[row, length - 1]
+        gate = module.copier.gates(votes, batch["item_index"], torch.stack([scores] * 5))[row]
+        copied = votes.probability(torch.arange(len(vectors)).expand(5, -1))[row]
+        expected = gate * copied + (1 - gate) * scores.softmax(dim=0)
+        torch.testing.assert_close(mixed[row], expected.detach(), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(mixed.sum(dim=1), torch.ones(5), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("targets", ["all", "last"])
+def test_places_of_targets_are_in_the_order_of_the_targets(targets: str) -> None:
+    subject = Subject("parallel_codes", {"dim": 16, "targets": targets})
+    method, module = subject.make()
+    item_index = method.collate(subject.trained_on(20))["item_index"]
+    row, place = method.query_places(item_index)
+    assert method.queries(module, {"item_index": item_index})[2].tolist() == (
+        item_index[row, place].tolist()
+    )

@@ -1,0 +1,202 @@
+"""Bases of methods that may copy an item from a graph of transitions.
+
+P(item | history) = g P_graph(item | newest items) + (1 - g) P_model(item | history). A gate g is
+learnt from the state of both; see `layers.copy_graph` for sources.
+
+Shapes: B batch, T history length, N targets, P codes of an item, K_l codes of level l, d vector
+size, I items, C items scored for a row.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.core.config import Config
+from itemese.core.ranking import Scores
+from itemese.core.schema import Request
+from itemese.decoding.code_model import CodeModel
+from itemese.decoding.copier import Copier
+from itemese.decoding.exact import target_log_probs
+from itemese.layers.copy_graph import CopyGraph
+from itemese.layers.histories import user_numbers
+from itemese.layers.item_graph import TransitionConfig, transition_counts
+from itemese.losses.code_tokens import next_code
+from itemese.methods.base import Batch, Inputs, LossTerm, Method
+from itemese.methods.families import BeamConfig, BeamMethod, NextItemConfig, NextItemEncoder
+
+
+class CopyConfig(TransitionConfig):
+    """How a method may copy items from a graph of transitions.
+
+    Attributes:
+        num_candidates: Items with most votes that a search by beams ranks beside those that it
+            wrote; a method that scores the whole catalogue needs none.
+        held_out: Share of users whose events teach the gate and nothing else. The model never
+            learns their events, so the gate sees both sides as they are on unknown data: of the
+            events that the model learns, it knows too much.
+    """
+
+    num_candidates: int = Field(default=100, ge=1)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+
+
+class Copies(Config):
+    """Settings of any method that may copy.
+
+    Attributes:
+        copying: Mixes what a transition graph says into the probability of an item, by a gate
+            that is learnt with the model; null leaves the model alone.
+    """
+
+    copying: CopyConfig | None = None
+
+
+class Copying(Method):
+    """What methods that may copy share; their settings are `Copies`.
+
+    A module has an attribute `copier`. The method passes its module to `with_copier` and its
+    batches to `with_held_out`.
+    """
+
+    def with_copier(self, module: nn.Module, inputs: Inputs) -> nn.Module:
+        """Give the module a graph of the training events, if the settings ask for one."""
+        given = self.config.copying
+        if given is not None:
+            counts = transition_counts(
+                inputs.train(),
+                inputs.catalog.num_items,
+                max_gap=given.max_gap,
+                gap_decay=given.gap_decay,
+            )
+            graph = CopyGraph(counts, given)
+            module.copier = Copier(graph, num_candidates=given.num_candidates)
+        return module
+
+    def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
+        """Rebuild the module; the edges of its graph are those that were saved."""
+        module = self.build(inputs)
+        if self.config.copying is not None:
+            assert isinstance(module.copier, Copier)
+            module.copier.graph.resize(len(state["copier.graph.target"]))
+        module.load_state_dict(state)
+        return module
+
+    def collate(self, requests: Sequence[Request]) -> Batch:
+        """Return ``item_index [B, T]``, right-padded with -1, and what `with_held_out` adds."""
+        return self.with_held_out(super().collate(requests), requests)  # type: ignore[safe-super]
+
+    def with_held_out(self, batch: Batch, requests: Sequence[Request]) -> Batch:
+        """Add ``held_out [B] bool`` to a batch if a gate is learnt: always the same users."""
+        given = self.config.copying
+        if given is not None:
+            users = user_numbers(requests)  # -1 where no user is named
+            batch["held_out"] = (users % 10_000 < round(given.held_out * 10_000)) & (users >= 0)
+        return batch
+
+    def facts(self, module: nn.Module) -> dict[str, Any]:
+        """Return what the other bases do, and the number of edges that can be copied."""
+        found = super().facts(module)
+        if self.config.copying is not None:
+            assert isinstance(module.copier, Copier)
+            found["copied_edges"] = len(module.copier.graph.target)
+        return found
+
+
+class CopyingConfig(BeamConfig, Copies):
+    """Settings of a `BeamMethod` that may copy."""
+
+
+class CopyingMethod(Copying, BeamMethod):
+    """Base of a `BeamMethod` that may copy; it takes its loss from `code_loss`."""
+
+    def code_loss(
+        self,
+        module: nn.Module,
+        logits: Sequence[Tensor],
+        codes: Tensor,
+        *,
+        batch: Batch,
+        row: Tensor,
+        history: Tensor,
+        place: Tensor,
+        target: Tensor,
+    ) -> Tensor:
+        """Return the loss of predicted codes, nats a code: a mean over N targets.
+
+        Args:
+            module: The model.
+            logits: ``[N, K_l]`` of each predicted level.
+            codes: ``[N, P]`` int64.
+            batch: From `collate`.
+            row: ``[N]`` int64, each target's row of the batch.
+            history: ``[N, T]`` int64, each target's history, padded with -1.
+            place: ``[N]`` int64, the target's place in it, or behind it.
+            target: ``[N]`` item_index.
+        """
+        smoothing = self.config.label_smoothing
+        if self.config.copying is None:
+            return next_code(logits, codes, label_smoothing=smoothing)
+        assert isinstance(module, CodeModel)
+        assert module.copier is not None
+        held = batch["held_out"][row]
+        kept = ~held
+        learnt = next_code([x[kept] for x in logits], codes[kept], label_smoothing=smoothing)
+        first, *rest = [x[held].detach() for x in logits]
+        written = target_log_probs(module, [first, *rest], codes[held])
+        found = module.copier.log_likelihood(
+            written, first, history[held], place[held], target[held]
+        )
+        taught = -found.sum() / module.code_length
+        return (learnt * kept.sum() + taught) / max(1, len(target))
+
+
+class CopyingEncoderConfig(NextItemConfig, Copies):
+    """Settings of a `NextItemEncoder` that may copy."""
+
+
+class CopyingEncoder(Copying, NextItemEncoder):
+    """Base of a `NextItemEncoder` that may copy.
+
+    With a copier, scores are log-probabilities: of the whole catalogue, so nothing is searched.
+    """
+
+    def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
+        """Return ``next_item``: of the model for most users, of the mixture for those held out."""
+        if self.config.copying is None:
+            return super().losses(module, batch)
+        states, vectors, targets = self.queries(module, batch)
+        row, place = self.query_places(batch["item_index"])
+        held = batch["held_out"][row]
+        total = states.new_zeros(())
+        if not bool(held.all()):
+            kept = ~held
+            total = self.loss(states[kept], vectors, targets[kept]) * kept.sum()
+        if bool(held.any()):
+            logits = (states[held] @ vectors.T).detach()
+            written = logits.float().log_softmax(dim=1).gather(1, targets[held][:, None])[:, 0]
+            history = batch["item_index"][row[held]]
+            assert isinstance(module.copier, Copier)
+            total = (
+                total
+                - module.copier.log_likelihood(
+                    written, logits, history, place[held], targets[held]
+                ).sum()
+            )
+        return {"next_item": LossTerm(total / max(1, len(targets)), len(targets))}
+
+    def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the log-probability of every item, ``[B, I]``, if items are copied."""
+        scores = super().score_catalogue(module, batch)
+        if self.config.copying is None:
+            return scores
+        assert isinstance(module.copier, Copier)
+        return module.copier.mix_catalogue(scores, batch["item_index"])
+
+    def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
+        """Score the given items."""
+        if self.config.copying is None:
+            return super().score(module, batch, item_index)
+        found = self.score_catalogue(module, batch).gather(1, item_index.clamp(min=0))
+        return Scores.of(found, item_index, "log_prob")
