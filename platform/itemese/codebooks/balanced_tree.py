@@ -164,9 +164,9 @@ class BalancedTree(Quantizer):
         size, depth = self.config.codebook_size, self.config.num_codebooks
         if depth > 1 and size ** (depth - 1) >= num_items:
             message = (
-                "`codebooks.codebook_size` ** (`codebooks.num_codebooks` - 1) must be below the "
-                f"number of items, {num_items}, for a balanced_tree, whose last code is else one "
-                f"for all; got {size} ** {depth - 1} = {size ** (depth - 1)}. Lower either."
+                f"`codebooks.num_codebooks` must be below {depth} for {num_items} items in a tree "
+                f"of {size} children a node; got {depth}, so the last code would say nothing. "
+                "Lower it or `codebooks.codebook_size`."
             )
             raise DataError(message)
 

@@ -134,8 +134,8 @@ def _require_places(codes: Codes) -> None:
     places = int(np.prod(codes.code_sizes, dtype=object))
     if places < len(codes.codes):
         message = (
-            f"`codebooks.codebook_size` ** `codebooks.num_codebooks` must be at least the number "
-            f"of items, {len(codes.codes)}, to reassign codes; got {places}. Raise either or set "
+            f"`codebooks` must have a tuple of codes for each of {len(codes.codes)} items to "
+            f"reassign them; got {places}. Raise `codebooks.codebook_size` or set "
             "`codebooks.disambiguation: suffix`."
         )
         raise DataError(message)

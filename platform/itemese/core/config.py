@@ -65,8 +65,15 @@ CHANGED = {
     "codebooks.sinkhorn_epsilon": "It was removed in November 2026; leave it out",
     "offers": "It is `evaluation: {task: choice, num_offered: ..., max_users: ...}` since November "
     "2026",
+    "codebooks.balanced_tree.last_code=by_id": "Write `last_code: numbered` and "
+    "`codebooks.numbering: by_id` since November 2026",
 }
-"""Settings of older versions by the end of their path, and how to write a recipe now."""
+"""Settings and values of older versions by the end of their path, and how to write them now."""
+
+
+def _newer(path: str) -> str | None:
+    """Return how a setting, ``path`` or ``path=value``, is written now; None if it is not old."""
+    return next((now for key, now in CHANGED.items() if f".{path}".endswith(f".{key}")), None)
 
 
 def digest_of(values: Any) -> str:
@@ -93,8 +100,8 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
         if fault["type"] == "extra_forbidden":
             owner = _model_at(model, location[:-1])
             known = owner.model_fields if owner else {}
-            old = [now for key, now in CHANGED.items() if f".{path}".endswith(f".{key}")]
-            hint = f"{old[0]}." if old else nearest(location[-1], known)
+            now = _newer(path)
+            hint = f"{now}." if now else nearest(location[-1], known)
             sentences.append(f"`{path}` must be a known key. {hint}")
         elif fault["type"] == "missing":
             sentences.append(f"`{path}` must be given; it has no default. Add it to the recipe.")
@@ -102,7 +109,7 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             shown = repr(fault["input"])
             shown = shown if len(shown) <= 80 else shown[:77] + "..."
-            remedy = "Change it in the recipe"
+            remedy = _newer(f"{path}={fault['input']}") or "Change it in the recipe"
             if isinstance(fault["input"], bool) or message == _NO_BOOLEAN:
                 remedy += "; YAML reads a bare yes, no, on or off as a boolean: put text in quotes"
             elif fault["type"] == "string_type":

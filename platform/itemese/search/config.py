@@ -135,9 +135,8 @@ class SearchConfig(Config):
         conditional = next((p for p, v in self.parameters.items() if v.when), None)
         if conditional and self.sampler in ("cmaes", "quasi_random"):
             message = (
-                f"`sampler` must be tpe, random or nsga2 where a parameter has a condition "
-                f"(parameters.{conditional}.when); got {self.sampler!r}, which moves all values "
-                "together. Change the sampler or drop the condition."
+                f"`sampler` must be tpe, random or nsga2; got {self.sampler!r} with a condition, "
+                f"`parameters.{conditional}.when`. Change the sampler or drop the condition."
             )
             raise ConfigError(message)
         if self.minimise and self.sampler == "cmaes":

@@ -114,9 +114,8 @@ def plan_resources(
     if training.num_workers > 0:
         if space.config.asha is not None:
             message = (
-                "`asha` must be left out where training.num_workers > 0, whose workers would "
-                f"train on after the stop; got {training.num_workers} workers. Drop `asha` or set "
-                "training.num_workers=0 in `overrides`."
+                "`asha` must be left out where a trial trains in workers, which it cannot stop; "
+                f"got `training.num_workers: {training.num_workers}`. Drop `asha` or set it to 0."
             )
             raise ConfigError(message)
         side_by_side = int(free / (training.num_workers * training.cpus_per_worker))

@@ -267,9 +267,8 @@ def _check_accepted(
 def _check_default(path: str, parameter: Parameter, value: Any) -> None:
     if not parameter.contains(value):
         message = (
-            f"`parameters.{path}` must be able to hold the recipe's own value, because trial 0 is "
-            f"the recipe as it is; got {value!r}, which is not {parameter}. Widen the parameter or "
-            "change the recipe (`overrides`)."
+            f"`parameters.{path}` must hold the recipe's own value, which is trial 0; got "
+            f"{value!r}, which is not {parameter}. Widen it, or change the recipe by `overrides`."
         )
         raise ConfigError(message)
 

@@ -231,9 +231,9 @@ def _find_cuts(
     earliest = find_cut(count, facts.first_time, facts.last_time, 0)
     if not earliest < first < second:
         message = (
-            "`sequences.validation_share` and `sequences.test_share` must cut between timestamps; "
-            f"got cuts at {first} and {second} in a log that starts at {earliest}, so a part is "
-            "empty. Change the shares, or set `sequences.split` to 'leave_one_out'."
+            "`sequences.validation_share` and `sequences.test_share` must leave events in each "
+            f"part; got cuts at {first} and {second} in a log that starts at {earliest}. "
+            "Change them, or set `sequences.split: leave_one_out`."
         )
         raise DataError(message)
     return first, second

@@ -70,8 +70,7 @@ def require_token(host: str, token: str | None) -> None:
         raise ConfigError(message)
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") not in ("", "0"):
         message = (
-            "`http.token` must be set with RAY_SERVE_ENABLE_HA_PROXY: that proxy listens on every "
-            "address and forwards from this machine, which hides the client's address; got none. "
-            f"Set {TOKEN_VARIABLE}."
+            "`http.token` must be set with RAY_SERVE_ENABLE_HA_PROXY, whose proxy listens on every "
+            f"address; got none. Set {TOKEN_VARIABLE}."
         )
         raise ConfigError(message)

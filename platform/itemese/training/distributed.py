@@ -111,10 +111,9 @@ def check_resources(config: TrainingConfig) -> None:
     total = ray.cluster_resources()
     each = f"{config.cpus_per_worker:g} CPU" + (" and a GPU" if config.use_gpu else "")
     message = (
-        f"`training.num_workers` must be at most {places} on this cluster ({total.get('CPU', 0):g} "
-        f"CPUs, {total.get('GPU', 0):g} GPUs, {each} a worker); got {config.num_workers}. Lower "
-        f"`training.num_workers` or `training.cpus_per_worker`, or set `training.num_workers` "
-        f"to 0 to train in this process."
+        f"`training.num_workers` must be at most {places}; got {config.num_workers}. The cluster "
+        f"has {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs; a worker takes {each}. "
+        "Lower it, or set it to 0 to train in this process."
     )
     raise ConfigError(message)
 

@@ -134,5 +134,5 @@ def test_reassigning_against_a_search_over_all_tuples(
 
 def test_more_items_than_tuples_cannot_be_reassigned() -> None:
     quantizer, vectors = grid(1, 2), torch.zeros(3, 1)
-    with pytest.raises(DataError, match=r"number of items, 3, to reassign codes; got 2\. Raise"):
+    with pytest.raises(DataError, match=r"each of 3 items to reassign them; got 2\. Raise"):
         reassigned(quantizer.codes(vectors), quantizer, vectors)

@@ -37,10 +37,9 @@ def refused(**changes: object) -> str:
 
 @pytest.mark.parametrize("path", sorted(CHANGED))
 def test_a_setting_of_an_older_version_says_how_to_write_it_now(path: str) -> None:
-    section, _, key = path.rpartition(".")
-    changes = {section: {key: 1}} if section else {key: 1}
+    setting, _, value = path.partition("=")
     with pytest.raises(ConfigError, match=re.escape(CHANGED[path])):
-        Experiment.parse({**VALUES, **changes})
+        Experiment.parse(with_values(VALUES, {setting: value or 1}))
 
 
 def test_unknown_key_names_the_nearest() -> None:

@@ -95,7 +95,9 @@ def test_trial_with_workers_reserves_nothing_and_its_workers_fit(log: str) -> No
 
 def test_early_stopping_of_workers_is_refused(log: str) -> None:
     space = make_space(log, OWN_RATE, {"asha": {"grace_period": 1}}, training=ON_WORKERS)
-    with pytest.raises(ConfigError, match=r"`asha` must be left out.*got 2 workers"):
+    with pytest.raises(
+        ConfigError, match=r"`asha` must be left out.*got `training.num_workers: 2`"
+    ):
         plan(space, CPU=4.0)
 
 

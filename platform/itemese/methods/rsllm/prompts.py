@@ -141,9 +141,9 @@ class PromptWriter(nn.Module):
         least = around + int(longest[0])
         if least > self.max_tokens:
             message = (
-                f"`method.max_tokens` must be at least {least} for {num_candidates} "
-                f"candidates of this catalogue and one history item; got {self.max_tokens}. Raise "
-                "it, or lower `method.max_title_tokens` or `method.num_candidates`."
+                f"`method.max_tokens` must be at least {least} for {num_candidates} candidates; "
+                f"got {self.max_tokens}. Raise it, or lower `method.max_title_tokens` or "
+                "`method.num_candidates`."
             )
             raise ConfigError(message)
         return self.max_tokens - around
