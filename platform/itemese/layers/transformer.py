@@ -78,6 +78,7 @@ class SequenceEncoder(nn.Module):
 
     Attributes:
         item_vectors: How items are read, and what states are compared with.
+        copier: For methods that copy: mixes what a graph says into the probability of an item.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class SequenceEncoder(nn.Module):
         self.dropout = dropout
         self.counted = positions
         self.item_vectors = items
+        self.copier: nn.Module | None = None
         dim = items.dim
         # For each distance a bias of each head, or for each place a vector.
         self.positions = nn.Embedding(max_history, num_heads if positions == "relative" else dim)

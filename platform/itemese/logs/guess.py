@@ -165,14 +165,14 @@ def _columns(sample: pl.DataFrame, given: dict[str, str], name: str) -> dict[str
         option = "--" + ours.removesuffix("_id").replace("timestamp", "time")
         if len(fitting) > 1 and ours in _NEEDED:
             message = (
-                f"`{name}` must have one column for {ours}; {fitting} fit alike. Choose by "
-                f"{option} COLUMN."
+                f"`{name}` must have one column for {ours}; got {fitting}, which fit alike. "
+                f"Choose by {option} COLUMN."
             )
             raise ConfigError(message)
         if not fitting and ours in _NEEDED and ours not in found:
             message = (
-                f"`{name}` must have a column for {ours}; none of {sample.columns} is recognised. "
-                f"Name it by {option} COLUMN."
+                f"`{name}` must have a column for {ours}; got {sample.columns}, none of which "
+                f"is recognised. Name it by {option} COLUMN."
             )
             raise ConfigError(message)
         if len(fitting) == 1:

@@ -13,14 +13,13 @@ Differs: the softmax runs over all items, not over each codebook, so training an
 Shapes: B batch, T history length, D model size, I items, C codes an item.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from itemese.backbones.token_vectors import start_as_vectors
-from itemese.decoding.copier import Copier
 from itemese.layers.item_tables import CodeTable
 from itemese.layers.transformer import SequenceEncoder
 from itemese.methods.base import Inputs, Need
@@ -42,18 +41,6 @@ class ParallelCodesConfig(CausalEncoderConfig, CopyingEncoderConfig):
     code_init: Literal["random", "vectors"] = "vectors"
 
 
-class CodeEncoder(SequenceEncoder):
-    """An encoder over items that are made of codes.
-
-    Attributes:
-        copier: Mixes what a graph says into the probability of an item; None leaves it alone.
-    """
-
-    def __init__(self, items: CodeTable, **sizes: Any) -> None:
-        super().__init__(items, **sizes)
-        self.copier: Copier | None = None
-
-
 class ParallelCodes(CopyingEncoder, CausalEncoder):
     """See the module docstring."""
 
@@ -67,7 +54,7 @@ class ParallelCodes(CopyingEncoder, CausalEncoder):
         assert ids is not None, "parallel_codes needs semantic IDs"
         codes = torch.from_numpy(ids.predicted).long()
         table = CodeTable(codes, ids.predicted_sizes, config.dim, residual_dim=config.residual_dim)
-        module = CodeEncoder(table, **config.network())
+        module = SequenceEncoder(table, **config.network())
         vectors = inputs.coded_vectors
         if config.code_init == "vectors" and vectors is not None:
             weight = table.code_vectors.weight

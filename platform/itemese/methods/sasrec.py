@@ -7,7 +7,7 @@ Follows: 1808.09781 sections 3.1-3.5 (causal self-attention, learned positions, 
 Differs: the default loss is the full softmax, because the paper's one-negative loss (option
     ``bce``) is what makes published SASRec figures weak; pre-norm blocks with GELU and a hidden
     layer of 4 D; positions count from the start of the window, since padding lies on the right
-    (options: `norm`, `positions`, `targets`).
+    (options: `norm`, `positions`, `targets`). `copying` mixes a transition graph in.
 Shapes: B batch, T history length, D model size, I items.
 """
 
@@ -18,16 +18,17 @@ from torch import nn
 from itemese.layers.item_tables import ItemTable
 from itemese.layers.transformer import SequenceEncoder
 from itemese.methods.base import Inputs
+from itemese.methods.copying import CopyingEncoder, CopyingEncoderConfig
 from itemese.methods.families import CausalEncoder, CausalEncoderConfig
 
 
-class SasrecConfig(CausalEncoderConfig):
-    """Settings: those of `CausalEncoderConfig`."""
+class SasrecConfig(CausalEncoderConfig, CopyingEncoderConfig):
+    """Settings: those of `CausalEncoderConfig` and of `Copies`."""
 
     name: Literal["sasrec"] = "sasrec"
 
 
-class Sasrec(CausalEncoder):
+class Sasrec(CopyingEncoder, CausalEncoder):
     """See the module docstring."""
 
     Config = SasrecConfig
@@ -36,4 +37,5 @@ class Sasrec(CausalEncoder):
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
         table = ItemTable(inputs.catalog.num_items, self.config.dim)
-        return SequenceEncoder(table, **self.config.network())
+        module = SequenceEncoder(table, **self.config.network())
+        return self.with_copier(module, inputs)

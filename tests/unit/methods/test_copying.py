@@ -20,7 +20,8 @@ SMALL = {
     },
 }
 BEAMS = sorted(SMALL)
-SMALL["parallel_codes"] = {"dim": 16}
+ENCODERS = ("parallel_codes", "sasrec")
+SMALL |= {name: {"dim": 16} for name in ENCODERS}
 
 
 def made(name: str, **copying: object):
@@ -83,8 +84,9 @@ def test_a_list_holds_what_the_graph_and_the_codes_make_of_each_item(name: str) 
         torch.testing.assert_close(found, expected[row], atol=1e-5, rtol=1e-3)
 
 
-def test_a_list_of_parallel_codes_holds_what_the_graph_and_the_softmax_make_of_each_item() -> None:
-    subject, method, module = made("parallel_codes")
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_list_of_an_encoder_holds_what_graph_and_softmax_make_of_each_item(name: str) -> None:
+    subject, method, module = made(name)
     batch = method.collate(subject.asked(5))
     with torch.no_grad():
         mixed = method.score_catalogue(module.eval(), batch).exp()
