@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,6 +58,11 @@ def run(job: Callable[..., None]) -> None:
     app.command()(job)
     with sentences():
         app()
+
+
+def screen_width() -> int | None:
+    """Return the characters of a line of the terminal; None where output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def integers(text: str, option: str) -> list[int]:

@@ -5,6 +5,7 @@ The table says what its figures are (data, split, protocol), and the verdict say
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from itemese.evaluation.judged import Judged
@@ -43,7 +44,12 @@ class Table:
     best: set[tuple[int, int]]
 
 
-def leaderboard(results: Sequence[Result], comparison: Mapping[str, Any] | None = None) -> str:
+def leaderboard(
+    results: Sequence[Result],
+    comparison: Mapping[str, Any] | None = None,
+    *,
+    width: int | None = None,
+) -> str:
     """Return the table of the runs as text, best first, the best figure of a column starred.
 
     The `verdict` and the `warnings` follow it.
@@ -51,6 +57,8 @@ def leaderboard(results: Sequence[Result], comparison: Mapping[str, Any] | None 
     Args:
         results: What each run's ``result.json`` holds.
         comparison: What `compare` returned for them, for the paired tests of the verdict.
+        width: Characters of a line: last columns that do not fit are left out, and named below;
+            None shows all.
 
     Raises:
         ConfigError: The results differ in data, split or protocol.
@@ -65,15 +73,20 @@ def leaderboard(results: Sequence[Result], comparison: Mapping[str, Any] | None 
         max(len(heading) + 1, *(len(row[c]) for row in cells))
         for c, heading in enumerate(table.columns)
     ]
+    ends = list(accumulate(size + 2 for size in widths))
+    shown = max(2, sum(end - 2 <= width for end in ends)) if width else len(widths)
+    widths, left_out = widths[:shown], table.columns[shown:]
     lines = [
         "  ".join(
-            text.ljust(width) if column == 0 else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+            text.ljust(size) if column == 0 else text.rjust(size)
+            for column, (text, size) in enumerate(zip(row[:shown], widths, strict=True))
         ).rstrip()
         for row in [[f"{heading} " for heading in table.columns], *cells]
     ]
     lines.insert(1, "-" * max(map(len, lines)))
     notes = [protocol_line(results[0]), "* best of its column; [low-high] is over users."]
+    if left_out:
+        notes.append(f"Not shown on a narrow screen: {', '.join(left_out)}. The report has them.")
     judged = [verdict(results, comparison), *warnings(results)]
     return "\n".join([*lines, "", *judged, *notes])
 

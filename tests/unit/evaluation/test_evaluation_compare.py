@@ -127,3 +127,12 @@ def test_compare_sums_up_seeds(make_result):
     got = compare(runs, [ranked([1, 2, 3])] * 3)
     assert got["seeds"]["a"]["test/recall@10"]["mean"] == pytest.approx(0.2)
     assert got["seeds"]["a"]["test/recall@10"]["std"] == pytest.approx(0.1)
+
+
+def test_a_narrow_screen_gets_the_first_columns_and_names_the_others(four_results):
+    table, _, notes = leaderboard(four_results, width=60).partition("\n\n")
+    assert max(map(len, table.splitlines())) <= 60
+    assert "recall@10" in table
+    assert "users/s" not in table
+    assert "users/s" in notes
+    assert leaderboard(four_results, width=400) == leaderboard(four_results)

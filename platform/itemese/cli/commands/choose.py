@@ -23,7 +23,7 @@ def main(
     asked += [f"evaluation.max_users={users}"] if users else []
     experiments = [Experiment.from_yaml(recipe, [*(set_ or []), *asked]) for recipe in recipes]
     compared = compare(experiments, Store(storage), baseline=0)
-    print(leaderboard(compared.results, compared.comparison))
+    print(leaderboard(compared.results, compared.comparison, width=console.screen_width()))
     for test in compared.comparison["tests"]:
         print(console.test_line(test, compared.comparison["baseline"]))
     print(f"result: {compared.folder.uri}/comparison.json")

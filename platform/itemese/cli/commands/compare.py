@@ -31,7 +31,7 @@ def main(
         print(json.dumps({"results": compared.results, **compared.comparison}))
         return
     over_seeds = compared.comparison["recipes"]
-    print(leaderboard(compared.results, compared.comparison))
+    print(leaderboard(compared.results, compared.comparison, width=console.screen_width()))
     if over_seeds is not None:
         print(f"\n{recipes_table.as_text(over_seeds)}\n{recipes_table.about(over_seeds)}")
     else:

@@ -29,7 +29,7 @@ def main(
     if json_:
         print(json.dumps(result))
         return
-    print(leaderboard([result]))
+    print(leaderboard([result], width=console.screen_width()))
     for name, figure in result["metrics"].items():
         print(f"{name:40s} {figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]")
     print(f"report: {evaluated.folder.uri}/report.html")

@@ -34,6 +34,6 @@ def main(
     if rivals:
         compared = compare([experiment, *rivals_of(experiment)], store)
         folder, results, comparison = compared.folder, compared.results, compared.comparison
-    print(leaderboard(results, comparison))
+    print(leaderboard(results, comparison, width=console.screen_width()))
     print(f"report: {folder.uri}/report.html")
     print(f"result: {evaluated.folder.uri}/result.json")
