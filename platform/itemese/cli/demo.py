@@ -30,7 +30,12 @@ from itemese.serving.deploy import deploy
 _LOG = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).with_name("demo_recipes")
-SIMULATED = ["logs={source: simulated}"]
+SIMULATED = [
+    "logs={source: simulated, simulation: {num_users: 4000, num_items: 1000, lengths: {mean: 20}, "
+    "mixture: {taste: 0.85, transition: 0.05, popularity: 0.1}}}"
+]
+"""Users with tastes: with more planted transitions, counting them would be all that is needed."""
+
 SIMPLE = ("popularity", "recent_popularity", "item_knn", "transition_graph")
 NUM_REQUESTS = 200
 NUM_USERS = 50
