@@ -37,8 +37,6 @@ def set_up() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # read when ray.data is imported
-    # Ray itself prints errors of its shutdown and of its actors, which no user can act on.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
 def be_quiet() -> None:

@@ -88,6 +88,13 @@ class Folder:
         files = (i for i in filesystem.get_file_info(selector) if i.type == pafs.FileType.File)
         return sorted(i.base_name for i in files if i.base_name.endswith(suffix))
 
+    def tree(self) -> list[str]:
+        """Return the sorted paths of all files inside, seen from here."""
+        filesystem, path = self.filesystem()
+        selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+        files = (i for i in filesystem.get_file_info(selector) if i.type == pafs.FileType.File)
+        return sorted(i.path.removeprefix(path).lstrip("/") for i in files)
+
     def exists(self, name: str) -> bool:
         """Return whether the file `name` is directly inside.
 

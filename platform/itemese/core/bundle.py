@@ -26,7 +26,7 @@ from itemese.core.config import digest_of
 from itemese.core.errors import ArtifactError, ConfigError, DataError
 from itemese.core.model_card import model_card
 from itemese.core.schema import Catalog
-from itemese.core.stages import READERS, Reader, outside_stage
+from itemese.core.stages import reader_of
 from itemese.core.vectors import SemanticIds
 from itemese.core.yaml_loader import load_yaml
 
@@ -42,7 +42,7 @@ _REQUIRED = (
     "ancestry.json",
     "README.md",
 )
-_ARTIFACT = re.compile(r"artifacts/(?P<need>\w+(\.\w+)*)/(?!\.)[\w.-]+")
+_ARTIFACT = re.compile(r"artifacts/(?P<need>\w+(\.\w+)*)(/(?!\.)[\w.-]+)+")
 _CHUNK_BYTES = 8 << 20
 
 
@@ -126,7 +126,7 @@ def write_bundle(
         place = folder.child(f"artifacts/{need}")
         place.delete()
         artifact.write(place)
-        written += [f"artifacts/{need}/{name}" for name in place.names()]
+        written += [f"artifacts/{need}/{name}" for name in place.tree()]
     recipe = yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True)
     folder.write_bytes("experiment.yaml", recipe.encode())
     folder.write_json("method.json", dict(method_config))
@@ -215,7 +215,7 @@ def read_bundle(folder: Folder) -> Bundle:
     try:
         catalog = Catalog.read(folder)
         artifacts = {
-            need: _reader(need).read(folder.child(f"artifacts/{need}"))
+            need: reader_of(need).read(folder.child(f"artifacts/{need}"))
             for need in _needs(record["files"])
         }
         for artifact in artifacts.values():
@@ -305,22 +305,6 @@ def _read_record(folder: Folder) -> dict[str, Any]:
         )
         raise ArtifactError(message)
     return record
-
-
-def _reader(need: str) -> Reader:
-    """Return what reads an artifact.
-
-    Raises:
-        ArtifactError: It is not known, or is of a package that is not installed here.
-    """
-    stage = outside_stage(need) if "." in need else None
-    if need not in READERS and stage is None:
-        message = (
-            f"`bundle.artifacts` must be known artifacts or modules that define STAGE; got "
-            f"{need!r}. Install the package that it is from."
-        )
-        raise ArtifactError(message)
-    return READERS[need] if stage is None else stage.reader
 
 
 def _is_known(name: str) -> bool:

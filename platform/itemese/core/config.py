@@ -179,8 +179,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """Read a recipe; one with ``extends: FILE`` holds only what differs from that recipe.
 
-    The file is seen from the recipe's own folder. Its sections are merged key by key; a list, or a
-    section of another kind (with another ``name``), takes the place of the old one.
+    The file is seen from the recipe's own folder, and so are those of `parts`. Sections are merged
+    key by key; a list, or a section of another kind (with another ``name``), takes the place of the
+    old one.
 
     Raises:
         ConfigError: As `read_yaml`; or recipes extend each other in a circle.
@@ -201,7 +202,13 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
             raise ConfigError(message)
         file = file.parent / below
     merged: dict[str, Any] = {}
-    for _, values in reversed(chain):
+    for beside, values in reversed(chain):
+        parts = values.get("parts")
+        if isinstance(parts, Mapping):  # recipes by name, or their files
+            values["parts"] = {
+                name: read_recipe(beside.parent / part) if isinstance(part, str) else part
+                for name, part in parts.items()
+            }
         merged = _merged(merged, values)
     return merged
 

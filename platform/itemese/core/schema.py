@@ -151,6 +151,18 @@ class Request:
     rating: np.ndarray | None = None
     fields: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    def newest(self, count: int) -> "Request":
+        """Return a request with the `count` newest events of the history, count >= 1."""
+        names = ("history", "timestamp", "clicked", "rating")
+        parts = {name: getattr(self, name) for name in names}
+        kept = {"event": count, "context": count + 1}  # the last context is the request's own
+        fields = {
+            key: rows[-kept[owner] :] if (owner := key.partition(".")[0]) in kept else rows
+            for key, rows in self.fields.items()
+        }
+        cut = {name: part[-count:] for name, part in parts.items() if part is not None}
+        return replace(self, **cut, fields=fields)
+
 
 @dataclass(frozen=True)
 class Targets:

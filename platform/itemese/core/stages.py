@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.config import Config
+from itemese.core.errors import ArtifactError
 from itemese.core.fields import Fields
+from itemese.core.parts import Parts
 from itemese.core.users import Users
 from itemese.core.vectors import Embeddings, SemanticIds
 
@@ -105,11 +107,16 @@ def stored_folder(artifacts: Mapping[str, Loadable], name: str) -> Folder | None
     return found.folder if isinstance(found, Stored) else None
 
 
+def _read_parts(folder: Folder) -> Parts:
+    return Parts.read(folder, lambda need, place: reader_of(need).read(place))
+
+
 READERS: dict[str, Reader] = {
     "embeddings": Reader(Embeddings.read, answers=True),
     "codebooks": Reader(SemanticIds.read, answers=True),
     "users": Reader(Users.read, answers=True),
     "fields": Reader(Fields.read, answers=True),
+    "parts": Reader(_read_parts, answers=True),
 }
 """Readers of the artifacts that a bundle may hold; `pipeline.stages.STAGES` has the others."""
 
@@ -123,3 +130,22 @@ def outside_stage(module: str) -> StageSpec | None:
             raise  # the module is there, and imports something that is not
         return None
     return found if isinstance(found, StageSpec) else None
+
+
+def reader_of(need: str) -> Reader:
+    """Return the reader of an artifact that a bundle may hold.
+
+    Args:
+        need: A key of `READERS`, or the dotted path of a module that defines ``STAGE``.
+
+    Raises:
+        ArtifactError: It is not known, or is of a package that is not installed here.
+    """
+    stage = outside_stage(need) if "." in need else None
+    if need not in READERS and stage is None:
+        message = (
+            f"`bundle.artifacts` must be known artifacts or modules that define STAGE; got "
+            f"{need!r}. Install the package that it is from."
+        )
+        raise ArtifactError(message)
+    return stage.reader if stage else READERS[need]

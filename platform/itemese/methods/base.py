@@ -53,6 +53,7 @@ class Need(StrEnum):
     GRAPH = "graph"
     TEXT_EMBEDDINGS = "text_embeddings"
     USER_EMBEDDINGS = "user_embeddings"
+    PARTS = "parts"
 
 
 class LossWeights(Config):
@@ -208,6 +209,11 @@ class Method(ABC):
         """Tasks that validation may ask: its own, and choosing for methods that rank next items."""
         return (self.task, "choice") if self.task == "next_item" else (self.task,)
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether `probabilities`, or the scores of a search, are those of the next item."""
+        return False
+
     def required(self) -> frozenset[str]:
         """Return what of its `needs` these settings ask for; all of it by default."""
         return self.needs
@@ -301,6 +307,14 @@ class Method(ABC):
         Returns:
             Scores of ``[B, C]``, -inf where there is no item.
         """
+
+    def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
+        """Return the probability of every item as the next one, ``[B, I]``; no gradient.
+
+        A row of zeros says that nothing is known of it. The default returns None: the method ranks
+        by something else, or by a search, whose scores are then log-probabilities.
+        """
+        return None
 
     def choose(
         self,

@@ -194,6 +194,12 @@ class CopyingEncoder(Copying, NextItemEncoder):
         assert isinstance(module.copier, Copier)
         return module.copier.mix_catalogue(scores, batch["item_index"])
 
+    def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
+        """Return the mixture, or the softmax of the scores."""
+        if self.config.copying is None:
+            return super().probabilities(module, batch)
+        return self.score_catalogue(module, batch).exp()
+
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Score the given items."""
         if self.config.copying is None:

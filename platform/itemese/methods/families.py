@@ -34,6 +34,8 @@ class CatalogueMethod(Method):
     """Base of methods that score the whole catalogue at once, from which both verbs follow."""
 
     ranks_by_scores: ClassVar[bool] = True
+    scores_are_votes: ClassVar[bool] = False
+    """Whether scores are sums of votes, at least 0, so that their shares are probabilities."""
 
     @abstractmethod
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
@@ -42,6 +44,19 @@ class CatalogueMethod(Method):
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank the catalogue by its scores."""
         return Ranking.from_scores(self.score_catalogue(module, batch), k, candidates)
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether scores are votes."""
+        return self.scores_are_votes
+
+    def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
+        """Return each item's share of the votes for items that the history does not hold."""
+        if not self.scores_are_votes:
+            return None
+        votes = self.score_catalogue(module, batch)
+        votes = Candidates(exclude=batch["item_index"]).mask(votes).clamp(min=0)
+        return votes / votes.sum(dim=1, keepdim=True).clamp(min=torch.finfo(votes.dtype).tiny)
 
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Take the given items from the catalogue's scores."""
@@ -144,6 +159,11 @@ class NextItemEncoder(Method):
     has_item_vectors: ClassVar[bool] = True
     ranks_by_scores: ClassVar[bool] = True
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """True."""
+        return True
+
     def item_vectors(self, module: nn.Module) -> Tensor:
         """Return the vectors that states are compared with, ``[I, d]``."""
         place = next(module.parameters()).device
@@ -212,6 +232,10 @@ class NextItemEncoder(Method):
         newest = last_states(states, batch["item_index"])
         return newest.float() @ item_vectors.float().T  # bf16 sums would tie
 
+    def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
+        """Return the softmax of the scores."""
+        return self.score_catalogue(module, batch).softmax(dim=1)
+
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the dot products of the newest state with the given items' vectors."""
         states, item_vectors = self.states(module, batch)
@@ -247,6 +271,11 @@ class BeamMethod(Method):
 
     The settings are a `BeamConfig`.
     """
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """True."""
+        return True
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""

@@ -12,7 +12,7 @@ Shapes: I items, B batch, T history length.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -48,6 +48,7 @@ class ItemKnn(CatalogueMethod):
 
     Config = ItemKnnConfig
     config: ItemKnnConfig
+    scores_are_votes: ClassVar[bool] = True
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Accumulate weighted co-occurrence block by block, then normalise."""

@@ -12,7 +12,7 @@ Shapes: I items, B batch, T history length.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class TransitionGraph(CatalogueMethod):
 
     Config = TransitionGraphConfig
     config: TransitionGraphConfig
+    scores_are_votes: ClassVar[bool] = True
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Count transitions block by block."""

@@ -77,18 +77,21 @@ def with_tie_twin(experiment: Experiment, store: Store) -> Artifact:
 
 
 def rivals(experiment: Experiment) -> list[Experiment]:
-    """Return what every figure stands beside: the baselines of the task.
+    """Return what every figure stands beside: the baselines of the task, and what it is made of.
 
-    They run on the same data, split and protocol with their own default settings; the method of
-    the experiment itself is left out.
+    Baselines run on the same data, split and protocol with their own default settings; the method
+    of the experiment itself is left out, and so are those of its `parts`, which stand for
+    themselves.
     """
-    values = dict(experiment.values())
+    parts = [experiment.part(name) for name in experiment.parts]
+    own = {one.method.name for one in (experiment, *parts)}
+    values = {**experiment.values(), "parts": {}}
     methods = experiment.task.baselines(experiment.evaluation)
     plain = {"training": RIVAL_TRAINING.model_dump(mode="json")}
-    return [
+    return parts + [
         Experiment.parse({**values, **plain, "name": method["name"], "method": method})
         for method in methods
-        if method["name"] != experiment.method.name
+        if method["name"] not in own
     ]
 
 

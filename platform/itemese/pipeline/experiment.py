@@ -89,6 +89,9 @@ class Experiment(Config):
         recommender: Trained before the method; handed to a method that needs one, and a source of
             the embeddings if `embeddings.recommender` asks for it.
         start: Trained before the method, which goes on from it.
+        parts: Recipes that are trained before the method, which is made of them: a path, seen from
+            the recipe's file, or the recipe itself. They have this recipe's data, seeds and
+            evaluation.
         method: The recommender; its `name` selects the settings that are allowed.
         training: The loop.
         evaluation: The protocol.
@@ -110,10 +113,23 @@ class Experiment(Config):
     codebooks: CodebooksConfig = CodebooksConfig()
     recommender: RecommenderConfig | None = None
     start: StartConfig | None = None
+    parts: dict[str, "Experiment"] = Field(default_factory=dict)
     method: SerializeAsAny[MethodConfig]
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     artifacts: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_parts(cls, values: Any) -> Any:
+        """Give a method of parts the settings of their methods."""
+        if not isinstance(values, dict) or not values.get("parts"):
+            return values
+        parts = {
+            name: part.method if isinstance(part, Experiment) else dict(part).get("method")
+            for name, part in values["parts"].items()
+        }
+        return {**values, "method": {**dict(values.get("method") or {}), "parts": parts}}
 
     @field_validator("method", mode="before")
     @classmethod
@@ -145,6 +161,34 @@ class Experiment(Config):
                 f"{self.method.max_history}"
             )
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if (Need.PARTS in method_of(self.method).required()) != bool(self.parts):
+            message = (
+                f"an experiment with `parts`, trained recipes by name, and a method that is made "
+                f"of them, such as blend; got method {self.method.name!r} and parts "
+                f"{sorted(self.parts)}"
+            )
+            raise ValueError(message)
+        own = _data_of(self)
+        for name, part in self.parts.items():
+            theirs = _data_of(part)
+            differ = [path for path in own | theirs if own.get(path) != theirs.get(path)]
+            if differ:
+                message = (
+                    f"an experiment whose parts have its data: `{differ[0]}` is "
+                    f"{own.get(differ[0])!r}, that of part {name!r} {theirs.get(differ[0])!r}"
+                )
+                raise ValueError(message)
+            method = method_of(part.method)
+            if part.parts or not method.gives_probabilities or part.task.name != "next_item":
+                message = (
+                    f"an experiment whose parts hold probabilities of the next item; part {name!r} "
+                    f"is of method {part.method.name!r}"
+                )
+                raise ValueError(message)
         return self
 
     @model_validator(mode="after")
@@ -210,6 +254,11 @@ class Experiment(Config):
         }
         return self.model_copy(update=parts)
 
+    def part(self, name: str) -> "Experiment":
+        """The experiment that trains a part, on this one's seeds and under its evaluation."""
+        shared = {n: getattr(self, n) for n in ("seed", "data_seed", "evaluation")}
+        return self.parts[name].model_copy(update=shared)
+
     @property
     def embeds_recommender(self) -> bool:
         """Whether the method reads embeddings that the `recommender` is a source of."""
@@ -250,3 +299,9 @@ class Experiment(Config):
         from itemese.pipeline.run import Run  # late: a run holds an experiment
 
         return Run(self, Store(storage)).result
+
+
+def _data_of(experiment: Experiment) -> dict[str, Any]:
+    """Return the settings that decide which data an experiment has, by path."""
+    values = experiment.model_dump(mode="json", include={"logs", "sequences"})
+    return flat_paths(values)

@@ -15,6 +15,7 @@ from itemese.core.artifacts import Artifact, Counts, Folder, Store
 from itemese.core.bundle import write_bundle
 from itemese.core.config import Config
 from itemese.core.errors import ConfigError
+from itemese.core.parts import Part, Parts
 from itemese.core.progress import bar
 from itemese.core.schema import Catalog
 from itemese.core.source import source_digest
@@ -87,6 +88,11 @@ class Run:
         return Run(experiment.preceding, self.store) if experiment.start is not None else None
 
     @cached_property
+    def parts(self) -> "dict[str, Run]":
+        """The runs of the `parts` section, by name."""
+        return {n: Run(self.experiment.part(n), self.store) for n in self.experiment.parts}
+
+    @cached_property
     def needed(self) -> dict[str, Artifact]:
         """The artifacts that the method is built from, by need."""
         reads = self.method.required()
@@ -97,6 +103,8 @@ class Run:
             if need == Need.RECOMMENDER:
                 assert self.recommender is not None, "the experiment was validated"
                 found[need] = self.recommender.trained
+            elif need == Need.PARTS:
+                found[need] = self._gathered()
             elif need != Need.KNOWLEDGE or self.experiment.knowledge is not None:
                 found[need] = self.artifact(need)
         return found
@@ -303,6 +311,26 @@ class Run:
             build=build,
             source=source_digest(append_recommender.__module__, vectors_of.__module__),
         )
+
+    def _gathered(self) -> Artifact:
+        """Put the trained parts into one artifact, with all that they answer with."""
+        models = {name: run.final for name, run in self.parts.items()}
+        read = {name: stored(run.method, run.needed) for name, run in self.parts.items()}
+
+        def build(out: Folder) -> Counts:
+            made = {
+                name: Part(
+                    run.experiment.method.model_dump(mode="json"),
+                    {need: artifact.load() for need, artifact in read[name].items()},
+                    models[name].folder.read_tensors("model.safetensors"),
+                )
+                for name, run in self.parts.items()
+            }
+            Parts(made).write_all(out)
+            return {"parts": len(made)}
+
+        inputs = {f"{name}/model": model for name, model in models.items()}
+        return self._stage("parts", version=1, config=None, inputs=inputs, build=build, source="")
 
     @property
     def _training_source(self) -> str:

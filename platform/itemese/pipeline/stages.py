@@ -234,9 +234,14 @@ def stage_of(name: str) -> StageSpec:
 def answered_with(method: Method) -> frozenset[str]:
     """Return the artifacts that a trained method reads when it answers."""
     reads = method.required() - {Need.RECOMMENDER}
-    return frozenset(need for need in reads if stage_of(need).reader.answers)
+    return frozenset(need for need in reads if reader_for(need).answers)
+
+
+def reader_for(need: str) -> Reader:
+    """Return the reader of an artifact that a method needs."""
+    return READERS[need] if need == Need.PARTS else stage_of(need).reader
 
 
 def stored(method: Method, artifacts: Mapping[str, Artifact]) -> dict[str, Loadable]:
     """Return what a trained method answers with, as `training.stage.load_module` reads it."""
-    return {n: Stored(artifacts[n].folder, stage_of(n).reader) for n in answered_with(method)}
+    return {n: Stored(artifacts[n].folder, reader_for(n)) for n in answered_with(method)}

@@ -10,7 +10,7 @@ from itemese.evaluation.config import EvaluationConfig
 from itemese.methods.base import Need
 from itemese.methods.lookup import method_of
 from itemese.pipeline.experiment import Experiment
-from itemese.pipeline.stages import stage_of
+from itemese.pipeline.stages import reader_for
 from itemese.training.config import TrainingConfig
 from itemese.training.fit import TrainingSpec
 from itemese.training.inputs import TrainedModel
@@ -79,7 +79,7 @@ def training_spec(
         {Need.EMBEDDINGS} if Need.SEMANTIC_IDS in method.required() else set()
     )
     needed: dict[str, Loadable] = {
-        need: Stored(folders[need], stage_of(need).reader)
+        need: Stored(folders[need], reader_for(need))
         for need in read & folders.keys() - {Need.RECOMMENDER}
     }
     seed, start = experiment.seed, None

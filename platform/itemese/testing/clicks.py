@@ -12,7 +12,7 @@ from itemese.evaluation.metrics import auc
 from itemese.methods.base import Method
 from itemese.testing.planted import NUM_ITEMS
 from itemese.testing.planted import clicks as clicked_log
-from itemese.testing.subject import Check, Subject, losses, newest
+from itemese.testing.subject import Check, Subject, losses
 
 
 def click_checks(subject: Subject) -> list[Check]:
@@ -33,7 +33,7 @@ def probabilities_do_not_depend_on_neighbours(subject: Subject) -> None:
     method, module = subject.make()
     assert method.task == "click"
     rows, target, _ = _asked(subject)
-    rows, target = [newest(row, n) for n, row in enumerate(rows[:6], 3)], target[:6]
+    rows, target = [row.newest(n) for n, row in enumerate(rows[:6], 3)], target[:6]
     together = _probabilities(method, module, rows, target)
     assert ((together > 0) & (together < 1)).all()
     backwards = _probabilities(method, module, rows[::-1], target[::-1].copy())

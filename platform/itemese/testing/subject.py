@@ -1,7 +1,7 @@
 """The method under check: its settings, what it is built from, and what is asked of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -93,18 +93,6 @@ def _answers(need: str) -> bool:
     """Return whether a bundle holds what a method needs."""
     stage = outside_stage(need) if "." in need else None
     return stage.reader.answers if stage else need in READERS
-
-
-def newest(row: Request, count: int) -> Request:
-    """Return a request with the newest events of its history."""
-    parts = {name: getattr(row, name) for name in ("history", "timestamp", "clicked", "rating")}
-    kept = {"event": count, "context": count + 1}  # the last context is the request's own
-    fields = {
-        key: rows[-kept[owner] :] if (owner := key.partition(".")[0]) in kept else rows
-        for key, rows in row.fields.items()
-    }
-    cut = {name: part[-count:] for name, part in parts.items() if part is not None}
-    return replace(row, **cut, fields=fields)
 
 
 def rank(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from itemese.core.schema import Split
 from itemese.methods.base import Batch, Method
 from itemese.methods.lookup import method_class
-from itemese.testing.subject import Check, Subject, losses, newest, rank
+from itemese.testing.subject import Check, Subject, losses, rank
 
 
 def training_checks(subject: Subject) -> list[Check]:
@@ -124,7 +124,7 @@ def request_of_one_event_has_a_target(subject: Subject) -> None:
     """A method that `predicts_oldest` learns from a history of one event."""
     method, module = subject.make()
     row = subject.trained_on(1)[0]
-    terms = method.losses(module.train(), method.collate([newest(row, 1), row]))
+    terms = method.losses(module.train(), method.collate([row.newest(1), row]))
     assert all(term.value.isfinite() for term in terms.values())
     for term, counts in method.count_targets(np.array([1, len(row.history)])).items():
         assert float(terms[term].targets) == counts.sum()
