@@ -41,7 +41,13 @@ SHARED = {
     "codebooks": {"num_codebooks": 2, "codebook_size": 12},
     "training": {"max_epochs": 2, "batch_size": 64, "learning_rate": 0.002, "validate_every": 2},
 }
-OWN = {
+OWN: dict[str, dict[str, Any]] = {
+    "blend": {
+        "parts": {
+            name: {"name": name, **SHARED, "method": method}
+            for name, method in SMALL["blend"]["parts"].items()
+        }
+    },
     "eager_llm": {"embeddings": {"recommender": {"weight": 1.0}}},
     "rsllm": {"method": {"max_tokens": 256}},
     "prorec": {"method": {"teacher": "collaborative"}},

@@ -187,6 +187,9 @@ class Method(ABC):
     estimated_terms: ClassVar[frozenset[str]] = frozenset()
     """Loss terms over words, whose `targets` meet `count_targets` on average only."""
 
+    gives_probabilities: ClassVar[bool] = False
+    """Whether `probabilities`, or else the scores of a search, are those of the next item."""
+
     ranks_by_scores: ClassVar[bool] = False
     """Whether `predict` lists the best items of one order of the catalogue: items left out of a
     longer list give the list that `predict` returns without these items."""
@@ -208,11 +211,6 @@ class Method(ABC):
     def tasks(self) -> tuple[str, ...]:
         """Tasks that validation may ask: its own, and choosing for methods that rank next items."""
         return (self.task, "choice") if self.task == "next_item" else (self.task,)
-
-    @property
-    def gives_probabilities(self) -> bool:
-        """Whether `probabilities`, or the scores of a search, are those of the next item."""
-        return False
 
     def required(self) -> frozenset[str]:
         """Return what of its `needs` these settings ask for; all of it by default."""
@@ -309,10 +307,9 @@ class Method(ABC):
         """
 
     def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
-        """Return the probability of every item as the next one, ``[B, I]``; no gradient.
+        """Return the probability of every item as the next one, ``[B, I]``; zeros abstain.
 
-        A row of zeros says that nothing is known of it. The default returns None: the method ranks
-        by something else, or by a search, whose scores are then log-probabilities.
+        None where the method `gives_probabilities` by a search, in logarithms, or not at all.
         """
         return None
 
@@ -400,15 +397,3 @@ class Method(ABC):
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return what a report should print of this method beside its scores (beam width, ...)."""
         return {}
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of trained values (parameters, not buffers)."""
-    return sum(p.numel() for p in module.parameters())
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch from the CPU; pinned memory lets copies to CUDA overlap computation."""
-    if device.type == "cuda":
-        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

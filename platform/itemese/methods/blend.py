@@ -78,6 +78,7 @@ class Blend(CatalogueMethod):
     Config = BlendConfig
     config: BlendConfig
     needs: ClassVar[frozenset[str]] = frozenset({Need.PARTS})
+    gives_probabilities: ClassVar[bool] = True
 
     @cached_property
     def methods(self) -> dict[str, Method]:
@@ -133,11 +134,6 @@ class Blend(CatalogueMethod):
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Take the given items from the catalogue's scores."""
         return replace(super().score(module, batch, item_index), kind="log_prob")
-
-    @property
-    def gives_probabilities(self) -> bool:
-        """True."""
-        return True
 
     def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
         """Return the mixture."""

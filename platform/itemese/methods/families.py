@@ -34,8 +34,6 @@ class CatalogueMethod(Method):
     """Base of methods that score the whole catalogue at once, from which both verbs follow."""
 
     ranks_by_scores: ClassVar[bool] = True
-    scores_are_votes: ClassVar[bool] = False
-    """Whether scores are sums of votes, at least 0, so that their shares are probabilities."""
 
     @abstractmethod
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
@@ -45,14 +43,12 @@ class CatalogueMethod(Method):
         """Rank the catalogue by its scores."""
         return Ranking.from_scores(self.score_catalogue(module, batch), k, candidates)
 
-    @property
-    def gives_probabilities(self) -> bool:
-        """Whether scores are votes."""
-        return self.scores_are_votes
-
     def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
-        """Return each item's share of the votes for items that the history does not hold."""
-        if not self.scores_are_votes:
+        """Return each item's share of the votes for items that the history does not hold.
+
+        Subclasses whose scores are votes, at least 0, have `gives_probabilities`.
+        """
+        if not self.gives_probabilities:
             return None
         votes = self.score_catalogue(module, batch)
         votes = Candidates(exclude=batch["item_index"]).mask(votes).clamp(min=0)
@@ -155,14 +151,10 @@ class NextItemEncoder(Method):
     passes on.
     """
 
+    gives_probabilities: ClassVar[bool] = True
     encodes_histories: ClassVar[bool] = True
     has_item_vectors: ClassVar[bool] = True
     ranks_by_scores: ClassVar[bool] = True
-
-    @property
-    def gives_probabilities(self) -> bool:
-        """True."""
-        return True
 
     def item_vectors(self, module: nn.Module) -> Tensor:
         """Return the vectors that states are compared with, ``[I, d]``."""
@@ -272,10 +264,7 @@ class BeamMethod(Method):
     The settings are a `BeamConfig`.
     """
 
-    @property
-    def gives_probabilities(self) -> bool:
-        """True."""
-        return True
+    gives_probabilities: ClassVar[bool] = True
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1; the module writes the tokens."""

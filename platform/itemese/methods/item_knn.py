@@ -48,7 +48,7 @@ class ItemKnn(CatalogueMethod):
 
     Config = ItemKnnConfig
     config: ItemKnnConfig
-    scores_are_votes: ClassVar[bool] = True
+    gives_probabilities: ClassVar[bool] = True
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Accumulate weighted co-occurrence block by block, then normalise."""

@@ -37,7 +37,7 @@ class TransitionGraph(CatalogueMethod):
 
     Config = TransitionGraphConfig
     config: TransitionGraphConfig
-    scores_are_votes: ClassVar[bool] = True
+    gives_probabilities: ClassVar[bool] = True
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Count transitions block by block."""

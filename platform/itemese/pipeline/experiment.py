@@ -123,13 +123,15 @@ class Experiment(Config):
     @classmethod
     def _of_its_parts(cls, values: Any) -> Any:
         """Give a method of parts the settings of their methods."""
-        if not isinstance(values, dict) or not values.get("parts"):
-            return values
+        method = values.get("method") if isinstance(values, dict) else None
+        name = method.get("name") if isinstance(method, dict) else None
+        if name not in method_names() or Need.PARTS not in method_class(name).needs:
+            return values  # what is wrong with it, its own validation says
         parts = {
             name: part.method if isinstance(part, Experiment) else dict(part).get("method")
-            for name, part in values["parts"].items()
+            for name, part in (values.get("parts") or {}).items()
         }
-        return {**values, "method": {**dict(values.get("method") or {}), "parts": parts}}
+        return {**values, "method": {**dict(values["method"]), "parts": parts}}
 
     @field_validator("method", mode="before")
     @classmethod

@@ -20,6 +20,7 @@ from itemese.core.ranking import Candidates, Ranking
 from itemese.core.requests import Requests
 from itemese.core.schema import Catalog, Histories, Request, Split
 from itemese.core.source import git_state
+from itemese.core.tensors import count_parameters
 from itemese.evaluation.judged import Items, Judged
 from itemese.evaluation.leakage import audit
 from itemese.evaluation.model import Model, model_of
@@ -28,7 +29,7 @@ from itemese.evaluation.rows import Block, sample
 from itemese.evaluation.summary import intervals, summarise
 from itemese.evaluation.tasks.base import Task
 from itemese.layers.id_vectors import trained_vectors
-from itemese.methods.base import Method, Need, count_parameters
+from itemese.methods.base import Method, Need
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.stages import stored
 from itemese.simulation.ceiling import oracle_ranker

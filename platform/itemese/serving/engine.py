@@ -18,7 +18,8 @@ from itemese.core.errors import ArtifactError
 from itemese.core.limits import user_id_fault
 from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Request
-from itemese.methods.base import Batch, to_device
+from itemese.core.tensors import to_device
+from itemese.methods.base import Batch
 from itemese.serving.config import MAX_K
 from itemese.serving.fields import RawFields, RequestFields
 from itemese.serving.filters import ItemFilters, ItemSearch, column_values

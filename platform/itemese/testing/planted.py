@@ -10,10 +10,12 @@ import pyarrow as pa
 import torch
 
 from itemese.core.fields import Field, FieldEncoder, Fields
+from itemese.core.parts import Part, Parts
 from itemese.core.schema import Catalog, Histories, Split
+from itemese.core.stages import READERS
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs, Need
-from itemese.methods.lookup import method_class, method_of
+from itemese.methods.lookup import method_class, method_of, parse_method_config
 
 NUM_ITEMS = 30
 
@@ -126,3 +128,16 @@ def inputs(log: Histories, artifacts: Mapping[str, Any] | None = None) -> Inputs
         Need.FIELDS: fields(),
     }
     return Inputs(catalog, blocks, artifacts={**made, **(artifacts or {})})
+
+
+def parts(log: Histories, configs: Mapping[str, Mapping[str, Any]]) -> Parts:
+    """Return untrained parts of these ``method`` sections, by name."""
+    found, given = {}, inputs(log)
+    for name, values in configs.items():
+        method = method_of(parse_method_config(dict(values)))
+        artifacts = {n: v for n, v in given.artifacts.items() if n in method.needs & READERS.keys()}
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            state = method.build(given).state_dict()
+        found[name] = Part(method.config.model_dump(mode="json"), artifacts, state)
+    return Parts(found)

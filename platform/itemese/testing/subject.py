@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Histories, Request, Split
 from itemese.core.stages import READERS, outside_stage
-from itemese.methods.base import Batch, Inputs, Method
+from itemese.methods.base import Batch, Inputs, Method, Need
 from itemese.methods.lookup import method_class, method_of
-from itemese.testing.planted import inputs, walks
+from itemese.testing.planted import inputs, parts, walks
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,11 @@ class Subject:
 
     @property
     def inputs(self) -> Inputs:
-        """What the method is built from."""
-        return inputs(self.log, self.artifacts)
+        """What the method is built from; its parts, where it has some, are untrained."""
+        given = dict(self.artifacts)
+        if Need.PARTS in method_class(self.name).needs:
+            given.setdefault(Need.PARTS, parts(self.log, self.settings["parts"]))
+        return inputs(self.log, given)
 
     def make(self, dropout: float = 0.0) -> tuple[Method, nn.Module]:
         """Return the method and an untrained module."""

@@ -9,8 +9,9 @@ from torch import nn
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.schema import Split
 from itemese.core.stages import Loadable, stored_folder
+from itemese.core.tensors import count_parameters
 from itemese.evaluation.config import EvaluationConfig
-from itemese.methods.base import Method, MethodConfig, Need, count_parameters
+from itemese.methods.base import Method, MethodConfig, Need
 from itemese.methods.lookup import method_of
 from itemese.training.config import TrainingConfig
 from itemese.training.data import TrainingData

@@ -9,7 +9,8 @@ from torch import nn
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.schema import Catalog
 from itemese.core.stages import Loadable
-from itemese.methods.base import Inputs, Method, count_parameters
+from itemese.core.tensors import count_parameters
+from itemese.methods.base import Inputs, Method
 from itemese.methods.lookup import method_of
 from itemese.training.checkpoints import snapshot
 from itemese.training.fit import TrainingSpec, build_untrained, fit_spec

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from itemese.core.errors import ConfigError, TrainingError
 from itemese.core.randomness import derive_seed
 from itemese.core.schema import Request
-from itemese.methods.base import Batch, Method, Stage, to_device
+from itemese.core.tensors import to_device
+from itemese.methods.base import Batch, Method, Stage
 from itemese.training.config import TrainingConfig
 from itemese.training.data import EpochPlan
 from itemese.training.sharding import gathered, shard, write_back

@@ -13,6 +13,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.bundle import copy_bundle, find_bundle, read_bundle, verify_bundle, write_bundle
 from itemese.core.config import digest_of
 from itemese.core.errors import ArtifactError
+from itemese.core.parts import Part, Parts
 from itemese.core.schema import Catalog
 from itemese.core.vectors import Embeddings, SemanticIds
 
@@ -63,6 +64,23 @@ def test_round_trip(tmp_path):
     assert bundle.metrics["test/recall@10"]["low"] == 0.2
     assert bundle.ancestry["sequences/1"]["counts"] == {"num_users": 42}
     assert bundle.name == f"a | <b>@{bundle.digest[:8]}"
+
+
+def test_parts_come_back_without_their_weights_and_are_copied_with_the_bundle(tmp_path):
+    ids = SemanticIds(np.array([[0, 1], [1, 0]], np.int32), (2, 2))
+    state = {"w": torch.ones(2)}
+    parts = Parts({"lm": Part({"name": "tiger"}, {"codebooks": ids}, state), "graph": Part({})})
+    written = write(tmp_path / "x", artifacts={"parts": parts})
+    copy_bundle(written, Folder.at(tmp_path / "y"))
+    for folder in (written, Folder.at(tmp_path / "y")):
+        found = read_bundle(folder).artifacts["parts"].parts
+        assert found["lm"].method_config == {"name": "tiger"}
+        assert found["lm"].artifacts["codebooks"].codes.tolist() == [[0, 1], [1, 0]]
+        assert found["lm"].state == {}
+        assert found["graph"] == Part({})
+    parts.write_all(Folder.at(tmp_path / "z"))
+    again = Parts.read(Folder.at(tmp_path / "z"), lambda need, place: SemanticIds.read(place))
+    assert again.parts["lm"].state["w"].tolist() == [1, 1]
 
 
 def test_equal_contents_have_equal_digests(tmp_path):

@@ -1,0 +1,66 @@
+"""Recipes that another recipe is made of: where they are found, and what must be the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from itemese.core.config import read_recipe, with_values
+from itemese.core.errors import ConfigError
+from itemese.pipeline.experiment import Experiment
+
+LOGS = {"source": "simulated"}
+GRAPH = {"name": "g", "logs": LOGS, "method": {"name": "transition_graph"}}
+ENCODER = {"name": "e", "logs": LOGS, "method": {"name": "sasrec"}}
+BLEND: dict[str, Any] = {
+    "name": "b",
+    "seed": 3,
+    "logs": LOGS,
+    "parts": {"graph": GRAPH, "encoder": ENCODER},
+    "method": {"name": "blend", "weights": {"graph": 1.0, "encoder": 2.0}},
+    "evaluation": {"refit": True},
+}
+
+
+def test_parts_are_files_seen_from_the_recipe_or_the_recipe_below_it(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "graph.yaml").write_text(yaml.safe_dump(GRAPH))
+    values = {**BLEND, "parts": {"graph": "graph.yaml", "encoder": ENCODER}}
+    (tmp_path / "below" / "blend.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "mine.yaml").write_text("extends: below/blend.yaml\nname: mine\n")
+    found = Experiment.parse(read_recipe(tmp_path / "mine.yaml"))
+    assert found.parts["graph"].method.name == "transition_graph"
+    assert Experiment.parse(found.values()) == found
+
+
+def test_parts_have_the_seeds_and_the_evaluation_of_the_whole() -> None:
+    part = Experiment.parse(BLEND).part("encoder")
+    assert part.seed == 3
+    assert part.evaluation.refit
+    assert part.name == "e"
+    assert Experiment.parse(BLEND).with_seed(5).part("encoder").seed == 5
+
+
+def test_the_method_knows_the_methods_of_its_parts() -> None:
+    found = Experiment.parse(with_values(BLEND, {"parts.encoder.method.dim": 16}))
+    assert found.method.parts["encoder"].dim == 16  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"parts.encoder.sequences.split": "temporal"},
+            "`sequences.split` is 'leave_one_out', that of part 'encoder' 'temporal'",
+        ),
+        ({"parts.graph.method": {"name": "popularity"}}, "part 'graph' is of method 'popularity'"),
+        ({"parts": {}, "method": {"name": "blend"}}, "an experiment with `parts`"),
+        ({"method": {"name": "sasrec"}}, "a method that is made of them"),
+        ({"method.weights": {"graph": 1.0}}, "exactly its parts"),
+        ({"parts.graph.method": {}}, "`method.name` must be given"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Experiment.parse(with_values(BLEND, changes))
