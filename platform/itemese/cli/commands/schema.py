@@ -5,7 +5,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -16,6 +16,9 @@ from itemese.core.errors import ConfigError
 from itemese.methods.base import LossWeights, MethodConfig
 from itemese.methods.lookup import method_class, method_names
 from itemese.pipeline.experiment import Experiment
+
+_WHOLE = (MethodConfig, Experiment)
+"""Listed once, not again where another setting holds them."""
 
 _WEIGHT = "Multiplier of this loss term; 0 removes it."
 
@@ -55,7 +58,7 @@ def _settings(
         sections = [
             part
             for part in _parts(field.annotation)
-            if isinstance(part, type) and issubclass(part, BaseModel) and part is not MethodConfig
+            if isinstance(part, type) and issubclass(part, BaseModel) and part not in _WHOLE
         ]
         for section in sections:
             if section not in above:
@@ -86,7 +89,13 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _type_name(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
+    inside = get_args(annotation)
+    text = annotation.__name__ if isinstance(annotation, type) and not inside else str(annotation)
+    for part in inside:
+        if get_origin(part) is Annotated:
+            text = text.replace(repr(part), _type_name(part))
     return re.sub(r"\b(?:typing|collections\.abc|itemese[\w.]*)\.", "", text)
 
 
