@@ -63,6 +63,27 @@ class Copier(nn.Module):
         found: Tensor = self.gate(votes.total, self.graph.leaving[last], lengths, first_logits)
         return found
 
+    def copied(
+        self, item_index: Tensor, items: Tensor, log_prob: Tensor, first_logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return how much of items' probability was copied, and from which item of the history.
+
+        Args:
+            item_index: ``[B, T]`` int64, the histories.
+            items: ``[B, C]`` int64.
+            log_prob: ``[B, C]`` of the items under the mixture.
+            first_logits: As in `gates`.
+
+        Returns:
+            Shares from 0 to 1 and item_index (-1 for none), ``[B, C]`` each.
+        """
+        votes = self.votes(item_index)
+        gate = self.gates(votes, item_index, first_logits)
+        share = gate[:, None] * votes.probability(items) / log_prob.exp()
+        lengths = (item_index >= 0).sum(dim=1)
+        source = self.graph.sources(newest_before(item_index, lengths, self.graph.window), items)
+        return share.clamp(max=1.0), source.masked_fill(share <= 0, -1)
+
     def mix_catalogue(self, scores: Tensor, item_index: Tensor) -> Tensor:
         """Return the log-probability of every item under the mixture, ``[B, I]``.
 

@@ -133,6 +133,16 @@ class CopyGraph(nn.Module):
         total = total.index_add_(0, key // self.num_items, vote)
         return Votes(key, vote, total, self.num_items)
 
+    def sources(self, newest: Tensor, items: Tensor) -> Tensor:
+        """Return which of the newest items gives each of ``items [N, C]`` most votes, ``[N, C]``.
+
+        -1 where none gives any.
+        """
+        strength = self._strength(newest, self.leaving[newest.clamp(min=0)])
+        votes = self._counts(newest, items) * strength[:, :, None]
+        most, place = votes.max(dim=1)
+        return newest.gather(1, place).masked_fill(most <= 0, PADDING)
+
     def without_own(
         self, newest: Tensor, history: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from itemese.core.ranking import Scores
 from itemese.core.schema import Request
 from itemese.decoding.code_model import CodeModel
 from itemese.decoding.copier import Copier
+from itemese.decoding.decoding import as_stored
 from itemese.decoding.exact import target_log_probs
 from itemese.layers.copy_graph import CopyGraph
 from itemese.layers.histories import user_numbers
@@ -95,6 +96,31 @@ class Copying(Method):
             batch["held_out"] = (users % 10_000 < round(given.held_out * 10_000)) & (users >= 0)
         return batch
 
+    def first_logits(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return what the gate reads of the model: logits of all items, or of the first code."""
+        raise NotImplementedError
+
+    def copied(
+        self, module: nn.Module, batch: Batch, item_index: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return how much of each item's probability was copied, and from which item.
+
+        Args:
+            module: In evaluation mode.
+            batch: From `collate`, B rows.
+            item_index: ``[B, C]`` int64, any items for each row.
+
+        Returns:
+            Shares and item_index of the history, ``[B, C]`` each, -1 for none; None if nothing is
+            ever copied.
+        """
+        if self.config.copying is None:
+            return None
+        assert isinstance(module.copier, Copier)
+        log_prob = self.score(module, batch, item_index).values
+        logits = self.first_logits(module, batch)
+        return module.copier.copied(batch["item_index"], item_index, log_prob, logits)
+
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return what the other bases do, and the number of edges that can be copied."""
         found = super().facts(module)
@@ -110,6 +136,13 @@ class CopyingConfig(BeamConfig, Copies):
 
 class CopyingMethod(Copying, BeamMethod):
     """Base of a `BeamMethod` that may copy; it takes its loss from `code_loss`."""
+
+    def first_logits(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits of the first code."""
+        assert isinstance(module, CodeModel)
+        with as_stored(batch["item_index"].device):
+            prompt = module.read(batch["item_index"], user_token=batch.get("user_token"))
+            return module.code_logits(prompt.state, 0).clone()
 
     def code_loss(
         self,
@@ -186,9 +219,13 @@ class CopyingEncoder(Copying, NextItemEncoder):
             )
         return {"next_item": LossTerm(total / max(1, len(targets)), len(targets))}
 
+    def first_logits(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits of all items."""
+        return super().score_catalogue(module, batch)
+
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the log-probability of every item, ``[B, I]``, if items are copied."""
-        scores = super().score_catalogue(module, batch)
+        scores = self.first_logits(module, batch)
         if self.config.copying is None:
             return scores
         assert isinstance(module.copier, Copier)

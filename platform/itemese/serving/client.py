@@ -14,6 +14,7 @@ from itemese.core.limits import user_id_fault
 from itemese.serving.config import MAX_BATCH
 from itemese.serving.fields import RawFields
 from itemese.serving.query import (
+    Copied,
     Event,
     Explanation,
     Filter,
@@ -238,4 +239,5 @@ def _explanation(why: Mapping[str, Any]) -> Explanation:
         codes=tuple(why["codes"]),
         siblings=tuple(Related(**item) for item in why["siblings"]),
         nearest=why["nearest"] and Related(**why["nearest"]),
+        copied=Copied(**why["copied"]) if why.get("copied") else None,
     )

@@ -21,6 +21,7 @@ from itemese.core.schema import Request
 from itemese.core.tensors import to_device
 from itemese.methods.base import Batch
 from itemese.serving.config import MAX_K
+from itemese.serving.copies import copied_items
 from itemese.serving.fields import RawFields, RequestFields
 from itemese.serving.filters import ItemFilters, ItemSearch, column_values
 from itemese.serving.naming import Naming
@@ -332,8 +333,12 @@ class Recommender:
             ranking = self.method.predict(self.module, batch, k, candidates)
             assert isinstance(ranking, Ranking), "checked when the bundle was loaded"
             lists, scores = ranking.item_index.tolist(), ranking.score.tolist()
+            copied = copied_items(self.method, self.module, queries, batch, ranking.item_index)
         started = self._took("model", started)
-        answers = [self._naming.answer(*row) for row in zip(queries, lists, scores, strict=True)]
+        answers = [
+            self._naming.answer(query, items, row, copied=shares)
+            for query, items, row, shares in zip(queries, lists, scores, copied, strict=True)
+        ]
         self._took("name", started)
         return answers
 
@@ -347,11 +352,12 @@ class Recommender:
             found = self.method.score(self.module, batch, items)
             clicks = self.method.ranks_by_probability
             values = (found.click_probabilities() if clicks else found.values).tolist()
+            copied = copied_items(self.method, self.module, queries, batch, items)
         started = self._took("model", started)
         answers = []
-        for query, known, row in zip(queries, lists, values, strict=True):
+        for query, known, row, shares in zip(queries, lists, values, copied, strict=True):
             scores = [score if np.isfinite(score) else None for score in row[: len(known)]]
-            answers.append(self._naming.answer(query, known.tolist(), scores))
+            answers.append(self._naming.answer(query, known.tolist(), scores, copied=shares))
         self._took("name", started)
         return answers
 

@@ -1,12 +1,14 @@
 """From item_ids to indices of the catalogue, and from indices back to the items of an answer."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from itemese.core.bundle import Bundle
+from itemese.serving.copies import CopiedItems
 from itemese.serving.explanation import Explainer
-from itemese.serving.query import Answer, Explanation, Query, Recommendation
+from itemese.serving.query import Answer, Copied, Explanation, Query, Recommendation
 
 
 class Naming:
@@ -30,7 +32,12 @@ class Naming:
         return np.array([index_of[i] for i in item_ids if i in index_of], dtype=np.int32)
 
     def answer(
-        self, query: Query, items: list[int], scores: Sequence[float | None], cold: bool = False
+        self,
+        query: Query,
+        items: list[int],
+        scores: Sequence[float | None],
+        cold: bool = False,
+        copied: CopiedItems | None = None,
     ) -> Answer:
         """Return the answer to a query.
 
@@ -39,10 +46,12 @@ class Naming:
             items: item_index, best first; -1 is no item.
             scores: One for each of `items`; None if an item has none.
             cold: Whether nothing in the history was known.
+            copied: By item_index, the share that was copied and from which item of the history; of
+                methods that copy.
         """
         catalog = self._catalog
         found = {i: s for i, s in zip(items, scores, strict=True) if i >= 0}
-        explained = self._explained(query, list(found))
+        explained = self._explained(query, list(found), copied)
         if query.score_items is None:
             rows = [
                 Recommendation(catalog.item_ids[i], catalog.titles[i], s, explained.get(i))
@@ -63,9 +72,24 @@ class Naming:
         asked = [*query.history, *(query.score_items or ())]
         return [i for i in dict.fromkeys(asked) if i not in self._catalog.index_of]
 
-    def _explained(self, query: Query, items: list[int]) -> dict[int, Explanation]:
-        """Return why each item, if the query wants it and the model has semantic IDs."""
-        if not query.explain or self.explainer is None:
+    def _explained(
+        self, query: Query, items: list[int], copied: CopiedItems | None
+    ) -> dict[int, Explanation]:
+        """Return why each item, if the query wants it and the model shows it."""
+        if not query.explain or (self.explainer is None and copied is None):
             return {}
-        history = self.known(query.history)[-self._max_history :].tolist()
-        return dict(zip(items, self.explainer.explain(items, history), strict=True))
+        found = dict.fromkeys(items, Explanation())
+        if self.explainer is not None:
+            history = self.known(query.history)[-self._max_history :].tolist()
+            found = dict(zip(items, self.explainer.explain(items, history), strict=True))
+        return {
+            item: replace(why, copied=self._copied(*copied[item]))
+            if copied is not None and item in copied
+            else why
+            for item, why in found.items()
+        }
+
+    def _copied(self, share: float, source: int) -> Copied:
+        if source < 0:
+            return Copied(0.0, None, "")
+        return Copied(share, self._catalog.item_ids[source], self._catalog.titles[source])

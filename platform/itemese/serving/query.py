@@ -82,18 +82,35 @@ class Related:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Why an item was recommended, as far as semantic IDs show it.
+class Copied:
+    """What an item owes to the transition graph of a method that copies.
 
     Attributes:
-        codes: Its semantic ID.
-        siblings: Items of the catalogue that share most of its first codes.
-        nearest: The item of the history that does; None if none shares the first code.
+        share: Of its probability, from 0 to 1.
+        item_id: The item of the history that it mostly followed; None if the share is 0.
+        title: Of that item; empty if there is none.
     """
 
-    codes: tuple[int, ...]
-    siblings: tuple[Related, ...]
-    nearest: Related | None
+    share: float
+    item_id: str | None
+    title: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item was recommended, as far as semantic IDs and copied transitions show it.
+
+    Attributes:
+        codes: Its semantic ID; empty if the model has none.
+        siblings: Items of the catalogue that share most of its first codes.
+        nearest: The item of the history that does; None if none shares the first code.
+        copied: Of methods that copy.
+    """
+
+    codes: tuple[int, ...] = ()
+    siblings: tuple[Related, ...] = ()
+    nearest: Related | None = None
+    copied: Copied | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,7 @@ class Recommendation:
         title: As in the input data, never altered; escape it where it is shown.
         score: What ranks; comparable within one answer only. None if the method gives the item
             no score.
-        explanation: Present if requested and if the model has semantic IDs.
+        explanation: Present if requested and if the model has semantic IDs, or copies.
     """
 
     item_id: str

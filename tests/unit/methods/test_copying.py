@@ -110,3 +110,24 @@ def test_places_of_targets_are_in_the_order_of_the_targets(targets: str) -> None
     assert method.queries(module, {"item_index": item_index})[2].tolist() == (
         item_index[row, place].tolist()
     )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_was_copied_is_the_graphs_share_of_the_probability(name: str) -> None:
+    subject, method, module = made(name)
+    batch = method.collate(subject.asked(5))
+    items = torch.arange(30).expand(5, -1)
+    with torch.no_grad():
+        share, source = method.copied(module.eval(), batch, items)
+        mixed = method.score(module, batch, items).values.exp()
+        module.copier.gate.out.bias.fill_(-30.0)  # nothing is copied
+        alone = method.score(module, batch, items).values.exp()
+    copied = share * mixed
+    gate = copied.sum(dim=1, keepdim=True)  # the graph's probabilities sum to 1, or to 0
+    torch.testing.assert_close(mixed, copied + (1 - gate) * alone, atol=1e-5, rtol=1e-3)
+    assert 0 < float(gate.max()) < 1
+    history = batch["item_index"]
+    votes = module.copier.votes(history).probability(items)
+    assert ((source >= 0) == (votes > 0)).all()
+    for row in range(5):
+        assert set(source[row].tolist()) - {-1} <= set(history[row].tolist())

@@ -14,6 +14,9 @@ from itemese.serving.query import Recommendation
 
 Engine = Client | Recommender
 
+LONGEST = 4
+"""Codes of a semantic ID that are printed."""
+
 
 def main(
     model: Annotated[str, typer.Argument(help="Bundle, study, or http:// address of a service")],
@@ -54,5 +57,9 @@ def _reason(item: Recommendation) -> str:
     why = item.explanation
     if why is None:
         return ""
-    near = f", near {why.nearest.title}" if why.nearest else ""
-    return f"  [{'-'.join(map(str, why.codes))}{near}]"
+    said = ["-".join(map(str, why.codes[:LONGEST])) + ("-..." if why.codes[LONGEST:] else "")]
+    if why.nearest:
+        said.append(f"near {why.nearest.title}")
+    if why.copied and why.copied.item_id:
+        said.append(f"{why.copied.share:.0%} copied from what follows {why.copied.title}")
+    return f"  [{', '.join(part for part in said if part)}]"

@@ -12,6 +12,7 @@ from itemese.serving.http.messages import (
     Answered,
     BatchAnswered,
     BatchRequest,
+    CopiedShare,
     Failed,
     Failure,
     Item,
@@ -134,7 +135,8 @@ class Answering:
 def _why(found: Explanation) -> Why:
     siblings = [RelatedItem(**vars(sibling)) for sibling in found.siblings]
     nearest = found.nearest and RelatedItem(**vars(found.nearest))
-    return Why(codes=list(found.codes), siblings=siblings, nearest=nearest)
+    copied = found.copied and CopiedShare(**vars(found.copied))
+    return Why(codes=list(found.codes), siblings=siblings, nearest=nearest, copied=copied)
 
 
 def _failed(request: Request, status: int, message: str, field: str | None) -> Failed:

@@ -250,14 +250,23 @@ class RelatedItem(Message):
     shared_codes: int = Field(description="First codes that both have.")
 
 
-class Why(Message):
-    """Explanation of an item by its semantic ID."""
+class CopiedShare(Message):
+    """What an item owes to the transition graph of a method that copies."""
 
-    codes: list[int] = Field(description="The item's semantic ID.")
+    share: float = Field(description="Of the item's probability, from 0 to 1.")
+    item_id: str | None = Field(description="The item of the history that it mostly followed.")
+    title: str
+
+
+class Why(Message):
+    """Explanation of an item by its semantic ID, and by what was copied."""
+
+    codes: list[int] = Field(description="The item's semantic ID; empty if the model has none.")
     siblings: list[RelatedItem] = Field(description="Items that share most of its first codes.")
     nearest: RelatedItem | None = Field(
         description="The item of the history that shares most of its first codes."
     )
+    copied: CopiedShare | None = Field(default=None, description="Of methods that copy.")
 
 
 class Item(Message):
@@ -267,7 +276,8 @@ class Item(Message):
     title: str
     score: float | None = Field(description="Comparable within this answer; null if it has none.")
     explanation: Why | None = Field(
-        default=None, description="Present if requested and if the model has semantic IDs."
+        default=None,
+        description="Present if requested and if the model has semantic IDs, or copies.",
     )
 
 

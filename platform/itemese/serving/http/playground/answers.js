@@ -55,7 +55,7 @@ export class AnswerList {
   card(item, place, answer) {
     const why = item.explanation ?? null;
     const number = make("span", { class: "place", "aria-hidden": "true" }, String(place));
-    if (why) {
+    if (why?.codes.length) {
       number.classList.add("coloured");
       number.style.setProperty("--hue", String((why.codes[0] * GOLDEN_ANGLE) % 360));
     }
@@ -100,6 +100,11 @@ export class AnswerList {
       const start = clauses.length ? "shares group " : "Shares group ";
       clauses.push([start, group(why.codes, near.shared_codes), " with ", make("b", {}, near.title)]);
     }
+    if (why?.copied?.item_id) {
+      const { share, title } = why.copied;
+      const start = clauses.length ? "often follows " : "Often follows ";
+      clauses.push([start, make("b", {}, title), ` (${Math.round(100 * share)} % of its probability)`]);
+    }
     if (!clauses.length && fallen) clauses.push(["Keeps its place without any one item of the history"]);
     const sentence = clauses.flatMap((clause, n) => (n ? ["; ", ...clause] : clause));
     reason.replaceChildren(...sentence, sentence.length ? "." : "");
@@ -108,7 +113,7 @@ export class AnswerList {
       const where = to === null ? `below place ${k}` : `place ${to}`;
       facts.push(make("li", {}, "Without ", name(left), `: ${where} instead of ${from}.`));
     }
-    if (why) {
+    if (why?.codes.length) {
       facts.push(make("li", {}, "Semantic ID: ", group(why.codes, why.codes.length)));
       for (const other of why.siblings) {
         facts.push(make("li", {}, "Group ", group(why.codes, other.shared_codes), " has ", make("b", {}, other.title), " too."));
