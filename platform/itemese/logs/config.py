@@ -51,7 +51,8 @@ class ColumnMap(Config):
         event: Column of the kind of event; optional.
         rating: Column of the rating; optional.
         pos: Column of the place in the user's history; optional.
-        title: Column of the items table with the title; optional.
+        title: Column of the items table with the title; of the interactions, whose first title of
+            an item counts, where there is no items table; optional.
     """
 
     user_id: str = Field("user_id", min_length=1)

@@ -26,6 +26,7 @@ _WORDS = {
     "timestamp": "timestamp time ts date datetime unixtime reviewtime created when at",
     "rating": "rating stars score overall",
     "event": "event action behavior behaviour",
+    "title": "title name",
 }
 """Words that a column's name is made of, the likelier first."""
 
@@ -47,8 +48,8 @@ class Guess:
     Attributes:
         source: ``csv``, ``jsonl`` or ``parquet``.
         delimiter: Of CSV.
-        columns: Ours to theirs: ``user_id``, ``item_id``, ``timestamp``, perhaps ``rating`` and
-            ``event``.
+        columns: Ours to theirs: ``user_id``, ``item_id``, ``timestamp``, perhaps ``rating``,
+            ``event`` and ``title``.
         timestamp_unit: Unit of the times.
         rows: Rows that were read.
         users: Different users among them.
@@ -177,7 +178,16 @@ def _columns(sample: pl.DataFrame, given: dict[str, str], name: str) -> dict[str
             raise ConfigError(message)
         if len(fitting) == 1:
             found[ours] = fitting[0]
+    if "title" in found and "title" not in given and not _titles_items(sample, found):
+        del found["title"]
     return found
+
+
+def _titles_items(sample: pl.DataFrame, columns: dict[str, str]) -> bool:
+    """Return whether nine items of ten have one title wherever they stand."""
+    item, title = columns["item_id"], columns["title"]
+    counts = sample.group_by(item).agg(pl.col(title).drop_nulls().n_unique().alias("titles"))
+    return bool((counts["titles"] == 1).mean() > 0.9)  # type: ignore[operator]
 
 
 def _fit(column: str, ours: str) -> float:
@@ -189,6 +199,9 @@ def _fit(column: str, ours: str) -> float:
     if not set(parts) & set(words) and not any(p.startswith(tuple(words[:5])) for p in parts):
         return 0.0
     described = {"name", "title", "count", "type", "category", "gender", "age", "price"}
+    if ours == "title":  # of an item, or of nothing that is named: not the name of a user
+        about = set(_WORDS["item_id"].split()) | set(words)
+        return 1.0 + (parts == ["title"]) if set(parts) <= about else 0.0
     if described & set(parts) and ours != "event":
         return 0.0
     return 2.0 if set(parts) <= {*words, "id", "code", "key", "no", "type", "name"} else 1.0

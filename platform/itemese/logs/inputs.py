@@ -14,7 +14,7 @@ from itemese.logs.chunks import Chunk
 from itemese.logs.config import ColumnMap, LogsConfig, expand, or_other_delimiter, or_unread
 from itemese.logs.files import Source
 from itemese.logs.kinds import FORMS, check_compression, refuse_unread
-from itemese.logs.tables import read_table
+from itemese.logs.tables import read_table, read_titles
 
 ReadTable = Callable[[Folder], pl.DataFrame]
 """Reads a side table; it receives the artifact, whose interactions are written by then."""
@@ -85,10 +85,18 @@ def own_form(config: LogsConfig, folder: Folder, name: str | None) -> Plan:
     def reader(side: tuple[str, list[Source]] | None) -> ReadTable | None:
         return side and (lambda _artifact: read_table(*side, config.delimiter, texts))
 
+    title = columns.title
+    if items is None and title in planned.left_out:
+
+        def titles(_artifact: Folder) -> pl.DataFrame:
+            return read_titles(*found, config.delimiter, [columns.item_id, title])
+
+        left_out = [name for name in planned.left_out if name != title]
+        planned = replace(planned, left_out=left_out, read_items=titles)
     return replace(
         planned,
         sides=[source for side in (items, users) if side for source in side[1]],
-        read_items=reader(items),
+        read_items=planned.read_items or reader(items),
         read_users=reader(users),
         side_columns=columns,
     )

@@ -100,6 +100,27 @@ def read_table(form: str, sources: list[Source], delimiter: str, texts: set[str]
         raise DataError(message + "Write them with one schema.") from None
 
 
+def read_titles(form: str, sources: list[Source], delimiter: str, names: list[str]) -> pl.DataFrame:
+    """Return each item's first title in the interactions, where no items table has them.
+
+    Args:
+        form: ``parquet``, ``csv`` or ``jsonl``.
+        sources: The interactions; read one file at a time.
+        delimiter: Of CSV.
+        names: Columns of the item and of its title.
+
+    Raises:
+        DataError: A file that cannot be read in this form.
+    """
+    item, title = names
+    found = pl.DataFrame(schema=dict.fromkeys(names, pl.String()))
+    for source in sources:
+        rows = read_table(form, [source], delimiter, set(names)).select(names).drop_nulls(title)
+        joined = pl.concat([found, rows.cast(pl.String())])
+        found = joined.unique(item, keep="first", maintain_order=True)
+    return found
+
+
 def with_partition(frame: pl.DataFrame, partition: dict[str, str | None]) -> pl.DataFrame:
     """Return the frame with the columns that the folders of its file hold."""
     return frame.with_columns(pl.lit(v, pl.String).alias(name) for name, v in partition.items())

@@ -69,3 +69,22 @@ def test_a_sample_of_a_long_file_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     file = tmp_path / "log.csv"
     file.write_bytes(HEAD + ROW * 1_000)
     assert guess(file).rows == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "found"),
+    [
+        ("Article Title", ["tea", "tea", "rice"], True),
+        ("product_name", ["tea", "tea", "rice"], True),
+        ("title", ["tea", "tea", "rice"], True),
+        ("title", ["a review", "another review", "a third"], False),
+        ("customer name", ["Ada", "Ada", "Ada"], False),
+    ],
+)
+def test_a_title_is_one_of_the_item(
+    name: str, values: list[str], found: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "log.csv"
+    rows = {"user": [1, 2, 3], "item": [1, 1, 2], "time": [1_600_000_000] * 3, name: values}
+    pl.DataFrame(rows).write_csv(file)
+    assert (guess(file).columns.get("title") == name) == found

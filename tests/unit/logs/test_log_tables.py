@@ -201,3 +201,26 @@ def test_ids_that_match_nothing_are_counted(tmp_path: Path) -> None:
         "items_not_described": 2,
         "items_described_without_events": 2,
     }
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_titles_stand_in_the_interactions_where_no_table_has_them(
+    tmp_path: Path, form: str
+) -> None:
+    rows = {
+        "user_id": ["u", "u", "v", "v"],
+        "item_id": ["1", "2", "1", "3"],
+        "timestamp": [1, 2, 3, 4],
+        "Name": [None, "two", "one", "three"],
+        "secret": ["a", "b", "c", "d"],
+    }
+    write = {"csv": "write_csv", "jsonl": "write_ndjson", "parquet": "write_parquet"}[form]
+    getattr(pl.DataFrame(rows), write)(tmp_path / f"interactions.{form}")
+    counts, found = sides(tmp_path, columns={"title": "Name"})
+    assert dict(found["items"].iter_rows()) == {"1": "one", "2": "two", "3": "three"}
+    assert counts["num_items_titled"] == 3
+    (tmp_path / "items.csv").write_text("item_id,Name\n1,uno\n")
+    if form == "csv":
+        assert dict(sides(tmp_path, columns={"title": "Name"})[1]["items"].iter_rows()) == {
+            "1": "uno"
+        }

@@ -26,14 +26,18 @@ method:
   name: sasrec  # `itemese methods` lists the others
   max_history: 50
   dim: 64
-  num_layers: 1
+  num_layers: 2
   num_heads: 2
   dropout: 0.3
+  norm: post
+  positions: relative
 training:
+  samples: windows  # all events are learnt, not only the newest 50 of a user
   batch_size: 64
-  learning_rate: 0.003
+  learning_rate: 0.002
+  schedule: constant
   max_epochs: 16
-  patience: 4
+  patience: 3
 """
 
 
