@@ -67,9 +67,15 @@ class BlendConfig(MethodConfig):
 class BlendModule(nn.Module):
     """The modules of the parts."""
 
-    def __init__(self, parts: dict[str, nn.Module], num_items: int) -> None:
+    def __init__(self, parts: Mapping[str, nn.Module], num_items: int) -> None:
         super().__init__()
-        self.parts, self.num_items = nn.ModuleDict(parts), num_items
+        self.parts, self.num_items = nn.ModuleDict(), num_items
+        for name, part in parts.items():
+            self.parts[f"part_{name}"] = part  # `items` alone would be a name of the dictionary
+
+    def part(self, name: str) -> nn.Module:
+        """Return a part's module."""
+        return self.parts[f"part_{name}"]
 
 
 class Blend(CatalogueMethod):
@@ -103,7 +109,7 @@ class Blend(CatalogueMethod):
         states: dict[str, dict[str, Tensor]] = {name: {} for name in self.methods}
         for key, value in state.items():
             _, name, inside = key.split(".", maxsplit=2)
-            states[name][inside] = value
+            states[name.removeprefix("part_")][inside] = value
         return self._assemble(inputs, states)
 
     def collate(self, requests: Sequence[Request]) -> Batch:
@@ -121,7 +127,7 @@ class Blend(CatalogueMethod):
         assert isinstance(module, BlendModule)
         batches = {name: _own(batch, name) for name in self.methods}
         found: dict[str, Tensor | None] = {
-            name: method.probabilities(module.parts[name], batches[name])
+            name: method.probabilities(module.part(name), batches[name])
             for name, method in self.methods.items()
         }
         known = {name: one for name, one in found.items() if one is not None}
@@ -163,7 +169,7 @@ class Blend(CatalogueMethod):
         self, name: str, module: BlendModule, batch: Batch, best: Tensor | None
     ) -> Tensor:
         """Return exact probabilities ``[B, I]`` of what a search finds and of ``best [B, M]``."""
-        method, part, num_items = self.methods[name], module.parts[name], module.num_items
+        method, part, num_items = self.methods[name], module.part(name), module.num_items
         ranking = method.predict(part, batch, self.config.num_candidates, Candidates())
         scored = [(ranking.item_index, ranking.score)]
         if best is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -68,6 +68,9 @@ class StartConfig(Config):
     start: "StartConfig | None" = None
 
 
+PartName = Annotated[str, Field(pattern=r"^\w+$")]
+
+
 class Experiment(Config):
     """One section for each package; no package receives more than its own.
 
@@ -113,7 +116,7 @@ class Experiment(Config):
     codebooks: CodebooksConfig = CodebooksConfig()
     recommender: RecommenderConfig | None = None
     start: StartConfig | None = None
-    parts: dict[str, "Experiment"] = Field(default_factory=dict)
+    parts: dict[PartName, "Experiment"] = Field(default_factory=dict)
     method: SerializeAsAny[MethodConfig]
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -209,7 +209,7 @@ class Run:
             state=self.final.folder.read_tensors("model.safetensors"),
             catalog=Catalog.read(self.sequences.folder),
             artifacts={need: part.load() for need, part in parts.items()},
-            file_digests={n: d for n, d in files.items() if n != INITIAL_WEIGHTS},
+            file_digests={n: d for n, d in files.items() if not n.endswith(INITIAL_WEIGHTS)},
             metrics=self.result["metrics"],
             ancestry=self.store.ancestry(self.evaluated),
         )

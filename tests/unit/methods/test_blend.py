@@ -10,7 +10,7 @@ from itemese.testing.subject import Subject, rank
 
 PARTS = {
     "graph": {"name": "transition_graph"},
-    "encoder": {"name": "sasrec", "dim": 16, "max_history": 3, "dropout": 0.0},
+    "items": {"name": "sasrec", "dim": 16, "max_history": 3, "dropout": 0.0},
     "language": {
         "name": "semantic_id_lm",
         "max_history": 6,
@@ -32,15 +32,15 @@ def alone(method, module, name: str, requests: list[Request]) -> torch.Tensor:
     cut = [request.newest(part.config.max_history) for request in requests]
     batch = part.collate(cut)
     with torch.no_grad():
-        found = part.probabilities(module.parts[name], batch)
+        found = part.probabilities(module.part(name), batch)
         if found is None:
             items = torch.arange(30).expand(len(requests), -1)
-            found = part.score(module.parts[name], batch, items).values.exp()
+            found = part.score(module.part(name), batch, items).values.exp()
     return found
 
 
 def test_an_item_has_the_weighted_mean_of_its_probabilities() -> None:
-    weights = {"graph": 1.0, "encoder": 2.0, "language": 1.0}
+    weights = {"graph": 1.0, "items": 2.0, "language": 1.0}
     subject, method, module = made(weights)
     requests = subject.asked(5)
     parts = {name: alone(method, module, name, requests) for name in PARTS}
@@ -54,14 +54,12 @@ def test_an_item_has_the_weighted_mean_of_its_probabilities() -> None:
 
 
 def test_a_search_gives_probabilities_to_its_best_items_and_to_those_of_the_others() -> None:
-    subject, method, module = made(
-        {"graph": 1.0, "encoder": 1.0, "language": 1.0}, num_candidates=4
-    )
+    subject, method, module = made({"graph": 1.0, "items": 1.0, "language": 1.0}, num_candidates=4)
     requests = subject.asked(5)
     batch = method.collate(requests)
     with torch.no_grad():
         mixed = method.score_catalogue(module, batch).exp() * 3
-        dense = sum(alone(method, module, name, requests) for name in ("graph", "encoder"))
+        dense = sum(alone(method, module, name, requests) for name in ("graph", "items"))
     language = alone(method, module, "language", requests)
     known = torch.zeros_like(language, dtype=torch.bool)
     known.scatter_(1, dense.topk(4).indices, value=True)
@@ -71,18 +69,16 @@ def test_a_search_gives_probabilities_to_its_best_items_and_to_those_of_the_othe
 
 
 def test_a_graph_without_an_edge_abstains() -> None:
-    _, method, module = made({"graph": 3.0, "encoder": 1.0, "language": 0.0})
-    module.parts["graph"].weight.zero_()
-    module.parts["graph"].fallback.zero_()
+    _, method, module = made({"graph": 3.0, "items": 1.0, "language": 0.0})
+    module.part("graph").weight.zero_()
+    module.part("graph").fallback.zero_()
     request = Request(np.array([1, 2], np.int32), np.array([1, 2]))
     with torch.no_grad():
         found = method.score_catalogue(module, method.collate([request])).exp()
-    torch.testing.assert_close(found, alone(method, module, "encoder", [request]))
+    torch.testing.assert_close(found, alone(method, module, "items", [request]))
 
 
-@pytest.mark.parametrize(
-    "weights", [{"graph": 1.0}, {"graph": 0.0, "encoder": 0.0, "language": 0.0}]
-)
+@pytest.mark.parametrize("weights", [{"graph": 1.0}, {"graph": 0.0, "items": 0.0, "language": 0.0}])
 def test_weights_that_do_not_fit_the_parts_are_refused(weights: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=r"exactly its parts, \['encoder', 'graph', 'language'\]"):
+    with pytest.raises(ConfigError, match=r"exactly its parts, \['graph', 'items', 'language'\]"):
         made(weights)

@@ -56,6 +56,7 @@ def test_the_method_knows_the_methods_of_its_parts() -> None:
         ),
         ({"parts.graph.method": {"name": "popularity"}}, "part 'graph' is of method 'popularity'"),
         ({"parts": {}, "method": {"name": "blend"}}, "an experiment with `parts`"),
+        ({"parts": {"a/b": GRAPH}, "method": {"name": "blend"}}, "a/b"),
         ({"method": {"name": "sasrec"}}, "a method that is made of them"),
         ({"method.weights": {"graph": 1.0}}, "exactly its parts"),
         ({"parts.graph.method": {}}, "`method.name` must be given"),
