@@ -10,13 +10,16 @@ import pytest
 from starlette.testclient import TestClient
 
 from itemese.core.errors import ConfigError
+from itemese.core.schema import Histories
 from itemese.core.vectors import SemanticIds
+from itemese.methods.base import Inputs
+from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.client import Client
 from itemese.serving.config import ServingConfig
 from itemese.serving.engine import Recommender
 from itemese.serving.explanation import Explainer
 from itemese.serving.http.app import create_app
-from itemese.serving.query import QueryError, Unavailable
+from itemese.serving.query import Copied, QueryError, Unavailable
 from itemese.serving.users.sqlite import SqliteUsers
 
 
@@ -31,13 +34,16 @@ def engine(bundle_of):
 @pytest.fixture
 def client(engine, tmp_path, direct):
     users = SqliteUsers(tmp_path / "users.sqlite")
-    app = create_app(direct(engine), ServingConfig(), None, users)
+    yield client_of(create_app(direct(engine), ServingConfig(), None, users))
+    users.close()
+
+
+def client_of(app):
     asked = Client("http://127.0.0.1:1")
     asked._http = TestClient(
         app, "http://127.0.0.1:1", client=("127.0.0.1", 5), raise_server_exceptions=False
     )
-    yield asked
-    users.close()
+    return asked
 
 
 def test_the_same_answers_as_in_process(client, engine):
@@ -61,6 +67,32 @@ def test_the_same_answers_as_in_process(client, engine):
     first = client.recommend(["c"], k=1, explain=True)[0].explanation
     assert first.codes == (1, 2)
     assert first.nearest.item_id == "c"
+
+
+def test_copied_items_name_what_they_follow(bundle_of, catalog, direct):
+    """`b` followed `a` in training, nothing followed `d`."""
+    config = {"name": "sasrec", "dim": 8, "max_history": 6, "copying": {}}
+    method = method_of(parse_method_config(config))
+    past = Histories(
+        ["u", "v"],
+        np.array([0, 2, 4]),
+        np.array([0, 1, 0, 1], np.int32),
+        *np.zeros((2, 4), np.int8),
+    )
+    module = method.build(Inputs(catalog, lambda: iter([past])))
+    engine = Recommender.load(bundle_of(method.config.model_dump(mode="json"), module.state_dict()))
+    for asked in (engine, client_of(create_app(direct(engine), ServingConfig(), None, None))):
+        found = {one.item_id: one for one in asked.recommend(["d", "a"], explain=True)}
+        assert found["b"].explanation.codes == ()
+        assert found["b"].explanation.copied.item_id == "a"
+        assert found["b"].explanation.copied.title == "Alpha"
+        assert 0 < found["b"].explanation.copied.share < 1
+        assert found["c"].explanation.copied == Copied(0.0, None, "")
+        (scored,) = asked.score(["d", "a"], ["b"], explain=True)
+        assert scored.explanation.copied.share == pytest.approx(
+            found["b"].explanation.copied.share, rel=1e-4
+        )
+        assert asked.recommend(["a"])[0].explanation is None
 
 
 def test_the_same_errors_as_in_process(client, engine):
