@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from itemese.core.artifacts import Folder
 from itemese.core.bundle import write_bundle
-from itemese.core.schema import Catalog
+from itemese.core.schema import Catalog, Histories
 from itemese.core.vectors import SemanticIds
 from itemese.methods.base import Inputs, Need
 from itemese.methods.lookup import method_of, parse_method_config
@@ -83,6 +83,18 @@ def bundle_of(tmp_path: Path, write_tiny: Callable[..., str]) -> Callable[..., s
 def tiny_engine(write_tiny, tmp_path_factory) -> Recommender:
     """An engine of the default bundle, for tests that do not change it."""
     return Recommender.load(write_tiny(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture
+def copying_bundle(bundle_of: Callable[..., str], catalog: Catalog) -> str:
+    """The bundle of an untrained encoder that may copy: b followed a, nothing followed d."""
+    config = {"name": "sasrec", "dim": 8, "max_history": 6, "copying": {}}
+    method = method_of(parse_method_config(config))
+    times, split = np.zeros((2, 4), np.int8)
+    items = np.array([0, 1, 0, 1], np.int32)
+    past = Histories(["u", "v"], np.array([0, 2, 4]), items, times, split)
+    module = method.build(Inputs(catalog, lambda: iter([past])))
+    return bundle_of(method.config.model_dump(mode="json"), module.state_dict())
 
 
 @pytest.fixture

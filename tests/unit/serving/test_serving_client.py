@@ -10,10 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from itemese.core.errors import ConfigError
-from itemese.core.schema import Histories
 from itemese.core.vectors import SemanticIds
-from itemese.methods.base import Inputs
-from itemese.methods.lookup import method_of, parse_method_config
 from itemese.serving.client import Client
 from itemese.serving.config import ServingConfig
 from itemese.serving.engine import Recommender
@@ -69,18 +66,8 @@ def test_the_same_answers_as_in_process(client, engine):
     assert first.nearest.item_id == "c"
 
 
-def test_copied_items_name_what_they_follow(bundle_of, catalog, direct):
-    """`b` followed `a` in training, nothing followed `d`."""
-    config = {"name": "sasrec", "dim": 8, "max_history": 6, "copying": {}}
-    method = method_of(parse_method_config(config))
-    past = Histories(
-        ["u", "v"],
-        np.array([0, 2, 4]),
-        np.array([0, 1, 0, 1], np.int32),
-        *np.zeros((2, 4), np.int8),
-    )
-    module = method.build(Inputs(catalog, lambda: iter([past])))
-    engine = Recommender.load(bundle_of(method.config.model_dump(mode="json"), module.state_dict()))
+def test_copied_items_name_what_they_follow(copying_bundle, direct):
+    engine = Recommender.load(copying_bundle)
     for asked in (engine, client_of(create_app(direct(engine), ServingConfig(), None, None))):
         found = {one.item_id: one for one in asked.recommend(["d", "a"], explain=True)}
         assert found["b"].explanation.codes == ()

@@ -63,6 +63,14 @@ def test_search_works_with_the_keyboard(page, neighbours, serving):
         assert page.locator("#search").evaluate("e => e === document.activeElement")
 
 
+def test_a_copied_item_names_what_it_follows(page, copying_bundle, serving):
+    with serving(bundle=copying_bundle) as url:
+        page.goto(f"{url}/#h=d&h=a")
+        card = page.locator("li.card", has=page.get_by_role("heading", name=MARKUP))
+        card.get_by_text("ften follows Alpha (").wait_for()
+        assert page.locator(".place.coloured").count() == 0, "no codes, no colours"
+
+
 def test_an_item_is_found_with_a_finger(browser, neighbours, serving):
     with (
         serving(bundle=neighbours) as url,
