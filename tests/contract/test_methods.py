@@ -16,10 +16,14 @@ CHECKS = {name: method_checks(name, SMALL.get(name)) for name in NAMES}
 
 OPTIONS = {
     "sasrec": {"targets": "last", "positions": "from_query", "norm": "post"},
+    "parallel_codes": {"residual_dim": 4, "copying": {}},
     "semantic_id_lm": {"targets": "last", "copying": {"num_candidates": 10}},
     "tiger": {"copying": {"num_candidates": 10}, "code_normalisation": "level"},
 }
 """Settings off the defaults that change what a module learns from."""
+
+SLOW = {"training_finds_who_clicks_on_what-unlabelled"}
+"""Checks of a minute; what they find, the labelled ones find too, but for drawn non-clicks."""
 
 CHECKS |= {
     f"{name} with options": method_checks(name, {**SMALL[name], **options})
@@ -30,7 +34,7 @@ CHECKS |= {
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(check, id=f"{name}-{what}")
+        pytest.param(check, id=f"{name}-{what}", marks=[pytest.mark.slow] if what in SLOW else [])
         for name, checks in CHECKS.items()
         for what, check in checks.items()
     ],

@@ -309,7 +309,7 @@ def test_bad_logs_and_wishes_are_refused_with_the_remedy(ray_cluster, tmp_path, 
     assert "pos" in refused({"order": "pos"}, timed, out)
     # Ten per cent of nine events at either end cannot be cut out of one timestamp.
     coarse = write_log([("u", f"i{n}", n // 8) for n in range(16)], name="coarse")
-    assert "so a part is empty" in refused({"split": "temporal"}, coarse, out)
+    assert "must leave events in each part" in refused({"split": "temporal"}, coarse, out)
 
     partly = write_log([("u", "a", 1, 0), ("u", "b", 2, None)], name="partly")
     message = refused({}, partly, out)
