@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from itemese.core.config import Config
+from itemese.core.ranking import Candidates
 from itemese.core.schema import Histories
 
 
@@ -125,3 +126,16 @@ class ItemGraph(nn.Module):
         weights = (self.weight[known] * strength[..., None]).flatten(1)
         scores = self.fallback.repeat(len(item_index), 1)
         return scores.scatter_add(1, edges, weights)
+
+    def shares(self, scores: Tensor, item_index: Tensor) -> Tensor:
+        """Return each item's share of the votes for items that a history does not hold, ``[B, I]``.
+
+        Args:
+            scores: ``[B, I]``, what `forward` gave.
+            item_index: ``[B, T]`` int64, the history, padded with -1.
+
+        Returns:
+            Rows that sum to 1, or to 0 where no edge leads anywhere new.
+        """
+        votes = Candidates(exclude=item_index).mask(scores - self.fallback).clamp(min=0)
+        return votes / votes.sum(dim=1, keepdim=True).clamp(min=torch.finfo(votes.dtype).tiny)

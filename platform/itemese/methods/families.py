@@ -43,17 +43,6 @@ class CatalogueMethod(Method):
         """Rank the catalogue by its scores."""
         return Ranking.from_scores(self.score_catalogue(module, batch), k, candidates)
 
-    def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
-        """Return each item's share of the votes for items that the history does not hold.
-
-        Subclasses whose scores are votes, at least 0, have `gives_probabilities`.
-        """
-        if not self.gives_probabilities:
-            return None
-        votes = self.score_catalogue(module, batch)
-        votes = Candidates(exclude=batch["item_index"]).mask(votes).clamp(min=0)
-        return votes / votes.sum(dim=1, keepdim=True).clamp(min=torch.finfo(votes.dtype).tiny)
-
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Take the given items from the catalogue's scores."""
         found = self.score_catalogue(module, batch).gather(1, item_index.clamp(min=0))

@@ -94,6 +94,11 @@ class ItemKnn(CatalogueMethod):
         found: Tensor = module(batch["item_index"], strength)
         return found
 
+    def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
+        """Return shares of votes; see `ItemGraph.shares`."""
+        assert isinstance(module, ItemGraph)
+        return module.shares(self.score_catalogue(module, batch), batch["item_index"])
+
     def stages(self) -> tuple[Stage, ...]:
         """Nothing is trained."""
         return ()

@@ -70,6 +70,11 @@ class TransitionGraph(CatalogueMethod):
         found: Tensor = module(newest, self.config.decay**age * (newest >= 0))
         return found
 
+    def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
+        """Return shares of votes; see `ItemGraph.shares`."""
+        assert isinstance(module, ItemGraph)
+        return module.shares(self.score_catalogue(module, batch), batch["item_index"])
+
     def stages(self) -> tuple[Stage, ...]:
         """Nothing is trained."""
         return ()
