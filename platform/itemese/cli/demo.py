@@ -36,6 +36,9 @@ SIMULATED = [
 ]
 """Users with tastes: with more planted transitions, counting them would be all that is needed."""
 
+SIMULATED_SASREC = [*SIMULATED, "training.max_epochs=12"]
+"""An epoch of this log has a seventh of the steps of one of MovieLens-1M."""
+
 SIMPLE = ("popularity", "recent_popularity", "item_knn", "transition_graph")
 NUM_REQUESTS = 200
 NUM_USERS = 50
@@ -97,7 +100,8 @@ def run(storage: str, data_folder: str, *, quick: bool = False) -> Shown:
     """
     overrides = SIMULATED if quick else choose_data(data_folder)
     store = Store(storage)
-    sasrec = Experiment.from_yaml(RECIPES / "sasrec_demo.yaml", overrides)
+    longer = SIMULATED_SASREC if overrides == SIMULATED else overrides
+    sasrec = Experiment.from_yaml(RECIPES / "sasrec_demo.yaml", longer)
     language = Experiment.from_yaml(RECIPES / "semantic_id_lm_demo.yaml", overrides)
     values = sasrec.values()
     simple = [with_values(values, {"name": name, "method": {"name": name}}) for name in SIMPLE]
