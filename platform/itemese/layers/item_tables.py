@@ -48,7 +48,7 @@ class CodeTable(Derived):
     codes, added up, which is one product with ``sum_l head_l^T(vector of c_l)``.
 
     Attributes:
-        code_vectors: ``[K, D]``.
+        code_vectors: ``[K + 1, D]``; the last row is padding.
         heads [C, D, D]: A linear map for each position of a code; they begin as the identity.
         residual: ``[I + 1, R]``, what an item has of its own; None where R is 0.
         rows [I + 1, C] int64: Which code vectors name an item; the last row is padding.

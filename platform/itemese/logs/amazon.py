@@ -57,7 +57,7 @@ def plan_amazon(config: LogsConfig, folder: Folder, name: str | None) -> Plan:
         found = [match.group(0) for match in matches] or "none"
         message = (
             f"`logs.path` must hold one reviews_<category>_5.json.gz; got {found} in "
-            f"{folder.uri!r}. Run `python jobs/fetch_data.py amazon_beauty`, or keep one of them."
+            f"{folder.uri!r}. Run `python jobs/fetch_data.py amazon_beauty`, or name one file."
         )
         raise DataError(message)
     reviews_name, metadata_name = matches[0].group(0), f"meta_{matches[0].group(1)}.json.gz"

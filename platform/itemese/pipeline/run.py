@@ -42,6 +42,7 @@ _LOG = logging.getLogger(__name__)
 OnMetrics = Callable[[dict[str, float]], None]
 
 EVALUATION_VERSION = 5
+PARTS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -330,7 +331,14 @@ class Run:
             return {"parts": len(made)}
 
         inputs = {f"{name}/model": model for name, model in models.items()}
-        return self._stage("parts", version=1, config=None, inputs=inputs, build=build, source="")
+        return self._stage(
+            "parts",
+            version=PARTS_VERSION,
+            config=None,
+            inputs=inputs,
+            build=build,
+            source=source_digest(Parts.__module__),
+        )
 
     @property
     def _training_source(self) -> str:

@@ -115,7 +115,7 @@ def plan_resources(
         if space.config.asha is not None:
             message = (
                 "`asha` must be left out where a trial trains in workers, which it cannot stop; "
-                f"got `training.num_workers: {training.num_workers}`. Drop `asha` or set it to 0."
+                f"got `training.num_workers: {training.num_workers}`. Drop `asha` or those workers."
             )
             raise ConfigError(message)
         side_by_side = int(free / (training.num_workers * training.cpus_per_worker))
