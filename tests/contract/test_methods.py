@@ -14,9 +14,12 @@ SMALL = read_yaml(Path(__file__).with_name("small_methods.yaml"))
 NAMES = method_names()
 CHECKS = {name: method_checks(name, SMALL.get(name)) for name in NAMES}
 
+NEWEST = {"targets": "last", "positions": "from_query", "norm": "post"}
+
 OPTIONS = {
-    "sasrec": {"targets": "last", "positions": "from_query", "norm": "post"},
-    "parallel_codes": {"residual_dim": 4, "copying": {}},
+    "sasrec": NEWEST,
+    "parallel_codes": {"residual_dim": 4, "copying": {}, **NEWEST, "filter": {"cutoff": 3}},
+    "bsarec": {"copying": {}},
     "semantic_id_lm": {"targets": "last", "copying": {"num_candidates": 10}},
     "tiger": {"copying": {"num_candidates": 10}, "code_normalisation": "level"},
 }

@@ -5,11 +5,25 @@ Shapes: B batch, T longest history, L window, D model size.
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from itemese.core.config import Config
 from itemese.layers.histories import ages
-from itemese.layers.item_tables import INITIAL_STD
+from itemese.layers.item_tables import INITIAL_STD, CodeTable, ItemTable
 from itemese.layers.transformer import CausalBlock, init_normal
+
+
+class FilterConfig(Config):
+    """A filter of frequencies beside attention; see `methods.bsarec` for its source.
+
+    Attributes:
+        share: Weight of the filter against attention (alpha).
+        cutoff: c: the c // 2 + 1 lowest frequencies are kept as they are.
+    """
+
+    share: float = Field(default=0.7, ge=0, le=1)
+    cutoff: int = Field(default=5, ge=0)
 
 
 class FrequencyFilter(nn.Module):
@@ -43,14 +57,13 @@ class FrequencyBlock(CausalBlock):
         num_heads: int,
         hidden_dim: int,
         dropout: float,
-        share: float,
-        cutoff: int,
+        filtering: FilterConfig,
     ) -> None:
         super().__init__(
             dim, num_heads=num_heads, hidden_dim=hidden_dim, dropout=dropout, norm="post"
         )
-        self.filter = FrequencyFilter(dim, cutoff=cutoff, dropout=dropout)
-        self.share = share
+        self.filter = FrequencyFilter(dim, cutoff=filtering.cutoff, dropout=dropout)
+        self.share = filtering.share
 
     def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
         """Map ``states [B, L, D]`` to ``[B, L, D]``."""
@@ -68,24 +81,25 @@ class FrequencyEncoder(nn.Module):
     state of the newest item may predict.
 
     Attributes:
-        item_vectors: ``[I + 1, D]``; row I is padding.
+        item_vectors: How items are read, and what states are compared with.
+        copier: For methods that copy: mixes what a graph says into the probability of an item.
     """
 
     def __init__(
         self,
-        num_items: int,
+        items: ItemTable | CodeTable,
         *,
-        dim: int,
         num_layers: int,
         num_heads: int,
         window: int,
         dropout: float,
-        share: float,
-        cutoff: int,
+        filtering: FilterConfig,
     ) -> None:
         super().__init__()
-        self.num_items, self.window, self.dropout = num_items, window, dropout
-        self.item_vectors = nn.Embedding(num_items + 1, dim, padding_idx=num_items)
+        dim = items.dim
+        self.window, self.dropout = window, dropout
+        self.item_vectors = items
+        self.copier: nn.Module | None = None
         self.positions = nn.Embedding(window, dim)
         self.norm = nn.LayerNorm(dim)
         self.blocks = nn.ModuleList(
@@ -94,15 +108,12 @@ class FrequencyEncoder(nn.Module):
                 num_heads=num_heads,
                 hidden_dim=4 * dim,
                 dropout=dropout,
-                share=share,
-                cutoff=cutoff,
+                filtering=filtering,
             )
             for _ in range(num_layers)
         )
-        for table in (self.item_vectors, self.positions):
-            nn.init.normal_(table.weight, std=INITIAL_STD)
-        with torch.no_grad():
-            self.item_vectors.weight[num_items].zero_()
+        items.draw()
+        nn.init.normal_(self.positions.weight, std=INITIAL_STD)
         init_normal(self.blocks)
 
     def forward(self, item_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,26 +124,24 @@ class FrequencyEncoder(nn.Module):
 
         Returns:
             The state of each history's newest item, at each of its places ``[B, T, D]``, and the
-            tied output table ``[I, D]``.
+            vectors ``[I, D]`` that it is compared with.
         """
         window = self._windows(item_index)
         states = self.norm(self.item_vectors(window) + self.positions.weight)
         states = F.dropout(states, self.dropout, self.training)
-        real = window < self.num_items  # [B, L]
+        real = window >= 0  # [B, L]
         allowed = torch.ones(self.window, self.window, dtype=torch.bool, device=real.device).tril()
         allowed = allowed & real[:, None, None, :]
         bias = torch.zeros_like(allowed, dtype=states.dtype).masked_fill(~allowed, -1e4)
         for block in self.blocks:
             states = block(states, bias)
         newest = states[:, -1:].expand(-1, item_index.shape[1], -1)
-        return newest, self.item_vectors.weight[:-1]
+        return newest, self.item_vectors.outputs()
 
     def _windows(self, item_index: Tensor) -> Tensor:
-        """Return the newest items, each at its place from the end, ``[B, L]``; I where none is."""
-        found = item_index.new_full((len(item_index), self.window + 1), self.num_items)
+        """Return the newest items, each at its place from the end, ``[B, L]``; -1 where none is."""
+        found = item_index.new_full((len(item_index), self.window + 1), -1)
         age = ages(item_index)
         inside = (age >= 0) & (age < self.window)
-        place = torch.where(
-            inside, self.window - 1 - age, self.window
-        )  # the last column is dropped
-        return found.scatter(1, place, item_index.where(inside, self.num_items))[:, :-1]
+        place = torch.where(inside, self.window - 1 - age, self.window)  # the last one is dropped
+        return found.scatter(1, place, item_index.where(inside, -1))[:, :-1]

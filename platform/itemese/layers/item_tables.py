@@ -5,6 +5,7 @@ Shapes: I items, C codes an item, K codes of all codebooks, D model size, R size
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,38 @@ class ItemTable(nn.Embedding):
         return self.weight[:-1]
 
 
+class CodeSums(torch.autograd.Function):
+    """Sums of the vectors of each item's codes.
+
+    The gradient of a code is the sum over its items. Both directions gather, which is several
+    times faster than to scatter gradients, and is deterministic on CUDA.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, rows: Tensor, members: Tensor, starts: Tensor) -> Tensor:
+        """Sum up.
+
+        Args:
+            ctx: Of autograd.
+            vectors: ``[K, D]``.
+            rows: ``[I, C]`` int64, the codes of each item.
+            members: ``[I * C]`` int64, the items of each code, code by code.
+            starts: ``[K]`` int64, where the items of a code begin in `members`.
+
+        Returns:
+            ``[I, D]``.
+        """
+        ctx.save_for_backward(members, starts)
+        return F.embedding_bag(rows, vectors, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient of `vectors`."""
+        members, starts = ctx.saved_tensors
+        found = F.embedding_bag(members, grads[0].contiguous(), starts, mode="sum")
+        return found, None, None, None
+
+
 class CodeTable(Derived):
     """Vectors of items from those of their codes.
 
@@ -48,13 +81,15 @@ class CodeTable(Derived):
     codes, added up, which is one product with ``sum_l head_l^T(vector of c_l)``.
 
     Attributes:
-        code_vectors: ``[K + 1, D]``; the last row is padding.
+        code_vectors: ``[K, D]``.
         heads [C, D, D]: A linear map for each position of a code; they begin as the identity.
         residual: ``[I + 1, R]``, what an item has of its own; None where R is 0.
-        rows [I + 1, C] int64: Which code vectors name an item; the last row is padding.
+        rows [I, C] int64: Which code vectors name an item.
     """
 
     rows: Tensor
+    members: Tensor
+    member_starts: Tensor
 
     def __init__(
         self, codes: Tensor, code_sizes: Sequence[int], dim: int, *, residual_dim: int = 0
@@ -71,9 +106,14 @@ class CodeTable(Derived):
         self.dim, self.code_sizes = dim, tuple(code_sizes)
         total = sum(code_sizes)
         self.starts = tuple(accumulate((0, *code_sizes[:-1])))
-        padding = torch.full((1, len(code_sizes)), total)
-        self.register_buffer("rows", torch.cat([codes + codes.new_tensor(self.starts), padding]))
-        self.code_vectors = nn.Embedding(total + 1, dim, padding_idx=total)
+        rows = codes + codes.new_tensor(self.starts)
+        self.register_buffer("rows", rows)
+        members = rows.flatten().argsort(stable=True) // len(code_sizes)
+        starts = rows.flatten().bincount(minlength=total).cumsum(0).roll(1)
+        starts[0] = 0
+        self.register_buffer("members", members, persistent=False)
+        self.register_buffer("member_starts", starts, persistent=False)
+        self.code_vectors = nn.Embedding(total, dim)
         self.heads = nn.Parameter(torch.eye(dim).repeat(len(code_sizes), 1, 1))
         self.residual: nn.Embedding | None = None
         if residual_dim:
@@ -86,16 +126,16 @@ class CodeTable(Derived):
         for table in (self.code_vectors, self.residual):
             if table is not None:
                 nn.init.trunc_normal_(table.weight, std=INITIAL_STD)
-                with torch.no_grad():
-                    table.weight[-1].zero_()
+        if self.residual is not None:
+            with torch.no_grad():
+                self.residual.weight[-1].zero_()
 
     def forward(self, item_index: Tensor) -> Tensor:
         """Return the vectors ``[..., D]`` of ``item_index [...]``; negative numbers are padding."""
-        items = item_index.where(item_index >= 0, len(self.rows) - 1)
-        rows = self.rows[items.flatten()]
-        found = F.embedding_bag(rows, self.code_vectors.weight, mode="mean")
-        found = found.view(*item_index.shape, self.dim)
+        found = F.embedding(item_index.clamp(min=0), self.derived("inputs", self._inputs))
+        found = found.masked_fill(item_index[..., None] < 0, 0.0)
         if self.residual is not None:
+            items = item_index.where(item_index >= 0, len(self.rows))
             found = found + self.residual_in(self.residual(items))
         return found
 
@@ -103,10 +143,19 @@ class CodeTable(Derived):
         """Return what states are compared with, ``[I, D]``."""
         return self.derived("outputs", self._outputs)
 
+    def _inputs(self) -> Tensor:
+        return self._sums(self.code_vectors.weight) / len(self.code_sizes)
+
     def _outputs(self) -> Tensor:
-        parts = torch.split(self.code_vectors.weight[:-1], list(self.code_sizes))
+        parts = torch.split(self.code_vectors.weight, list(self.code_sizes))
         turned = [part @ head for part, head in zip(parts, self.heads, strict=True)]
-        found = F.embedding_bag(self.rows[:-1], torch.cat(turned), mode="sum")
+        found = self._sums(torch.cat(turned))
         if self.residual is not None:
             found = found + self.residual_out(self.residual.weight[:-1])
+        return found
+
+    def _sums(self, vectors: Tensor) -> Tensor:
+        found: Tensor = CodeSums.apply(  # type: ignore[no-untyped-call]
+            vectors, self.rows, self.members, self.member_starts
+        )
         return found

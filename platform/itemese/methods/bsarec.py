@@ -7,6 +7,7 @@ Follows: 2312.10325 section 4 and the code: post-norm blocks of alpha x filter +
     attention, c // 2 + 1 lowest frequencies kept, the others scaled by a learned square; windows of
     one length with padding before them, which the filter reads; full softmax at the newest item.
 Differs: nothing in the network; the recipe says how it is trained (``training.samples: prefixes``).
+    `copying` mixes a transition graph in.
 Shapes: B batch, T history length, D model size, I items.
 """
 
@@ -15,30 +16,30 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from itemese.layers.frequency import FrequencyEncoder
+from itemese.layers.frequency import FilterConfig, FrequencyEncoder
+from itemese.layers.item_tables import ItemTable
 from itemese.methods.base import Inputs
-from itemese.methods.families import AttentionConfig, NextItemEncoder
+from itemese.methods.copying import CopyingEncoder, CopyingEncoderConfig
+from itemese.methods.families import AttentionConfig
 
 
-class BsarecConfig(AttentionConfig):
+class BsarecConfig(AttentionConfig, CopyingEncoderConfig):
     """Settings of BSARec.
 
     Attributes:
         dropout: Of inputs, attention, filter and feed-forward.
-        filter_share: Weight of the filter against attention (alpha).
-        cutoff: c: the c // 2 + 1 lowest frequencies are kept as they are.
+        filter: Its weight against attention, and what it keeps.
         targets: The filter reads all places, so only the newest item may predict.
     """
 
     name: Literal["bsarec"] = "bsarec"
     num_heads: int = Field(default=1, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
-    filter_share: float = Field(default=0.7, ge=0, le=1)
-    cutoff: int = Field(default=5, ge=0)
+    filter: FilterConfig = FilterConfig()
     targets: Literal["last"] = "last"
 
 
-class Bsarec(NextItemEncoder):
+class Bsarec(CopyingEncoder):
     """See the module docstring."""
 
     Config = BsarecConfig
@@ -47,13 +48,13 @@ class Bsarec(NextItemEncoder):
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
-        return FrequencyEncoder(
-            inputs.catalog.num_items,
-            dim=self.config.dim,
+        table = ItemTable(inputs.catalog.num_items, self.config.dim)
+        module = FrequencyEncoder(
+            table,
             num_layers=self.config.num_layers,
             num_heads=self.config.num_heads,
             window=self.config.max_history,
             dropout=self.config.dropout,
-            share=self.config.filter_share,
-            cutoff=self.config.cutoff,
+            filtering=self.config.filter,
         )
+        return self.with_copier(module, inputs)

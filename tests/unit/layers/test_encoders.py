@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from itemese.layers.frequency import FrequencyEncoder, FrequencyFilter
+from itemese.layers.frequency import FilterConfig, FrequencyEncoder, FrequencyFilter
 from itemese.layers.histories import last_states, without_newest
 from itemese.layers.item_tables import ItemTable
 from itemese.layers.transduction import TransductionEncoder, time_buckets
@@ -73,9 +73,14 @@ def test_the_filter_keeps_low_frequencies_and_scales_the_others() -> None:
 
 def test_a_window_holds_the_newest_items_at_its_end() -> None:
     made = FrequencyEncoder(
-        9, dim=8, num_layers=1, num_heads=1, window=3, dropout=0.0, share=0.5, cutoff=5
+        ItemTable(9, 8),
+        num_layers=1,
+        num_heads=1,
+        window=3,
+        dropout=0.0,
+        filtering=FilterConfig(share=0.5),
     )
-    assert made._windows(HISTORY).tolist() == [[4, 1, 5], [9, 2, 6]]
+    assert made._windows(HISTORY).tolist() == [[4, 1, 5], [-1, 2, 6]]
     states, _ = made(HISTORY)
     assert states.shape == (2, 5, 8)
     shorter, _ = made(torch.tensor([[2, 6]]))
