@@ -27,20 +27,31 @@ class FilterConfig(Config):
 
 
 class FrequencyFilter(nn.Module):
-    """Keeps the lowest frequencies of each feature over time and rescales the others."""
+    """Keeps the lowest frequencies of each feature over time and rescales the others.
 
-    def __init__(self, dim: int, *, cutoff: int, dropout: float) -> None:
+    Keeping frequencies is linear in the places, so for windows of one length it is a matrix, which
+    is several times faster than two Fourier transforms.
+
+    Attributes:
+        low [L, L] float32: Maps places to their lowest frequencies.
+    """
+
+    low: Tensor
+
+    def __init__(self, dim: int, *, window: int, cutoff: int, dropout: float) -> None:
         super().__init__()
-        self.kept = cutoff // 2 + 1
+        waves = torch.fft.rfft(torch.eye(window, dtype=torch.float64), dim=0)
+        waves[cutoff // 2 + 1 :] = 0
+        low = torch.fft.irfft(waves, n=window, dim=0).float()
+        self.register_buffer("low", low, persistent=False)
         self.root = nn.Parameter(torch.randn(dim))  # its square scales what is not kept
         self.norm = nn.LayerNorm(dim)
         self.dropout = dropout
 
-    def forward(self, states: Tensor) -> Tensor:
-        """Map ``states [B, L, D]`` to ``[B, L, D]``; every place sees every other."""
-        found = torch.fft.rfft(states.float(), dim=1, norm="ortho")
-        kept = found[:, : self.kept]
-        low = torch.fft.irfft(kept, n=states.shape[1], dim=1, norm="ortho").to(states.dtype)
+    def forward(self, states: Tensor, *, places: int) -> Tensor:
+        """Map ``states [B, L, D]`` to the last `places`; each of them sees all L."""
+        low = self.low[-places:].to(states.dtype) @ states
+        states = states[:, -places:]
         mixed = low + self.root.square() * (states - low)
         mixed = F.dropout(mixed, self.dropout, self.training)
         filtered: Tensor = self.norm(mixed + states)
@@ -56,19 +67,30 @@ class FrequencyBlock(CausalBlock):
         *,
         num_heads: int,
         hidden_dim: int,
+        window: int,
         dropout: float,
         filtering: FilterConfig,
     ) -> None:
         super().__init__(
             dim, num_heads=num_heads, hidden_dim=hidden_dim, dropout=dropout, norm="post"
         )
-        self.filter = FrequencyFilter(dim, cutoff=filtering.cutoff, dropout=dropout)
+        self.filter = FrequencyFilter(dim, window=window, cutoff=filtering.cutoff, dropout=dropout)
         self.share = filtering.share
 
-    def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map ``states [B, L, D]`` to ``[B, L, D]``."""
-        attended = self.attention_norm(states + self._attend(states, bias))
-        states = self.share * self.filter(states) + (1 - self.share) * attended
+    def forward(
+        self, states: Tensor, bias: Tensor | None = None, *, places: int | None = None
+    ) -> Tensor:
+        """Map ``states [B, L, D]`` to the last `places` (None is all), ``[B, places, D]``.
+
+        Args:
+            states: ``[B, L, D]``.
+            bias: ``[B, 1, places, L]`` added to the products of attention.
+            places: How many are computed.
+        """
+        places = places or states.shape[1]
+        attended = states[:, -places:] + self._attend(states, bias, queries=places)
+        filtered = self.filter(states, places=places)
+        states = self.share * filtered + (1 - self.share) * self.attention_norm(attended)
         out: Tensor = self.feed_norm(states + self._feed(states))
         return out
 
@@ -107,6 +129,7 @@ class FrequencyEncoder(nn.Module):
                 dim,
                 num_heads=num_heads,
                 hidden_dim=4 * dim,
+                window=window,
                 dropout=dropout,
                 filtering=filtering,
             )
@@ -133,9 +156,10 @@ class FrequencyEncoder(nn.Module):
         allowed = torch.ones(self.window, self.window, dtype=torch.bool, device=real.device).tril()
         allowed = allowed & real[:, None, None, :]
         bias = torch.zeros_like(allowed, dtype=states.dtype).masked_fill(~allowed, -1e4)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             states = block(states, bias)
-        newest = states[:, -1:].expand(-1, item_index.shape[1], -1)
+        newest = last(states, bias[:, :, -1:], places=1).expand(-1, item_index.shape[1], -1)
         return newest, self.item_vectors.outputs()
 
     def _windows(self, item_index: Tensor) -> Tensor:

@@ -54,15 +54,18 @@ class CausalBlock(nn.Module):
         states = states + self._attend(self.attention_norm(states), bias)
         return states + self._feed(self.feed_norm(states))
 
-    def _attend(self, states: Tensor, bias: Tensor | None) -> Tensor:
+    def _attend(self, states: Tensor, bias: Tensor | None, *, queries: int | None = None) -> Tensor:
+        """Attend from the last `queries` places; None is all of them."""
         batch, length, dim = states.shape
         rate = self.dropout if self.training else 0.0
         heads = self.qkv(states).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
+        if queries is not None:
+            query = query[:, :, -queries:]
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=bias, dropout_p=rate, is_causal=bias is None
         )
-        mixed = mixed.transpose(1, 2).reshape(batch, length, dim)
+        mixed = mixed.transpose(1, 2).reshape(batch, -1, dim)
         return F.dropout(self.attention_out(mixed), rate)
 
     def _feed(self, states: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from itemese.layers.frequency import FilterConfig, FrequencyEncoder, FrequencyFilter
+from itemese.layers.frequency import FilterConfig, FrequencyBlock, FrequencyEncoder, FrequencyFilter
 from itemese.layers.histories import last_states, without_newest
 from itemese.layers.item_tables import ItemTable
 from itemese.layers.transduction import TransductionEncoder, time_buckets
@@ -61,14 +61,25 @@ def test_relative_bias_is_added_by_distance() -> None:
 
 
 def test_the_filter_keeps_low_frequencies_and_scales_the_others() -> None:
-    made = FrequencyFilter(1, cutoff=2, dropout=0.0)  # the mean and one wave are kept
+    made = FrequencyFilter(1, window=8, cutoff=2, dropout=0.0)  # the mean and one wave are kept
     places = torch.arange(8) / 8 * 2 * torch.pi
     low, high = 1 + torch.cos(places), torch.cos(3 * places)
     with torch.no_grad():
         made.root.fill_(2.0)
         made.norm = torch.nn.Identity()
-        found = made((low + high)[None, :, None])[0, :, 0]
+        found = made((low + high)[None, :, None], places=8)[0, :, 0]
     torch.testing.assert_close(found, 2 * low + (4 + 1) * high, atol=1e-5, rtol=0)
+
+
+def test_the_last_place_of_a_block_is_the_same_alone() -> None:
+    torch.manual_seed(0)
+    made = FrequencyBlock(
+        8, num_heads=2, hidden_dim=16, window=5, dropout=0.0, filtering=FilterConfig()
+    )
+    states, bias = torch.randn(3, 5, 8), torch.randn(3, 1, 5, 5)
+    every, last = made(states, bias), made(states, bias[:, :, -1:], places=1)
+    assert last.shape == (3, 1, 8)
+    torch.testing.assert_close(every[:, -1:], last)
 
 
 def test_a_window_holds_the_newest_items_at_its_end() -> None:
