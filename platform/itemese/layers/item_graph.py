@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from itemese.core.config import Config
 from itemese.core.ranking import Candidates
 from itemese.core.schema import Histories
+from itemese.layers.similar_items import SimilarityConfig
 
 
 class TransitionConfig(Config):
@@ -26,6 +27,7 @@ class TransitionConfig(Config):
         decay: A vote's strength is ``decay ** age``, age 0 being the newest item.
         normalization: Power of the source item's out-weight that divides its edges.
         num_neighbors: Edges kept an item.
+        similar: Votes for items whose text is like that of a voter; null has none.
     """
 
     max_gap: int = Field(default=3, ge=1)
@@ -34,6 +36,7 @@ class TransitionConfig(Config):
     decay: float = Field(default=0.5, gt=0, le=1)
     normalization: float = Field(default=0.5, ge=0, le=1)
     num_neighbors: int = Field(default=500, ge=1)
+    similar: SimilarityConfig | None = None
 
 
 def transition_counts(

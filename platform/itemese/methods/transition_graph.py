@@ -8,6 +8,7 @@ Differs: a pair counts also when up to `max_gap` events lie apart, with weight
     ``gap_decay ** (gap - 1)``; rows are divided by the count of the source item to the power
     `normalization` (1 gives probabilities); the newest `max_sources` items of the history vote,
     with strength ``decay ** age``. With max_gap = 1 and max_sources = 1 it is the plain chain.
+    `similar` adds votes for items of similar text (`layers.similar_items`).
 Shapes: I items, B batch, T history length.
 """
 
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from itemese.core.schema import Request
 from itemese.layers.histories import newest_before, pad_histories
 from itemese.layers.item_graph import ItemGraph, TransitionConfig, transition_counts
-from itemese.methods.base import Batch, Inputs, MethodConfig, Stage
+from itemese.layers.similar_items import similar_items
+from itemese.methods.base import Batch, Inputs, MethodConfig, Need, Stage
 from itemese.methods.families import CatalogueMethod
 
 
@@ -38,6 +40,11 @@ class TransitionGraph(CatalogueMethod):
     Config = TransitionGraphConfig
     config: TransitionGraphConfig
     gives_probabilities: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.EMBEDDINGS})
+
+    def required(self) -> frozenset[Need]:
+        """Return the embeddings, if similar items are voted for."""
+        return self.needs if self.config.similar is not None else frozenset()
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Count transitions block by block."""
@@ -49,9 +56,12 @@ class TransitionGraph(CatalogueMethod):
             gap_decay=config.gap_decay,
         )
         leaving = np.asarray(counts.sum(axis=1)).ravel()
-        scale = np.maximum(leaving, 1e-12) ** -self.config.normalization
+        scale = np.maximum(leaving, 1e-12) ** -config.normalization
         matrix = sparse.diags(scale) @ counts
-        return ItemGraph.from_matrix(matrix, inputs.catalog.train_count, self.config.num_neighbors)
+        if config.similar is not None:
+            assert inputs.embeddings is not None, "similar items need embeddings"
+            matrix = matrix + similar_items(inputs.embeddings, config.similar)
+        return ItemGraph.from_matrix(matrix, inputs.catalog.train_count, config.num_neighbors)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild the graph from its edges."""

@@ -145,7 +145,11 @@ class Run:
     def trained(self) -> Artifact:
         """The trained method; validation metrics are in ``counts["best"]``."""
         key, spec = training_spec(
-            self.experiment, self.ancestors, self.store.root, requests=self.validated
+            self.experiment,
+            self.ancestors,
+            self.store.root,
+            source=self._training_source,
+            requests=self.validated,
         )
         asked = {f"requests/{task}": artifact for task, artifact in self.validated.items()}
         return self._stage(
@@ -167,7 +171,13 @@ class Run:
         if not self.experiment.evaluation.refit:
             return self.trained
         steps = tuple(self.trained.counts["selected_steps"])
-        key, spec = training_spec(self.experiment, self.ancestors, self.store.root, refit=steps)
+        key, spec = training_spec(
+            self.experiment,
+            self.ancestors,
+            self.store.root,
+            source=self._training_source,
+            refit=steps,
+        )
         return self._stage(
             "refit",
             version=TRAINING_VERSION,

@@ -50,6 +50,7 @@ def training_spec(
     artifacts: Mapping[str, Artifact],
     root: Folder,
     *,
+    source: str,
     requests: Mapping[str, Artifact] | None = None,
     refit: tuple[int, ...] | None = None,
 ) -> tuple[TrainingKey, TrainingSpec]:
@@ -59,6 +60,7 @@ def training_spec(
         experiment: What is trained.
         artifacts: What it is built from: `Run.ancestors`.
         root: Of the storage, where checkpoints lie.
+        source: Digest of the code that trains; other code does not go on from its checkpoints.
         requests: What validation asks, by task; a refit asks nothing.
         refit: As in `TrainingSpec`.
 
@@ -92,7 +94,7 @@ def training_spec(
         start = TrainedModel(before, folders["start_sequences"], folders["start"], seed)
     asked = requests or {}
     made_from = [*artifacts.values(), *asked.values()]
-    upstream = digest_of([key.digest(), *(artifact.key for artifact in made_from)])
+    upstream = digest_of([key.digest(), source, *(artifact.key for artifact in made_from)])
     spec = TrainingSpec(
         method=experiment.method,
         training=experiment.training,

@@ -14,11 +14,13 @@ from itemese.prompts.templates import Templates
 from itemese.training.fit import TrainingSpec
 
 
-def handed(method: dict[str, Any], root: Path) -> tuple[TrainingKey, TrainingSpec]:
+def handed(
+    method: dict[str, Any], root: Path, source: str = "1"
+) -> tuple[TrainingKey, TrainingSpec]:
     values = {"name": "x", "logs": {"source": "simulated"}, "method": method}
     made: Any = SimpleNamespace(key="a/1", folder=Folder.at(root))
     artifacts = dict.fromkeys(("sequences", "recommender"), made)
-    return training_spec(Experiment.parse(values), artifacts, Folder.at(root))
+    return training_spec(Experiment.parse(values), artifacts, Folder.at(root), source=source)
 
 
 def test_an_edited_template_is_another_model(
@@ -33,3 +35,11 @@ def test_an_edited_template_is_another_model(
     assert after.digest() != before.digest()
     assert other.checkpoints.uri != spec.checkpoints.uri
     assert after.files == {"template": edited.digest}
+
+
+def test_changed_code_does_not_go_on_from_checkpoints_of_the_old(tmp_path: Path) -> None:
+    (_, before), (_, same), (_, after) = (
+        handed({"name": "sasrec"}, tmp_path, source) for source in ("1", "1", "2")
+    )
+    assert same.checkpoints.uri == before.checkpoints.uri
+    assert after.checkpoints.uri != before.checkpoints.uri
