@@ -19,8 +19,9 @@ NEWEST = {"targets": "last", "positions": "from_query", "norm": "post"}
 OPTIONS = {
     "sasrec": NEWEST,
     "parallel_codes": {"residual_dim": 4, "copying": {}, **NEWEST, "filter": {"cutoff": 3}},
-    "bsarec": {"copying": {}},
-    "semantic_id_lm": {"targets": "last", "copying": {"num_candidates": 10}},
+    "bsarec": {"copying": {"similar": {"num_neighbors": 4}}},
+    "transition_graph": {"similar": {"num_neighbors": 4}},
+    "semantic_id_lm": {"targets": "last", "copying": {"num_candidates": 10, "similar": {}}},
     "tiger": {"copying": {"num_candidates": 10}, "code_normalisation": "level"},
 }
 """Settings off the defaults that change what a module learns from."""
@@ -29,7 +30,7 @@ SLOW = {"training_finds_who_clicks_on_what-unlabelled"}
 """Checks of a minute; what they find, the labelled ones find too, but for drawn non-clicks."""
 
 CHECKS |= {
-    f"{name} with options": method_checks(name, {**SMALL[name], **options})
+    f"{name} with options": method_checks(name, {**SMALL.get(name, {}), **options})
     for name, options in OPTIONS.items()
 }
 

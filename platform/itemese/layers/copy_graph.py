@@ -68,27 +68,42 @@ class CopyGraph(nn.Module):
         start [I + 1] int64: where each item's edges begin.
         target [E] int64: rising within an item.
         count [E] float32: weight of the pairs that were counted.
+        likeness [E] float32: votes that no pair was counted for, of similar items; else 0.
         leaving [I] float32: all that was counted from each item, edges not kept included.
     """
 
     start: Tensor
     target: Tensor
     count: Tensor
+    likeness: Tensor
     leaving: Tensor
 
-    def __init__(self, counts: sparse.csr_matrix, config: TransitionConfig) -> None:
-        """Keep the heaviest edges of each item of ``counts [I, I]``."""
+    def __init__(
+        self,
+        counts: sparse.csr_matrix,
+        config: TransitionConfig,
+        similar: sparse.csr_matrix | None = None,
+    ) -> None:
+        """Keep the heaviest edges of each item of ``counts [I, I]``, and all of ``similar``."""
         super().__init__()
         self.config = config
         leaving = np.asarray(counts.sum(axis=1)).ravel()
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
         order = np.lexsort((counts.indices, -counts.data, rows))
         place = np.arange(len(rows)) - counts.indptr[rows]
-        kept = np.sort(order[place < config.num_neighbors])  # rows and items rise again
-        sizes = np.bincount(rows[kept], minlength=counts.shape[0])
-        self.register_buffer("start", torch.from_numpy(np.concatenate([[0], sizes.cumsum()])))
-        self.register_buffer("target", torch.from_numpy(counts.indices[kept].astype(np.int64)))
-        self.register_buffer("count", torch.from_numpy(counts.data[kept].astype(np.float32)))
+        kept = order[place < config.num_neighbors]
+        alike = sparse.coo_matrix(counts.shape if similar is None else similar)
+        size = counts.shape[1]
+        own, like = rows[kept] * size + counts.indices[kept], alike.row * size + alike.col
+        keys = np.union1d(own, like).astype(np.int64)  # rows and items rise
+        values = np.zeros((2, len(keys)), dtype=np.float32)
+        values[0, np.searchsorted(keys, own)] = counts.data[kept]
+        values[1, np.searchsorted(keys, like)] = alike.data
+        start = np.searchsorted(keys, np.arange(size + 1, dtype=np.int64) * size)
+        self.register_buffer("start", torch.from_numpy(start))
+        self.register_buffer("target", torch.from_numpy(keys % size))
+        self.register_buffer("count", torch.from_numpy(values[0]))
+        self.register_buffer("likeness", torch.from_numpy(values[1]))
         self.register_buffer("leaving", torch.from_numpy(leaving.astype(np.float32)))
         self._keys: Tensor | None = None
 
@@ -107,6 +122,7 @@ class CopyGraph(nn.Module):
         self._keys = None
         self.target = self.target.new_zeros(num_edges)
         self.count = self.count.new_zeros(num_edges)
+        self.likeness = self.likeness.new_zeros(num_edges)
 
     def votes(self, newest: Tensor, history: Tensor) -> Votes:
         """Add up what the newest items lead to.
@@ -121,11 +137,13 @@ class CopyGraph(nn.Module):
         edge = torch.arange(len(slot), device=source.device) - (degree.cumsum(0) - degree)[slot]
         edge = edge + self.start[source][slot]
         strength = self._strength(newest, self.leaving[newest.clamp(min=0)]).flatten()
+        reach = self._reach(newest).flatten()
         rows = torch.arange(len(newest), device=newest.device)[:, None]
         keys = (rows * self.num_items).expand_as(newest).flatten()[slot] + self.target[edge]
         key, place = torch.unique(keys, return_inverse=True)
         vote = torch.zeros(len(key), device=key.device)
-        vote = vote.index_add_(0, place, self.count[edge] * strength[slot])
+        votes = self.count[edge] * strength[slot] + self.likeness[edge] * reach[slot]
+        vote = vote.index_add_(0, place, votes)
         seen = torch.where(history >= 0, rows * self.num_items + history, -1).flatten()
         new = ~torch.isin(key, seen)
         key, vote = key[new], vote[new]
@@ -139,7 +157,7 @@ class CopyGraph(nn.Module):
         -1 where none gives any.
         """
         strength = self._strength(newest, self.leaving[newest.clamp(min=0)])
-        votes = self._counts(newest, items) * strength[:, :, None]
+        votes = self._votes(newest, items, strength)
         most, place = votes.max(dim=1)
         return newest.gather(1, place).masked_fill(most <= 0, PADDING)
 
@@ -168,31 +186,37 @@ class CopyGraph(nn.Module):
         same = (newest[:, :, None] == newest[:, None, :]).float()
         own = (same @ own[:, :, None])[..., 0]  # an item that stands twice was counted twice
         leaving = (self.leaving[newest.clamp(min=0)] - own).clamp(min=0)
-        strength = self._strength(newest, leaving)
-        kept = self._kept()[newest.clamp(min=0)]
-        towards = self._counts(newest, target[:, None])[..., 0]
-        left = (towards - own).clamp(min=0) * (towards > 0)
-        everything = (strength * (kept - torch.minimum(own, towards))).sum(dim=1)
+        strength, reach = self._strength(newest, leaving), self._reach(newest)
+        known = newest.clamp(min=0)
+        towards = self._edges(newest, target[:, None])[0][..., 0]
+        own = torch.minimum(own, towards)
+        everything = strength * (_sums(self.count, self.start)[known] - own)
+        everything = everything + reach * _sums(self.likeness, self.start)[known]
         others = torch.where(history == target[:, None], PADDING, history)
-        seen = (strength[:, :, None] * self._counts(newest, others) * _first(others)).sum((1, 2))
+        seen = (self._votes(newest, others, strength) * _first(others)).sum((1, 2))
         repeated = (history == target[:, None]).any(dim=1)
-        vote = (strength * left).sum(dim=1).masked_fill(repeated, 0.0)
-        total = everything - seen - torch.where(repeated, (strength * left).sum(dim=1), 0.0)
+        vote = self._votes(newest, target[:, None], strength)[..., 0] - strength * own
+        vote = vote.clamp(min=0).sum(dim=1)
+        total = everything.sum(dim=1) - seen - torch.where(repeated, vote, 0.0)
+        vote = vote.masked_fill(repeated, 0.0)
         total = total.clamp(min=0)
         probability = torch.where(total > 1e-9, vote / total.clamp(min=1e-9), 0.0).clamp(max=1)
         return probability, total.where(total > 1e-9, 0.0), leaving[:, -1]
 
+    def _reach(self, newest: Tensor) -> Tensor:
+        """Return what a vote of each voter is worth by its age, ``[N, S]``."""
+        age = torch.arange(newest.shape[1] - 1, -1, -1, device=newest.device)
+        return self.config.decay**age * ((newest >= 0) & (age < self.config.max_sources))
+
     def _strength(self, newest: Tensor, leaving: Tensor) -> Tensor:
         """Return what a counted pair of each voter is worth, ``[N, S]``."""
-        age = torch.arange(newest.shape[1] - 1, -1, -1, device=newest.device)
         scale = leaving.clamp(min=1e-9) ** -self.config.normalization
-        votes = (newest >= 0) & (leaving > 1e-6) & (age < self.config.max_sources)
-        return self.config.decay**age * scale * votes
+        return self._reach(newest) * scale * (leaving > 1e-6)
 
-    def _kept(self) -> Tensor:
-        """Return the sum of each item's edges, ``[I]``."""
-        sums = torch.cat([self.count.new_zeros(1).double(), self.count.double().cumsum(0)])
-        return (sums[self.start[1:]] - sums[self.start[:-1]]).float()
+    def _votes(self, newest: Tensor, items: Tensor, strength: Tensor) -> Tensor:
+        """Return the votes of each voter for ``items [N, C]``, ``[N, S, C]``."""
+        count, likeness = self._edges(newest, items)
+        return count * strength[:, :, None] + likeness * self._reach(newest)[:, :, None]
 
     def _edge_keys(self) -> Tensor:
         """Return ``source * I + target`` of each edge, ``[E]``, rising."""
@@ -202,15 +226,22 @@ class CopyGraph(nn.Module):
             self._keys = sources * self.num_items + self.target
         return self._keys
 
-    def _counts(self, newest: Tensor, items: Tensor) -> Tensor:
-        """Return the weight of each voter's edge to ``items [N, C]``, ``[N, S, C]``; 0 if none."""
+    def _edges(self, newest: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return count and likeness of each voter's edge to ``items [N, C]``, ``[N, S, C]``."""
         if not len(self.target):
-            return torch.zeros(*newest.shape, items.shape[1], device=newest.device)
+            nothing = torch.zeros(*newest.shape, items.shape[1], device=newest.device)
+            return nothing, nothing
         key = self._edge_keys()
         wanted = newest.clamp(min=0)[:, :, None] * self.num_items + items[:, None, :]
         place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
         known = (key[place] == wanted) & (newest >= 0)[:, :, None] & (items >= 0)[:, None, :]
-        return torch.where(known, self.count[place], 0.0)
+        return self.count[place] * known, self.likeness[place] * known
+
+
+def _sums(values: Tensor, start: Tensor) -> Tensor:
+    """Return the sum of each item's edges, ``[I]``."""
+    sums = torch.cat([values.new_zeros(1).double(), values.double().cumsum(0)])
+    return (sums[start[1:]] - sums[start[:-1]]).float()
 
 
 def _first(items: Tensor) -> Tensor:

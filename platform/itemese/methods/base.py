@@ -159,6 +159,9 @@ class Method(ABC):
     """One recommender: stateless, its settings in `config`, its weights in the module it builds."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    built_from: ClassVar[frozenset[str]] = frozenset()
+    """Artifacts that `build` alone reads: a bundle holds none of them."""
+
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     encodes_histories: ClassVar[bool] = False
     """Whether its module, called with ``item_index [B, T]``, returns ``states [B, T, d]`` and item

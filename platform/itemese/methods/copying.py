@@ -8,7 +8,7 @@ size, I items, C items scored for a row.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from itemese.decoding.exact import target_log_probs
 from itemese.layers.copy_graph import CopyGraph
 from itemese.layers.histories import user_numbers
 from itemese.layers.item_graph import TransitionConfig, transition_counts
+from itemese.layers.similar_items import similar_items
 from itemese.losses.code_tokens import next_code
-from itemese.methods.base import Batch, Inputs, LossTerm, Method
+from itemese.methods.base import Batch, Inputs, LossTerm, Method, Need
 from itemese.methods.families import BeamConfig, BeamMethod, NextItemConfig, NextItemEncoder
 
 
@@ -61,6 +62,14 @@ class Copying(Method):
     batches to `with_held_out`.
     """
 
+    built_from: ClassVar[frozenset[str]] = frozenset({Need.EMBEDDINGS})
+
+    def required(self) -> frozenset[str]:
+        """Return what the method reads without copies, and embeddings if similar ones vote."""
+        given = self.config.copying
+        alike = given is not None and given.similar is not None
+        return super().required() | ({Need.EMBEDDINGS} if alike else set())
+
     def with_copier(self, module: nn.Module, inputs: Inputs) -> nn.Module:
         """Give the module a graph of the training events, if the settings ask for one."""
         given = self.config.copying
@@ -71,7 +80,10 @@ class Copying(Method):
                 max_gap=given.max_gap,
                 gap_decay=given.gap_decay,
             )
-            graph = CopyGraph(counts, given)
+            similar = None
+            if given.similar is not None and inputs.embeddings is not None:  # a bundle has none
+                similar = similar_items(inputs.embeddings, given.similar)
+            graph = CopyGraph(counts, given, similar)
             module.copier = Copier(graph, num_candidates=given.num_candidates)
         return module
 

@@ -41,6 +41,7 @@ class TransitionGraph(CatalogueMethod):
     config: TransitionGraphConfig
     gives_probabilities: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({Need.EMBEDDINGS})
+    built_from: ClassVar[frozenset[str]] = frozenset({Need.EMBEDDINGS})
 
     def required(self) -> frozenset[Need]:
         """Return the embeddings, if similar items are voted for."""

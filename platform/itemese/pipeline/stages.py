@@ -233,7 +233,7 @@ def stage_of(name: str) -> StageSpec:
 
 def answered_with(method: Method) -> frozenset[str]:
     """Return the artifacts that a trained method reads when it answers."""
-    reads = method.required() - {Need.RECOMMENDER}
+    reads = method.required() - {Need.RECOMMENDER} - method.built_from
     return frozenset(need for need in reads if reader_for(need).answers)
 
 

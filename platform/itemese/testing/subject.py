@@ -56,8 +56,10 @@ class Subject:
 
     def bundled(self) -> Inputs:
         """Return what a bundle gives a method that is restored: no training events, no texts."""
-        given = self.inputs
-        kept = {need: value for need, value in given.artifacts.items() if _answers(need)}
+        given, dropped = self.inputs, self.method().built_from
+        kept = {
+            n: value for n, value in given.artifacts.items() if _answers(n) and n not in dropped
+        }
         return Inputs(given.catalog, lambda: iter(()), artifacts=kept)
 
     def asked(self, count: int = 6) -> list[Request]:

@@ -1,6 +1,7 @@
 """The graph that is copied from, against slow twins that count in plain Python."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -32,14 +33,27 @@ def pairs(history: list[int], *, but: int | None = None) -> Counter:
     return found
 
 
-def graph_of(counts: Counter, **changes: object) -> CopyGraph:
+ALIKE = {(0, 5): 1.5, (0, 7): 0.5, (3, 4): 2.0, (9, 8): 0.7, (8, 9): 0.7, (5, 0): 0.1}
+"""Votes for similar items."""
+
+
+def matrix_of(values: Mapping[tuple[int, int], float]) -> sparse.csr_matrix:
     matrix = sparse.lil_matrix((NUM_ITEMS, NUM_ITEMS))
-    for (source, target), count in counts.items():
-        matrix[source, target] = count
-    return CopyGraph(sparse.csr_matrix(matrix), TransitionConfig.parse({**SETTINGS, **changes}))
+    for (source, target), value in values.items():
+        matrix[source, target] = value
+    return sparse.csr_matrix(matrix)
 
 
-def slow_votes(counts: Counter, history: list[int]) -> dict[int, float]:
+def graph_of(
+    counts: Counter, alike: Mapping[tuple[int, int], float] | None = None, **changes: object
+) -> CopyGraph:
+    config = TransitionConfig.parse({**SETTINGS, **changes})
+    return CopyGraph(matrix_of(counts), config, matrix_of(alike) if alike else None)
+
+
+def slow_votes(
+    counts: Counter, history: list[int], alike: Mapping[tuple[int, int], float]
+) -> dict[int, float]:
     """Return the votes for items that are not in the history."""
     leaving: Counter = Counter()
     for (source, _), count in counts.items():
@@ -49,6 +63,9 @@ def slow_votes(counts: Counter, history: list[int]) -> dict[int, float]:
         for (first, target), count in counts.items():
             if first == source and target not in history and count > 1e-9:
                 found[target] += SETTINGS["decay"] ** age * count / leaving[source] ** 0.5
+        for (first, target), likeness in alike.items():
+            if first == source and target not in history:
+                found[target] += SETTINGS["decay"] ** age * likeness
     return dict(found)
 
 
@@ -66,14 +83,15 @@ def newest_of(rows: list[list[int]], size: int = 4) -> torch.Tensor:
     return torch.tensor([([-1] * size + row)[-size:] for row in rows])
 
 
-def test_votes_equal_a_slow_twin(histories) -> None:
+@pytest.mark.parametrize("alike", [{}, ALIKE])
+def test_votes_equal_a_slow_twin(histories, alike) -> None:
     counts = sum((pairs(h) for h in histories), Counter())
-    found = graph_of(counts).votes(newest_of(histories), padded(histories, 6))
+    found = graph_of(counts, alike).votes(newest_of(histories), padded(histories, 6))
     items = torch.arange(NUM_ITEMS).expand(len(histories), -1)
     shares = found.probability(items)
     best = found.best(3)
     for row, history in enumerate(histories):
-        wanted = slow_votes(counts, history)
+        wanted = slow_votes(counts, history, alike)
         total = sum(wanted.values())
         assert float(found.total[row]) == pytest.approx(total, rel=1e-5)
         for item in range(NUM_ITEMS):
@@ -85,9 +103,10 @@ def test_votes_equal_a_slow_twin(histories) -> None:
     assert found.probability(torch.full((len(histories), 1), -1)).sum() == 0
 
 
-def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories) -> None:
+@pytest.mark.parametrize("alike", [{}, ALIKE])
+def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories, alike) -> None:
     whole = sum((pairs(h) for h in histories), Counter())
-    graph = graph_of(whole)
+    graph = graph_of(whole, alike)
     rows = [(h, place) for h in histories for place in range(len(h))]
     before = [h[:place] for h, place in rows]
     targets = torch.tensor([h[place] for h, place in rows])
@@ -97,7 +116,7 @@ def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories) -> 
         rest.subtract(pairs(history))
         rest.update(pairs(history, but=place))
         rest = Counter({pair: count for pair, count in rest.items() if count > 1e-9})
-        votes = slow_votes(rest, history[:place])
+        votes = slow_votes(rest, history[:place], alike)
         wanted = sum(votes.values())
         assert float(total[row]) == pytest.approx(wanted, abs=1e-5)
         expected = votes.get(history[place], 0.0) / wanted if wanted else 0.0
