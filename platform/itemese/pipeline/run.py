@@ -133,10 +133,8 @@ class Run:
 
     @cached_property
     def validated(self) -> dict[str, Artifact]:
-        """What validation asks during training, by task; nothing where nothing is trained."""
+        """What validation asks during training, or of what was built without any, by task."""
         training = self.experiment.training
-        if not self.method.stages():
-            return {}
         evaluation = self.experiment.evaluation.model_copy(update={"num_offered": training.offered})
         tasks = validation_tasks(self.method, training, evaluation)
         return {name: self.requests(task, evaluation) for name, task in tasks.items()}
@@ -354,7 +352,7 @@ class Run:
     def _training_source(self) -> str:
         """Digest of the code that trains the method and of the tasks that validate it."""
         training, evaluation = self.experiment.training, self.experiment.evaluation
-        validated = validation_tasks(self.method, training, evaluation) if self.validated else {}
+        validated = validation_tasks(self.method, training, evaluation)
         tasks = {type(task).__module__ for task in validated.values()}
         return source_digest(train_model.__module__, type(self.method).__module__, *sorted(tasks))
 

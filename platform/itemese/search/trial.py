@@ -108,17 +108,18 @@ def run_trial(
     """
     experiment = Experiment.parse(recipe)
     run = Run(experiment, store)
-    stages = [stage.name for stage in run.method.stages()]
+    stages = [stage.name for stage in run.method.stages()] or ["built"]
     judge = Judge(metric, stages, report)
     model = replace(run, on_metrics=judge).trained
     best: dict[str, float] = dict(model.counts.get("best") or {})
     if metric not in best:
         message = (
             f"`metric` must be one that training reports at validation ({', '.join(best)}); got "
-            f"{metric!r}. Choose one of these; a method that does not train has none."
+            f"{metric!r}. Choose one of these."
         )
         raise ConfigError(message)
     rows = [row for row in model.folder.read_json("learning_curve.json") if metric in row]
+    rows = rows or [{"stage": 0, **best}]  # of a method that does not train
     if not judge.curve:  # the model was found finished
         for row in rows:
             judge(row, found=True)

@@ -69,13 +69,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         What `train_model` returns.
     """
     method = method_of(spec.method)
-    fields = stored_folder(spec.artifacts, Need.FIELDS)
-    validator = None
-    if spec.refit is None:
-        asked = ValidationData(spec.sequences, spec.requests, fields)
-        validator = Validator.prepare(
-            method, asked, training=spec.training, evaluation=spec.evaluation, seed=spec.seed
-        )
+    validator = validator_of(method, spec)
     data = TrainingData.scan(
         spec.sequences,
         spec.training,
@@ -84,7 +78,7 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         until=spec.until,
         predicts_oldest=method.predicts_oldest,
     )
-    data = replace(data, fields=fields)
+    data = replace(data, fields=stored_folder(spec.artifacts, Need.FIELDS))
     module = build_untrained(method, spec)
     parameters = count_parameters(module)
     _LOG.info("training %s: %d parameters, %d rows", spec.method.name, parameters, data.num_rows)
@@ -109,6 +103,17 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
         "tokens_per_second": fitted.tokens_per_second,
         "step_seconds": fitted.step_seconds,
     }
+
+
+def validator_of(method: Method, spec: TrainingSpec) -> Validator | None:
+    """Return what judges the spec's module on validation; None for a refit."""
+    if spec.refit is not None:
+        return None
+    fields = stored_folder(spec.artifacts, Need.FIELDS)
+    asked = ValidationData(spec.sequences, spec.requests, fields)
+    return Validator.prepare(
+        method, asked, training=spec.training, evaluation=spec.evaluation, seed=spec.seed
+    )
 
 
 def build_untrained(method: Method, spec: TrainingSpec) -> nn.Module:

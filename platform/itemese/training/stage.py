@@ -4,16 +4,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.schema import Catalog
 from itemese.core.stages import Loadable
 from itemese.core.tensors import count_parameters
+from itemese.evaluation.model import evaluating
 from itemese.methods.base import Inputs, Method
 from itemese.methods.lookup import method_of
 from itemese.training.checkpoints import snapshot
-from itemese.training.fit import TrainingSpec, build_untrained, fit_spec
+from itemese.training.fit import TrainingSpec, build_untrained, fit_spec, validator_of
 from itemese.training.loop import Hooks
 
 VERSION = 4
@@ -27,8 +29,8 @@ OnMetrics = Callable[[dict[str, float]], None]
 def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None = None) -> Counts:
     """Train the method and write ``model.safetensors`` and ``learning_curve.json``.
 
-    A training-free method is built and saved. A run that was killed resumes from its
-    newest checkpoint; checkpoints are removed when the model is written.
+    A training-free method is built, saved and validated once. A run that was killed resumes from
+    its newest checkpoint; checkpoints are removed when the model is written.
 
     Args:
         spec: What to train.
@@ -49,7 +51,7 @@ def train_model(spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
     """
     method = method_of(spec.method)
     if not method.stages():
-        counts = _save_built(method, spec, folder)
+        counts = _save_built(method, spec, folder, on_metrics)
     elif spec.training.num_workers == 0:
         counts = fit_spec(spec, folder, Hooks(on_metrics=on_metrics, replays=True))
     else:
@@ -84,18 +86,29 @@ def load_module(
     return method.restore(inputs, folder.read_tensors("model.safetensors")).eval()
 
 
-def _save_built(method: Method, spec: TrainingSpec, folder: Folder) -> Counts:
-    """Save a training-free method's module."""
+def _save_built(
+    method: Method, spec: TrainingSpec, folder: Folder, on_metrics: OnMetrics | None
+) -> Counts:
+    """Save and validate a training-free method's module."""
     started = time.monotonic()
     module = build_untrained(method, spec)
+    seconds = round(time.monotonic() - started, 3)
     folder.write_tensors("model.safetensors", snapshot(module))
     folder.write_json("learning_curve.json", [])
+    best: dict[str, float] = {}
+    validator = validator_of(method, spec)
+    if validator is not None:
+        with evaluating(module):
+            sums = validator(module, torch.device("cpu"), rank=0, workers=1)
+        best = {name: value / count for name, (value, count) in sums.items() if count}
+    if best and on_metrics is not None:
+        on_metrics({"step": 0, "epoch": 0, "stage": 0, **best})
     return {
         "parameters": count_parameters(module),
         "steps": 0,
         "epochs": 0,
-        "seconds": round(time.monotonic() - started, 3),
-        "best": {},
+        "seconds": seconds,
+        "best": best,
         "selected_steps": [],
         "tokens_per_second": 0.0,
         "step_seconds": 0.0,

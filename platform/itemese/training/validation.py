@@ -25,10 +25,14 @@ def validation_tasks(
 ) -> dict[str, Task]:
     """Return the tasks that validation asks: the method's own, and that of `training.metric`.
 
+    Of a method that does not train, its own alone: nothing is selected by a metric.
+
     Raises:
         ConfigError: No task that the method can answer has the metric, or the method reads fewer
             items than are offered for it.
     """
+    if not method.stages():
+        return {method.task: task_named(method.task)}
     asked = [*method.tasks, *([evaluation.task] if evaluation.task else [])]
     tasks = {name: task_named(name) for name in dict.fromkeys(asked)}
     metrics = {n: t.metrics(evaluation, method.choice_modes) for n, t in tasks.items()}
@@ -123,7 +127,8 @@ class Validator:
 
         Raises:
             ConfigError: As `validation_tasks`.
-            DataError: No user has a validation event, or there are clicks only and an auc is asked.
+            DataError: The method is to be trained, and no user has a validation event, or there
+                are clicks only and an auc is asked.
         """
         tasks = validation_tasks(method, training, evaluation)
         streams = {name: asked.stream(name) for name in tasks}
@@ -131,14 +136,16 @@ class Validator:
         if training.validation_users is not None:
             drawn = {n: sample(s, training.validation_users, seed) for n, s in streams.items()}
             streams = {name: iter([block]) for name, block in drawn.items()}
+        catalog = Catalog.read(asked.sequences)
+        made = cls(method, tasks, asked, catalog, evaluation, training.metric, drawn)
+        if not method.stages():
+            return made
         if not any(len(requests) for _, requests in streams[method.task]):
             message = (
                 "`sequences` must hold a user with a validation event and a history before it; "
                 "got none. Bring users with at least 3 events, or move the temporal cut."
             )
             raise DataError(message)
-        catalog = Catalog.read(asked.sequences)
-        made = cls(method, tasks, asked, catalog, evaluation, training.metric, drawn)
         made.check_classes()
         return made
 
