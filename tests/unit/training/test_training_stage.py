@@ -63,11 +63,14 @@ def test_a_trained_module_comes_back(spec_of, world, tmp_path) -> None:
     assert not module.training
 
 
-def test_a_training_free_method_is_built_and_saved(spec_of, world, tmp_path) -> None:
+def test_a_training_free_method_is_built_saved_and_validated(spec_of, world, tmp_path) -> None:
     spec = spec_of({"name": "popularity"})
     out = Folder.at(tmp_path / "out").create()
-    counts = train_model(spec, out)
-    assert (counts["steps"], counts["best"], counts["parameters"]) == (0, {}, 0)
+    reported: list[dict[str, float]] = []
+    counts = train_model(spec, out, reported.append)
+    assert (counts["steps"], counts["parameters"]) == (0, 0)
+    assert 0 < counts["best"]["val/ndcg@10"] < 1
+    assert reported == [{"step": 0, "epoch": 0, "stage": 0, **counts["best"]}]
     assert out.read_json("learning_curve.json") == []
     assert load_module(method_of(spec.method), out, world).state_dict()
 
