@@ -10,8 +10,12 @@ model's first choice.
 import torch
 from torch import Tensor, nn
 
+from itemese.core.ranking import Candidates
 from itemese.layers.copy_graph import CopyGate, CopyGraph, Votes
 from itemese.layers.histories import newest_before
+
+SHARPNESS = 0.1
+"""Difference of log-probabilities, nats, by which `Copier.smooth_ndcg` calls one item higher."""
 
 
 class Copier(nn.Module):
@@ -28,40 +32,47 @@ class Copier(nn.Module):
         self.graph, self.gate, self.num_candidates = graph, CopyGate(), num_candidates
 
     def log_likelihood(
-        self,
-        code_log_prob: Tensor,
-        first_logits: Tensor,
-        histories: Tensor,
-        places: Tensor,
-        targets: Tensor,
+        self, code_log_prob: Tensor, first_logits: Tensor, votes: Votes, targets: Tensor
     ) -> Tensor:
         """Return the log-probability of training targets under the mixture, ``[N]``.
 
         Args:
             code_log_prob: ``[N]`` of the targets, by the model.
             first_logits: ``[N, K]`` of the first code, or of all items.
-            histories: ``[N, T]`` int64, the history of each target, padded with -1.
-            places: ``[N]`` int64, the target's place in its history.
+            votes: With these targets.
             targets: ``[N]`` item_index.
         """
-        slots = torch.arange(histories.shape[1], device=histories.device)
-        before = histories.masked_fill(slots >= places[:, None], -1)
-        newest = newest_before(histories, places, self.graph.window)
-        copied, total, leaving = self.graph.without_own(newest, before, targets)
-        gate = self.gate(total, leaving, places, first_logits)
-        return mixed(gate, copied, code_log_prob)
+        gate = self.gate(votes, first_logits)
+        return mixed(gate, votes.probability(targets[:, None])[:, 0], code_log_prob)
 
-    def votes(self, item_index: Tensor) -> Votes:
-        """Return what the graph says after histories ``[B, T]``."""
-        lengths = (item_index >= 0).sum(dim=1)
-        return self.graph.votes(newest_before(item_index, lengths, self.graph.window), item_index)
+    def smooth_ndcg(
+        self, scores: Tensor, votes: Votes, targets: Tensor, histories: Tensor
+    ) -> Tensor:
+        """Return a smooth form of each training target's ndcg under the mixture, ``[N]``.
 
-    def gates(self, votes: Votes, item_index: Tensor, first_logits: Tensor) -> Tensor:
-        """Return the probability of copying after histories ``[B, T]``, ``[B]``."""
+        1 / log2(1 + rank), where an item adds to the rank as much as the sigmoid of the difference
+        of log-probabilities, divided by `SHARPNESS`, says (T. Qin, T.-Y. Liu and H. Li, "A general
+        approximation framework for direct optimization of information retrieval measures", 2010).
+
+        Args:
+            scores: ``[N, I]``, whose softmax is what the model says.
+            votes: With these targets.
+            targets: ``[N]`` item_index.
+            histories: ``[N, T]`` int64, padded with -1: items that are not ranked.
+        """
+        gate = self.gate(votes, scores)[:, None]
+        log_prob = mixed(gate, votes.dense(), scores.log_softmax(dim=1))
+        ranked = Candidates(exclude=histories).mask(torch.zeros_like(log_prob)) == 0
+        ranked.scatter_(1, targets[:, None], False)
+        above = (log_prob - log_prob.gather(1, targets[:, None])) / SHARPNESS
+        place = (above.sigmoid() * ranked).sum(dim=1)
+        return 1 / torch.log2(2 + place)
+
+    def votes(self, item_index: Tensor, target: Tensor | None = None) -> Votes:
+        """Return what the graph says after histories ``[B, T]``; see `CopyGraph.votes`."""
         lengths = (item_index >= 0).sum(dim=1)
-        last = item_index.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
-        found: Tensor = self.gate(votes.total, self.graph.leaving[last], lengths, first_logits)
-        return found
+        newest = newest_before(item_index, lengths, self.graph.window)
+        return self.graph.votes(newest, item_index, target)
 
     def copied(
         self, item_index: Tensor, items: Tensor, log_prob: Tensor, first_logits: Tensor
@@ -78,7 +89,7 @@ class Copier(nn.Module):
             Shares from 0 to 1 and item_index (-1 for none), ``[B, C]`` each.
         """
         votes = self.votes(item_index)
-        gate = self.gates(votes, item_index, first_logits)
+        gate = self.gate(votes, first_logits)
         share = gate[:, None] * votes.probability(items) / log_prob.exp()
         lengths = (item_index >= 0).sum(dim=1)
         source = self.graph.sources(newest_before(item_index, lengths, self.graph.window), items)
@@ -92,10 +103,14 @@ class Copier(nn.Module):
             item_index: ``[B, T]`` int64, the histories.
         """
         votes = self.votes(item_index)
-        gate = self.gates(votes, item_index, scores)
-        copied = torch.zeros_like(scores).flatten()
-        copied[votes.key] = votes.vote / votes.total[votes.key // votes.num_items]
-        return mixed(gate[:, None], copied.view_as(scores), scores.log_softmax(dim=1))
+        gate = self.gate(votes, scores)
+        return mixed(gate[:, None], votes.dense(), scores.log_softmax(dim=1))
+
+
+def before(histories: Tensor, places: Tensor) -> Tensor:
+    """Return the part of ``histories [N, T]`` that comes before ``places [N]``, padded with -1."""
+    slots = torch.arange(histories.shape[1], device=histories.device)
+    return histories.masked_fill(slots >= places[:, None], -1)
 
 
 def mixed(gate: Tensor, copied: Tensor, code_log_prob: Tensor) -> Tensor:

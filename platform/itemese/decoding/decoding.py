@@ -73,7 +73,7 @@ def item_scores(
         scores = score_items(prompt, model, items)
         if model.copier is not None:
             votes = model.copier.votes(item_index)
-            gate = model.copier.gates(votes, item_index, model.code_logits(prompt.state, 0))
+            gate = model.copier.gate(votes, model.code_logits(prompt.state, 0))
             scores = mixed(gate[:, None], votes.probability(items), scores)
     return scores.clone()
 
@@ -98,7 +98,7 @@ def _with_copies(
     copies = copies.masked_fill(hidden | twice, -1)
     prompt.restart()
     written = score_items(prompt, model, copies).masked_fill(copies < 0, float("-inf"))
-    gate = copier.gates(votes, item_index, model.code_logits(prompt.state, 0))
+    gate = copier.gate(votes, model.code_logits(prompt.state, 0))
     items = torch.cat([found.item_index, copies], dim=1)
     log_prob = torch.cat([found.score, written], dim=1)
     score = mixed(gate[:, None], votes.probability(items), log_prob)

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from itemese.core.schema import PADDING
 from itemese.layers.item_graph import TransitionConfig
 
+NOTHING = 1e-6
+"""Votes and counts below it are what rounding left of pairs that were taken out."""
+
 
 @dataclass(frozen=True)
 class Votes:
@@ -26,12 +29,16 @@ class Votes:
             request's history is among them.
         vote [U] float32: above 0.
         total [N] float32: sum of each request's votes; 0 where no edge leads anywhere new.
+        leaving [N] float32: what was counted from each request's newest item.
+        length [N] int64: items of each request's history.
         num_items: I.
     """
 
     key: Tensor
     vote: Tensor
     total: Tensor
+    leaving: Tensor
+    length: Tensor
     num_items: int
 
     def probability(self, items: Tensor) -> Tensor:
@@ -43,6 +50,12 @@ class Votes:
         place = torch.searchsorted(self.key, wanted).clamp(max=len(self.key) - 1)
         known = (self.key[place] == wanted) & (items >= 0)
         return torch.where(known, self.vote[place] / self.total.clamp(min=1e-30)[:, None], 0.0)
+
+    def dense(self) -> Tensor:
+        """Return the shares of all items, ``[N, I]``."""
+        found = torch.zeros(len(self.total) * self.num_items, device=self.key.device)
+        found[self.key] = self.vote / self.total[self.key // self.num_items]
+        return found.view(len(self.total), self.num_items)
 
     def best(self, count: int) -> Tensor:
         """Return the `count` items with most votes of each request, ``[N, count]``; -1 if none.
@@ -114,7 +127,7 @@ class CopyGraph(nn.Module):
 
     @property
     def window(self) -> int:
-        """Newest items that `votes` and `without_own` read, S."""
+        """Newest items that `votes` reads, S."""
         return max(self.config.max_sources, self.config.max_gap)
 
     def resize(self, num_edges: int) -> None:
@@ -124,32 +137,49 @@ class CopyGraph(nn.Module):
         self.count = self.count.new_zeros(num_edges)
         self.likeness = self.likeness.new_zeros(num_edges)
 
-    def votes(self, newest: Tensor, history: Tensor) -> Votes:
+    def votes(self, newest: Tensor, history: Tensor, target: Tensor | None = None) -> Votes:
         """Add up what the newest items lead to.
 
+        A training target is an event that the graph counted: each of the `max_gap` items before it
+        has an edge to it that this very event was counted in. With that edge a model would learn
+        to copy its label, so it is taken out.
+
         Args:
-            newest: ``[N, S]`` int64, oldest first, -1 where none is.
+            newest: ``[N, S]`` int64, oldest first, -1 where none is; S is `window`.
             history: ``[N, T]`` int64, padded with -1: items that are not copied.
+            target: ``[N]`` int64, the training event that comes next; None where it is none.
         """
         source = newest.clamp(min=0).flatten()
+        leaving = self.leaving[newest.clamp(min=0)]
+        own = None if target is None else self._own(newest, target)
+        if own is not None:
+            leaving = (leaving - own).clamp(min=0)
         degree = (self.start[source + 1] - self.start[source]) * (newest >= 0).flatten()
         slot = torch.repeat_interleave(torch.arange(len(source), device=source.device), degree)
         edge = torch.arange(len(slot), device=source.device) - (degree.cumsum(0) - degree)[slot]
         edge = edge + self.start[source][slot]
-        strength = self._strength(newest, self.leaving[newest.clamp(min=0)]).flatten()
-        reach = self._reach(newest).flatten()
+        strength, reach = self._strength(newest, leaving), self._reach(newest)
         rows = torch.arange(len(newest), device=newest.device)[:, None]
         keys = (rows * self.num_items).expand_as(newest).flatten()[slot] + self.target[edge]
         key, place = torch.unique(keys, return_inverse=True)
         vote = torch.zeros(len(key), device=key.device)
-        votes = self.count[edge] * strength[slot] + self.likeness[edge] * reach[slot]
+        votes = self.count[edge] * strength.flatten()[slot]
+        votes = votes + self.likeness[edge] * reach.flatten()[slot]
         vote = vote.index_add_(0, place, votes)
         seen = torch.where(history >= 0, rows * self.num_items + history, -1).flatten()
         new = ~torch.isin(key, seen)
+        if own is not None and target is not None and len(key):
+            counted = torch.minimum(own, self._edges(newest, target[:, None])[0][..., 0])
+            wanted = rows[:, 0] * self.num_items + target
+            place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
+            found = key[place] == wanted
+            vote[place[found]] -= (strength * counted).sum(dim=1)[found]
+            new &= vote > NOTHING
         key, vote = key[new], vote[new]
         total = torch.zeros(len(newest), device=key.device)
         total = total.index_add_(0, key // self.num_items, vote)
-        return Votes(key, vote, total, self.num_items)
+        length = (history >= 0).sum(dim=1)
+        return Votes(key, vote, total, leaving[:, -1], length, self.num_items)
 
     def sources(self, newest: Tensor, items: Tensor) -> Tensor:
         """Return which of the newest items gives each of ``items [N, C]`` most votes, ``[N, C]``.
@@ -161,47 +191,14 @@ class CopyGraph(nn.Module):
         most, place = votes.max(dim=1)
         return newest.gather(1, place).masked_fill(most <= 0, PADDING)
 
-    def without_own(
-        self, newest: Tensor, history: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Say how probable training targets are without the pairs that they are counted in.
-
-        The target of a request is a training event, so each of the `max_gap` items before it has
-        an edge to it that this very event was counted in. With that edge a model would learn to
-        copy its label.
-
-        Args:
-            newest: ``[N, S]`` int64, oldest first, -1 where none is; S at least `max_gap`.
-            history: ``[N, T]`` int64, padded with -1.
-            target: ``[N]`` int64, in no row of `history` unless it is repeated.
-
-        Returns:
-            Probability of the target, total of the votes for items not in the history, and what
-            leaves the newest item, each ``[N] float32``.
-        """
+    def _own(self, newest: Tensor, target: Tensor) -> Tensor:
+        """Return what the pairs that lead to a training target were counted as, ``[N, S]``."""
         size = newest.shape[1]
         gap = torch.arange(size, 0, -1, device=newest.device)
         own = torch.where(gap <= self.config.max_gap, self.config.gap_decay ** (gap - 1.0), 0.0)
         own = own * ((newest >= 0) & (newest != target[:, None]))  # no item leads to itself
         same = (newest[:, :, None] == newest[:, None, :]).float()
-        own = (same @ own[:, :, None])[..., 0]  # an item that stands twice was counted twice
-        leaving = (self.leaving[newest.clamp(min=0)] - own).clamp(min=0)
-        strength, reach = self._strength(newest, leaving), self._reach(newest)
-        known = newest.clamp(min=0)
-        towards = self._edges(newest, target[:, None])[0][..., 0]
-        own = torch.minimum(own, towards)
-        everything = strength * (_sums(self.count, self.start)[known] - own)
-        everything = everything + reach * _sums(self.likeness, self.start)[known]
-        others = torch.where(history == target[:, None], PADDING, history)
-        seen = (self._votes(newest, others, strength) * _first(others)).sum((1, 2))
-        repeated = (history == target[:, None]).any(dim=1)
-        vote = self._votes(newest, target[:, None], strength)[..., 0] - strength * own
-        vote = vote.clamp(min=0).sum(dim=1)
-        total = everything.sum(dim=1) - seen - torch.where(repeated, vote, 0.0)
-        vote = vote.masked_fill(repeated, 0.0)
-        total = total.clamp(min=0)
-        probability = torch.where(total > 1e-9, vote / total.clamp(min=1e-9), 0.0).clamp(max=1)
-        return probability, total.where(total > 1e-9, 0.0), leaving[:, -1]
+        return (same @ own[:, :, None])[..., 0]  # an item that stands twice was counted twice
 
     def _reach(self, newest: Tensor) -> Tensor:
         """Return what a vote of each voter is worth by its age, ``[N, S]``."""
@@ -211,7 +208,7 @@ class CopyGraph(nn.Module):
     def _strength(self, newest: Tensor, leaving: Tensor) -> Tensor:
         """Return what a counted pair of each voter is worth, ``[N, S]``."""
         scale = leaving.clamp(min=1e-9) ** -self.config.normalization
-        return self._reach(newest) * scale * (leaving > 1e-6)
+        return self._reach(newest) * scale * (leaving > NOTHING)
 
     def _votes(self, newest: Tensor, items: Tensor, strength: Tensor) -> Tensor:
         """Return the votes of each voter for ``items [N, C]``, ``[N, S, C]``."""
@@ -238,19 +235,6 @@ class CopyGraph(nn.Module):
         return self.count[place] * known, self.likeness[place] * known
 
 
-def _sums(values: Tensor, start: Tensor) -> Tensor:
-    """Return the sum of each item's edges, ``[I]``."""
-    sums = torch.cat([values.new_zeros(1).double(), values.double().cumsum(0)])
-    return (sums[start[1:]] - sums[start[:-1]]).float()
-
-
-def _first(items: Tensor) -> Tensor:
-    """Return which of ``items [N, C]`` no earlier place of its row holds, ``[N, 1, C]`` float."""
-    same = items[:, :, None] == items[:, None, :]
-    earlier = same & torch.ones(same.shape[1:], dtype=torch.bool, device=same.device).tril(-1)
-    return (~earlier.any(dim=2)).float()[:, None, :]
-
-
 class CopyGate(nn.Module):
     """The probability of copying, from what graph and language model say of a request."""
 
@@ -259,28 +243,24 @@ class CopyGate(nn.Module):
         self.hidden = nn.Linear(5, hidden_dim)
         self.out = nn.Linear(hidden_dim, 1)
 
-    def forward(
-        self, total: Tensor, leaving: Tensor, length: Tensor, first_logits: Tensor
-    ) -> Tensor:
+    def forward(self, votes: Votes, first_logits: Tensor) -> Tensor:
         """Return the gate ``[N]``, 0 where the graph is silent.
 
         Args:
-            total: ``[N]`` sum of the votes for new items.
-            leaving: ``[N]`` what was counted from the newest item.
-            length: ``[N]`` events of the history.
-            first_logits: ``[N, K]`` of the first code.
+            votes: What the graph says.
+            first_logits: ``[N, K]`` of the first code, or of all items.
         """
         log_prob = first_logits.float().log_softmax(dim=-1)
         entropy = -(log_prob.exp() * log_prob).sum(dim=-1)
         features = torch.stack(
             [
-                total.clamp(min=1e-6).log(),
-                leaving.log1p(),
-                length.float().log1p(),
+                votes.total.clamp(min=1e-6).log(),
+                votes.leaving.log1p(),
+                votes.length.float().log1p(),
                 entropy,
                 log_prob.amax(dim=-1),
             ],
             dim=1,
         )
         gate: Tensor = self.out(torch.tanh(self.hidden(features)))[:, 0].sigmoid()
-        return gate.masked_fill(total <= 0, 0.0)
+        return gate.masked_fill(votes.total <= 0, 0.0)

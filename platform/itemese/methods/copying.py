@@ -8,7 +8,7 @@ size, I items, C items scored for a row.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from itemese.core.config import Config
 from itemese.core.ranking import Scores
 from itemese.core.schema import Request
 from itemese.decoding.code_model import CodeModel
-from itemese.decoding.copier import Copier
+from itemese.decoding.copier import Copier, before
 from itemese.decoding.decoding import as_stored
 from itemese.decoding.exact import target_log_probs
 from itemese.layers.copy_graph import CopyGraph
@@ -190,15 +190,28 @@ class CopyingMethod(Copying, BeamMethod):
         learnt = next_code([x[kept] for x in logits], codes[kept], label_smoothing=smoothing)
         first, *rest = [x[held].detach() for x in logits]
         written = target_log_probs(module, [first, *rest], codes[held])
-        found = module.copier.log_likelihood(
-            written, first, history[held], place[held], target[held]
-        )
+        votes = module.copier.votes(before(history[held], place[held]), target[held])
+        found = module.copier.log_likelihood(written, first, votes, target[held])
         taught = -found.sum() / module.code_length
         return (learnt * kept.sum() + taught) / max(1, len(target))
 
 
+class EncoderCopyConfig(CopyConfig):
+    """How a method that scores the whole catalogue may copy.
+
+    Attributes:
+        gate_loss: What the gate maximises for the users that are held out: a smooth ``ndcg`` of the
+            mixture, or its ``likelihood``. The graph gives most targets nothing, so the likelihood
+            asks for less copying than the ranking is best with.
+    """
+
+    gate_loss: Literal["ndcg", "likelihood"] = "ndcg"
+
+
 class CopyingEncoderConfig(NextItemConfig, Copies):
     """Settings of a `NextItemEncoder` that may copy."""
+
+    copying: EncoderCopyConfig | None = None
 
 
 class CopyingEncoder(Copying, NextItemEncoder):
@@ -209,7 +222,8 @@ class CopyingEncoder(Copying, NextItemEncoder):
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_item``: of the model for most users, of the mixture for those held out."""
-        if self.config.copying is None:
+        given = self.config.copying
+        if given is None:
             return super().losses(module, batch)
         states, vectors, targets = self.queries(module, batch)
         row, place = self.query_places(batch["item_index"])
@@ -219,16 +233,16 @@ class CopyingEncoder(Copying, NextItemEncoder):
             kept = ~held
             total = self.loss(states[kept], vectors, targets[kept]) * kept.sum()
         if bool(held.any()):
-            logits = (states[held] @ vectors.T).detach()
-            written = logits.float().log_softmax(dim=1).gather(1, targets[held][:, None])[:, 0]
-            history = batch["item_index"][row[held]]
+            logits, taught = (states[held] @ vectors.T).detach().float(), targets[held]
+            history = before(batch["item_index"][row[held]], place[held])
             assert isinstance(module.copier, Copier)
-            total = (
-                total
-                - module.copier.log_likelihood(
-                    written, logits, history, place[held], targets[held]
-                ).sum()
-            )
+            votes = module.copier.votes(history, taught)
+            if given.gate_loss == "ndcg":
+                found = module.copier.smooth_ndcg(logits, votes, taught, history)
+            else:
+                written = logits.log_softmax(dim=1).gather(1, taught[:, None])[:, 0]
+                found = module.copier.log_likelihood(written, logits, votes, taught)
+            total = total - found.sum()
         return {"next_item": LossTerm(total / max(1, len(targets)), len(targets))}
 
     def first_logits(self, module: nn.Module, batch: Batch) -> Tensor:

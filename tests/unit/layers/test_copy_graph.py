@@ -110,7 +110,9 @@ def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories, ali
     rows = [(h, place) for h in histories for place in range(len(h))]
     before = [h[:place] for h, place in rows]
     targets = torch.tensor([h[place] for h, place in rows])
-    share, total, leaving = graph.without_own(newest_of(before), padded(before, 6), targets)
+    found = graph.votes(newest_of(before), padded(before, 6), targets)
+    shares = found.probability(torch.arange(NUM_ITEMS).expand(len(rows), -1))
+    torch.testing.assert_close(found.dense(), shares)
     for row, (history, place) in enumerate(rows):
         rest = Counter(whole)
         rest.subtract(pairs(history))
@@ -118,12 +120,14 @@ def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories, ali
         rest = Counter({pair: count for pair, count in rest.items() if count > 1e-9})
         votes = slow_votes(rest, history[:place], alike)
         wanted = sum(votes.values())
-        assert float(total[row]) == pytest.approx(wanted, abs=1e-5)
-        expected = votes.get(history[place], 0.0) / wanted if wanted else 0.0
-        assert float(share[row]) == pytest.approx(expected, abs=1e-5)
+        assert float(found.total[row]) == pytest.approx(wanted, abs=1e-5)
+        for item in range(NUM_ITEMS):
+            expected = votes.get(item, 0.0) / wanted if wanted else 0.0
+            assert float(shares[row, item]) == pytest.approx(expected, abs=1e-5)
+        assert int(found.length[row]) == place
         if place:
             out = sum(c for (source, _), c in rest.items() if source == history[place - 1])
-            assert float(leaving[row]) == pytest.approx(out, abs=1e-5)
+            assert float(found.leaving[row]) == pytest.approx(out, abs=1e-5)
 
 
 def test_an_edge_that_only_the_target_made_is_gone() -> None:
@@ -131,18 +135,18 @@ def test_an_edge_that_only_the_target_made_is_gone() -> None:
     graph = graph_of(pairs([3, 5]))
     newest, history = newest_of([[3]]), padded([[3]], 2)
     assert graph.votes(newest, history).probability(torch.tensor([[5]])).item() == 1.0
-    share, total, _ = graph.without_own(newest, history, torch.tensor([5]))
-    assert (share.item(), total.item()) == (0.0, 0.0)
+    found = graph.votes(newest, history, torch.tensor([5]))
+    assert (len(found.key), found.total.item()) == (0, 0.0)
 
 
 def test_repeated_targets_and_repeated_histories() -> None:
     graph = graph_of(pairs([1, 2, 1, 3, 1, 2]) + pairs([2, 4, 5]))
     before = [[1, 2, 1, 3, 1]]
-    share, total, _ = graph.without_own(newest_of(before), padded(before, 6), torch.tensor([2]))
-    assert share.item() == 0.0, "an item of the history is not copied"
+    taught = graph.votes(newest_of(before), padded(before, 6), torch.tensor([2]))
+    assert taught.probability(torch.tensor([[2]])).item() == 0.0, "items of the history are not"
     votes = graph.votes(newest_of(before), padded(before, 6))
     assert set((votes.key % NUM_ITEMS).tolist()) == {4, 5}
-    assert total.item() == pytest.approx(votes.total.item(), rel=0.2)
+    assert taught.total.item() == pytest.approx(votes.total.item(), rel=0.2)
 
 
 def test_few_neighbours_are_kept_the_heaviest(histories) -> None:
@@ -162,5 +166,5 @@ def test_a_graph_without_edges_is_silent() -> None:
     assert votes.total.tolist() == [0.0]
     assert votes.best(2).tolist() == [[-1, -1]]
     assert votes.probability(torch.tensor([[0, 5]])).tolist() == [[0.0, 0.0]]
-    share, total, _ = graph.without_own(newest_of([[1]]), padded([[1]], 1), torch.tensor([2]))
-    assert (share.item(), total.item()) == (0.0, 0.0)
+    taught = graph.votes(newest_of([[1]]), padded([[1]], 1), torch.tensor([2]))
+    assert (len(taught.key), taught.total.item()) == (0, 0.0)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from itemese.core.ranking import Candidates
 from itemese.testing.subject import Subject, losses, rank
 
 SMALL = {
@@ -30,9 +31,9 @@ def made(name: str, **copying: object):
     return subject, *subject.make()
 
 
-def learnt(name: str, *, held_out: bool) -> set[str]:
+def learnt(name: str, *, held_out: bool, **copying: object) -> set[str]:
     """Return the parameters that a batch of held-out users, or of none, moves."""
-    subject, method, module = made(name)
+    subject, method, module = made(name, **copying)
     batch = method.collate(subject.trained_on(20))
     batch["held_out"] = torch.full_like(batch["held_out"], held_out)
     (loss,) = losses(method, module.train(), batch).values()
@@ -49,6 +50,12 @@ def test_held_out_users_teach_the_gate_and_all_others_the_codes(name: str) -> No
     assert all(parameter.startswith("copier.gate.") for parameter in gate)
     assert codes
     assert not any(parameter.startswith("copier.") for parameter in codes)
+
+
+def test_the_gate_of_an_encoder_may_learn_from_the_likelihood() -> None:
+    gate = learnt("sasrec", held_out=True, gate_loss="likelihood")
+    assert gate
+    assert all(parameter.startswith("copier.gate.") for parameter in gate)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -74,7 +81,7 @@ def test_a_list_holds_what_the_graph_and_the_codes_make_of_each_item(name: str) 
         logits = module.code_logits(prompt.state, 0)
     module.copier = copier
     votes = copier.votes(batch["item_index"])
-    gate = copier.gates(votes, batch["item_index"], logits)[:, None].detach()
+    gate = copier.gate(votes, logits)[:, None].detach()
     expected = gate * votes.probability(items) + (1 - gate) * codes
     torch.testing.assert_close(expected.sum(dim=1), torch.ones(5), atol=1e-4, rtol=0)
     ranking = rank(method, module, rows, 30)
@@ -94,11 +101,27 @@ def test_a_list_of_an_encoder_holds_what_graph_and_softmax_make_of_each_item(nam
     votes = module.copier.votes(batch["item_index"])
     for row, length in enumerate((batch["item_index"] >= 0).sum(dim=1).tolist()):
         scores = vectors @ states[row, length - 1]
-        gate = module.copier.gates(votes, batch["item_index"], torch.stack([scores] * 5))[row]
+        gate = module.copier.gate(votes, torch.stack([scores] * 5))[row]
         copied = votes.probability(torch.arange(len(vectors)).expand(5, -1))[row]
         expected = gate * copied + (1 - gate) * scores.softmax(dim=0)
         torch.testing.assert_close(mixed[row], expected.detach(), atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(mixed.sum(dim=1), torch.ones(5), atol=1e-4, rtol=0)
+
+
+def test_smooth_ndcg_is_the_ndcg_of_a_mixture_whose_items_lie_far_apart() -> None:
+    _, _, module = made("sasrec")
+    history = torch.tensor([[3, 8, 5, -1], [7, -1, -1, -1], [1, 2, -1, -1]])
+    targets = torch.tensor([4, 9, 8])
+    torch.manual_seed(2)
+    scores = 20 * torch.randn(3, 30)
+    votes = module.copier.votes(history)
+    mixed = module.copier.mix_catalogue(scores, history)
+    seen = Candidates(exclude=history).mask(mixed)
+    rank = (seen > mixed.gather(1, targets[:, None])).sum(dim=1)
+    found = module.copier.smooth_ndcg(scores, votes, targets, history)
+    torch.testing.assert_close(found, 1 / torch.log2(2 + rank), atol=0.03, rtol=0.03)
+    found.sum().backward()
+    assert module.copier.gate.out.bias.grad is not None
 
 
 @pytest.mark.parametrize("targets", ["all", "last"])
