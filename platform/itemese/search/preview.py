@@ -21,8 +21,8 @@ SHOWN = 5
 class Estimate:
     """What a study will do.
 
-    Stages have their own names, but for those trained before the method: ``recommender`` and
-    ``start``.
+    Stages have their own names, but for what is trained before the method: ``recommender``,
+    ``start`` and, of each of a blend's parts, ``part``.
 
     Attributes:
         asked: How often independent runs of the pipeline would run each stage, by name, in order.
@@ -106,7 +106,8 @@ def _names(trial: Experiment, walk: Walk) -> dict[str, str]:
     above = trained.manifest.inputs.get("recommender")
     before = {trained.key: "training", above: "recommender"}
     stages = {key: key.partition("/")[0] for key in walk.asked}
-    return {k: before.get(k, "start") if s == "training" else s for k, s in stages.items()}
+    other = "part" if trial.parts else "start"
+    return {k: before.get(k, other) if s == "training" else s for k, s in stages.items()}
 
 
 def _by_name(named: Iterable[dict[str, str]]) -> dict[str, set[str]]:

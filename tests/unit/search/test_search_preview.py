@@ -96,6 +96,21 @@ def test_what_runs_again_on_fresh_seeds(tmp_path: Path) -> None:
     assert "fresh seeds" not in preview(space, store)
 
 
+def test_the_parts_of_a_blend_are_trained_once(tmp_path: Path) -> None:
+    graph = {"name": "graph", "method": {"name": "transition_graph"}}
+    encoder = {"name": "encoder", "method": {"name": "sasrec"}}
+    logs = {"logs": {"source": "parquet", "path": str(tmp_path / "log")}}
+    weight = {"method.weights.graph": {"kind": "uniform", "low": 0.1, "high": 2.0}}
+    space = make_space(
+        tmp_path,
+        {"minimise": [], "parameters": weight, "seeds": []},
+        parts={"graph": {**graph, **logs}, "encoder": {**encoder, **logs}},
+        method={"name": "blend", "weights": {"graph": 1.0, "encoder": 1.0}},
+    )
+    found = estimate(space, first_points(space, 4), Store(tmp_path / "store"))
+    assert (found.runs["part"], found.runs["parts"], found.runs["training"]) == (2, 1, 4)
+
+
 @pytest.mark.ray
 def test_times_come_from_what_the_storage_holds(tmp_path: Path, ray_cluster: None) -> None:
     space, store = make_space(tmp_path), Store(tmp_path / "store")
