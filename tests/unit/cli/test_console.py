@@ -2,6 +2,7 @@
 
 import io
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -84,3 +85,16 @@ def test_a_bar_fits_the_terminal(columns: int) -> None:
     assert len(line) <= columns
     assert "embeddings" in line
     assert "1200000/3400000" in line
+
+
+def test_no_line_of_the_cluster_says_that_an_ended_replica_failed() -> None:
+    code = """
+import itemese.cli
+from ray._private.ray_logging import stderr_deduplicator as found
+
+lines = ["Task ServeReplica.perform_graceful_shutdown failed.", "Task other failed."]
+batch = {"ip": "", "pid": "raylet", "job": "", "is_err": True, "lines": lines}
+print([line for part in found.deduplicate(batch) for line in part["lines"]])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['Task other failed.']"
