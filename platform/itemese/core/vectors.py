@@ -23,6 +23,8 @@ class Embeddings:
         source: Model name and text columns, for reports.
         history_cutoff: Newest event that user vectors may have seen, seconds UTC; None for items.
         parts: Name and width of each source, in the order of its columns; empty if unknown.
+        described [num_entities] bool: Which have a text; the text vector of the others is the mean.
+            None if all have, or if it is unknown.
     """
 
     entity: str
@@ -30,6 +32,7 @@ class Embeddings:
     source: str
     history_cutoff: int | None = None
     parts: tuple[tuple[str, int], ...] = ()
+    described: np.ndarray | None = None
 
     def part(self, name: str) -> np.ndarray:
         """Return the numbers of one source, ``[num_entities, width]``; see `part_of`."""
@@ -53,7 +56,10 @@ class Embeddings:
 
     def write(self, folder: Folder) -> None:
         """Write ``embeddings.safetensors`` and ``embeddings.json``."""
-        folder.write_tensors("embeddings.safetensors", {"vectors": self.vectors})
+        tensors = {"vectors": self.vectors}
+        if self.described is not None:
+            tensors["described"] = self.described
+        folder.write_tensors("embeddings.safetensors", tensors)
         facts = {"entity": self.entity, "source": self.source, "cutoff": self.history_cutoff}
         folder.write_json("embeddings.json", {**facts, "parts": self.parts})
 
@@ -61,9 +67,10 @@ class Embeddings:
     def read(cls, folder: Folder) -> "Embeddings":
         """Read what `write` wrote."""
         facts = folder.read_json("embeddings.json")
-        vectors = folder.read_tensors("embeddings.safetensors")["vectors"].numpy()
+        tensors = {n: t.numpy() for n, t in folder.read_tensors("embeddings.safetensors").items()}
         parts = tuple((name, width) for name, width in facts.get("parts", []))
-        return cls(facts["entity"], vectors, facts["source"], facts["cutoff"], parts)
+        about = facts["entity"], tensors["vectors"], facts["source"], facts["cutoff"]
+        return cls(*about, parts, tensors.get("described"))
 
 
 def part_of(parts: Sequence[tuple[str, int]], name: str) -> slice:

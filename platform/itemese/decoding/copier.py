@@ -83,7 +83,7 @@ class Copier(nn.Module):
             item_index: ``[B, T]`` int64, the histories.
             items: ``[B, C]`` int64.
             log_prob: ``[B, C]`` of the items under the mixture.
-            first_logits: As in `gates`.
+            first_logits: ``[B, K]`` of the first code, or of all items.
 
         Returns:
             Shares from 0 to 1 and item_index (-1 for none), ``[B, C]`` each.

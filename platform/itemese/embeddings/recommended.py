@@ -10,7 +10,7 @@ from itemese.core.errors import DataError
 from itemese.core.vectors import Embeddings
 from itemese.embeddings.config import RecommenderVectorsConfig
 
-VERSION = 1
+VERSION = 2
 
 SOURCE = "recommender"
 """Name of these vectors among the parts; parts of theirs are ``recommender.<name>``."""
@@ -55,6 +55,7 @@ def append_recommender(
         np.concatenate([before.vectors, scaled], axis=1),
         f"{before.source} and a trained recommender",
         parts=(*before.parts, *(named or ((SOURCE, scaled.shape[1]),))),
+        described=before.described,
     )
     whole.validate(len(vectors))
     whole.write(folder)

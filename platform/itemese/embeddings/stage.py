@@ -28,7 +28,7 @@ from itemese.embeddings.config import EmbeddingsConfig, TextModelConfig
 from itemese.embeddings.models import TextModel, load_model, locate
 from itemese.embeddings.text import item_texts, text_columns
 
-VERSION = 2
+VERSION = 3
 
 _BLOCK_ROWS = 512
 """Items an actor takes at once: enough to sort by length, few enough to end together."""
@@ -71,7 +71,9 @@ def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder
         vectors = np.concatenate([vectors, config.collaborative.weight * behaviour], axis=1)
         source += " and training behaviour"
         sources.append(("collaborative", behaviour.shape[1]))
-    embeddings = Embeddings("item", vectors, source, parts=tuple(sources))
+    embeddings = Embeddings(
+        "item", vectors, source, parts=tuple(sources), described=found.described
+    )
     embeddings.validate(num_items)
     embeddings.write(folder)
     return {

@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from itemese.core.schema import PADDING
-from itemese.layers.item_graph import TransitionConfig
+from itemese.layers.item_graph import TransitionConfig, heaviest
 
 NOTHING = 1e-6
 """Votes and counts below it are what rounding left of pairs that were taken out."""
@@ -101,16 +101,14 @@ class CopyGraph(nn.Module):
         super().__init__()
         self.config = config
         leaving = np.asarray(counts.sum(axis=1)).ravel()
-        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        order = np.lexsort((counts.indices, -counts.data, rows))
-        place = np.arange(len(rows)) - counts.indptr[rows]
-        kept = order[place < config.num_neighbors]
+        kept = sparse.coo_matrix(heaviest(counts, config.num_neighbors))
         alike = sparse.coo_matrix(counts.shape if similar is None else similar)
         size = counts.shape[1]
-        own, like = rows[kept] * size + counts.indices[kept], alike.row * size + alike.col
-        keys = np.union1d(own, like).astype(np.int64)  # rows and items rise
+        own = kept.row.astype(np.int64) * size + kept.col  # scipy's own indices are int32
+        like = alike.row.astype(np.int64) * size + alike.col
+        keys = np.union1d(own, like)  # rows and items rise
         values = np.zeros((2, len(keys)), dtype=np.float32)
-        values[0, np.searchsorted(keys, own)] = counts.data[kept]
+        values[0, np.searchsorted(keys, own)] = kept.data
         values[1, np.searchsorted(keys, like)] = alike.data
         start = np.searchsorted(keys, np.arange(size + 1, dtype=np.int64) * size)
         self.register_buffer("start", torch.from_numpy(start))
@@ -197,8 +195,8 @@ class CopyGraph(nn.Module):
         gap = torch.arange(size, 0, -1, device=newest.device)
         own = torch.where(gap <= self.config.max_gap, self.config.gap_decay ** (gap - 1.0), 0.0)
         own = own * ((newest >= 0) & (newest != target[:, None]))  # no item leads to itself
-        same = (newest[:, :, None] == newest[:, None, :]).float()
-        return (same @ own[:, :, None])[..., 0]  # an item that stands twice was counted twice
+        same = newest[:, :, None] == newest[:, None, :]
+        return (same * own[:, None, :]).sum(dim=2)  # an item that stands twice was counted twice
 
     def _reach(self, newest: Tensor) -> Tensor:
         """Return what a vote of each voter is worth by its age, ``[N, S]``."""

@@ -33,7 +33,7 @@ class FrequencyFilter(nn.Module):
     is several times faster than two Fourier transforms.
 
     Attributes:
-        low [L, L] float32: Maps places to their lowest frequencies.
+        low [L, L]: Maps places to their lowest frequencies.
     """
 
     low: Tensor
@@ -81,6 +81,8 @@ class FrequencyBlock(CausalBlock):
         self, states: Tensor, bias: Tensor | None = None, *, places: int | None = None
     ) -> Tensor:
         """Map ``states [B, L, D]`` to the last `places` (None is all), ``[B, places, D]``.
+
+        Fewer places than all need a bias.
 
         Args:
             states: ``[B, L, D]``.

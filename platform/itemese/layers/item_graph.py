@@ -26,7 +26,7 @@ class TransitionConfig(Config):
         max_sources: Newest history items that vote.
         decay: A vote's strength is ``decay ** age``, age 0 being the newest item.
         normalization: Power of the source item's out-weight that divides its edges.
-        num_neighbors: Edges kept an item.
+        num_neighbors: Counted edges kept an item, the heaviest.
         similar: Votes for items whose text is like that of a voter; null has none.
     """
 
@@ -57,6 +57,18 @@ def transition_counts(
     counts = counts - sparse.diags(counts.diagonal())
     counts.eliminate_zeros()
     return sparse.csr_matrix(counts)
+
+
+def heaviest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
+    """Keep the `count` heaviest edges of each row; of equal ones the lower item_index."""
+    matrix = sparse.csr_matrix(matrix)
+    matrix.sort_indices()
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    place = np.arange(len(rows)) - matrix.indptr[rows]
+    kept = np.sort(order[place < count])
+    values = (matrix.data[kept], (rows[kept], matrix.indices[kept]))
+    return sparse.csr_matrix(values, shape=matrix.shape)
 
 
 class ItemGraph(nn.Module):

@@ -11,8 +11,8 @@ from scipy import sparse
 from itemese.core.config import Config
 from itemese.core.vectors import Embeddings
 
-BLOCK = 1024
-"""Items that are compared with all others at once."""
+CELLS = 1 << 24
+"""Cosines that are held at once."""
 
 
 class SimilarityConfig(Config):
@@ -35,33 +35,28 @@ def similar_items(embeddings: Embeddings, config: SimilarityConfig) -> sparse.cs
     """Return votes of items for similar ones, ``[I, I] float32``; rows sum to `weight`, or to 0.
 
     Vectors are those of the text, where it is a named source: those of behaviour know the
-    transitions already. Rows are 0 for items without a vector of their own: those that more than
-    `num_neighbors` others share.
+    transitions already. Items without a text do not vote, and nothing votes for them. Every pair
+    of items is compared once, so the time grows with the square of I.
     """
     known = dict(embeddings.parts)
     vectors = embeddings.part("text") if "text" in known else embeddings.vectors
     size = len(vectors)
-    kept = min(config.num_neighbors, size - 1)
+    described = np.ones(size, dtype=bool) if embeddings.described is None else embeddings.described
+    items = np.flatnonzero(described)
+    kept = min(config.num_neighbors, len(items) - 1)
     if kept < 1:
         return sparse.csr_matrix((size, size), dtype=np.float32)
-    rows = [row.tobytes() for row in np.ascontiguousarray(vectors)]
-    _, place, copies = np.unique(
-        np.array(rows, dtype=object), return_inverse=True, return_counts=True
-    )
-    alone = copies[place] <= config.num_neighbors
-    unit = torch.nn.functional.normalize(torch.from_numpy(vectors).float(), dim=1)
-    neighbor = np.empty((size, kept), dtype=np.int64)
-    weight = np.empty((size, kept), dtype=np.float32)
-    for start in range(0, size, BLOCK):
-        cosine = unit[start : start + BLOCK] @ unit.T
+    unit = torch.nn.functional.normalize(torch.from_numpy(vectors[items]).float(), dim=1)
+    neighbor = np.empty((len(items), kept), dtype=np.int64)
+    weight = np.empty((len(items), kept), dtype=np.float32)
+    step = max(1, CELLS // len(items))
+    for start in range(0, len(items), step):
+        block = slice(start, start + step)
+        cosine = unit[block] @ unit.T
         cosine.diagonal(start).fill_(-torch.inf)
         best = cosine.topk(kept, dim=1)
-        neighbor[start : start + BLOCK] = best.indices.numpy()
-        weight[start : start + BLOCK] = (best.values / config.temperature).softmax(dim=1).numpy()
-    weight *= config.weight * alone[:, None]
-    matrix = sparse.csr_matrix(
-        (weight.ravel(), neighbor.ravel(), np.arange(0, size * kept + 1, kept)), shape=(size, size)
-    )
-    matrix.eliminate_zeros()
-    matrix.sort_indices()
-    return matrix
+        neighbor[block] = best.indices.numpy()
+        weight[block] = (best.values / config.temperature).softmax(dim=1).numpy()
+    rows = np.repeat(items, kept)
+    values = config.weight * weight.ravel()
+    return sparse.csr_matrix((values, (rows, items[neighbor].ravel())), shape=(size, size))

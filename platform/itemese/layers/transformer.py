@@ -61,6 +61,7 @@ class CausalBlock(nn.Module):
         heads = self.qkv(states).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         if queries is not None:
+            assert bias is not None, "the mask of the kernel counts places from the first query"
             query = query[:, :, -queries:]
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=bias, dropout_p=rate, is_causal=bias is None

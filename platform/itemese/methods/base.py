@@ -86,6 +86,8 @@ class Inputs:
         artifacts: What the method needs, by need. In training the embeddings are among them also
             where only `Need.SEMANTIC_IDS` is declared, whose own columns are `coded_vectors`. A
             bundle holds what the method answers with: no recommender, no texts.
+        restores: Whether the module is built to receive saved tensors: what these decide alone need
+            not be made.
         warm_start: A trained module of the same method, perhaps of another catalogue, whose
             weights are taken up; for methods with `warm_starts`. Given in training only.
     """
@@ -94,6 +96,7 @@ class Inputs:
     train: Callable[[], Iterator[Histories]]
     seed: int = 0
     artifacts: Mapping[str, Any] = field(default_factory=dict)
+    restores: bool = False
     warm_start: nn.Module | None = None
 
     @property
@@ -216,7 +219,7 @@ class Method(ABC):
         return (self.task, "choice") if self.task == "next_item" else (self.task,)
 
     def required(self) -> frozenset[str]:
-        """Return what of its `needs` these settings ask for; all of it by default."""
+        """Return what these settings ask for; by default all that `needs` names."""
         return self.needs
 
     def file_digests(self) -> dict[str, str]:

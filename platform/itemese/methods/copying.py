@@ -8,8 +8,10 @@ size, I items, C items scored for a row.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -81,7 +83,8 @@ class Copying(Method):
                 gap_decay=given.gap_decay,
             )
             similar = None
-            if given.similar is not None and inputs.embeddings is not None:  # a bundle has none
+            if given.similar is not None and not inputs.restores:
+                assert inputs.embeddings is not None, "similar items need embeddings"
                 similar = similar_items(inputs.embeddings, given.similar)
             graph = CopyGraph(counts, given, similar)
             module.copier = Copier(graph, num_candidates=given.num_candidates)
@@ -89,7 +92,7 @@ class Copying(Method):
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild the module; the edges of its graph are those that were saved."""
-        module = self.build(inputs)
+        module = self.build(replace(inputs, restores=True))
         if self.config.copying is not None:
             assert isinstance(module.copier, Copier)
             module.copier.graph.resize(len(state["copier.graph.target"]))
@@ -190,8 +193,11 @@ class CopyingMethod(Copying, BeamMethod):
         learnt = next_code([x[kept] for x in logits], codes[kept], label_smoothing=smoothing)
         first, *rest = [x[held].detach() for x in logits]
         written = target_log_probs(module, [first, *rest], codes[held])
-        votes = module.copier.votes(before(history[held], place[held]), target[held])
-        found = module.copier.log_likelihood(written, first, votes, target[held])
+        with torch.autocast(written.device.type, enabled=False):
+            votes = module.copier.votes(before(history[held], place[held]), target[held])
+            found = module.copier.log_likelihood(
+                written.float(), first.float(), votes, target[held]
+            )
         taught = -found.sum() / module.code_length
         return (learnt * kept.sum() + taught) / max(1, len(target))
 
@@ -221,7 +227,10 @@ class CopyingEncoder(Copying, NextItemEncoder):
     """
 
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
-        """Return ``next_item``: of the model for most users, of the mixture for those held out."""
+        """Return ``next_item``, nats of the model for most users.
+
+        Of those held out it is the negative of what `gate_loss` names, of the mixture.
+        """
         given = self.config.copying
         if given is None:
             return super().losses(module, batch)
@@ -236,12 +245,13 @@ class CopyingEncoder(Copying, NextItemEncoder):
             logits, taught = (states[held] @ vectors.T).detach().float(), targets[held]
             history = before(batch["item_index"][row[held]], place[held])
             assert isinstance(module.copier, Copier)
-            votes = module.copier.votes(history, taught)
-            if given.gate_loss == "ndcg":
-                found = module.copier.smooth_ndcg(logits, votes, taught, history)
-            else:
-                written = logits.log_softmax(dim=1).gather(1, taught[:, None])[:, 0]
-                found = module.copier.log_likelihood(written, logits, votes, taught)
+            with torch.autocast(logits.device.type, enabled=False):
+                votes = module.copier.votes(history, taught)
+                if given.gate_loss == "ndcg":
+                    found = module.copier.smooth_ndcg(logits, votes, taught, history)
+                else:
+                    written = logits.log_softmax(dim=1).gather(1, taught[:, None])[:, 0]
+                    found = module.copier.log_likelihood(written, logits, votes, taught)
             total = total - found.sum()
         return {"next_item": LossTerm(total / max(1, len(targets)), len(targets))}
 

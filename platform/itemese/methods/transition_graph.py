@@ -22,7 +22,12 @@ from torch import Tensor, nn
 
 from itemese.core.schema import Request
 from itemese.layers.histories import newest_before, pad_histories
-from itemese.layers.item_graph import ItemGraph, TransitionConfig, transition_counts
+from itemese.layers.item_graph import (
+    ItemGraph,
+    TransitionConfig,
+    heaviest,
+    transition_counts,
+)
 from itemese.layers.similar_items import similar_items
 from itemese.methods.base import Batch, Inputs, MethodConfig, Need, Stage
 from itemese.methods.families import CatalogueMethod
@@ -58,11 +63,12 @@ class TransitionGraph(CatalogueMethod):
         )
         leaving = np.asarray(counts.sum(axis=1)).ravel()
         scale = np.maximum(leaving, 1e-12) ** -config.normalization
-        matrix = sparse.diags(scale) @ counts
+        matrix, most = sparse.diags(scale) @ counts, config.num_neighbors
         if config.similar is not None:
             assert inputs.embeddings is not None, "similar items need embeddings"
-            matrix = matrix + similar_items(inputs.embeddings, config.similar)
-        return ItemGraph.from_matrix(matrix, inputs.catalog.train_count, config.num_neighbors)
+            matrix = heaviest(matrix, most) + similar_items(inputs.embeddings, config.similar)
+            most += config.similar.num_neighbors
+        return ItemGraph.from_matrix(matrix, inputs.catalog.train_count, most)
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild the graph from its edges."""

@@ -105,7 +105,7 @@ class Run:
                 assert self.recommender is not None, "the experiment was validated"
                 found[need] = self.recommender.trained
             elif need == Need.PARTS:
-                found[need] = self._gathered()
+                found[need] = self._gathered({n: run.trained for n, run in self.parts.items()})
             elif need != Need.KNOWLEDGE or self.experiment.knowledge is not None:
                 found[need] = self.artifact(need)
         return found
@@ -169,9 +169,13 @@ class Run:
         if not self.experiment.evaluation.refit:
             return self.trained
         steps = tuple(self.trained.counts["selected_steps"])
+        ancestors = self.ancestors
+        if self.parts:
+            refitted = self._gathered({n: run.final for n, run in self.parts.items()})
+            ancestors = {**ancestors, Need.PARTS: refitted}
         key, spec = training_spec(
             self.experiment,
-            self.ancestors,
+            ancestors,
             self.store.root,
             source=self._training_source,
             refit=steps,
@@ -180,7 +184,7 @@ class Run:
             "refit",
             version=TRAINING_VERSION,
             config=key,
-            inputs={**self.ancestors, "training": self.trained},
+            inputs={**ancestors, "training": self.trained},
             build=lambda out: train_model(spec, out),
             source=self._training_source,
         )
@@ -321,9 +325,8 @@ class Run:
             source=source_digest(append_recommender.__module__, vectors_of.__module__),
         )
 
-    def _gathered(self) -> Artifact:
-        """Put the trained parts into one artifact, with all that they answer with."""
-        models = {name: run.final for name, run in self.parts.items()}
+    def _gathered(self, models: Mapping[str, Artifact]) -> Artifact:
+        """Put the parts' trained models into one artifact, with all that they answer with."""
         read = {name: stored(run.method, run.needed) for name, run in self.parts.items()}
 
         def build(out: Folder) -> Counts:

@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 
 from itemese.core.artifacts import Store
-from itemese.core.errors import ConfigError, TrainingError
+from itemese.core.errors import ConfigError, DataError, TrainingError
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
 from itemese.search.messages import FOUND, NUMBER, OBJECTIVE, STAGE
@@ -104,6 +104,7 @@ def run_trial(
 
     Raises:
         ConfigError: Training reports no such metric.
+        DataError: There is nothing to validate with.
         TrainingError: The metric was not finite.
     """
     experiment = Experiment.parse(recipe)
@@ -112,6 +113,12 @@ def run_trial(
     judge = Judge(metric, stages, report)
     model = replace(run, on_metrics=judge).trained
     best: dict[str, float] = dict(model.counts.get("best") or {})
+    if not best:
+        message = (
+            "`sequences` must hold a user with a validation event and a history before it; got "
+            "none. Bring users with at least 3 events, or move the temporal cut."
+        )
+        raise DataError(message)
     if metric not in best:
         message = (
             f"`metric` must be one that training reports at validation ({', '.join(best)}); got "

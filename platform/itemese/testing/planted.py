@@ -135,7 +135,8 @@ def parts(log: Histories, configs: Mapping[str, Mapping[str, Any]]) -> Parts:
     found, given = {}, inputs(log)
     for name, values in configs.items():
         method = method_of(parse_method_config(dict(values)))
-        artifacts = {n: v for n, v in given.artifacts.items() if n in method.needs & READERS.keys()}
+        wanted = (method.required() - method.built_from) & READERS.keys()
+        artifacts = {n: v for n, v in given.artifacts.items() if n in wanted}
         with torch.random.fork_rng():
             torch.manual_seed(5)
             state = method.build(given).state_dict()

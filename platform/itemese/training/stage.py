@@ -98,8 +98,9 @@ def _save_built(
     best: dict[str, float] = {}
     validator = validator_of(method, spec)
     if validator is not None:
-        with evaluating(module):
-            sums = validator(module, torch.device("cpu"), rank=0, workers=1)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with evaluating(module.to(device)):
+            sums = validator(module, device, rank=0, workers=1)
         best = {name: value / count for name, (value, count) in sums.items() if count}
     if best and on_metrics is not None:
         on_metrics({"step": 0, "epoch": 0, "stage": 0, **best})

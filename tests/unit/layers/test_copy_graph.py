@@ -22,14 +22,14 @@ SETTINGS = {
 }
 
 
-def pairs(history: list[int], *, but: int | None = None) -> Counter:
+def pairs(history: list[int], *, but: int | None = None, gap_decay: float = 0.5) -> Counter:
     """Count a history's pairs; those that lead to the event at place `but` are left out."""
     found: Counter = Counter()
     for place, target in enumerate(history):
         for gap in range(1, min(SETTINGS["max_gap"], place) + 1):
             source = history[place - gap]
             if source != target and place != but:
-                found[source, target] += SETTINGS["gap_decay"] ** (gap - 1)
+                found[source, target] += gap_decay ** (gap - 1)
     return found
 
 
@@ -103,6 +103,17 @@ def test_votes_equal_a_slow_twin(histories, alike) -> None:
     assert found.probability(torch.full((len(histories), 1), -1)).sum() == 0
 
 
+def test_a_catalogue_whose_pairs_outnumber_int32_keeps_its_edges() -> None:
+    size = 50_000
+    edges = {(1, 2): 1.0, (49_000, 7): 2.0, (49_999, 3): 3.0}
+    rows, columns = np.array(list(edges), dtype=np.int32).T
+    matrix = sparse.csr_matrix((list(edges.values()), (rows, columns)), shape=(size, size))
+    config = TransitionConfig.parse(SETTINGS)
+    for graph in (CopyGraph(matrix, config), CopyGraph(0 * matrix, config, matrix)):
+        found = graph.votes(torch.tensor([[-1, -1, -1, 49_999]]), torch.tensor([[49_999]]))
+        assert found.key.tolist() == [3]
+
+
 @pytest.mark.parametrize("alike", [{}, ALIKE])
 def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories, alike) -> None:
     whole = sum((pairs(h) for h in histories), Counter())
@@ -130,12 +141,15 @@ def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories, ali
             assert float(found.leaving[row]) == pytest.approx(out, abs=1e-5)
 
 
-def test_an_edge_that_only_the_target_made_is_gone() -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_edge_that_only_the_target_made_is_gone(mixed: bool) -> None:
     """The trap: with its own edge each training pair is copied with certainty."""
-    graph = graph_of(pairs([3, 5]))
-    newest, history = newest_of([[3]]), padded([[3]], 2)
-    assert graph.votes(newest, history).probability(torch.tensor([[5]])).item() == 1.0
-    found = graph.votes(newest, history, torch.tensor([5]))
+    history = [1, 2, 3, 1, 5]
+    graph = graph_of(pairs(history, gap_decay=0.72), gap_decay=0.72)  # .72 is none in bfloat16
+    newest, before = newest_of([history[:-1]]), padded([history[:-1]], 4)
+    assert graph.votes(newest, before).probability(torch.tensor([[5]])).item() == 1.0
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        found = graph.votes(newest, before, torch.tensor([5]))
     assert (len(found.key), found.total.item()) == (0, 0.0)
 
 

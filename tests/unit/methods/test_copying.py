@@ -120,8 +120,18 @@ def test_smooth_ndcg_is_the_ndcg_of_a_mixture_whose_items_lie_far_apart() -> Non
     rank = (seen > mixed.gather(1, targets[:, None])).sum(dim=1)
     found = module.copier.smooth_ndcg(scores, votes, targets, history)
     torch.testing.assert_close(found, 1 / torch.log2(2 + rank), atol=0.03, rtol=0.03)
-    found.sum().backward()
-    assert module.copier.gate.out.bias.grad is not None
+
+
+def test_a_step_of_the_gate_raises_the_smooth_ndcg() -> None:
+    _, _, module = made("sasrec")
+    history, targets = torch.tensor([[3, 8, 5], [7, -1, -1]]), torch.tensor([4, 9])
+    scores, votes = torch.arange(60.0).sin().view(2, 30), module.copier.votes(history)
+    optimizer = torch.optim.SGD(module.copier.gate.parameters(), lr=0.1)
+    found = [module.copier.smooth_ndcg(scores, votes, targets, history).sum()]
+    (-found[0]).backward()
+    optimizer.step()
+    found.append(module.copier.smooth_ndcg(scores, votes, targets, history).sum())
+    assert found[1].item() > found[0].item()
 
 
 @pytest.mark.parametrize("targets", ["all", "last"])

@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from itemese.core.artifacts import Store
 from itemese.core.config import read_recipe, with_values
 from itemese.core.errors import ConfigError
 from itemese.pipeline.experiment import Experiment
+from itemese.pipeline.run import Run
 
+METHODS = ("transition_graph", "item_knn")
 LOGS = {"source": "simulated"}
 GRAPH = {"name": "g", "logs": LOGS, "method": {"name": "transition_graph"}}
 ENCODER = {"name": "e", "logs": LOGS, "method": {"name": "sasrec"}}
@@ -65,3 +69,26 @@ def test_the_method_knows_the_methods_of_its_parts() -> None:
 def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Experiment.parse(with_values(BLEND, changes))
+
+
+@pytest.mark.ray
+def test_validation_judges_parts_that_saw_no_validation_event(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    logs = {"source": "simulated", "simulation": {"num_users": 60, "num_items": 400}}
+    parts = {name: {"name": name, "logs": logs, "method": {"name": name}} for name in METHODS}
+    best = []
+    for refit in (False, True):
+        values = {
+            "name": "b",
+            "logs": logs,
+            "parts": parts,
+            "method": {"name": "blend"},
+            "evaluation": {"refit": refit},
+        }
+        run = Run(Experiment.parse(values), Store(tmp_path))
+        best.append(run.trained.counts["best"])
+        found = run.final.folder.read_tensors("model.safetensors")
+    assert best[0] == best[1]
+    before = run.trained.folder.read_tensors("model.safetensors")
+    assert any(not torch.equal(found[name], before[name]) for name in found)

@@ -31,14 +31,15 @@ def main(
 
 
 def _facts(name: str) -> dict[str, Any]:
-    """Return what a method states: name, idea, paper, needs, whether it is trained."""
+    """Return what a method states: name, idea, paper, needs by default, whether it is trained."""
     kind, doc = method_class(name), inspect.getdoc(method_module(name)) or ""
     idea = doc.split("\n\n")[0].partition(": ")[2] or doc.split("\n\n")[0]
+    method = method_of(kind.Config.parse({"name": name}))
     paper = re.search(r"arXiv[ :]*(\d{4}\.\d{4,5}(v\d+)?)", doc)
     return {
         "name": name,
         "idea": " ".join(idea.split()),
         "paper": f"arXiv {paper.group(1)}" if paper else "",
-        "needs": sorted(str(need) for need in kind.needs),
-        "trained": bool(method_of(kind.Config.parse({"name": name})).stages()),
+        "needs": sorted(str(need) for need in method.required()),
+        "trained": bool(method.stages()),
     }
