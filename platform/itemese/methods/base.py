@@ -86,8 +86,7 @@ class Inputs:
         artifacts: What the method needs, by need. In training the embeddings are among them also
             where only `Need.SEMANTIC_IDS` is declared, whose own columns are `coded_vectors`. A
             bundle holds what the method answers with: no recommender, no texts.
-        restores: Whether the module is built to receive saved tensors: what these decide alone need
-            not be made.
+        restores: Whether saved tensors come next, so that what they hold need not be made.
         warm_start: A trained module of the same method, perhaps of another catalogue, whose
             weights are taken up; for methods with `warm_starts`. Given in training only.
     """
@@ -382,12 +381,8 @@ class Method(ABC):
     def enable_prompt_cache(self, module: nn.Module, max_bytes: int) -> None:  # noqa: B027
         """Let `predict` reuse what it computed from a user's earlier, shorter histories.
 
-        Called once where requests are answered; rankings stay those of a method that computes all
-        anew. The default keeps nothing.
-
-        Args:
-            module: Restored, in evaluation mode.
-            max_bytes: Memory for what is kept.
+        Called once where requests are answered, with a restored module; rankings stay those of a
+        method that computes all anew. At most `max_bytes` are kept, by default nothing.
         """
 
     def stages(self) -> tuple[Stage, ...]:
