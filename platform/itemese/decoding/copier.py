@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from itemese.core.ranking import Candidates
-from itemese.layers.copy_graph import CopyGate, CopyGraph, Votes
+from itemese.layers.copy_graph import CopyGate, CopyGraph, DenseVotes, Votes
 from itemese.layers.histories import newest_before
 
+TINY = torch.finfo(torch.float32).tiny
 SHARPNESS = 0.1
 """Difference of log-probabilities, nats, by which `Copier.smooth_ndcg` calls one item higher."""
 
@@ -46,7 +47,7 @@ class Copier(nn.Module):
         return mixed(gate, votes.probability(targets[:, None])[:, 0], code_log_prob)
 
     def smooth_ndcg(
-        self, scores: Tensor, votes: Votes, targets: Tensor, histories: Tensor
+        self, scores: Tensor, votes: DenseVotes, targets: Tensor, histories: Tensor
     ) -> Tensor:
         """Return a smooth form of each training target's ndcg under the mixture, ``[N]``.
 
@@ -55,13 +56,12 @@ class Copier(nn.Module):
         approximation framework for direct optimization of information retrieval measures", 2010).
 
         Args:
-            scores: ``[N, I]``, whose softmax is what the model says.
+            scores: ``[N, I]`` float32, whose softmax is what the model says.
             votes: With these targets.
             targets: ``[N]`` item_index.
             histories: ``[N, T]`` int64, padded with -1: items that are not ranked.
         """
-        gate = self.gate(votes, scores)[:, None]
-        log_prob = mixed(gate, votes.dense(), scores.log_softmax(dim=1))
+        log_prob = self._mixture(votes, scores)
         ranked = Candidates(exclude=histories).mask(torch.zeros_like(log_prob)) == 0
         ranked.scatter_(1, targets[:, None], False)
         above = (log_prob - log_prob.gather(1, targets[:, None])) / SHARPNESS
@@ -73,6 +73,12 @@ class Copier(nn.Module):
         lengths = (item_index >= 0).sum(dim=1)
         newest = newest_before(item_index, lengths, self.graph.window)
         return self.graph.votes(newest, item_index, target)
+
+    def dense_votes(self, item_index: Tensor, target: Tensor | None = None) -> DenseVotes:
+        """Return what `votes` does, of every item."""
+        lengths = (item_index >= 0).sum(dim=1)
+        newest = newest_before(item_index, lengths, self.graph.window)
+        return self.graph.dense_votes(newest, item_index, target)
 
     def copied(
         self, item_index: Tensor, items: Tensor, log_prob: Tensor, first_logits: Tensor
@@ -102,9 +108,13 @@ class Copier(nn.Module):
             scores: ``[B, I]``, whose softmax is what the model says.
             item_index: ``[B, T]`` int64, the histories.
         """
-        votes = self.votes(item_index)
-        gate = self.gate(votes, scores)
-        return mixed(gate[:, None], votes.dense(), scores.log_softmax(dim=1))
+        return self._mixture(self.dense_votes(item_index), scores)
+
+    def _mixture(self, votes: DenseVotes, scores: Tensor) -> Tensor:
+        """Return log(g P_graph + (1 - g) P_model) of every item, at least -87.4."""
+        gate: Tensor = self.gate(votes, scores)[:, None]
+        found = gate * votes.share + (1 - gate) * scores.softmax(dim=1)
+        return found.clamp(min=TINY).log()
 
 
 def before(histories: Tensor, places: Tensor) -> Tensor:
@@ -118,7 +128,6 @@ def mixed(gate: Tensor, copied: Tensor, code_log_prob: Tensor) -> Tensor:
 
     A part below the least normal float32 counts as that, so the result is at least -87.4.
     """
-    tiny = torch.finfo(torch.float32).tiny
-    first = (gate * copied).clamp(min=tiny).log()
-    second = (1 - gate).clamp(min=tiny).log() + code_log_prob
+    first = (gate * copied).clamp(min=TINY).log()
+    second = (1 - gate).clamp(min=TINY).log() + code_log_prob
     return torch.logaddexp(first, second)

@@ -21,24 +21,44 @@ NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
-class Votes:
+class Support:
+    """How much the graph knows of N requests.
+
+    Attributes:
+        total [N] float32: sum of each request's votes; 0 where no edge leads anywhere new.
+        leaving [N] float32: what was counted from each request's newest item.
+        length [N] int64: items of each request's history.
+    """
+
+    total: Tensor
+    leaving: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class DenseVotes(Support):
+    """What the graph says of N requests, of every item.
+
+    Attributes:
+        share [N, I] float32: shares of the votes; 0 for items of the request's history.
+    """
+
+    share: Tensor
+
+
+@dataclass(frozen=True)
+class Votes(Support):
     """What the graph says of N requests, as a sparse matrix.
 
     Attributes:
         key [U] int64: ``request * I + item`` of every item with votes, rising; no item of the
             request's history is among them.
         vote [U] float32: above 0.
-        total [N] float32: sum of each request's votes; 0 where no edge leads anywhere new.
-        leaving [N] float32: what was counted from each request's newest item.
-        length [N] int64: items of each request's history.
         num_items: I.
     """
 
     key: Tensor
     vote: Tensor
-    total: Tensor
-    leaving: Tensor
-    length: Tensor
     num_items: int
 
     def probability(self, items: Tensor) -> Tensor:
@@ -50,12 +70,6 @@ class Votes:
         place = torch.searchsorted(self.key, wanted).clamp(max=len(self.key) - 1)
         known = (self.key[place] == wanted) & (items >= 0)
         return torch.where(known, self.vote[place] / self.total.clamp(min=1e-30)[:, None], 0.0)
-
-    def dense(self) -> Tensor:
-        """Return the shares of all items, ``[N, I]``."""
-        found = torch.zeros(len(self.total) * self.num_items, device=self.key.device)
-        found[self.key] = self.vote / self.total[self.key // self.num_items]
-        return found.view(len(self.total), self.num_items)
 
     def best(self, count: int) -> Tensor:
         """Return the `count` items with most votes of each request, ``[N, count]``; -1 if none.
@@ -147,37 +161,62 @@ class CopyGraph(nn.Module):
             history: ``[N, T]`` int64, padded with -1: items that are not copied.
             target: ``[N]`` int64, the training event that comes next; None where it is none.
         """
-        source = newest.clamp(min=0).flatten()
-        leaving = self.leaving[newest.clamp(min=0)]
-        own = None if target is None else self._own(newest, target)
-        if own is not None:
-            leaving = (leaving - own).clamp(min=0)
-        degree = (self.start[source + 1] - self.start[source]) * (newest >= 0).flatten()
-        slot = torch.repeat_interleave(torch.arange(len(source), device=source.device), degree)
-        edge = torch.arange(len(slot), device=source.device) - (degree.cumsum(0) - degree)[slot]
-        edge = edge + self.start[source][slot]
-        strength, reach = self._strength(newest, leaving), self._reach(newest)
-        rows = torch.arange(len(newest), device=newest.device)[:, None]
-        keys = (rows * self.num_items).expand_as(newest).flatten()[slot] + self.target[edge]
-        key, place = torch.unique(keys, return_inverse=True)
-        vote = torch.zeros(len(key), device=key.device)
-        votes = self.count[edge] * strength.flatten()[slot]
-        votes = votes + self.likeness[edge] * reach.flatten()[slot]
-        vote = vote.index_add_(0, place, votes)
-        seen = torch.where(history >= 0, rows * self.num_items + history, -1).flatten()
+        edge, votes, leaving, own = self._cast(newest, target)
+        key, place = torch.unique(edge, return_inverse=True)
+        vote = torch.zeros(len(key), device=key.device).index_add_(0, place, votes)
+        rows = torch.arange(len(newest), device=newest.device)
+        seen = torch.where(history >= 0, rows[:, None] * self.num_items + history, -1).flatten()
         new = ~torch.isin(key, seen)
-        if own is not None and target is not None and len(key):
-            counted = torch.minimum(own, self._edges(newest, target[:, None])[0][..., 0])
-            wanted = rows[:, 0] * self.num_items + target
+        if target is not None and len(key):
+            wanted = rows * self.num_items + target
             place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
             found = key[place] == wanted
-            vote[place[found]] -= (strength * counted).sum(dim=1)[found]
+            vote[place[found]] -= own[found]
             new &= vote > NOTHING
         key, vote = key[new], vote[new]
         total = torch.zeros(len(newest), device=key.device)
         total = total.index_add_(0, key // self.num_items, vote)
         length = (history >= 0).sum(dim=1)
-        return Votes(key, vote, total, leaving[:, -1], length, self.num_items)
+        return Votes(total, leaving, length, key, vote, self.num_items)
+
+    def dense_votes(
+        self, newest: Tensor, history: Tensor, target: Tensor | None = None
+    ) -> DenseVotes:
+        """Return the shares of all items; the arguments are those of `votes`."""
+        edge, votes, leaving, own = self._cast(newest, target)
+        found = torch.zeros(len(newest) * self.num_items, device=newest.device)
+        found = found.index_add_(0, edge, votes).view(len(newest), self.num_items)
+        if target is not None:
+            found.scatter_add_(1, target[:, None], -own[:, None])
+            found.masked_fill_(found <= NOTHING, 0.0)
+        # Padding stands for the oldest item, or in an empty row, which has no votes, for any.
+        found.scatter_(1, history.where(history >= 0, history[:, :1].clamp(min=0)), 0.0)
+        total = found.sum(dim=1)
+        share = found / total.clamp(min=torch.finfo(found.dtype).tiny)[:, None]
+        return DenseVotes(total, leaving, (history >= 0).sum(dim=1), share)
+
+    def _cast(self, newest: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return every vote: ``request * I + item`` and its weight, one for each edge.
+
+        Also what leaves the newest items ``[N]`` and which votes for `target` are its own ``[N]``.
+        """
+        source = newest.clamp(min=0)
+        leaving, own = self.leaving[source], torch.zeros(len(newest), device=newest.device)
+        if target is not None:
+            pairs = self._own(newest, target)
+            leaving = (leaving - pairs).clamp(min=0)
+        strength, reach = self._strength(newest, leaving), self._reach(newest)
+        if target is not None:
+            counted = torch.minimum(pairs, self._edges(newest, target[:, None])[0][..., 0])
+            own = (strength * counted).sum(dim=1)
+        degree = ((self.start[source + 1] - self.start[source]) * (newest >= 0)).flatten()
+        slot = torch.repeat_interleave(torch.arange(len(degree), device=degree.device), degree)
+        edge = torch.arange(len(slot), device=degree.device) - (degree.cumsum(0) - degree)[slot]
+        edge = edge + self.start[source].flatten()[slot]
+        votes = self.count[edge] * strength.flatten()[slot]
+        votes = votes + self.likeness[edge] * reach.flatten()[slot]
+        row = slot // newest.shape[1]
+        return row * self.num_items + self.target[edge], votes, leaving[:, -1], own
 
     def sources(self, newest: Tensor, items: Tensor) -> Tensor:
         """Return which of the newest items gives each of ``items [N, C]`` most votes, ``[N, C]``.
@@ -241,11 +280,11 @@ class CopyGate(nn.Module):
         self.hidden = nn.Linear(5, hidden_dim)
         self.out = nn.Linear(hidden_dim, 1)
 
-    def forward(self, votes: Votes, first_logits: Tensor) -> Tensor:
+    def forward(self, votes: Support, first_logits: Tensor) -> Tensor:
         """Return the gate ``[N]``, 0 where the graph is silent.
 
         Args:
-            votes: What the graph says.
+            votes: How much the graph knows.
             first_logits: ``[N, K]`` of the first code, or of all items.
         """
         log_prob = first_logits.float().log_softmax(dim=-1)

@@ -246,10 +246,11 @@ class CopyingEncoder(Copying, NextItemEncoder):
             history = before(batch["item_index"][row[held]], place[held])
             assert isinstance(module.copier, Copier)
             with torch.autocast(logits.device.type, enabled=False):
-                votes = module.copier.votes(history, taught)
                 if given.gate_loss == "ndcg":
-                    found = module.copier.smooth_ndcg(logits, votes, taught, history)
+                    known = module.copier.dense_votes(history, taught)
+                    found = module.copier.smooth_ndcg(logits, known, taught, history)
                 else:
+                    votes = module.copier.votes(history, taught)
                     written = logits.log_softmax(dim=1).gather(1, taught[:, None])[:, 0]
                     found = module.copier.log_likelihood(written, logits, votes, taught)
             total = total - found.sum()

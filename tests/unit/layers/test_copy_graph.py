@@ -101,6 +101,9 @@ def test_votes_equal_a_slow_twin(histories, alike) -> None:
         got = [i for i in best[row].tolist() if i >= 0]
         assert [round(wanted[i], 4) for i in got] == [round(wanted[i], 4) for i in order]
     assert found.probability(torch.full((len(histories), 1), -1)).sum() == 0
+    dense = graph_of(counts, alike).dense_votes(newest_of(histories), padded(histories, 6))
+    torch.testing.assert_close(dense.share, shares)
+    torch.testing.assert_close(dense.total, found.total)
 
 
 def test_a_catalogue_whose_pairs_outnumber_int32_keeps_its_edges() -> None:
@@ -123,7 +126,10 @@ def test_a_training_target_is_scored_by_a_graph_that_never_saw_it(histories, ali
     targets = torch.tensor([h[place] for h, place in rows])
     found = graph.votes(newest_of(before), padded(before, 6), targets)
     shares = found.probability(torch.arange(NUM_ITEMS).expand(len(rows), -1))
-    torch.testing.assert_close(found.dense(), shares)
+    dense = graph.dense_votes(newest_of(before), padded(before, 6), targets)
+    torch.testing.assert_close(dense.share, shares)
+    torch.testing.assert_close(dense.total, found.total)
+    assert torch.equal(dense.leaving, found.leaving)
     for row, (history, place) in enumerate(rows):
         rest = Counter(whole)
         rest.subtract(pairs(history))

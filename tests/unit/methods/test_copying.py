@@ -114,7 +114,7 @@ def test_smooth_ndcg_is_the_ndcg_of_a_mixture_whose_items_lie_far_apart() -> Non
     targets = torch.tensor([4, 9, 8])
     torch.manual_seed(2)
     scores = 20 * torch.randn(3, 30)
-    votes = module.copier.votes(history)
+    votes = module.copier.dense_votes(history)
     mixed = module.copier.mix_catalogue(scores, history)
     seen = Candidates(exclude=history).mask(mixed)
     rank = (seen > mixed.gather(1, targets[:, None])).sum(dim=1)
@@ -125,7 +125,7 @@ def test_smooth_ndcg_is_the_ndcg_of_a_mixture_whose_items_lie_far_apart() -> Non
 def test_a_step_of_the_gate_raises_the_smooth_ndcg() -> None:
     _, _, module = made("sasrec")
     history, targets = torch.tensor([[3, 8, 5], [7, -1, -1]]), torch.tensor([4, 9])
-    scores, votes = torch.arange(60.0).sin().view(2, 30), module.copier.votes(history)
+    scores, votes = torch.arange(60.0).sin().view(2, 30), module.copier.dense_votes(history)
     optimizer = torch.optim.SGD(module.copier.gate.parameters(), lr=0.1)
     found = [module.copier.smooth_ndcg(scores, votes, targets, history).sum()]
     (-found[0]).backward()
