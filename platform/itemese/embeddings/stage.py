@@ -227,10 +227,6 @@ def _plan(config: TextModelConfig, num_blocks: int) -> tuple[str, dict[str, Any]
     )
     # A cluster of one CPU keeps half of it for whatever else must run meanwhile.
     pool = {"compute": compute, "num_cpus": 1.0 if cpus >= 2 else 0.5}
-    if sum(node["Alive"] for node in ray.nodes()) == 1:
-        # What ended an actor, nearly always a lack of memory, would end the next one here as well;
-        # and Ray warns of each actor that restarts. Of several nodes one may go, and work goes on.
-        pool["max_restarts"] = 0
     return device, pool | ({"num_gpus": 1} if device == "cuda" else {})
 
 
@@ -238,31 +234,15 @@ def _collect(dataset: ray.data.Dataset, num_items: int) -> Assembly:
     """Run the dataset and put its rows back in order.
 
     Raises:
-        ConfigError: An actor could not load the model, or was ended by the system.
+        ConfigError: An actor could not load the model.
         DataError: A row came twice.
     """
     dataset.context.execution_no_progress_timeout_s = _LONGEST_BLOCK_SECONDS
     parts = Assembly(num_items)
-    for batch in _batches(dataset):
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         if "fault" in batch.column_names:
             raise ConfigError(batch["fault"][0].as_py())
         vectors = batch["vector"].combine_chunks().flatten().to_numpy()
         index, described = batch["item_index"].to_numpy(), batch["described"].to_numpy()
         parts.add(index, vectors.reshape(len(index), -1), described)
     return parts
-
-
-def _batches(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
-    """Yield the dataset's blocks.
-
-    Raises:
-        ConfigError: An actor died, and may not be restarted; see `_plan`.
-    """
-    try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-    except ray.exceptions.ActorDiedError as error:
-        message = (
-            "`embeddings.max_actors` must be a number of models that fit into memory together; the "
-            "system ended one of their processes. Lower it or `embeddings.batch_size`."
-        )
-        raise ConfigError(message) from error

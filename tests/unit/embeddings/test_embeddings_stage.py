@@ -1,7 +1,5 @@
 """The stage on the shared cluster, with the hashed model unless loading is the point."""
 
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
 from itemese.core.vectors import Embeddings
-from itemese.embeddings import stage
 from itemese.embeddings.config import EmbeddingsConfig
 from itemese.embeddings.models import HashingModel
 from itemese.embeddings.stage import _blocks, build_embeddings
@@ -86,23 +83,6 @@ def test_what_an_actor_finds_wrong_reaches_the_user_as_one_sentence(
     config = EmbeddingsConfig(model=str(tmp_path))
     with pytest.raises(ConfigError, match=r"^`embeddings.model` must be loadable; got .*$"):
         build_embeddings(config, catalog(tmp_path, ["a"]), Folder.at(tmp_path / "out"))
-
-
-@pytest.mark.ray
-def test_a_killed_process_is_said_in_one_sentence(
-    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed:
-        def __init__(self, *args: object) -> None:
-            pass
-
-        def __call__(self, block: pa.Table) -> pa.Table:
-            os.kill(os.getpid(), signal.SIGKILL)
-            return block
-
-    monkeypatch.setattr(stage, "_Embedder", Killed)
-    with pytest.raises(ConfigError, match="the system ended one of their processes"):
-        build_embeddings(HASHING, catalog(tmp_path, ["a", "b"]), Folder.at(tmp_path / "out"))
 
 
 @pytest.mark.ray
