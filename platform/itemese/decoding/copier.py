@@ -70,15 +70,15 @@ class Copier(nn.Module):
 
     def votes(self, item_index: Tensor, target: Tensor | None = None) -> Votes:
         """Return what the graph says after histories ``[B, T]``; see `CopyGraph.votes`."""
-        lengths = (item_index >= 0).sum(dim=1)
-        newest = newest_before(item_index, lengths, self.graph.window)
-        return self.graph.votes(newest, item_index, target)
+        return self.graph.votes(self._newest(item_index), item_index, target)
 
     def dense_votes(self, item_index: Tensor, target: Tensor | None = None) -> DenseVotes:
         """Return what `votes` does, of every item."""
-        lengths = (item_index >= 0).sum(dim=1)
-        newest = newest_before(item_index, lengths, self.graph.window)
-        return self.graph.dense_votes(newest, item_index, target)
+        return self.graph.dense_votes(self._newest(item_index), item_index, target)
+
+    def _newest(self, item_index: Tensor) -> Tensor:
+        """Return the newest items of histories ``[B, T]`` that vote, ``[B, S]``."""
+        return newest_before(item_index, (item_index >= 0).sum(dim=1), self.graph.window)
 
     def copied(
         self, item_index: Tensor, items: Tensor, log_prob: Tensor, first_logits: Tensor
@@ -97,8 +97,7 @@ class Copier(nn.Module):
         votes = self.votes(item_index)
         gate = self.gate(votes, first_logits)
         share = gate[:, None] * votes.probability(items) / log_prob.exp()
-        lengths = (item_index >= 0).sum(dim=1)
-        source = self.graph.sources(newest_before(item_index, lengths, self.graph.window), items)
+        source = self.graph.sources(self._newest(item_index), items)
         return share.clamp(max=1.0), source.masked_fill(share <= 0, -1)
 
     def mix_catalogue(self, scores: Tensor, item_index: Tensor) -> Tensor:

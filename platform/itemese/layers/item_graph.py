@@ -61,14 +61,20 @@ def transition_counts(
 
 def heaviest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
     """Keep the `count` heaviest edges of each row; of equal ones the lower item_index."""
+    rows, columns, weights, place = _by_weight(matrix)
+    kept = place < count
+    return sparse.csr_matrix((weights[kept], (rows[kept], columns[kept])), shape=matrix.shape)
+
+
+def _by_weight(
+    matrix: sparse.csr_matrix,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, column, weight and place in its row of each edge, heaviest first in a row."""
     matrix = sparse.csr_matrix(matrix)
-    matrix.sort_indices()
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, rows))
     place = np.arange(len(rows)) - matrix.indptr[rows]
-    kept = np.sort(order[place < count])
-    values = (matrix.data[kept], (rows[kept], matrix.indices[kept]))
-    return sparse.csr_matrix(values, shape=matrix.shape)
+    return rows, matrix.indices[order], matrix.data[order], place
 
 
 class ItemGraph(nn.Module):
@@ -102,17 +108,13 @@ class ItemGraph(nn.Module):
             fallback: ``[I]`` popularity; scaled to lie below the lightest kept edge.
             max_neighbors: Bound on N.
         """
-        matrix = sparse.csr_matrix(matrix)
-        matrix.sort_indices()
-        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        order = np.lexsort((matrix.indices, -matrix.data, rows))
-        place = np.arange(len(rows)) - matrix.indptr[rows]
-        width = max(1, min(max_neighbors, int(np.diff(matrix.indptr).max(initial=0))))
+        rows, columns, weights, place = _by_weight(matrix)
+        width = max(1, min(max_neighbors, int(place.max(initial=0)) + 1))
         kept = place < width
         neighbor = np.zeros((matrix.shape[0], width), dtype=np.int64)
         weight = np.zeros((matrix.shape[0], width), dtype=np.float32)
-        neighbor[rows[kept], place[kept]] = matrix.indices[order][kept]
-        weight[rows[kept], place[kept]] = matrix.data[order][kept]
+        neighbor[rows[kept], place[kept]] = columns[kept]
+        weight[rows[kept], place[kept]] = weights[kept]
         lightest = float(weight[weight > 0].min()) if (weight > 0).any() else 1.0
         scaled = fallback / max(float(fallback.max(initial=0)), 1.0) * lightest * 1e-3
         return cls(

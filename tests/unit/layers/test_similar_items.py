@@ -17,9 +17,8 @@ def votes(vectors: np.ndarray = VECTORS, *, described: list[bool] | None = None,
 
 def test_the_nearest_items_get_shares_by_their_cosines() -> None:
     found = votes(num_neighbors=2, temperature=0.5, weight=3.0)
-    shares = np.exp(np.array([0.8, 0.6]) / 0.5)
-    assert found[0] == pytest.approx([0, *(3 * shares / shares.sum())[:1], 0, found[0, 3], 0])
-    assert found[0, 3] == pytest.approx(3 * shares[1] / shares.sum())
+    first, second = 3 * np.exp([1.6, 1.2]) / np.exp([1.6, 1.2]).sum()
+    assert found[0] == pytest.approx([0, first, 0, second, 0])
     assert found.sum(axis=1) == pytest.approx(np.full(5, 3.0))
     assert not found.diagonal().any()
     assert ((found > 0).sum(axis=1) == 2).all()
