@@ -83,6 +83,7 @@ def load_space(
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
+    recipe: str | Path | None = None,
     parse: Callable[[Mapping[str, Any]], Config] | None = None,
 ) -> Space:
     """Read a space file and its recipe, and check each against the other.
@@ -90,6 +91,7 @@ def load_space(
     Args:
         path: A YAML file, as described by `SearchConfig`.
         overrides: Further ``path=value`` strings for the recipe, after the file's own.
+        recipe: File of a recipe to search instead of the space's own.
         parse: Reads a recipe; `Experiment.parse` if None.
 
     Raises:
@@ -97,9 +99,11 @@ def load_space(
     """
     file = Path(path)
     config = SearchConfig.parse(read_yaml(file))
+    if recipe is not None:
+        config = config.model_copy(update={"recipe": str(recipe)})
     recipe_file = _find_recipe(config.recipe, beside=file)
-    recipe = with_overrides(read_recipe(recipe_file), [*config.overrides, *overrides])
-    return check_space(config, recipe, parse=parse)
+    values = with_overrides(read_recipe(recipe_file), [*config.overrides, *overrides])
+    return check_space(config, values, parse=parse)
 
 
 def check_space(

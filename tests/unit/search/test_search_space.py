@@ -175,6 +175,10 @@ def test_recipe_is_found_beside_the_space_and_overridden(tmp_path: Path) -> None
     space = load_space(file, ["training.schedule=constant"], parse=Recipe.parse)
     assert space.defaults == {"training.learning_rate": 0.05, "codebooks.codebook_size": 48}
     assert space.recipe["training"]["schedule"] == "constant"
+    (tmp_path / "other.yaml").write_text("training: {learning_rate: 0.02}\n")
+    other = load_space(file, recipe=tmp_path / "other.yaml", parse=Recipe.parse)
+    assert other.defaults["training.learning_rate"] == 0.02
+    assert other.config.recipe == str(tmp_path / "other.yaml")
     file.write_text(yaml.safe_dump(written | {"recipe": "recipes/missing.yaml"}))
     with pytest.raises(ConfigError, match="`recipe` must be a readable file"):
         load_space(file, parse=Recipe.parse)

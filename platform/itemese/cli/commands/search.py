@@ -15,6 +15,7 @@ from itemese.search.study import run_study
 
 def main(
     space: str,
+    recipe: Annotated[str | None, typer.Option(help="Instead of the space's")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="path=value, recipe")] = None,
     storage: Annotated[str, typer.Option(help="Folder or URI")] = console.storage_default(),
     name: Annotated[str | None, typer.Option(help="Of the study; the file's by default")] = None,
@@ -24,7 +25,7 @@ def main(
     database: Annotated[str | None, typer.Option(help="For optuna-dashboard; SQLAlchemy")] = None,
 ) -> None:
     """Search SPACE, train its winner on fresh seeds, test it once and write it as a bundle."""
-    checked = load_space(space, overrides=set_ or [])
+    checked = load_space(space, set_ or [], recipe=recipe)
     if dry_run:
         print(preview(checked, Store(storage), num_trials))
         return
