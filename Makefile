@@ -15,7 +15,7 @@ ifneq ($(SHARED_DATA),)
 export ITEMESE_DATA ?= $(abspath $(SHARED_DATA))
 endif
 
-# Two workers; the tests that share the local Ray cluster stay together on one of them.
+# Two workers; the tests that share a local Ray cluster stay together on one of them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
 
 .PHONY: demo test test-failed test-slow test-all soak docs lint format clean

@@ -1,4 +1,4 @@
-"""Shared fixtures: one local Ray cluster a session, the real data if it is there."""
+"""Shared fixtures: one local Ray cluster a process, the real data if it is there."""
 
 import logging
 import os
@@ -31,12 +31,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share the local Ray cluster on one worker of pytest-xdist."""
-    for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Deal the tests that need Ray to two workers of pytest-xdist, each with its own cluster.
+
+    All slow ones share one cluster: they submit jobs, and the agent that takes these has one port a
+    machine. The marks are set here, because pytest-xdist may read them before other hooks run.
+    """
+    if "ray_cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("ray"):
+        together = "integration" in item.path.parts or item.get_closest_marker("slow")
+        item.add_marker(pytest.mark.xdist_group("ray" if together else "ray apart"))
 
 
 @pytest.fixture(scope="session")
