@@ -26,8 +26,8 @@ OPTIONS = {
 }
 """Settings off the defaults that change what a module learns from."""
 
-SLOW = {"training_finds_who_clicks_on_what-unlabelled"}
-"""Checks of a minute; what they find, the labelled ones find too, but for drawn non-clicks."""
+SLOW = {"training_finds_who_clicks_on_what-unlabelled", "trained_method_beats_popularity"}
+"""Long checks, of which the labelled clicks and the golden figures find the most."""
 
 CHECKS |= {
     f"{name} with options": method_checks(name, {**SMALL.get(name, {}), **options})

@@ -212,6 +212,7 @@ def test_a_missing_file_is_one_sentence_on_the_command_line(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_same_job_by_ray_job_submit(submit_job: Callable[..., str], tmp_path: Path) -> None:
     recipe = tmp_path / "small.yaml"
     recipe.write_text(yaml.safe_dump(dict(experiment().values())))

@@ -88,6 +88,7 @@ print(trained.key, trained.reused)
 """
 
 
+@pytest.mark.slow
 def test_an_edited_method_is_trained_again(ray_cluster: None, tmp_path: Path) -> None:
     method = {"name": "edited.method", "dim": 8, "num_layers": 1, "num_heads": 1}
     values = {"name": "mine", "logs": LOGS, "training": {"max_epochs": 1}}

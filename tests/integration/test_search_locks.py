@@ -8,7 +8,7 @@ import ray
 
 from itemese.search.sharing import claim, locks_of
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 class Bucket:

@@ -140,6 +140,14 @@ def test_study_survives_a_failing_trial_and_bundles_its_winner(
     evaluated = len(list((tmp_path / "store" / "evaluation").iterdir()))
     assert evaluated == (2 if winner.trial == 0 else 4)
 
+
+@pytest.mark.slow
+def test_a_study_goes_on_with_what_it_has(ray_cluster: None, tmp_path: Path) -> None:
+    write_log(tmp_path / "log")
+    space, storage = make_space(tmp_path / "log"), str(tmp_path / "store")
+    result = run_study(space, storage=storage, name="tiny", max_concurrent=2)
+    winner = result.winner
+    assert winner is not None
     with pytest.raises(ConfigError, match="`name` must be new; got 'tiny'"):
         run_study(space, storage=storage, name="tiny")
     changed = replace(
@@ -279,6 +287,7 @@ def test_study_without_one_good_trial_says_why(ray_cluster: None, tmp_path: Path
         run_study(space, storage=str(tmp_path / "store"), name="bad")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_recorded_and_the_study_goes_on(
     ray_cluster: None, tmp_path: Path
 ) -> None:
@@ -314,6 +323,7 @@ def test_a_killed_worker_is_recorded_and_the_study_goes_on(
     assert again.trials == result.trials
 
 
+@pytest.mark.slow
 def test_trials_without_memory_or_a_finite_loss_are_recorded_and_the_study_goes_on(
     ray_cluster: None, tmp_path: Path
 ) -> None:
@@ -335,6 +345,7 @@ def test_trials_without_memory_or_a_finite_loss_are_recorded_and_the_study_goes_
     assert "`training.learning_rate`" in endings[2].error
 
 
+@pytest.mark.slow
 def test_storage_that_goes_away_ends_the_study_with_its_sentence_and_loses_nothing(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

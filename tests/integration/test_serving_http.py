@@ -88,6 +88,7 @@ def client(service):
         yield http
 
 
+@pytest.mark.slow
 def test_a_bundle_that_fails_in_the_replica_says_why(ray_cluster, tmp_path):
     # Whole by its hashes, but its tensors do not fit the method: only loading shows it.
     table = pa.table({"item_id": ["a"], "title": ["A"], "train_count": pa.array([1], pa.int64())})

@@ -130,6 +130,7 @@ LANGUAGE_MODEL = {
 ALIGNED = read_yaml(Path(__file__).parents[1] / "contract" / "small_methods.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["din", "eager_llm", "store", "prorec"])
 def test_methods_of_several_terms_and_stages_train_alike_on_workers(
     ray_cluster, world, tmp_path, name
@@ -161,6 +162,7 @@ def test_methods_of_several_terms_and_stages_train_alike_on_workers(
         assert mine == pytest.approx(theirs, rel=1e-2, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [{}, LANGUAGE_MODEL], ids=["one part", "blocks"])
 def test_workers_that_share_a_model_train_the_same_one(ray_cluster, world, tmp_path, method):
     settings = {"method": method, "num_workers": 2, "accumulation": 2, "validation_users": 40}
@@ -219,6 +221,7 @@ def test_a_cluster_too_small_is_refused_before_anything_starts(
         train(gpu, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_user_error_in_a_worker_comes_out_as_itself(ray_cluster, world, tmp_path) -> None:
     method = {"loss_weights": {"next_item": 1e38}}
     spec = spec_of(world, tmp_path, method=method, num_workers=1, max_failures=2)
