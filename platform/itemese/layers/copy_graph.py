@@ -97,6 +97,7 @@ class CopyGraph(nn.Module):
         count [E] float32: weight of the pairs that were counted.
         likeness [E] float32: votes that no pair was counted for, of similar items; else 0.
         leaving [I] float32: all that was counted from each item, edges not kept included.
+        reach [S] float32: what a vote is worth by the voter's place, the newest last.
     """
 
     start: Tensor
@@ -104,6 +105,7 @@ class CopyGraph(nn.Module):
     count: Tensor
     likeness: Tensor
     leaving: Tensor
+    reach: Tensor
 
     def __init__(
         self,
@@ -130,7 +132,11 @@ class CopyGraph(nn.Module):
         self.register_buffer("count", torch.from_numpy(values[0]))
         self.register_buffer("likeness", torch.from_numpy(values[1]))
         self.register_buffer("leaving", torch.from_numpy(leaving.astype(np.float32)))
+        age = torch.arange(self.window - 1, -1, -1)
+        reach = config.decay**age * (age < config.max_sources)
+        self.register_buffer("reach", reach.float(), persistent=False)
         self._keys: Tensor | None = None
+        self._worth: Tensor | None = None
 
     @property
     def num_items(self) -> int:
@@ -144,7 +150,7 @@ class CopyGraph(nn.Module):
 
     def resize(self, num_edges: int) -> None:
         """Make place for the saved edges of a trained module."""
-        self._keys = None
+        self._keys = self._worth = None
         self.target = self.target.new_zeros(num_edges)
         self.count = self.count.new_zeros(num_edges)
         self.likeness = self.likeness.new_zeros(num_edges)
@@ -200,23 +206,25 @@ class CopyGraph(nn.Module):
 
         Also what leaves the newest items ``[N]`` and which votes for `target` are its own ``[N]``.
         """
-        source = newest.clamp(min=0)
-        leaving, own = self.leaving[source], torch.zeros(len(newest), device=newest.device)
-        if target is not None:
+        source, reach = newest.clamp(min=0).flatten(), self._reach(newest)
+        first = self.start[source]
+        degree = (self.start[source + 1] - first) * (newest >= 0).flatten()
+        slot = torch.repeat_interleave(degree)
+        edge = torch.arange(len(slot), device=slot.device)
+        edge = edge + (first - degree.cumsum(0) + degree)[slot]
+        if target is None:  # what an edge is worth is the same for all requests
+            leaving, own = self.leaving[newest[:, -1].clamp(min=0)], reach.new_zeros(len(newest))
+            votes = self._edge_worth()[edge] * reach.flatten()[slot]
+        else:
             pairs = self._own(newest, target)
-            leaving = (leaving - pairs).clamp(min=0)
-        strength, reach = self._strength(newest, leaving), self._reach(newest)
-        if target is not None:
+            left = (self.leaving[source].view_as(newest) - pairs).clamp(min=0)
+            leaving, strength = left[:, -1], self._strength(newest, left)
             counted = torch.minimum(pairs, self._edges(newest, target[:, None])[0][..., 0])
             own = (strength * counted).sum(dim=1)
-        degree = ((self.start[source + 1] - self.start[source]) * (newest >= 0)).flatten()
-        slot = torch.repeat_interleave(torch.arange(len(degree), device=degree.device), degree)
-        edge = torch.arange(len(slot), device=degree.device) - (degree.cumsum(0) - degree)[slot]
-        edge = edge + self.start[source].flatten()[slot]
-        votes = self.count[edge] * strength.flatten()[slot]
-        votes = votes + self.likeness[edge] * reach.flatten()[slot]
+            votes = self.count[edge] * strength.flatten()[slot]
+            votes = votes + self.likeness[edge] * reach.flatten()[slot]
         row = slot // newest.shape[1]
-        return row * self.num_items + self.target[edge], votes, leaving[:, -1], own
+        return row * self.num_items + self.target[edge], votes, leaving, own
 
     def sources(self, newest: Tensor, items: Tensor) -> Tensor:
         """Return which of the newest items gives each of ``items [N, C]`` most votes, ``[N, C]``.
@@ -239,13 +247,15 @@ class CopyGraph(nn.Module):
 
     def _reach(self, newest: Tensor) -> Tensor:
         """Return what a vote of each voter is worth by its age, ``[N, S]``."""
-        age = torch.arange(newest.shape[1] - 1, -1, -1, device=newest.device)
-        return self.config.decay**age * ((newest >= 0) & (age < self.config.max_sources))
+        return self.reach * (newest >= 0)
 
     def _strength(self, newest: Tensor, leaving: Tensor) -> Tensor:
         """Return what a counted pair of each voter is worth, ``[N, S]``."""
-        scale = leaving.clamp(min=1e-9) ** -self.config.normalization
-        return self._reach(newest) * scale * (leaving > NOTHING)
+        return self._reach(newest) * self._scale(leaving)
+
+    def _scale(self, leaving: Tensor) -> Tensor:
+        """Return what a counted pair is worth by all that was counted from its source item."""
+        return leaving.clamp(min=1e-9) ** -self.config.normalization * (leaving > NOTHING)
 
     def _votes(self, newest: Tensor, items: Tensor, strength: Tensor) -> Tensor:
         """Return the votes of each voter for ``items [N, C]``, ``[N, S, C]``."""
@@ -259,6 +269,13 @@ class CopyGraph(nn.Module):
             sources = torch.repeat_interleave(items, self.start.diff())
             self._keys = sources * self.num_items + self.target
         return self._keys
+
+    def _edge_worth(self) -> Tensor:
+        """Return the votes of each edge for a voter of age 0, ``[E]``."""
+        if self._worth is None or self._worth.device != self.target.device:
+            scale = torch.repeat_interleave(self._scale(self.leaving), self.start.diff())
+            self._worth = self.count * scale + self.likeness
+        return self._worth
 
     def _edges(self, newest: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return count and likeness of each voter's edge to ``items [N, C]``, ``[N, S, C]``."""
