@@ -73,7 +73,10 @@ def service(ray_cluster, registry):
     with deploy(registry.uri, port=0, token=TOKEN, num_cpus=0.5, settings=settings) as running:
         yield running
     assert ray.is_initialized(), "the cluster was there before"
-    assert nobody_listens(running.url)
+    deadline = time.monotonic() + 20  # Ray ends the proxy's process in its own time
+    while not nobody_listens(running.url):
+        assert time.monotonic() < deadline, "the service still listens"
+        time.sleep(0.1)
 
 
 def nobody_listens(url):
