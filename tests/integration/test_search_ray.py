@@ -31,6 +31,7 @@ from tiny_study import EVENTS, INDIVISIBLE, TWO_HEADS, make_space, write_log
 pytestmark = pytest.mark.ray
 
 
+@pytest.mark.slow
 def test_study_survives_a_failing_trial_and_bundles_its_winner(
     ray_cluster: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

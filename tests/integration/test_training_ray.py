@@ -98,6 +98,7 @@ def timeless(curve):
     return [{n: v for n, v in row.items() if n not in clocked} for row in curve]
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_with_doubled_accumulation(ray_cluster, world, tmp_path) -> None:
     seen: list[dict[str, float]] = []
     alone = train(spec_of(world, tmp_path / "a", accumulation=2), tmp_path / "a")
