@@ -12,6 +12,7 @@ from itemese.codebooks.base import Quantizer
 from itemese.codebooks.rows import ROWS_AT_ONCE, Rows, VectorFile
 from itemese.core.artifacts import Folder
 from itemese.core.cluster import connect
+from itemese.core.tasks import stream_blocks
 
 
 class EncodeByRay:
@@ -39,7 +40,7 @@ class EncodeByRay:
         )
         codes = np.empty((len(vectors), len(quantizer.code_sizes)), dtype=np.int32)
         missing = len(vectors)
-        for batch in dataset.iter_batches(batch_size=None):
+        for batch in stream_blocks(dataset, batch_format="numpy"):
             codes[batch["row"]] = batch["codes"]
             missing -= len(batch["row"])
         assert not missing, f"{missing} vectors came back without codes"

@@ -1,10 +1,11 @@
-"""Run many Ray tasks with few in flight."""
+"""Run many Ray tasks with few in flight, and datasets on actors of their own."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
+import ray.data
 from ray.exceptions import RayTaskError
 
 from itemese.core.cluster import connect
@@ -87,6 +88,21 @@ def map_shards(
         raise
     finally:
         _end(list(running))
+
+
+def stream_blocks(dataset: ray.data.Dataset, *, batch_format: str = "pyarrow") -> Iterator[Any]:
+    """Run a dataset and yield its blocks as they are ready, in any order.
+
+    An actor of the cluster runs it, not this process: the process that starts a dataset's actors
+    logs an error for each pool, that their restart may fail (Ray 2.60; the blocks are few and the
+    stage runs again if one is lost), and a driver logs to the user's screen.
+
+    Args:
+        dataset: Not run yet.
+        batch_format: As in ``Dataset.iter_batches``.
+    """
+    (blocks,) = dataset.streaming_split(1)
+    yield from blocks.iter_batches(batch_size=None, batch_format=batch_format)
 
 
 def _end(refs: list[Any]) -> None:

@@ -21,6 +21,7 @@ import ray
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.cluster import connect
 from itemese.core.errors import ConfigError, DataError
+from itemese.core.tasks import stream_blocks
 from itemese.core.vectors import Embeddings
 from itemese.embeddings.assembly import Assembly
 from itemese.embeddings.collaborative import collaborative_vectors
@@ -239,7 +240,7 @@ def _collect(dataset: ray.data.Dataset, num_items: int) -> Assembly:
     """
     dataset.context.execution_no_progress_timeout_s = _LONGEST_BLOCK_SECONDS
     parts = Assembly(num_items)
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in stream_blocks(dataset):
         if "fault" in batch.column_names:
             raise ConfigError(batch["fault"][0].as_py())
         vectors = batch["vector"].combine_chunks().flatten().to_numpy()

@@ -12,6 +12,7 @@ from itemese.core.artifacts import Counts, Folder
 from itemese.core.cluster import connect
 from itemese.core.errors import ConfigError
 from itemese.core.schema import Histories
+from itemese.core.tasks import stream_blocks
 from itemese.core.texts import Texts
 from itemese.core.users import Users
 from itemese.knowledge.cache import TextCache, prompt_key
@@ -204,7 +205,7 @@ def _by_actors(config: KnowledgeConfig, prompts: list[str]) -> Iterator[dict[str
         num_gpus=1 if device == "cuda" else 0,
     )
     dataset.context.execution_no_progress_timeout_s = _LONGEST_BLOCK_SECONDS
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in stream_blocks(dataset):
         if "fault" in batch.column_names:
             raise ConfigError(batch["fault"][0].as_py())
         pairs = (batch[name].to_pylist() for name in ("prompt", "text"))
