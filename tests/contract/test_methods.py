@@ -17,9 +17,9 @@ CHECKS = {name: method_checks(name, SMALL.get(name)) for name in NAMES}
 NEWEST = {"targets": "last", "positions": "from_query", "norm": "post"}
 
 OPTIONS = {
-    "sasrec": NEWEST,
+    "sasrec": {"item_features": True, **NEWEST},
     "parallel_codes": {"residual_dim": 4, "copying": {}, **NEWEST, "filter": {"cutoff": 3}},
-    "bsarec": {"copying": {"similar": {"num_neighbors": 4}}},
+    "bsarec": {"item_features": True, "copying": {"similar": {"num_neighbors": 4}}},
     "transition_graph": {"similar": {"num_neighbors": 4}},
     "semantic_id_lm": {"targets": "last", "copying": {"num_candidates": 10, "similar": {}}},
     "tiger": {"copying": {"num_candidates": 10}, "code_normalisation": "level"},

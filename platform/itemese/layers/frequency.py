@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from itemese.core.config import Config
 from itemese.layers.histories import ages
-from itemese.layers.item_tables import INITIAL_STD, CodeTable, ItemTable
+from itemese.layers.item_tables import INITIAL_STD, CodeTable, FeatureTable, ItemTable
 from itemese.layers.transformer import CausalBlock, init_normal
 
 
@@ -111,7 +111,7 @@ class FrequencyEncoder(nn.Module):
 
     def __init__(
         self,
-        items: ItemTable | CodeTable,
+        items: ItemTable | FeatureTable | CodeTable,
         *,
         num_layers: int,
         num_heads: int,

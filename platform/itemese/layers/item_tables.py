@@ -41,6 +41,44 @@ class ItemTable(nn.Embedding):
         return self.weight[:-1]
 
 
+class FeatureTable(Derived):
+    """A vector for each item: one of its own, and a learned projection of what is known of it.
+
+    Attributes:
+        features [I, D_s] float32: Frozen vectors, of the items' texts for one.
+        own: What an item has besides, ``[I + 1, D]``.
+    """
+
+    features: Tensor
+
+    def __init__(self, features: Tensor, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("features", features)
+        self.own = ItemTable(len(features), dim)
+        self.project = nn.Linear(features.shape[1], dim, bias=False)
+
+    def draw(self) -> None:
+        """Draw all vectors; padding is 0."""
+        self.own.draw()
+        scale = self.features.square().sum(dim=1).mean().sqrt().clamp(min=1e-6)
+        nn.init.normal_(self.project.weight, std=INITIAL_STD / float(scale))
+
+    def resize(self, width: int) -> None:
+        """Make place for saved features of another width."""
+        self.features = self.features.new_zeros(len(self.features), width)
+        self.project = nn.Linear(width, self.dim, bias=False, device=self.features.device)
+
+    def forward(self, item_index: Tensor) -> Tensor:
+        """Return the vectors ``[..., D]`` of ``item_index [...]``; negative numbers are padding."""
+        found = F.embedding(item_index.clamp(min=0), self.outputs())
+        return found.masked_fill(item_index[..., None] < 0, 0.0)
+
+    def outputs(self) -> Tensor:
+        """Return what states are compared with, ``[I, D]``."""
+        return self.derived("vectors", lambda: self.own.outputs() + self.project(self.features))
+
+
 class CodeSums(torch.autograd.Function):
     """Sums of the vectors of each item's codes.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itemese.layers.histories import ages
-from itemese.layers.item_tables import INITIAL_STD, CodeTable, ItemTable
+from itemese.layers.item_tables import INITIAL_STD, CodeTable, FeatureTable, ItemTable
 
 Norm = Literal["pre", "post"]
 """Where a block normalises: its inputs, or the sum of input and output as the first papers did."""
@@ -87,7 +87,7 @@ class SequenceEncoder(nn.Module):
 
     def __init__(
         self,
-        items: ItemTable | CodeTable,
+        items: ItemTable | FeatureTable | CodeTable,
         *,
         num_layers: int,
         num_heads: int,

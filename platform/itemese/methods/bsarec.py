@@ -7,7 +7,8 @@ Follows: 2312.10325 section 4 and the code: post-norm blocks of alpha x filter +
     attention, c // 2 + 1 lowest frequencies kept, the others scaled by a learned square; windows of
     one length with padding before them, which the filter reads; full softmax at the newest item.
 Differs: nothing in the network; the recipe says how it is trained (``training.samples: prefixes``).
-    `copying` mixes a transition graph in.
+    `item_features` adds a projection of texts to item vectors, `copying` mixes a transition graph
+    in.
 Shapes: B batch, T history length, D model size, I items.
 """
 
@@ -17,13 +18,11 @@ from pydantic import Field
 from torch import nn
 
 from itemese.layers.frequency import FilterConfig, FrequencyEncoder
-from itemese.layers.item_tables import ItemTable
 from itemese.methods.base import Inputs
-from itemese.methods.copying import CopyingEncoder, CopyingEncoderConfig
-from itemese.methods.families import AttentionConfig
+from itemese.methods.featured import FeaturedConfig, FeaturedEncoder
 
 
-class BsarecConfig(AttentionConfig, CopyingEncoderConfig):
+class BsarecConfig(FeaturedConfig):
     """Settings of BSARec.
 
     Attributes:
@@ -39,7 +38,7 @@ class BsarecConfig(AttentionConfig, CopyingEncoderConfig):
     targets: Literal["last"] = "last"
 
 
-class Bsarec(CopyingEncoder):
+class Bsarec(FeaturedEncoder):
     """See the module docstring."""
 
     Config = BsarecConfig
@@ -48,9 +47,8 @@ class Bsarec(CopyingEncoder):
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
-        table = ItemTable(inputs.catalog.num_items, self.config.dim)
         module = FrequencyEncoder(
-            table,
+            self.item_table(inputs),
             num_layers=self.config.num_layers,
             num_heads=self.config.num_heads,
             window=self.config.max_history,

@@ -91,13 +91,17 @@ class Copying(Method):
         return module
 
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
-        """Rebuild the module; the edges of its graph are those that were saved."""
+        """Rebuild the module; what it was built from is what was saved."""
         module = self.build(replace(inputs, restores=True))
+        self.resize(module, state)
+        module.load_state_dict(state)
+        return module
+
+    def resize(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+        """Give an untrained module's buffers the sizes of saved ones: the edges of its graph."""
         if self.config.copying is not None:
             assert isinstance(module.copier, Copier)
             module.copier.graph.resize(len(state["copier.graph.target"]))
-        module.load_state_dict(state)
-        return module
 
     def collate(self, requests: Sequence[Request]) -> Batch:
         """Return ``item_index [B, T]``, right-padded with -1, and what `with_held_out` adds."""

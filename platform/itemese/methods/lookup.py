@@ -14,7 +14,7 @@ from itemese.core.config import nearest
 from itemese.core.errors import ConfigError
 from itemese.methods.base import Method, MethodConfig
 
-SHARED = {"base", "copying", "families", "lookup"}
+SHARED = {"base", "copying", "families", "featured", "lookup"}
 """Modules of this package that are no method."""
 
 

@@ -7,7 +7,8 @@ Follows: 1808.09781 sections 3.1-3.5 (causal self-attention, learned positions, 
 Differs: the default loss is the full softmax, because the paper's one-negative loss (option
     ``bce``) is what makes published SASRec figures weak; pre-norm blocks with GELU and a hidden
     layer of 4 D; positions count from the start of the window, since padding lies on the right
-    (options: `norm`, `positions`, `targets`). `copying` mixes a transition graph in.
+    (options: `norm`, `positions`, `targets`). `item_features` adds a projection of texts to item
+    vectors, `copying` mixes a transition graph in.
 Shapes: B batch, T history length, D model size, I items.
 """
 
@@ -15,20 +16,19 @@ from typing import Literal
 
 from torch import nn
 
-from itemese.layers.item_tables import ItemTable
 from itemese.layers.transformer import SequenceEncoder
 from itemese.methods.base import Inputs
-from itemese.methods.copying import CopyingEncoder, CopyingEncoderConfig
 from itemese.methods.families import CausalEncoder, CausalEncoderConfig
+from itemese.methods.featured import FeaturedConfig, FeaturedEncoder
 
 
-class SasrecConfig(CausalEncoderConfig, CopyingEncoderConfig):
-    """Settings: those of `CausalEncoderConfig` and of `Copies`."""
+class SasrecConfig(CausalEncoderConfig, FeaturedConfig):
+    """Settings: those of `CausalEncoderConfig`, of `Copies` and of `FeaturedConfig`."""
 
     name: Literal["sasrec"] = "sasrec"
 
 
-class Sasrec(CopyingEncoder, CausalEncoder):
+class Sasrec(FeaturedEncoder, CausalEncoder):
     """See the module docstring."""
 
     Config = SasrecConfig
@@ -36,6 +36,5 @@ class Sasrec(CopyingEncoder, CausalEncoder):
 
     def build(self, inputs: Inputs) -> nn.Module:
         """Return a fresh encoder over the catalogue."""
-        table = ItemTable(inputs.catalog.num_items, self.config.dim)
-        module = SequenceEncoder(table, **self.config.network())
+        module = SequenceEncoder(self.item_table(inputs), **self.config.network())
         return self.with_copier(module, inputs)
