@@ -33,6 +33,13 @@ CHECKS |= {
     f"{name} with options": method_checks(name, {**SMALL.get(name, {}), **options})
     for name, options in OPTIONS.items()
 }
+CHECKS |= {
+    f"{name} with older events": method_checks(name, {**SMALL[name], "older": older})
+    for name, older in {
+        "sasrec": {"window": 4, "size": 2},
+        "parallel_codes": {"window": 4, "size": 2, "reader": "summaries"},
+    }.items()
+}
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,11 @@ class FeatureTable(Derived):
 
     def outputs(self) -> Tensor:
         """Return what states are compared with, ``[I, D]``."""
-        return self.derived("vectors", lambda: self.own.outputs() + self.project(self.features))
+        return self.derived("vectors", self._vectors)
+
+    def _vectors(self) -> Tensor:
+        projected: Tensor = self.project(self.features)
+        return self.own.outputs() + projected
 
 
 class CodeSums(torch.autograd.Function):
@@ -180,6 +184,13 @@ class CodeTable(Derived):
     def outputs(self) -> Tensor:
         """Return what states are compared with, ``[I, D]``."""
         return self.derived("outputs", self._outputs)
+
+    def shared_codes(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return how many codes items share, ``[B, W, H]``, of ``[B, W]`` and ``[B, H]``."""
+        total = torch.zeros(*left.shape, right.shape[1], device=left.device)
+        for codes in self.rows.T:
+            total += codes[left.clamp(min=0)][:, :, None] == codes[right.clamp(min=0)][:, None]
+        return total
 
     def _inputs(self) -> Tensor:
         return self._sums(self.code_vectors.weight) / len(self.code_sizes)

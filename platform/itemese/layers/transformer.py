@@ -1,6 +1,7 @@
 """A causal transformer encoder over right-padded sequences.
 
-Shapes: B batch, T positions, D model size, H heads.
+Shapes: B batch, T positions, W places of a window, D model size, H heads (older events, of
+histories).
 """
 
 from typing import Literal
@@ -9,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from itemese.layers.histories import ages
+from itemese.layers.histories import ages, last_states
 from itemese.layers.item_tables import INITIAL_STD, CodeTable, FeatureTable, ItemTable
+from itemese.layers.older_events import OlderConfig, OlderEvents, split_window
 
 Norm = Literal["pre", "post"]
 """Where a block normalises: its inputs, or the sum of input and output as the first papers did."""
@@ -83,6 +85,7 @@ class SequenceEncoder(nn.Module):
     Attributes:
         item_vectors: How items are read, and what states are compared with.
         copier: For methods that copy: mixes what a graph says into the probability of an item.
+        older: Reads the events before the window; None if a window is all that is read.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class SequenceEncoder(nn.Module):
         dropout: float,
         norm: Norm = "pre",
         positions: Positions = "from_start",
+        older: OlderConfig | None = None,
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -104,17 +108,21 @@ class SequenceEncoder(nn.Module):
         self.copier: nn.Module | None = None
         dim = items.dim
         # For each distance a bias of each head, or for each place a vector.
-        self.positions = nn.Embedding(max_history, num_heads if positions == "relative" else dim)
+        self.window = older.window if older else max_history
+        self.positions = nn.Embedding(self.window, num_heads if positions == "relative" else dim)
         self.blocks = nn.ModuleList(
             CausalBlock(dim, num_heads=num_heads, hidden_dim=hidden_dim, dropout=dropout, norm=norm)
             for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)  # of the inputs if blocks normalise behind themselves
         self.norm_first = norm == "post"
+        self.older: OlderEvents | None = None
         items.draw()
         nn.init.trunc_normal_(self.positions.weight, std=INITIAL_STD)
         if norm == "post":
             init_normal(self.blocks)
+        if older is not None:
+            self.older = OlderEvents(older, dim, num_heads=num_heads, dropout=dropout)
 
     def forward(self, item_index: Tensor) -> tuple[Tensor, Tensor]:
         """Encode histories.
@@ -123,8 +131,44 @@ class SequenceEncoder(nn.Module):
             item_index: ``[B, T]`` int64, right-padded with any negative number, T <= max_history.
 
         Returns:
-            ``states [B, T, D]`` and the vectors ``[I, D]`` that they are compared with.
+            ``states [B, T, D]``, 0 before the window where older events are read, and the vectors
+            ``[I, D]`` that they are compared with.
         """
+        if self.older is None:
+            return self._encode(item_index), self.item_vectors.outputs()
+        window, before, start = split_window(item_index, self.window)
+        read = self._with_older(self._encode(window), window, before)
+        places = start[:, None] + torch.arange(window.shape[1], device=start.device)
+        states = read.new_zeros(*item_index.shape, read.shape[-1])
+        inside = places < item_index.shape[1]
+        row = torch.arange(len(start), device=start.device)[:, None].expand_as(places)
+        states = states.index_put((row[inside], places[inside]), read[inside])
+        return states, self.item_vectors.outputs()
+
+    def newest(self, item_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the state of each history's newest item, ``[B, D]``, and what `forward` does.
+
+        Only this state reads the older events, so long histories cost little when a model is asked.
+        """
+        window, before, _ = split_window(item_index, self.window)
+        states = last_states(self._encode(window), window)[:, None]
+        if self.older is not None:
+            newest = last_states(window[..., None], window)
+            states = self._with_older(states, newest, before)
+        return states[:, 0], self.item_vectors.outputs()
+
+    def _with_older(self, states: Tensor, window: Tensor, before: Tensor) -> Tensor:
+        """Add what the states ``[B, W, D]`` of ``window [B, W]`` read of ``before [B, H]``."""
+        assert self.older is not None
+        shared = None
+        if self.older.by == "codes":
+            assert isinstance(self.item_vectors, CodeTable)
+            shared = self.item_vectors.shared_codes(window, before)
+        found: Tensor = self.older(states, self.item_vectors(before), before >= 0, shared)
+        return found
+
+    def _encode(self, item_index: Tensor) -> Tensor:
+        """Return the states ``[B, T, D]`` of windows ``[B, T]``."""
         states = self.item_vectors(item_index)
         bias = None
         if self.counted == "relative":
@@ -139,7 +183,8 @@ class SequenceEncoder(nn.Module):
         states = F.dropout(states, self.dropout, self.training)
         for block in self.blocks:
             states = block(states, bias)
-        return states if self.norm_first else self.norm(states), self.item_vectors.outputs()
+        found: Tensor = states if self.norm_first else self.norm(states)
+        return found
 
     def _bias(self, length: int) -> Tensor:
         """Return the bias of each pair of places ``[H, T, T]``, -inf for those yet to come."""

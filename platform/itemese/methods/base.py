@@ -73,22 +73,27 @@ class MethodConfig(Config):
     max_history: int = Field(default=50, ge=1, le=100_000)
     loss_weights: LossWeights = LossWeights()
 
+    @property
+    def training_window(self) -> int:
+        """Newest events that training predicts together, each from what came before it."""
+        return self.max_history
+
 
 @dataclass(frozen=True)
 class Inputs:
     """Everything that a method may be built from; nothing of validation or test is in it.
 
     Attributes:
-        catalog: The items; its table has the columns that the `knowledge` section writes, if
-            `Need.KNOWLEDGE` is declared and the section is there. A bundle holds none of them.
+        catalog: The items, with the columns that the `knowledge` section writes, if
+            `Need.KNOWLEDGE` is declared. A bundle holds none of them.
         train: Yields blocks of histories holding training events only; callable again and again.
         seed: The experiment's seed; derive generators from it by purpose.
         artifacts: What the method needs, by need. In training the embeddings are among them also
             where only `Need.SEMANTIC_IDS` is declared, whose own columns are `coded_vectors`. A
             bundle holds what the method answers with: no recommender, no texts.
         restores: Whether saved tensors come next, so that what they hold need not be made.
-        warm_start: A trained module of the same method, perhaps of another catalogue, whose
-            weights are taken up; for methods with `warm_starts`. Given in training only.
+        warm_start: A trained module of the same method, whose weights are taken up; for methods
+            with `warm_starts`. Given in training only.
     """
 
     catalog: Catalog
@@ -239,8 +244,7 @@ class Method(ABC):
     def restore(self, inputs: Inputs, state: dict[str, Tensor]) -> nn.Module:
         """Rebuild a trained module from its saved tensors, without any training data.
 
-        The default builds anew and loads the tensors; training-free methods override it,
-        because their `inputs.train` is empty when a bundle is loaded.
+        The default builds anew and loads them; training-free methods, which count, override it.
         """
         module = self.build(inputs)
         module.load_state_dict(state)
@@ -274,12 +278,11 @@ class Method(ABC):
     def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
         """Return how many targets each term takes from histories of these lengths, in expectation.
 
-        It sets the scale of each term: ``value * targets`` is divided by the mean number of targets
-        of a micro-batch over the epoch. The default counts every event, the oldest only if it
-        `predicts_oldest`.
+        ``value * targets`` of a term is divided by the mean number of targets of a micro-batch over
+        the epoch. The default counts every event, the oldest only if it `predicts_oldest`.
 
         Args:
-            lengths: ``[N]`` int64, events of the training requests, at most ``max_history + 1``.
+            lengths: ``[N]`` int64, events of what is trained on, at most ``training_window + 1``.
 
         Returns:
             ``[N]`` a term. A term that is left out counts micro-batches (see `losses`).
@@ -348,7 +351,7 @@ class Method(ABC):
     def embeds_cold_items(self) -> bool:
         """Whether `item_vectors` says something of items without a training event, by their text.
 
-        Otherwise these are as they were drawn, and readers of the vectors take a mean instead.
+        Otherwise readers of the vectors take a mean instead.
         """
         return False
 
@@ -379,10 +382,10 @@ class Method(ABC):
         return None
 
     def enable_prompt_cache(self, module: nn.Module, max_bytes: int) -> None:  # noqa: B027
-        """Let `predict` reuse what it computed from a user's earlier, shorter histories.
+        """Let `predict` reuse what it computed from a user's shorter histories.
 
-        Called once where requests are answered, with a restored module; rankings stay those of a
-        method that computes all anew. At most `max_bytes` are kept, by default nothing.
+        Called once where requests are answered, with a restored module; rankings stay the same.
+        At most `max_bytes` are kept, by default nothing.
         """
 
     def stages(self) -> tuple[Stage, ...]:
@@ -390,10 +393,7 @@ class Method(ABC):
         return (Stage(),)
 
     def on_stage_start(self, module: nn.Module, stage: Stage) -> None:  # noqa: B027
-        """Set up the module for a stage that begins or is resumed; the default does nothing.
-
-        What it sets must not outlast training: a restored module is as after the last stage.
-        """
+        """Set up the module for a stage that begins or is resumed; a restored module knows none."""
 
     def facts(self, module: nn.Module) -> dict[str, Any]:
         """Return what a report should print of this method beside its scores (beam width, ...)."""

@@ -25,7 +25,8 @@ from itemese.layers.histories import (
     pad_histories,
     without_newest,
 )
-from itemese.layers.transformer import Norm, Positions
+from itemese.layers.older_events import OlderConfig
+from itemese.layers.transformer import Norm, Positions, SequenceEncoder
 from itemese.losses.next_item import NextItemLoss, next_item_loss
 from itemese.methods.base import Batch, LossTerm, LossWeights, Method, MethodConfig
 
@@ -107,16 +108,31 @@ class CausalEncoderConfig(AttentionConfig):
         positions: ``from_start`` of the window; ``from_query`` counts back from the newest item,
             for ``targets: last``, where the query is the newest item in training too; ``relative``
             adds a learned bias for each distance, the same for every query.
+        older: How events before a window are read, up to `max_history`; null reads them by the
+            blocks, as one window.
     """
 
     norm: Norm = "pre"
     positions: Positions = "from_start"
+    older: OlderConfig | None = None
+
+    @property
+    def training_window(self) -> int:
+        """Newest events that the blocks read."""
+        return self.older.window if self.older else self.max_history
 
     @model_validator(mode="after")
     def _query_is_newest(self) -> Self:
         if self.positions == "from_query" and self.targets == "all":
             message = "`targets: last` with `positions: from_query`; got `targets: all`"
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_older(self) -> Self:
+        if self.older and self.older.window >= self.max_history:
+            message = f"`older.window` below `max_history`, {self.max_history}; got "
+            raise ValueError(message + str(self.older.window))
         return self
 
     def network(self) -> dict[str, Any]:
@@ -129,6 +145,7 @@ class CausalEncoderConfig(AttentionConfig):
             "dropout": self.dropout,
             "norm": self.norm,
             "positions": self.positions,
+            "older": self.older,
         }
 
 
@@ -161,6 +178,11 @@ class NextItemEncoder(Method):
         found: tuple[Tensor, Tensor] = module(batch["item_index"])
         return found
 
+    def newest(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the state of each row's newest event ``[B, d]``, and all items' vectors."""
+        states, item_vectors = self.states(module, batch)
+        return last_states(states, batch["item_index"]), item_vectors
+
     def losses(self, module: nn.Module, batch: Batch) -> dict[str, LossTerm]:
         """Return ``next_item``: events of the history, predicted from what came before them."""
         states, vectors, targets = self.queries(module, batch)
@@ -186,6 +208,10 @@ class NextItemEncoder(Method):
             states, vectors = self.states(module, {**batch, "item_index": item_index})
             return last_states(states, item_index)[rows], vectors, targets[rows]
         item_index, successors, real = next_item_pairs(batch["item_index"])
+        if self.config.training_window < self.config.max_history:
+            # Without the newest event, which predicts nothing, all places of a window predict.
+            item_index, _ = without_newest(batch["item_index"])
+            real = real & (ages(item_index) < self.config.training_window)
         states, vectors = self.states(module, {**batch, "item_index": item_index})
         return states[real], vectors, successors[real]
 
@@ -193,15 +219,14 @@ class NextItemEncoder(Method):
         """Return the row and the place of each target of `queries`, ``[N]`` each."""
         target = (item_index >= 0).nonzero(as_tuple=True)
         row, place = target[0][target[1] > 0], target[1][target[1] > 0]
-        if self.config.targets == "last":
-            newest = ages(item_index)[row, place] == 0
-            row, place = row[newest], place[newest]
-        return row, place
+        predicted = 1 if self.config.targets == "last" else self.config.training_window
+        kept = ages(item_index)[row, place] < predicted
+        return row[kept], place[kept]
 
     def count_targets(self, lengths: np.ndarray) -> dict[str, np.ndarray]:
         """Count the events that `targets` names; other terms count micro-batches."""
-        last = self.config.targets == "last"
-        return {"next_item": np.minimum(lengths - 1, 1) if last else lengths - 1}
+        most = 1 if self.config.targets == "last" else self.config.training_window
+        return {"next_item": np.minimum(lengths - 1, most)}
 
     def predict(self, module: nn.Module, batch: Batch, k: int, candidates: Candidates) -> Ranking:
         """Rank the catalogue by its scores."""
@@ -209,8 +234,7 @@ class NextItemEncoder(Method):
 
     def score_catalogue(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the dot products of the newest state with all items' vectors, ``[B, I]``."""
-        states, item_vectors = self.states(module, batch)
-        newest = last_states(states, batch["item_index"])
+        newest, item_vectors = self.newest(module, batch)
         return newest.float() @ item_vectors.float().T  # bf16 sums would tie
 
     def probabilities(self, module: nn.Module, batch: Batch) -> Tensor | None:
@@ -219,10 +243,9 @@ class NextItemEncoder(Method):
 
     def score(self, module: nn.Module, batch: Batch, item_index: Tensor) -> Scores:
         """Return the dot products of the newest state with the given items' vectors."""
-        states, item_vectors = self.states(module, batch)
-        newest = last_states(states, batch["item_index"]).float()
+        newest, item_vectors = self.newest(module, batch)
         items = item_vectors[item_index.clamp(min=0)].float()  # [B, C, d]
-        return Scores.of((items @ newest[:, :, None])[..., 0], item_index, "score")
+        return Scores.of((items @ newest.float()[:, :, None])[..., 0], item_index, "score")
 
 
 class CausalEncoder(NextItemEncoder):
@@ -230,8 +253,15 @@ class CausalEncoder(NextItemEncoder):
 
     @property
     def encodes_histories(self) -> bool:  # type: ignore[override]
-        """Whether an item's state is the same whatever follows it."""
-        return bool(self.config.positions != "from_query")
+        """Whether every item has a state, the same whatever follows it."""
+        return bool(self.config.positions != "from_query" and self.config.older is None)
+
+    def newest(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the state of each row's newest event ``[B, d]``, and all items' vectors."""
+        if self.config.older is None:
+            return super().newest(module, batch)
+        assert isinstance(module, SequenceEncoder)
+        return module.newest(batch["item_index"])
 
 
 class BeamConfig(MethodConfig):

@@ -47,7 +47,7 @@ class ParallelCodesConfig(CausalEncoderConfig, CopyingEncoderConfig):
 
     @model_validator(mode="after")
     def _filter_reads_all(self) -> Self:
-        needed = {"targets": "last", "positions": "from_query", "norm": "post"}
+        needed = {"targets": "last", "positions": "from_query", "norm": "post", "older": None}
         for name, value in needed.items():
             if self.filter is not None and getattr(self, name) != value:
                 message = f"`{name}: {value}` with a `filter`; got `{getattr(self, name)}`"

@@ -12,8 +12,9 @@ Differs: the default loss is the full softmax, because the paper's one-negative 
 Shapes: B batch, T history length, D model size, I items.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
+from pydantic import model_validator
 from torch import nn
 
 from itemese.layers.transformer import SequenceEncoder
@@ -26,6 +27,13 @@ class SasrecConfig(CausalEncoderConfig, FeaturedConfig):
     """Settings: those of `CausalEncoderConfig`, of `Copies` and of `FeaturedConfig`."""
 
     name: Literal["sasrec"] = "sasrec"
+
+    @model_validator(mode="after")
+    def _searches_what_it_has(self) -> Self:
+        if self.older and self.older.by == "codes":
+            message = "`older.by: attention`, as items of sasrec have no codes; got `codes`. Use it"
+            raise ValueError(message + " with parallel_codes.")
+        return self
 
 
 class Sasrec(FeaturedEncoder, CausalEncoder):

@@ -84,7 +84,8 @@ class TrainingData:
         rows_of_shard: Training requests (histories, or windows of them), by shard file.
         rows_of_length: ``[longest + 1]`` int64, how many of them have each length.
         config: Batch size, bucketing and group size.
-        longest: Events of a training request at most.
+        longest: Events of a window at most.
+        older: Events before its window that a training request holds too, at most.
         seed: The experiment's.
         until: Newest split whose events are trained on.
         overlap: Events that a window shares with the next older one: 1, unless the method predicts
@@ -100,6 +101,7 @@ class TrainingData:
     seed: int
     until: Split = Split.TRAIN
     overlap: int = 1
+    older: int = 0
     fields: Folder | None = None
 
     @classmethod
@@ -110,6 +112,7 @@ class TrainingData:
         *,
         max_history: int,
         seed: int,
+        older: int = 0,
         until: Split = Split.TRAIN,
         predicts_oldest: bool = False,
     ) -> "TrainingData":
@@ -118,9 +121,10 @@ class TrainingData:
         Args:
             sequences: The artifact.
             config: Batch size, bucketing and group size.
-            max_history: Newest events that the model sees. A request holds one more, because
-                each item needs a successor to predict.
+            max_history: Events of a window, the newest that the model sees. A request holds one
+                more, because each item needs a successor to predict.
             seed: The experiment's.
+            older: Events before a window that the model reads and does not predict.
             until: Newest split whose events are trained on.
             predicts_oldest: As `Method.predicts_oldest`.
 
@@ -140,7 +144,9 @@ class TrainingData:
                 f"{len(counts)} shards. Bring longer histories or lower the k-core."
             )
             raise DataError(message)
-        return cls(sequences, counts, of_length, config, max_history + 1, seed, until, overlap)
+        return cls(
+            sequences, counts, of_length, config, max_history + 1, seed, until, overlap, older
+        )
 
     @property
     def num_rows(self) -> int:
@@ -204,7 +210,7 @@ class TrainingData:
                         continue
                     chosen = windows[:, batches[(place - first) % group.num_batches]]
                     requests = [
-                        block.request(user, end, longest=end - oldest)
+                        block.request(user, end, longest=end - oldest + self.older)
                         for user, oldest, end in chosen.T.tolist()
                     ]
                     mine.append((place, requests))

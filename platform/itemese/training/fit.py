@@ -73,7 +73,8 @@ def fit_spec(spec: TrainingSpec, folder: Folder, hooks: Hooks) -> Counts:
     data = TrainingData.scan(
         spec.sequences,
         spec.training,
-        max_history=spec.method.max_history,
+        max_history=spec.method.training_window,
+        older=spec.method.max_history - spec.method.training_window,
         seed=spec.seed,
         until=spec.until,
         predicts_oldest=method.predicts_oldest,

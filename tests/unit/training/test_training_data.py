@@ -8,6 +8,7 @@ import pytest
 
 from itemese.core.errors import DataError
 from itemese.core.schema import Histories, Split
+from itemese.methods.lookup import method_class, method_of
 from itemese.training.config import TrainingConfig
 from itemese.training.data import Share, TrainingData, _windows
 
@@ -214,3 +215,28 @@ def test_prefixes_make_each_event_the_newest_one_once(world) -> None:
             expected.update(block.up_to(Split.TRAIN).request(user).timestamp[1:].tolist())
     assert newest == expected
     assert data.num_rows == sum(expected.values())
+
+
+def test_a_window_brings_what_is_older_and_each_event_is_predicted_once(world) -> None:
+    """The targets of encoders that read older events: all but each user's oldest, once."""
+    config = {"name": "sasrec", "max_history": 7, "older": {"window": 3}, "dim": 8}
+    method = method_of(method_class("sasrec").Config.parse(config))
+    settings = TrainingConfig(batch_size=8, samples="windows")
+    data = TrainingData.scan(world, settings, max_history=3, older=4, seed=1)
+    rows = [request for step in data.steps(0, Share()) for _, batch in step for request in batch]
+    assert max(len(row.history) for row in rows) == 3 + 1 + 4
+    found: Counter = Counter()
+    for row in rows:
+        batch = method.collate([row])
+        number, place = method.query_places(batch["item_index"])
+        found.update((row.user_id, item) for item in batch["item_index"][number, place].tolist())
+    expected: Counter = Counter()
+    for block in Histories.stream(world):
+        train = block.only(Split.TRAIN)
+        for user in range(train.num_users):
+            items = train.item_index[train.offsets[user] : train.offsets[user + 1]]
+            expected.update((train.user_id[user], item) for item in items[1:].tolist())
+    assert found == expected
+    plan = data.plan(0, method.count_targets)
+    assert plan.mean_targets is not None
+    assert round(plan.mean_targets["next_item"] * plan.num_batches) == expected.total()

@@ -1,0 +1,147 @@
+"""Attention of a window's states to the events before it: to few of them, or to summaries.
+
+Source: Q. Pi et al., "Search-based User Interest Modeling with Lifelong Sequential Behavior Data
+    for Click-Through Rate Prediction" (SIM), arXiv 2006.05639v2, for the search by what items
+    share; J. Chang et al., "TWIN", arXiv 2302.02352v2, for a search by the weights of the same
+    attention that reads what was found; J. Rae et al., "Compressive Transformers", arXiv
+    1911.05507v1, for summaries of older blocks that are trained with the model.
+Differs: the state of each place asks, not a candidate item, so one pass predicts all places of a
+    window and the whole catalogue is scored. Keys and values are the items' own vectors: the
+    projections act on the state, so an old event costs one product whatever the number of layers.
+Shapes: B batch, W places of a window, H older events, M memories (older events or summaries),
+    D model size, A heads, C codes an item.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from itemese.core.config import Config
+
+AGES = 24
+"""Buckets of age, each twice as wide as the one before."""
+
+STD = 0.02
+
+
+class OlderConfig(Config):
+    """How a model reads the events before its window; `max_history` is how many of them.
+
+    Attributes:
+        reader: ``search``: each state reads the `size` older events that it finds nearest.
+            ``summaries``: older events are cut into blocks of `size`, the newest first, and each
+            becomes one vector, a learned mean; each state reads all of them.
+        window: Newest events, which the blocks of the model read.
+        size: See `reader`.
+        by: What a search compares: ``attention``, the state with the items' vectors, by the weights
+            that also read them, or ``codes``, how many codes an item shares with the newest one,
+            for items with semantic IDs.
+    """
+
+    reader: Literal["search", "summaries"] = "search"
+    window: int = Field(default=50, ge=1)
+    size: int = Field(default=20, ge=1)
+    by: Literal["attention", "codes"] = "attention"
+
+
+class OlderEvents(nn.Module):
+    """Adds to each state of a window what it reads of the events before the window."""
+
+    def __init__(self, config: OlderConfig, dim: int, *, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.reader, self.size, self.by = config.reader, config.size, config.by
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(dim)
+        self.heads = nn.Parameter(torch.randn(num_heads, dim, dim) * STD)
+        self.out = nn.Linear(num_heads * dim, dim)
+        self.age_bias = nn.Embedding(AGES, num_heads)
+        nn.init.zeros_(self.age_bias.weight)
+        nn.init.normal_(self.out.weight, std=STD)
+        nn.init.zeros_(self.out.bias)
+        self.pool = nn.Linear(dim, 1, bias=False) if config.reader == "summaries" else None
+        if self.pool is not None:
+            nn.init.zeros_(self.pool.weight)  # a summary begins as the mean
+
+    def forward(
+        self, states: Tensor, vectors: Tensor, real: Tensor, shared: Tensor | None = None
+    ) -> Tensor:
+        """Map ``states [B, W, D]`` to ``[B, W, D]``.
+
+        Args:
+            states: ``[B, W, D]``.
+            vectors: ``[B, H, D]``, those of older events, the newest first.
+            real: ``[B, H]`` bool, false at padding, which lies behind the oldest.
+            shared: ``[B, W, H]``, the codes that each older event shares with the place's item,
+                for a search by codes.
+        """
+        if not vectors.shape[1]:
+            return states
+        age = torch.arange(1, vectors.shape[1] + 1, device=states.device)
+        if self.pool is not None:
+            vectors, real, age = self._summaries(vectors, real, age)
+        bucket = age.float().log2().long().clamp(max=AGES - 1)
+        asked = torch.einsum("bwd,ade->bawe", self.norm(states), self.heads)
+        weights = asked @ vectors[:, None].transpose(-1, -2)  # [B, A, W, M]
+        weights = weights + self.age_bias(bucket).T[:, None]
+        chosen = real[:, None, None].expand(-1, 1, states.shape[1], -1)
+        if self.pool is None and vectors.shape[1] > self.size:
+            chosen = self._nearest(weights, chosen, shared)
+        weights = weights.masked_fill(~chosen, -torch.inf)
+        # A row without older events reads nothing.
+        weights = torch.where(chosen.any(dim=-1, keepdim=True), weights, 0.0).softmax(dim=-1)
+        weights = weights.masked_fill(~chosen, 0.0)
+        read = (weights @ vectors[:, None]).transpose(1, 2).flatten(2)  # [B, W, A D]
+        found = self.out(F.dropout(read, self.dropout, self.training))
+        known = real.any(dim=1)[:, None, None]
+        return states + F.dropout(found, self.dropout, self.training) * known
+
+    def _nearest(self, weights: Tensor, real: Tensor, shared: Tensor | None) -> Tensor:
+        """Return which events are among the `size` nearest of each place, ``[B, A or 1, W, H]``."""
+        near = weights.detach()
+        if shared is not None:
+            # Of events that share as many codes the newest are taken.
+            order = torch.arange(shared.shape[-1], device=shared.device)
+            near = (shared * shared.shape[-1] - order)[:, None].to(near.dtype)
+        near = near.masked_fill(~real, -torch.inf)
+        found = near.topk(self.size, dim=-1).indices
+        return torch.zeros_like(near, dtype=torch.bool).scatter_(-1, found, value=True) & real
+
+    def _summaries(
+        self, vectors: Tensor, real: Tensor, age: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a vector of each block ``[B, M, D]``, which are real, and their newest ages."""
+        assert self.pool is not None
+        batch, events, dim = vectors.shape
+        missing = -events % self.size
+        blocks = F.pad(vectors, (0, 0, 0, missing)).view(batch, -1, self.size, dim)
+        inside = F.pad(real, (0, missing)).view(batch, -1, self.size)
+        weights = self.pool(blocks)[..., 0].masked_fill(~inside, -torch.inf)
+        weights = torch.where(inside.any(dim=-1, keepdim=True), weights, 0.0).softmax(dim=-1)
+        weights = weights.masked_fill(~inside, 0.0)
+        found = (weights[..., None, :] @ blocks)[..., 0, :]
+        return found, inside.any(dim=-1), age[:: self.size]
+
+
+def split_window(item_index: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split padded histories into their newest items and those before them.
+
+    Args:
+        item_index: ``[B, T]`` int64, right-padded with -1.
+        size: Items of a window at most.
+
+    Returns:
+        The windows ``[B, W]``, oldest first, right-padded with -1; the older items ``[B, H]``,
+        newest first, right-padded with -1; the place of each window's first item ``[B]``.
+    """
+    lengths = (item_index >= 0).sum(dim=1)
+    start = (lengths - size).clamp(min=0)
+    places = start[:, None] + torch.arange(min(size, item_index.shape[1]), device=start.device)
+    window = item_index.gather(1, places.clamp(max=item_index.shape[1] - 1))
+    window = window.masked_fill(places >= lengths[:, None], -1)
+    longest = int(start.max()) if len(start) else 0
+    before = start[:, None] - 1 - torch.arange(longest, device=start.device)
+    older = item_index.gather(1, before.clamp(min=0)).masked_fill(before < 0, -1)
+    return window, older, start
