@@ -8,9 +8,10 @@ where within(i) = pop(i) / pop of its genre and a, b, c are the mixture's weight
 item b is 0 and a, c are scaled up to 1. If nothing may repeat, p is q with the seen items struck
 out and the rest scaled up to 1.
 
-Shape letters: B users, I items, G genres, S successors.
+Shape letters: B users, I items, G genres, K tastes of a user, S successors.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,19 +133,26 @@ class Walk:
     The users are ordered by falling length, so that those who still have events are a prefix.
     """
 
-    def __init__(self, choice: Choice, genres: np.ndarray, streams: tuple[Forked, Forked]) -> None:
+    def __init__(
+        self,
+        choice: Choice,
+        genres: np.ndarray,
+        streams: tuple[Forked, Forked],
+        turn: Callable[[int], int],
+    ) -> None:
         """Start before the first event.
 
         Args:
             choice: The distribution.
-            genres: ``[B, G]`` of `Choice.genre_mixture`.
+            genres: ``[K, B, G]``, of `Choice.genre_mixture` for each of K tastes.
             streams: Two sub-streams a user.
+            turn: Which taste drives an event, by its number in the history.
         """
-        self.choice, self.genres, self.streams = choice, genres, streams
-        self.cumulative = np.cumsum(genres, axis=1)
+        self.choice, self.genres, self.streams, self.turn = choice, genres, streams, turn
+        self.cumulative = np.cumsum(genres, axis=2)
         # One bit for each user and item.
         self.seen = np.zeros(
-            (len(genres), 0 if choice.repeats else -(-len(choice.genre) // 8)), "u1"
+            (genres.shape[1], 0 if choice.repeats else -(-len(choice.genre) // 8)), "u1"
         )
         self.last: np.ndarray | None = None
 
@@ -171,7 +179,7 @@ class Walk:
     ) -> np.ndarray:
         number = time * (_ATTEMPTS + 1) + attempt
         first, second = (stream.uniform(number, rows) for stream in self.streams)
-        return self.choice.draw(self.cumulative[rows], last, first, second)
+        return self.choice.draw(self.cumulative[self.turn(time)][rows], last, first, second)
 
     def _is_seen(self, rows: np.ndarray, item: np.ndarray) -> np.ndarray:
         return np.asarray((self.seen[rows, item >> 3] >> (item & 7).astype("u1")) & 1, dtype=bool)
@@ -183,7 +191,9 @@ class Walk:
         for some in (rows[i : i + size] for i in range(0, len(rows), size)):
             bits = np.unpackbits(self.seen[some], axis=1, count=num_items, bitorder="little")
             last = np.full(len(some), -1) if self.last is None else self.last[some]
-            p = self.choice.probabilities(self.genres[some], last, bits.astype(bool))
+            p = self.choice.probabilities(
+                self.genres[self.turn(time)][some], last, bits.astype(bool)
+            )
             uniform = self.streams[0].uniform(time * (_ATTEMPTS + 1) + _ATTEMPTS, some)
             code = pick(np.cumsum(p, axis=1), uniform)
             # Rounding at the end of the running sum may not fall on an item that has p = 0.

@@ -7,6 +7,9 @@ from pydantic import Field, field_validator, model_validator
 from itemese.core.config import Config, digest_of
 from itemese.simulation.declarations import check_shape, load_network
 
+MOST_USERS = 10**9
+"""A user's number has nine digits."""
+
 
 class MixtureConfig(Config):
     """What drives the next item; the three are relative and are normalised to sum to 1.
@@ -73,6 +76,22 @@ class ClockConfig(Config):
     ties: float = Field(default=0.0, ge=0, le=0.95)
 
 
+class TastesConfig(Config):
+    """How tastes change and return.
+
+    Attributes:
+        count: Tastes of a user. Those after the first are drawn as other users' are.
+        period: Events after which the next taste begins; after the last the first returns.
+    """
+
+    count: int = Field(default=1, ge=1, le=1_000)
+    period: int = Field(default=100, ge=1)
+
+    def turn(self, time: int) -> int:
+        """Return which taste drives event number `time`."""
+        return time // self.period % self.count
+
+
 class SimulationConfig(Config):
     """A simulated world.
 
@@ -83,16 +102,18 @@ class SimulationConfig(Config):
         network: The Bayesian relation network: name of a packaged one, path or URI of a YAML
             file, or the mapping itself.
         mixture: What drives the next item.
+        tastes: How a user's taste changes.
         lengths: Events a user.
         clock: Time of the events.
         repeats: Whether a user may have the same item twice. If not, the next-item distribution
             is renormalised over the items not yet seen.
     """
 
-    num_users: int = Field(default=2_000, ge=1, le=999_999_999)
+    num_users: int = Field(default=2_000, ge=1, le=MOST_USERS - 1)
     num_items: int = Field(default=1_000, ge=2, le=10_000_000)
     network: str | dict[str, Any] = "shop"
     mixture: MixtureConfig = MixtureConfig()
+    tastes: TastesConfig = TastesConfig()
     lengths: LengthsConfig = LengthsConfig()
     clock: ClockConfig = ClockConfig()
     repeats: bool = False

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from itemese.core.errors import DataError
 from itemese.simulation.choice import Choice, Walk
-from itemese.simulation.config import SimulationConfig
+from itemese.simulation.config import MOST_USERS, SimulationConfig
 from itemese.simulation.laws import Parents
 from itemese.simulation.moments import Lengths, draw_times
 from itemese.simulation.network import Entity, Network
@@ -152,12 +152,14 @@ class World:
             numbers: ``[B] int64``, user numbers.
             histories: B arrays of indices into `item_ids`, oldest first.
         """
-        taste = self._users(numbers)[self.roles.taste]
+        tastes = self._tastes(numbers)
+        turn = np.array([self.config.tastes.turn(len(h)) for h in histories], dtype=np.int64)
+        genres = self.choice.genre_mixture(tastes[turn, np.arange(len(numbers))])
         last = np.array([h[-1] if len(h) else -1 for h in histories], dtype=np.int64)
         seen = np.zeros((len(numbers), self.num_items), dtype=bool)
         for row, history in enumerate(histories):
             seen[row, history] = True
-        return self.choice.probabilities(self.choice.genre_mixture(taste), last, seen)
+        return self.choice.probabilities(genres, last, seen)
 
     def user_numbers(self, user_ids: list[str]) -> np.ndarray:
         """Return ``[B] int64`` numbers of user ids.
@@ -187,7 +189,7 @@ class World:
         """Return the log of some users."""
         lengths = self._lengths.draw(Stream(self.seed, "lengths").uniform(numbers))
         users = self._users(numbers)
-        item = self._walk(numbers, lengths, users[self.roles.taste])
+        item = self._walk(numbers, lengths, self._tastes(numbers))
         owner = np.repeat(np.arange(len(numbers)), lengths)
         timestamp = draw_times(self.config.clock, numbers, lengths, seed=self.seed)
         event, rating = self._event_attributes(numbers, owner, item, users)
@@ -202,13 +204,19 @@ class World:
             }
         )
 
-    def _walk(self, numbers: np.ndarray, lengths: np.ndarray, taste: np.ndarray) -> np.ndarray:
+    def _tastes(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the tastes of these users, ``[K, B, G]``: their own and those of further draws."""
+        draws = (numbers + turn * MOST_USERS for turn in range(self.config.tastes.count))
+        return np.stack([self._users(drawn)[self.roles.taste] for drawn in draws])
+
+    def _walk(self, numbers: np.ndarray, lengths: np.ndarray, tastes: np.ndarray) -> np.ndarray:
         """Return the items ``[E] int64`` of all histories, user after user."""
         order = np.argsort(-lengths, kind="stable")
         falling = lengths[order]
         place = (np.cumsum(lengths) - lengths)[order]
         streams = tuple(Stream(self.seed, f"walk/{n}").fork(numbers[order]) for n in (1, 2))
-        walk = Walk(self.choice, self.choice.genre_mixture(taste[order]), (streams[0], streams[1]))
+        genres = np.stack([self.choice.genre_mixture(taste[order]) for taste in tastes])
+        walk = Walk(self.choice, genres, (streams[0], streams[1]), turn=self.config.tastes.turn)
         result = np.empty(int(lengths.sum()), dtype=np.int64)
         longest = int(falling[0]) if len(falling) else 0
         # The first users are those who have more than `time` events.

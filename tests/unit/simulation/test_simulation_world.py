@@ -72,11 +72,30 @@ def test_next_item_probabilities_follow_the_formula(repeats):
         np.testing.assert_allclose(found[row], slow_probabilities(world, user, history), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("repeats", "attempts"), [(True, 24), (False, 24), (False, 2)])
-def test_events_are_drawn_from_the_stated_distribution(monkeypatch, repeats, attempts):
+def test_tastes_change_and_return():
+    """The first taste is that of a world where none changes; others are those of further draws."""
+    changing = world_of(repeats=True, tastes={"count": 3, "period": 5})
+    constant = world_of(repeats=True)
+    history = [constant.item_ids[n % 7] for n in range(16)]
+    asked = (["u000000003"] * 16, [[*history[:n]] for n in range(16)])
+    one, many = (w.next_item_probabilities(*asked) for w in (constant, changing))
+    same = [n for n in range(16) if np.allclose(one[n], many[n])]
+    assert same == [0, 1, 2, 3, 4, 15]
+    kinds = changing.choice.genre
+    assert not np.allclose(np.bincount(kinds, many[5]), np.bincount(kinds, many[12]))
+    users = changing.users(0, 400)
+    assert users.equals(constant.users(0, 400)), "what is known of a user does not change"
+
+
+@pytest.mark.parametrize(
+    ("repeats", "attempts", "tastes"),
+    [(True, 24, 1), (False, 24, 1), (False, 2, 1), (True, 24, 3), (False, 2, 3)],
+)
+def test_events_are_drawn_from_the_stated_distribution(monkeypatch, repeats, attempts, tastes):
     # Few attempts send many draws through the written-out distribution.
     monkeypatch.setattr(choice_module, "_ATTEMPTS", attempts)
-    world = world_of(repeats=repeats, num_users=1500, clock={"ties": 0.1})
+    changing = {"count": tastes, "period": 4}
+    world = world_of(repeats=repeats, num_users=1500, clock={"ties": 0.1}, tastes=changing)
     expected, variance, seen = np.zeros((3, 60))
     levels = np.zeros((20, 3))
     for user, history in histories_of(world).items():
