@@ -36,8 +36,8 @@ CHECKS |= {
 CHECKS |= {
     f"{name} with older events": method_checks(name, {**SMALL[name], "older": older})
     for name, older in {
-        "sasrec": {"window": 4, "size": 2},
-        "parallel_codes": {"window": 4, "size": 2, "reader": "summaries"},
+        "sasrec": {"window": 4, "size": 2, "reader": "summaries"},
+        "parallel_codes": {"window": 4, "size": 2, "by": "codes"},
     }.items()
 }
 

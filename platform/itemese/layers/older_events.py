@@ -83,31 +83,40 @@ class OlderEvents(nn.Module):
         if self.pool is not None:
             vectors, real, age = self._summaries(vectors, real, age)
         bucket = age.float().log2().long().clamp(max=AGES - 1)
-        asked = torch.einsum("bwd,ade->bawe", self.norm(states), self.heads)
-        weights = asked @ vectors[:, None].transpose(-1, -2)  # [B, A, W, M]
-        weights = weights + self.age_bias(bucket).T[:, None]
-        chosen = real[:, None, None].expand(-1, 1, states.shape[1], -1)
-        if self.pool is None and vectors.shape[1] > self.size:
-            chosen = self._nearest(weights, chosen, shared)
-        weights = weights.masked_fill(~chosen, -torch.inf)
-        # A row without older events reads nothing.
-        weights = torch.where(chosen.any(dim=-1, keepdim=True), weights, 0.0).softmax(dim=-1)
-        weights = weights.masked_fill(~chosen, 0.0)
-        read = (weights @ vectors[:, None]).transpose(1, 2).flatten(2)  # [B, W, A D]
+        heads, batch = len(self.heads), len(states)
+        # Heads and places stand in one dimension, [B, A W]: one product serves all of them.
+        asked = torch.einsum("bwd,ade->bawe", self.norm(states), self.heads).flatten(1, 2)
+        bias = self.age_bias(bucket).T.repeat_interleave(states.shape[1], dim=0)  # [A W, M]
+        if self.pool is None:
+            read = self._search(asked, bias, vectors, real, shared)
+        else:
+            weights = asked @ vectors.transpose(1, 2) + bias
+            read = _softmax(weights, real[:, None].expand_as(weights)) @ vectors
+        read = read.view(batch, heads, states.shape[1], -1).transpose(1, 2).flatten(2)
         found = self.out(F.dropout(read, self.dropout, self.training))
         known = real.any(dim=1)[:, None, None]
         return states + F.dropout(found, self.dropout, self.training) * known
 
-    def _nearest(self, weights: Tensor, real: Tensor, shared: Tensor | None) -> Tensor:
-        """Return which events are among the `size` nearest of each place, ``[B, A or 1, W, H]``."""
-        near = weights.detach()
-        if shared is not None:
-            # Of events that share as many codes the newest are taken.
-            order = torch.arange(shared.shape[-1], device=shared.device)
-            near = (shared * shared.shape[-1] - order)[:, None].to(near.dtype)
-        near = near.masked_fill(~real, -torch.inf)
-        found = near.topk(self.size, dim=-1).indices
-        return torch.zeros_like(near, dtype=torch.bool).scatter_(-1, found, value=True) & real
+    def _search(
+        self, asked: Tensor, bias: Tensor, vectors: Tensor, real: Tensor, shared: Tensor | None
+    ) -> Tensor:
+        """Return what each of ``asked [B, A W, D]`` reads of the events nearest to it."""
+        batch, events, dim = vectors.shape
+        with torch.no_grad():
+            if shared is None:
+                near = asked @ vectors.transpose(1, 2) + bias
+            else:  # of events that share as many codes the newest are taken
+                order = torch.arange(events, device=shared.device)
+                near = (shared * events - order).repeat(1, len(self.heads), 1)
+            near = near.masked_fill(~real[:, None], -torch.inf)
+            found = near.topk(min(self.size, events), dim=-1).indices  # [B, A W, k]
+        row = torch.arange(batch, device=found.device)[:, None, None]
+        chosen = F.embedding(found + row * events, vectors.reshape(-1, dim))  # [B, A W, k, D]
+        weights = (chosen @ asked[..., None])[..., 0]
+        weights = weights + bias.expand(batch, -1, -1).gather(2, found)
+        kept = real[:, None].expand(-1, asked.shape[1], -1).gather(2, found)
+        read: Tensor = (_softmax(weights, kept)[..., None, :] @ chosen)[..., 0, :]
+        return read
 
     def _summaries(
         self, vectors: Tensor, real: Tensor, age: Tensor
@@ -118,11 +127,15 @@ class OlderEvents(nn.Module):
         missing = -events % self.size
         blocks = F.pad(vectors, (0, 0, 0, missing)).view(batch, -1, self.size, dim)
         inside = F.pad(real, (0, missing)).view(batch, -1, self.size)
-        weights = self.pool(blocks)[..., 0].masked_fill(~inside, -torch.inf)
-        weights = torch.where(inside.any(dim=-1, keepdim=True), weights, 0.0).softmax(dim=-1)
-        weights = weights.masked_fill(~inside, 0.0)
+        weights = _softmax(self.pool(blocks)[..., 0], inside)
         found = (weights[..., None, :] @ blocks)[..., 0, :]
         return found, inside.any(dim=-1), age[:: self.size]
+
+
+def _softmax(weights: Tensor, real: Tensor) -> Tensor:
+    """Return the softmax of the last dimension where ``real``; 0 elsewhere, and where none is."""
+    lowest = torch.finfo(weights.dtype).min
+    return weights.masked_fill(~real, lowest).softmax(dim=-1).masked_fill(~real, 0.0)
 
 
 def split_window(item_index: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

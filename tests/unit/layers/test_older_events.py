@@ -73,10 +73,11 @@ def test_summaries_are_learned_means_of_blocks() -> None:
 def test_a_search_by_codes_takes_what_shares_most_then_the_newest() -> None:
     made = reader(size=2)
     shared = torch.tensor([[[0.0, 2.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0]]])
-    weights = torch.zeros(1, HEADS, 2, 5)
-    real = torch.ones(1, 1, 2, 5, dtype=torch.bool)
-    chosen = made._nearest(weights, real, shared)[0, 0]
-    assert chosen.nonzero().tolist() == [[0, 1], [0, 4], [1, 0], [1, 1]]
+    states, vectors = torch.randn(1, 2, DIM), torch.randn(1, 5, DIM)
+    found = made(states, vectors, torch.ones(1, 5, dtype=torch.bool), shared)
+    for place, (kept, ages) in enumerate([([1, 4], [2, 5]), ([0, 1], [1, 2])]):
+        expected = slowly(made, states[0, place], vectors[0, kept], ages)
+        torch.testing.assert_close(found[0, place], expected)
     table = CodeTable(torch.tensor([[0, 0], [0, 1], [1, 1]]), (2, 2), 4)
     assert table.shared_codes(torch.tensor([[0]]), torch.tensor([[0, 1, 2]])).tolist() == [
         [[2.0, 1.0, 0.0]]
