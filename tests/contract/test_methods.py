@@ -33,12 +33,14 @@ CHECKS |= {
     f"{name} with options": method_checks(name, {**SMALL.get(name, {}), **options})
     for name, options in OPTIONS.items()
 }
+OLDER = {
+    "search": ("sasrec", {"window": 4, "size": 2}),
+    "summaries": ("sasrec", {"window": 4, "size": 2, "reader": "summaries"}),
+    "codes": ("parallel_codes", {"window": 4, "size": 2, "by": "codes"}),
+}
 CHECKS |= {
-    f"{name} with older events": method_checks(name, {**SMALL[name], "older": older})
-    for name, older in {
-        "sasrec": {"window": 4, "size": 2, "reader": "summaries"},
-        "parallel_codes": {"window": 4, "size": 2, "by": "codes"},
-    }.items()
+    f"{name} with older events by {how}": method_checks(name, {**SMALL[name], "older": older})
+    for how, (name, older) in OLDER.items()
 }
 
 

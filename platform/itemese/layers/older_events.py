@@ -12,11 +12,11 @@ Shapes: B batch, W places of a window, H older events, M memories (older events 
     D model size, A heads, C codes an item.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from itemese.core.config import Config
@@ -37,14 +37,23 @@ class OlderConfig(Config):
         window: Newest events, which the blocks of the model read.
         size: See `reader`.
         by: What a search compares: ``attention``, the state with the items' vectors, by the weights
-            that also read them, or ``codes``, how many codes an item shares with the newest one,
-            for items with semantic IDs.
+            that also read them, or ``codes``, how many codes an item shares with that of the
+            state's own place, for items with semantic IDs.
     """
 
     reader: Literal["search", "summaries"] = "search"
     window: int = Field(default=50, ge=1)
     size: int = Field(default=20, ge=1)
     by: Literal["attention", "codes"] = "attention"
+
+    @model_validator(mode="after")
+    def _only_a_search_compares(self) -> Self:
+        if self.reader == "summaries" and self.by == "codes":
+            message = (
+                "`by: attention` with `reader: summaries`, which searches nothing; got `codes`"
+            )
+            raise ValueError(message)
+        return self
 
 
 class OlderEvents(nn.Module):
@@ -78,7 +87,10 @@ class OlderEvents(nn.Module):
                 for a search by codes.
         """
         if not vectors.shape[1]:
-            return states
+            if not self.training:
+                return states
+            # An absent event gives all weights a gradient of 0, as sharded workers must have one.
+            vectors, real = F.pad(vectors, (0, 0, 0, 1)), F.pad(real, (0, 1))
         age = torch.arange(1, vectors.shape[1] + 1, device=states.device)
         if self.pool is not None:
             vectors, real, age = self._summaries(vectors, real, age)

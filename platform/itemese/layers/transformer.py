@@ -140,22 +140,18 @@ class SequenceEncoder(nn.Module):
         read = self._with_older(self._encode(window), window, before)
         places = start[:, None] + torch.arange(window.shape[1], device=start.device)
         states = read.new_zeros(*item_index.shape, read.shape[-1])
-        inside = places < item_index.shape[1]
-        row = torch.arange(len(start), device=start.device)[:, None].expand_as(places)
-        states = states.index_put((row[inside], places[inside]), read[inside])
+        states = states.scatter(1, places[..., None].expand_as(read), read)
         return states, self.item_vectors.outputs()
 
     def newest(self, item_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the state of each history's newest item, ``[B, D]``, and what `forward` does.
+        """Return the state of each history's newest item, ``[B, D]``, and the items' vectors.
 
         Only this state reads the older events, so long histories cost little when a model is asked.
         """
         window, before, _ = split_window(item_index, self.window)
         states = last_states(self._encode(window), window)[:, None]
-        if self.older is not None:
-            newest = last_states(window[..., None], window)
-            states = self._with_older(states, newest, before)
-        return states[:, 0], self.item_vectors.outputs()
+        newest = last_states(window[..., None], window)
+        return self._with_older(states, newest, before)[:, 0], self.item_vectors.outputs()
 
     def _with_older(self, states: Tensor, window: Tensor, before: Tensor) -> Tensor:
         """Add what the states ``[B, W, D]`` of ``window [B, W]`` read of ``before [B, H]``."""

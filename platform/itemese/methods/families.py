@@ -205,8 +205,8 @@ class NextItemEncoder(Method):
         if self.config.targets == "last":
             item_index, targets = without_newest(batch["item_index"])
             rows = (targets >= 0).nonzero()[:, 0]  # a history of one item has nothing to predict
-            states, vectors = self.states(module, {**batch, "item_index": item_index})
-            return last_states(states, item_index)[rows], vectors, targets[rows]
+            newest, vectors = self.newest(module, {**batch, "item_index": item_index})
+            return newest[rows], vectors, targets[rows]
         item_index, successors, real = next_item_pairs(batch["item_index"])
         if self.config.training_window < self.config.max_history:
             # Without the newest event, which predicts nothing, all places of a window predict.

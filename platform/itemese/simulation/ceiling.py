@@ -38,7 +38,8 @@ def oracle_ranker(world: World, *, catalog: Catalog) -> Ranker:
 
     An item of the world that the catalogue lacks (without an event, or dropped by a filter) is not
     ranked. Histories are taken as they are: if a filter dropped events, the last item shown may
-    not be the true one and the oracle is no longer quite the best.
+    not be the true one, later events count as earlier ones where tastes change, and the oracle is
+    no longer quite the best.
 
     Args:
         world: The world that made the log.

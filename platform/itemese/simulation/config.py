@@ -91,6 +91,10 @@ class TastesConfig(Config):
         """Return which taste drives event number `time`."""
         return time // self.period % self.count
 
+    def turns(self, events: int) -> int:
+        """Return how many tastes drive the first `events` events of a user, at least 1."""
+        return min(self.count, max(0, events - 1) // self.period + 1)
+
 
 class SimulationConfig(Config):
     """A simulated world.

@@ -152,7 +152,8 @@ class World:
             numbers: ``[B] int64``, user numbers.
             histories: B arrays of indices into `item_ids`, oldest first.
         """
-        tastes = self._tastes(numbers)
+        longest = max(map(len, histories), default=0)
+        tastes = self._tastes(numbers, self._users(numbers), events=longest + 1)
         turn = np.array([self.config.tastes.turn(len(h)) for h in histories], dtype=np.int64)
         genres = self.choice.genre_mixture(tastes[turn, np.arange(len(numbers))])
         last = np.array([h[-1] if len(h) else -1 for h in histories], dtype=np.int64)
@@ -189,7 +190,8 @@ class World:
         """Return the log of some users."""
         lengths = self._lengths.draw(Stream(self.seed, "lengths").uniform(numbers))
         users = self._users(numbers)
-        item = self._walk(numbers, lengths, self._tastes(numbers))
+        tastes = self._tastes(numbers, users, events=int(lengths.max(initial=1)))
+        item = self._walk(numbers, lengths, tastes)
         owner = np.repeat(np.arange(len(numbers)), lengths)
         timestamp = draw_times(self.config.clock, numbers, lengths, seed=self.seed)
         event, rating = self._event_attributes(numbers, owner, item, users)
@@ -204,10 +206,11 @@ class World:
             }
         )
 
-    def _tastes(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the tastes of these users, ``[K, B, G]``: their own and those of further draws."""
-        draws = (numbers + turn * MOST_USERS for turn in range(self.config.tastes.count))
-        return np.stack([self._users(drawn)[self.roles.taste] for drawn in draws])
+    def _tastes(self, numbers: np.ndarray, users: Parents, *, events: int) -> np.ndarray:
+        """Return the tastes that drive histories of `events` at most, ``[K, B, G]``."""
+        others = range(1, self.config.tastes.turns(events))
+        further = [self._users(numbers + turn * MOST_USERS) for turn in others]
+        return np.stack([drawn[self.roles.taste] for drawn in (users, *further)])
 
     def _walk(self, numbers: np.ndarray, lengths: np.ndarray, tastes: np.ndarray) -> np.ndarray:
         """Return the items ``[E] int64`` of all histories, user after user."""

@@ -245,7 +245,8 @@ class TrainingData:
             _windows(block.lengths(), self.longest, self.overlap, self.config.samples)
         )
         generator = numpy_generator(self.seed, f"training/batches/{epoch}/{number}")
-        order = _order(windows[2] - windows[1], generator, bucketed=self.config.bucketed)
+        whole = np.minimum(windows[2], windows[2] - windows[1] + self.older)  # what is padded
+        order = _order(whole, generator, bucketed=self.config.bucketed)
         # Parts of nearly equal size: a step of one user would have a gradient of little but noise.
         batches = np.array_split(order, group.num_batches)
         return block, windows, [batches[place] for place in generator.permutation(len(batches))]

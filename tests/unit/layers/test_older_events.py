@@ -108,6 +108,34 @@ def test_the_newest_state_is_that_of_the_whole_pass(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["search", "summaries"])
+@pytest.mark.parametrize("history", [HISTORY, HISTORY[1:, :2]], ids=["some older", "none older"])
+def test_every_weight_has_a_gradient(kind: str, history: torch.Tensor) -> None:
+    """Workers that share weights wait for each of them, also if one has short histories only."""
+    made = encoder(reader=kind).train()
+    states, vectors = made(history)
+    (states @ vectors.T).sum().backward()
+    assert made.older is not None
+    grads = [p.grad for p in made.older.parameters()]
+    assert all(grad is not None and torch.isfinite(grad).all() for grad in grads)
+    assert any(bool(grad.any()) for grad in grads) == (history is HISTORY)
+    alone = encoder(reader=kind)  # what is padded for that changes no state
+    torch.testing.assert_close(states, alone(history)[0])
+
+
+def test_half_precision_reads_older_events_too() -> None:
+    made = encoder(size=2).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states, _ = made(HISTORY)
+    states.float().sum().backward()
+    torch.testing.assert_close(states.float(), made(HISTORY)[0], rtol=0.1, atol=0.1)
+
+
+def test_only_a_search_compares_codes() -> None:
+    with pytest.raises(ValueError, match="searches nothing"):
+        OlderConfig(reader="summaries", by="codes")
+
+
+@pytest.mark.parametrize("kind", ["search", "summaries"])
 def test_an_old_event_reaches_the_newest_state(kind: str) -> None:
     made = encoder(reader=kind, size=50)
     other = HISTORY[:1].clone()

@@ -217,12 +217,16 @@ def test_prefixes_make_each_event_the_newest_one_once(world) -> None:
     assert data.num_rows == sum(expected.values())
 
 
-def test_a_window_brings_what_is_older_and_each_event_is_predicted_once(world) -> None:
+@pytest.mark.parametrize(("samples", "targets"), [("windows", "all"), ("prefixes", "last")])
+@pytest.mark.parametrize("until", [Split.TRAIN, Split.VALIDATION])
+def test_a_window_brings_what_is_older_and_each_event_is_predicted_once(
+    world, samples, targets, until
+) -> None:
     """The targets of encoders that read older events: all but each user's oldest, once."""
     config = {"name": "sasrec", "max_history": 7, "older": {"window": 3}, "dim": 8}
-    method = method_of(method_class("sasrec").Config.parse(config))
-    settings = TrainingConfig(batch_size=8, samples="windows")
-    data = TrainingData.scan(world, settings, max_history=3, older=4, seed=1)
+    method = method_of(method_class("sasrec").Config.parse({**config, "targets": targets}))
+    settings = TrainingConfig(batch_size=8, samples=samples)
+    data = TrainingData.scan(world, settings, max_history=3, older=4, seed=1, until=until)
     rows = [request for step in data.steps(0, Share()) for _, batch in step for request in batch]
     assert max(len(row.history) for row in rows) == 3 + 1 + 4
     found: Counter = Counter()
@@ -232,10 +236,10 @@ def test_a_window_brings_what_is_older_and_each_event_is_predicted_once(world) -
         found.update((row.user_id, item) for item in batch["item_index"][number, place].tolist())
     expected: Counter = Counter()
     for block in Histories.stream(world):
-        train = block.only(Split.TRAIN)
-        for user in range(train.num_users):
-            items = train.item_index[train.offsets[user] : train.offsets[user + 1]]
-            expected.update((train.user_id[user], item) for item in items[1:].tolist())
+        known = block.up_to(until)
+        for user in range(known.num_users):
+            items = known.item_index[known.offsets[user] : known.offsets[user + 1]]
+            expected.update((known.user_id[user], item) for item in items[1:].tolist())
     assert found == expected
     plan = data.plan(0, method.count_targets)
     assert plan.mean_targets is not None
