@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "knowledge": {"backbones"},
     "embeddings": {"backbones"},
     "codebooks": set(),
-    "prompts": set(),
+    "prompts": {"backbones.pretrained"},
     "layers": set(),
     "backbones": {"layers"},
     "decoding": {"layers", "backbones"},

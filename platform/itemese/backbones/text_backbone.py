@@ -11,13 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from itemese.backbones.backbone import (
-    PACKAGED,
-    BackboneConfig,
-    locate,
-    require_causal,
-    sized_config,
-)
+from itemese.backbones.backbone import BackboneConfig, require_causal, sized_config
+from itemese.backbones.pretrained import ENCODER, find_pretrained, load_pretrained
 from itemese.core.errors import ConfigError
 
 
@@ -117,32 +112,33 @@ def _load(config: TextBackboneConfig, max_length: int) -> nn.Module:
     """Load a pretrained model, in fp32 or bf16."""
     assert config.pretrained is not None
     name = config.pretrained
-    extra = {"is_decoder": True} if name == PACKAGED else {}
+    extra = {"is_decoder": True} if name == ENCODER else {}
     dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            locate(name),
+        model: Any
+        model, drawn = load_pretrained(
+            AutoModelForCausalLM,
+            find_pretrained(name),
             dtype=dtype,
             attn_implementation="sdpa",
-            output_loading_info=True,
             **extra,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         message = (
             f"`method.backbone.pretrained` must be a loadable language model; got {name!r} "
             f"({reason}). Give a local path, check the name, or leave it out to train from scratch."
         )
         raise ConfigError(message) from None
-    known = ("cls.predictions.",) if name == PACKAGED else ()
-    missing = sorted(key for key in found["missing_keys"] if not key.startswith(known))
+    known = ("cls.predictions.",) if name == ENCODER else ()
+    missing = [key for key in drawn if not key.startswith(known)]
     if missing:
         message = (
             f"`method.backbone.pretrained` must hold every weight of its language model; got "
             f"{name!r} without {missing[0]}, which would be drawn. Name a checkpoint with its head."
         )
         raise ConfigError(message)
-    if name == PACKAGED:
+    if name == ENCODER:
         # The package holds no weights for this layer of the head; a drawn one is a random turn.
         model.cls.predictions.transform = nn.Identity()
     longest = getattr(model.config, "max_position_embeddings", None)

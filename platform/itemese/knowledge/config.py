@@ -33,7 +33,7 @@ class KnowledgeConfig(Config):
     Attributes:
         writer: ``template`` fills in words of the items' own columns and knows nothing else;
             ``model`` asks a language model.
-        model: Its Hugging Face name or a local folder; read by ``writer: model``.
+        model: Its name, as `find_pretrained` reads it; read by ``writer: model``.
         texts: Names of templates of items; each becomes a text of that name.
         columns: Columns of the items that a prompt shows, of an item or within a user's history;
             absent ones are passed over.

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from itemese.backbones.pretrained import find_pretrained, load_pretrained, load_tokenizer
 from itemese.core.errors import ConfigError
 from itemese.knowledge.config import KnowledgeConfig
 
@@ -25,13 +26,14 @@ class ModelWriter:
         Raises:
             ConfigError: It cannot be loaded, or is no causal language model with a tokenizer.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         assert config.model is not None, "only a section with a model has a writer"
         self.config, self.device = config, device
+        found = find_pretrained(config.model, "knowledge.model")
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(config.model, padding_side="left")
-            model: Any = AutoModelForCausalLM.from_pretrained(config.model)
+            self.tokenizer: Any = load_tokenizer(found, padding_side="left")
+            model, drawn = load_pretrained(AutoModelForCausalLM, found)
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             message = (
@@ -40,10 +42,14 @@ class ModelWriter:
                 "`knowledge.writer: template` needs no model."
             )
             raise ConfigError(message) from None
+        if drawn:
+            message = "`knowledge.model` must hold every weight of its language model; got "
+            message += f"{config.model!r} without {drawn[0]}, which would be drawn. "
+            raise ConfigError(message + "Name a checkpoint with its head.")
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.tokenizer.truncation_side = "left"
-        self.model = model.to(device).eval()
+        self.model: Any = model.to(device).eval()
 
     @torch.no_grad()
     def write(self, prompts: list[str]) -> list[str]:

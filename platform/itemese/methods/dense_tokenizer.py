@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.backbones.adapters import save_adapters_only
-from itemese.backbones.backbone import locate, weights_digests
+from itemese.backbones.backbone import weights_digests
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.backbones.text_slots import SlotMask, TextSlots
 from itemese.core.schema import Request
@@ -85,7 +85,7 @@ class DenseTokenizer(CatalogueMethod):
         """Return the model with its slots and the catalogue's texts."""
         words = item_words(inputs.catalog, self.config.columns)
         name, size = self.config.backbone.pretrained, self.config.backbone.vocabulary
-        tokenizer = TextTokenizer.of(name and locate(name), words, size)
+        tokenizer = TextTokenizer.of(name, words, size)
         texts, _ = tokenised(words, tokenizer, self.config.max_text_tokens)
         return self._assemble(texts, tokenizer)
 

@@ -33,7 +33,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from itemese.backbones.adapters import save_adapters_only
-from itemese.backbones.backbone import locate, weights_digests
+from itemese.backbones.backbone import weights_digests
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, take_weights
 from itemese.backbones.text_slots import TextSlots
 from itemese.core.errors import ConfigError
@@ -152,7 +152,7 @@ class Store(BeamMethod):
             words = item_words(inputs.catalog, self.config.columns)
             name = self.config.backbone.pretrained
             if name is not None:
-                tokenizer = TextTokenizer.pretrained(locate(name))
+                tokenizer = TextTokenizer.pretrained(name)
             else:
                 tokenizer = TextTokenizer.trained(words, self.config.backbone.vocabulary)
             texts, _ = tokenised(words, tokenizer, self.config.max_text_tokens)

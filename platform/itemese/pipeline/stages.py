@@ -6,6 +6,7 @@ Training and evaluation are no rows of it: they belong to a method, see `pipelin
 from collections.abc import Mapping
 from typing import Any
 
+from itemese.backbones.pretrained import find_pretrained
 from itemese.codebooks.stage import VERSION as CODEBOOKS_VERSION
 from itemese.codebooks.stage import build_codebooks
 from itemese.core.artifacts import Artifact, Counts, Folder
@@ -102,7 +103,8 @@ def _text_model(config: TextModelConfig, around: Surroundings) -> str:
 
 def _writer(config: KnowledgeConfig, around: Surroundings) -> str:
     templates = [template_digest(template_name(config, text)) for text in config.template_names]
-    return digest_of([templates, weights_digest(config.model) if config.model else ""])
+    model = find_pretrained(config.model, "knowledge.model").digest() if config.model else ""
+    return digest_of([templates, model])
 
 
 def _same(folder: Folder) -> Folder:

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
+from itemese.backbones.pretrained import find_pretrained, load_tokenizer
 from itemese.core.errors import ArtifactError, ConfigError
 
 END = "<end>"
@@ -73,14 +74,14 @@ class TextTokenizer:
 
     @classmethod
     def pretrained(cls, name: str) -> "TextTokenizer":
-        """Load the tokenizer of a Hugging Face model, by name or path.
+        """Load the tokenizer of a pretrained model, by name or path; see `find_pretrained`.
 
         Raises:
             ConfigError: It cannot be loaded, has no fast form, no token that could end an answer,
                 or cannot write the marker.
         """
         try:
-            found = AutoTokenizer.from_pretrained(name)
+            found = load_tokenizer(find_pretrained(name))
             backend = found.backend_tokenizer
         except (OSError, ValueError, AttributeError, ImportError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

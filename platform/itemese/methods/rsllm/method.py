@@ -30,7 +30,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from itemese.backbones.adapters import save_adapters_only
-from itemese.backbones.backbone import locate, weights_digests
+from itemese.backbones.backbone import weights_digests
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone, take_weights
 from itemese.core.errors import ConfigError
 from itemese.core.ranking import Answers
@@ -174,7 +174,7 @@ class Rsllm(CatalogueMethod):
         if inputs.warm_start is not None:
             tokenizer = TextTokenizer.from_tensor(inputs.warm_start.get_buffer("tokenizer"))
         elif name is not None:
-            tokenizer = TextTokenizer.pretrained(locate(name))
+            tokenizer = TextTokenizer.pretrained(name)
         else:
             around = [t for texts in load_templates(config.template).texts for t in texts]
             texts = [*clean_titles(catalog.titles, catalog.item_ids), *around]

