@@ -1,11 +1,13 @@
 """Pretrained language models by name: packaged, in a folder, in a GGUF file, or on the hub."""
 
 import importlib.util
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
@@ -42,15 +44,10 @@ class Pretrained:
     location: str
 
     @property
-    def source(self) -> str:
-        """What ``from_pretrained`` is called with: a folder or a name on the hub."""
-        return str(Path(self.location).parent) if self.options else self.location
-
-    @property
-    def options(self) -> dict[str, str]:
-        """What else ``from_pretrained`` is called with."""
+    def is_gguf(self) -> bool:
+        """Whether it is one file of that format."""
         file = Path(self.location)
-        return {"gguf_file": file.name} if file.suffix.lower() == _GGUF else {}
+        return file.suffix.lower() == _GGUF and file.is_file()
 
     def digest(self) -> str:
         """Return a hash of the weights; see `weights_digest`."""
@@ -68,8 +65,8 @@ def find_pretrained(name: str, setting: str = "method.backbone.pretrained") -> P
         ConfigError: A packaged model is not installed, or a GGUF file is not there.
     """
     if name not in _PACKAGES:
-        file = Path(name).expanduser()
-        if file.suffix.lower() == _GGUF and not file.is_file():
+        file = Path(os.path.expanduser(name))
+        if file.suffix.lower() == _GGUF and not file.exists():
             message = f"`{setting}` must be an existing GGUF file; got {name!r}. Check the path."
             raise ConfigError(message)
         return Pretrained(name, str(file) if file.exists() else name)
@@ -92,13 +89,11 @@ def load_pretrained(kind: Any, found: Pretrained, **options: Any) -> tuple[nn.Mo
     Raises:
         OSError, ValueError, KeyError, ImportError: As Transformers raises them.
     """
-    with _readable(found):
-        model, info = kind.from_pretrained(
-            found.source, output_loading_info=True, **found.options, **options
-        )
-    if found.options:
+    with _given(found) as given:
+        model, info = kind.from_pretrained(**given, output_loading_info=True, **options)
+    if found.is_gguf:
         # Notes that the weights are quantised, which they are no more: they forbid to save them.
-        del model.config.quantization_config
+        model.config.__dict__.pop("quantization_config", None)
         for note in ("is_quantized", "quantization_method", "hf_quantizer"):
             model.__dict__.pop(note, None)
     return model, sorted(info["missing_keys"])
@@ -110,17 +105,27 @@ def load_tokenizer(found: Pretrained, **options: Any) -> Any:
     Raises:
         OSError, ValueError, KeyError, ImportError: As Transformers raises them.
     """
-    with _readable(found):
-        return AutoTokenizer.from_pretrained(found.source, **found.options, **options)
+    with _given(found) as given:
+        return AutoTokenizer.from_pretrained(**given, **options)
 
 
 @contextmanager
-def _readable(found: Pretrained) -> Iterator[None]:
-    """Raise what the reader of GGUF files raises on a broken one as a ValueError."""
-    try:
-        yield
-    except (struct.error, IndexError, TypeError) as error:
-        if not found.options:
-            raise
-        message = f"{found.location} is no whole GGUF file: {error}"
-        raise ValueError(message) from error
+def _given(found: Pretrained) -> Iterator[dict[str, str]]:
+    """Yield what ``from_pretrained`` is called with; a broken GGUF file is a ValueError.
+
+    A GGUF file is read from a folder of its own: Transformers would prefer a tokenizer that lies
+    beside it, of whatever model.
+    """
+    if not found.is_gguf:
+        yield {"pretrained_model_name_or_path": found.location}
+        return
+    with TemporaryDirectory() as folder:
+        alone = Path(folder, "model.gguf")
+        alone.symlink_to(Path(found.location).resolve())
+        try:
+            yield {"pretrained_model_name_or_path": folder, "gguf_file": alone.name}
+        except (struct.error, LookupError, TypeError) as error:
+            message = f"{found.location} is no whole GGUF file: {type(error).__name__} {error}"
+            raise ValueError(message) from error
+        except (OSError, ValueError) as error:
+            raise ValueError(str(error).replace(str(alone), found.location)) from error

@@ -9,7 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from itemese.backbones.backbone import BackboneConfig, build_backbone
-from itemese.backbones.pretrained import SMALL_CHAT, find_pretrained, load_pretrained
+from itemese.backbones.pretrained import (
+    SMALL_CHAT,
+    find_pretrained,
+    load_pretrained,
+    load_tokenizer,
+)
 from itemese.backbones.text_backbone import TextBackboneConfig, build_text_backbone
 from itemese.core.errors import ConfigError
 from itemese.prompts.tokenizer import TextTokenizer
@@ -25,13 +30,13 @@ def small_chat() -> str:
 
 
 def test_a_name_is_a_package_a_file_or_a_name_of_the_hub(monkeypatch, tmp_path: Path) -> None:
-    assert find_pretrained("org/model").source == "org/model"
-    assert find_pretrained("org/model").options == {}
-    assert find_pretrained(str(tmp_path)).source == str(tmp_path)
-    file = tmp_path / "model.gguf"
+    folder, file = tmp_path / "folder.gguf", tmp_path / "model.gguf"
+    folder.mkdir()
     file.touch()
-    found = find_pretrained(str(file))
-    assert (found.source, found.options) == (str(tmp_path), {"gguf_file": "model.gguf"})
+    for name, is_file in {"org/model": False, str(folder): False, str(file): True}.items():
+        found = find_pretrained(name)
+        assert (found.location, found.is_gguf) == (name, is_file)
+    assert find_pretrained("~no_such_user/model").location == "~no_such_user/model"
     with pytest.raises(ConfigError, match="must be an existing GGUF file"):
         find_pretrained(str(tmp_path / "other.gguf"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -39,21 +44,44 @@ def test_a_name_is_a_package_a_file_or_a_name_of_the_hub(monkeypatch, tmp_path: 
         find_pretrained(SMALL_CHAT, "knowledge.model")
 
 
-@pytest.mark.parametrize("what", ["text", "empty", "cut", "unknown architecture"])
+@pytest.mark.parametrize("what", ["text", "empty", "cut", "unknown architecture", "no tokens"])
 def test_a_broken_file_is_refused_in_one_sentence(what: str, tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
     file = tmp_path / "model.gguf"
-    writer = gguf.GGUFWriter(str(file), "no_such_architecture")
+    writer = gguf.GGUFWriter(str(file), "llama" if what == "no tokens" else "no_such_architecture")
+    writer.add_tokenizer_model("gpt2")
     writer.add_tensor("x", np.zeros((4, 4), np.float32))
     for write in ("header", "kv_data", "tensors"):
         getattr(writer, f"write_{write}_to_file")()
     writer.close()
     broken = {"text": b"no model", "empty": b"", "cut": file.read_bytes()[:30]}
     file.write_bytes(broken.get(what, file.read_bytes()))
-    with pytest.raises(ConfigError, match=r"model.gguf.*Give a local path"):
-        build_text_backbone(TextBackboneConfig(pretrained=str(file)), 0, 8)
-    with pytest.raises(ConfigError, match="must have a tokenizer"):
+    with pytest.raises(ConfigError, match=r"must have a tokenizer.*model.gguf"):
         TextTokenizer.pretrained(str(file))
+    if what != "no tokens":  # a model without sizes is of 7 billion weights, all drawn
+        with pytest.raises(ConfigError, match=r"model.gguf.*Give a local path"):
+            build_text_backbone(TextBackboneConfig(pretrained=str(file)), 0, 8)
+
+
+def test_a_file_has_its_own_tokenizer_whatever_lies_beside_it(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    file = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(str(file), "llama")
+    writer.add_tokenizer_model("gpt2")
+    tokens = ["<e>", "c", "b", "a", "ab"]
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 1, 1, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(0)
+    for write in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{write}_to_file")()
+    writer.close()
+    alone = load_tokenizer(find_pretrained(str(file)))
+    ids = alone.encode("abc", add_special_tokens=False)
+    assert ids == [4, 1]
+    TextTokenizer.trained(["xyz"], 300).backend.save(str(tmp_path / "tokenizer.json"))
+    beside = load_tokenizer(find_pretrained(str(file)))
+    assert beside.encode("abc", add_special_tokens=False) == ids
 
 
 @pytest.mark.slow
