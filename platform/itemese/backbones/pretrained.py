@@ -10,9 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from torch import nn
-from transformers import AutoTokenizer
-
 from itemese.core.errors import ConfigError
 from itemese.core.source import weights_digest
 
@@ -78,7 +75,7 @@ def find_pretrained(name: str, setting: str = "method.backbone.pretrained") -> P
     return Pretrained(name, str(Path(found.origin).parent / place))
 
 
-def load_pretrained(kind: Any, found: Pretrained, **options: Any) -> tuple[nn.Module, list[str]]:
+def load_pretrained(kind: Any, found: Pretrained, **options: Any) -> tuple[Any, list[str]]:
     """Load a model with ``kind.from_pretrained``, where ``kind`` is one of Transformers' classes.
 
     Weights of a GGUF file are read as numbers of full precision, in a model that can be saved.
@@ -105,6 +102,8 @@ def load_tokenizer(found: Pretrained, **options: Any) -> Any:
     Raises:
         OSError, ValueError, KeyError, ImportError: As Transformers raises them.
     """
+    from transformers import AutoTokenizer  # seconds, which finding a model does not need
+
     with _given(found) as given:
         return AutoTokenizer.from_pretrained(**given, **options)
 
