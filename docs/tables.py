@@ -24,6 +24,9 @@ BLOCK = re.compile(
 
 FIGURES = ("recall@10", "ndcg@10")
 
+WIDEST = 120
+"""Characters of a line of a page at most."""
+
 Row = Mapping[str, Any]
 
 
@@ -75,8 +78,11 @@ def headline(kept: Mapping[str, Any]) -> str:
 
 
 def table(kept: Mapping[str, Any]) -> str:
-    """Return the table as Markdown: one row a recipe, then what its figures are."""
-    rows, main, baseline = kept["rows"], kept["main"], kept["baseline"]
+    """Return the table as Markdown: one row a recipe, then what its figures are.
+
+    Rows leave out the data set, where all names end in the same one.
+    """
+    rows, main, end = kept["rows"], kept["main"], _common_end(kept["rows"])
     twins = [twin for twin in rows[0]["twins"] if any(row["twins"][twin] for row in rows)]
     best = _best(rows, FIGURES)
     headings = [
@@ -84,14 +90,14 @@ def table(kept: Mapping[str, Any]) -> str:
         *FIGURES,
         f"{main} by seed",
         *(f"{main}, {twin.removeprefix('test_').replace('_', ' ')}" for twin in twins),
-        f"{main} less {baseline} (p)",
+        f"{main} less {kept['baseline'].removesuffix(end)} (p)",
         "trained values",
     ]
     lines = [_line(headings), "|---" * len(headings) + "|"]
     lines += [
         _line(
             [
-                f"`{row['name']}`",
+                f"`{row['name'].removesuffix(end)}`",
                 *(_interval(row["metrics"][name], best[name]) for name in FIGURES),
                 _by_seed(row),
                 *(_short(row["twins"][twin]) for twin in twins),
@@ -101,7 +107,8 @@ def table(kept: Mapping[str, Any]) -> str:
         )
         for row in rows
     ]
-    return "\n".join([*lines, "", *_about(kept)])
+    named = [f"Names of recipes end in `{end}`."] if end else []
+    return "\n".join([*lines, "", *named, *_about(kept)])
 
 
 def rendered(page: str) -> str:
@@ -133,6 +140,13 @@ def main(arguments: list[str]) -> int:
     return int(bool(stale) and check)
 
 
+def _common_end(rows: list[Row]) -> str:
+    """Return the last part of all names, with its underscore; nothing if they differ."""
+    ends = {row["name"].rpartition("_")[2] for row in rows if "_" in row["name"]}
+    alike = len(ends) == 1 and all("_" in row["name"] for row in rows)
+    return f"_{ends.pop()}" if alike else ""
+
+
 def _about(kept: Mapping[str, Any]) -> list[str]:
     """Return lines that say what the figures are and how to make them again."""
     changed = " with uncommitted changes" if kept["dirty"] else ""
@@ -151,7 +165,8 @@ def _best(rows: list[Row], metrics: tuple[str, ...]) -> dict[str, float]:
 
 
 def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    row = "| " + " | ".join(cells) + " |"
+    return row if len(row) <= WIDEST else row.replace(" | ", "|")
 
 
 def _short(value: float | None) -> str:

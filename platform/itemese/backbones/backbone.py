@@ -138,12 +138,8 @@ def _load(name: str, num_tokens: int, max_length: int) -> nn.Module:
         raise ConfigError(message) from None
     missing = [weight for weight in drawn if not weight.startswith("pooler.")]  # which none reads
     if missing:
-        message = (
-            f"`method.backbone.pretrained` must hold every weight of its decoder; got {name!r} "
-        )
-        raise ConfigError(
-            message + f"without {missing[0]}, which would be drawn. Name another one."
-        )
+        message = f"`method.backbone.pretrained` must hold all weights of a decoder; got {name!r} "
+        raise ConfigError(message + f"without {missing[0]}, which would be drawn. Name another.")
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and longest < max_length:
         message = f"`method.max_history` must fit {name}'s {longest} positions; got {max_length} "

@@ -33,11 +33,9 @@ class Pretrained:
     """Where a pretrained model is.
 
     Attributes:
-        name: As a recipe names it.
         location: A folder or file of this machine, or a name on the hub.
     """
 
-    name: str
     location: str
 
     @property
@@ -66,13 +64,13 @@ def find_pretrained(name: str, setting: str = "method.backbone.pretrained") -> P
         if file.suffix.lower() == _GGUF and not file.exists():
             message = f"`{setting}` must be an existing GGUF file; got {name!r}. Check the path."
             raise ConfigError(message)
-        return Pretrained(name, str(file) if file.exists() else name)
+        return Pretrained(str(file) if file.exists() else name)
     package, place, extra = _PACKAGES[name]
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         message = f"`{setting}` must be installed; got {name!r} without its package. "
         raise ConfigError(message + f"Install the extra `{extra}`, or name another model.")
-    return Pretrained(name, str(Path(found.origin).parent / place))
+    return Pretrained(str(Path(found.origin).parent / place))
 
 
 def load_pretrained(kind: Any, found: Pretrained, **options: Any) -> tuple[Any, list[str]]:

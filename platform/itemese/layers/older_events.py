@@ -28,7 +28,7 @@ STD = 0.02
 
 
 class OlderConfig(Config):
-    """How a model reads the events before its window; `max_history` is how many of them.
+    """How a model reads the events before its window, which with it are `max_history` at most.
 
     Attributes:
         reader: ``search``: each state reads the `size` older events that it finds nearest.

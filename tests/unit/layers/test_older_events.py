@@ -21,7 +21,9 @@ def reader(**settings: object) -> OlderEvents:
     return made
 
 
-def slowly(made: OlderEvents, state: torch.Tensor, vectors: torch.Tensor, ages: list[int]) -> list:
+def slowly(
+    made: OlderEvents, state: torch.Tensor, vectors: torch.Tensor, ages: list[int]
+) -> torch.Tensor:
     """What one state reads of memories, of which each head takes the best `size` in a search."""
     asked, parts = made.norm(state), []
     for head in range(HEADS):
