@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from itemese.benchmarks.traffic import measure
+from itemese.core import cluster
 from itemese.core.artifacts import Store
 from itemese.core.config import with_values
 from itemese.core.errors import DataError
@@ -32,12 +33,10 @@ _LOG = logging.getLogger(__name__)
 RECIPES = Path(__file__).with_name("demo_recipes")
 SIMULATED = [
     "logs={source: simulated, simulation: {num_users: 4000, num_items: 1000, lengths: {mean: 20}, "
-    "mixture: {taste: 0.85, transition: 0.05, popularity: 0.1}}}"
+    "mixture: {taste: 0.85, transition: 0.05, popularity: 0.1}}}",
+    "training.max_epochs=12",  # of fewer steps than those of MovieLens-1M
 ]
 """Users with tastes: with more planted transitions, counting them would be all that is needed."""
-
-SIMULATED_SASREC = [*SIMULATED, "training.max_epochs=12"]
-"""An epoch of this log has a seventh of the steps of one of MovieLens-1M."""
 
 SIMPLE = ("popularity", "recent_popularity", "item_knn", "transition_graph")
 NUM_REQUESTS = 200
@@ -100,9 +99,8 @@ def run(storage: str, data_folder: str, *, quick: bool = False) -> Shown:
     """
     overrides = SIMULATED if quick else choose_data(data_folder)
     store = Store(storage)
-    longer = SIMULATED_SASREC if overrides == SIMULATED else overrides
-    sasrec = Experiment.from_yaml(RECIPES / "sasrec_demo.yaml", longer)
-    language = Experiment.from_yaml(RECIPES / "semantic_id_lm_demo.yaml", overrides)
+    sasrec = Experiment.from_yaml(RECIPES / "sasrec_demo.yaml", overrides)
+    language = Experiment.from_yaml(RECIPES / "copy_lm_demo.yaml", overrides)
     values = sasrec.values()
     simple = [with_values(values, {"name": name, "method": {"name": name}}) for name in SIMPLE]
     compared = compare([*map(Experiment.parse, simple), sasrec, language], store)
@@ -112,6 +110,7 @@ def run(storage: str, data_folder: str, *, quick: bool = False) -> Shown:
     study = run_study(space, storage=storage, name=name, num_trials=2 if quick else None)
     assert study.winner is not None, "the demo's space must name a seed for its winner"
     winner = _result_of(study.winner, language, store)
+    cluster.shut_down()  # a service on its own cluster ends without a line of Ray's
     answer = serve_and_ask(study.winner.bundle, language, store)
     winner["latency_http_ms"] = {"p50": answer.http["p50_ms"], "p95": answer.http["p95_ms"]}
     results = [*compared.results, winner]
@@ -166,8 +165,10 @@ def serve_and_ask(bundle: str, experiment: Experiment, store: Store) -> Answer:
 
 
 def _reason(explanation: dict[str, Any] | None) -> str:
-    """Return what an item shares with the history, in words; empty where nothing is known."""
-    near = (explanation or {}).get("nearest")
+    """Return what an item owes to an item of the history, in words; empty where none is known."""
+    copied, near = ((explanation or {}).get(part) for part in ("copied", "nearest"))
+    if copied and copied["item_id"]:
+        return f"{copied['share']:.0%} copied from what follows {copied['title']}"
     if not explanation or not near:
         return ""
     group = "-".join(map(str, explanation["codes"][: near["shared_codes"]]))

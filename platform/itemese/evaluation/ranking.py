@@ -13,6 +13,7 @@ from itemese.core.ranking import Candidates
 from itemese.core.schema import Request
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.model import Model, batches, require_numbers
+from itemese.evaluation.rows import among
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Asked:
 
     Attributes:
         rows: N requests, each with its newest events only.
-        seen: N arrays of distinct item_index, from the whole history before the request.
+        seen: N arrays of distinct item_index, rising, from the whole history before the request.
         config: Batch size and K.
     """
 
@@ -62,7 +63,7 @@ def rank_both(model: Model, asked: Asked) -> dict[bool, np.ndarray]:
         found = _ranked(model, asked, places, longest, Candidates())
         allowed[places, : min(k, found.shape[1])] = found[:, :k]
         for place, items, row in zip(places, seen, found, strict=True):
-            left = row[~np.isin(row, items) & (row != -1)][:k]
+            left = row[~among(row, items) & (row != -1)][:k]
             excluded[place, : len(left)] = left
     return {False: allowed, True: excluded}
 

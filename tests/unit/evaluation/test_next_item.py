@@ -13,7 +13,7 @@ from itemese.core.ranking import Candidates, Ranking
 from itemese.core.schema import Catalog, Histories, Split
 from itemese.evaluation.config import EvaluationConfig
 from itemese.evaluation.model import Model, model_of
-from itemese.evaluation.rows import items_before, sample
+from itemese.evaluation.rows import among, items_before, sample
 from itemese.evaluation.tasks.lookup import read_judged, task_named
 from itemese.evaluation.tasks.next_item import Ranked
 
@@ -202,6 +202,13 @@ def test_a_drawn_user_keeps_all_requests():
     )
     assert users.num_users == 3
     assert sorted(requests.user_id) == sorted(2 * users.user_id)
+
+
+def test_among_finds_what_isin_finds():
+    values = np.array([[-1, 0, 3], [5, 9, 3]])
+    for rising in ([], [3], [0, 3, 9], [4]):
+        expected = np.isin(values, rising)
+        np.testing.assert_array_equal(among(values, np.array(rising, dtype=np.int64)), expected)
 
 
 def test_items_before_a_request_are_distinct():

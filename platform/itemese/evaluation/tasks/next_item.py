@@ -18,7 +18,7 @@ from itemese.evaluation.judged import Items, Judged
 from itemese.evaluation.metrics import metric_names, of_ranks
 from itemese.evaluation.model import Model
 from itemese.evaluation.ranking import Asked, rank, rank_both
-from itemese.evaluation.rows import items_before
+from itemese.evaluation.rows import among, items_before
 from itemese.evaluation.tasks.base import Task
 
 NOT_ASKED = -1
@@ -193,7 +193,10 @@ class NextItem(Task):
 def _compare(
     lists: np.ndarray, target: np.ndarray, seen: list[np.ndarray], items: Items, *, exclude: bool
 ) -> dict[str, Any]:
-    """Compare the lists with the targets and with what may be recommended at all."""
+    """Compare the lists with the targets and with what may be recommended at all.
+
+    `seen` has rising items, as `items_before` returns them.
+    """
     num_items, num_rows = len(items.train_count), len(target)
     owner = np.arange(num_rows)[:, None]
     legal = (lists >= 0) & (lists < num_items)
@@ -201,8 +204,8 @@ def _compare(
     seen_keys = np.concatenate(
         [np.empty(0, np.int64), *(row * num_items + had for row, had in enumerate(seen))]
     )
-    shown_again = np.isin(keys, seen_keys) & legal
-    target_seen = np.isin(np.arange(num_rows) * num_items + target, seen_keys)
+    shown_again = among(keys, seen_keys) & legal
+    target_seen = among(np.arange(num_rows) * num_items + target, seen_keys)
     in_order = np.sort(keys, axis=1)
     duplicates = ((in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)).sum(axis=1)
     hit = (lists == target[:, None]) & ~(target_seen[:, None] & exclude)
