@@ -245,13 +245,23 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
     return with_values(values, pairs)
 
 
+_DATA = ("logs", "sequences")
+"""Sections that a recipe shares with its `parts`."""
+
+
 def with_values(values: Mapping[str, Any], pairs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deep copy of `values` in which each flat dotted path holds its new value.
+
+    A path into the logs or the sequences of a recipe with `parts` holds for its parts as well: all
+    read the same data.
 
     Raises:
         ConfigError: A path runs through a plain value, or replaces a section after a path into it.
     """
     result: dict[str, Any] = json.loads(json.dumps(values))
+    shared = {path: value for path, value in pairs.items() if path.split(".")[0] in _DATA}
+    for name, part in (result.get("parts") or {}).items() if shared else ():
+        result["parts"][name] = with_values(part, shared)
     given: list[str] = []
     for path, value in pairs.items():
         undone = next((other for other in given if other.startswith(f"{path}.")), None)

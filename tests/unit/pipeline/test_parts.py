@@ -46,6 +46,18 @@ def test_parts_have_the_seeds_and_the_evaluation_of_the_whole() -> None:
     assert Experiment.parse(BLEND).with_seed(5).part("encoder").seed == 5
 
 
+def test_a_setting_of_the_data_holds_for_the_parts_and_one_of_the_method_does_not() -> None:
+    pairs = {"sequences.ties": "shuffle", "method.max_history": 7, "logs.source": "movielens_1m"}
+    found = with_values(BLEND, pairs)
+    for part in found["parts"].values():
+        assert part["sequences"]["ties"] == "shuffle"
+        assert part["logs"]["source"] == "movielens_1m"
+        assert "max_history" not in part["method"]
+    own = with_values(BLEND, {"sequences.ties": "shuffle"})
+    assert {part.sequences.ties for part in Experiment.parse(own).parts.values()} == {"shuffle"}
+    assert BLEND["parts"]["graph"].get("sequences") is None
+
+
 def test_the_method_knows_the_methods_of_its_parts() -> None:
     found = Experiment.parse(with_values(BLEND, {"parts.encoder.method.dim": 16}))
     assert found.method.parts["encoder"].dim == 16  # type: ignore[attr-defined]
