@@ -30,10 +30,10 @@ class TransitionConfig(Config):
         similar: Votes for items whose text is like that of a voter; null has none.
     """
 
-    max_gap: int = Field(default=3, ge=1)
-    gap_decay: float = Field(default=0.5, gt=0, le=1)
-    max_sources: int = Field(default=5, ge=1)
-    decay: float = Field(default=0.5, gt=0, le=1)
+    max_gap: int = Field(default=6, ge=1)
+    gap_decay: float = Field(default=0.75, gt=0, le=1)
+    max_sources: int = Field(default=12, ge=1)
+    decay: float = Field(default=0.7, gt=0, le=1)
     normalization: float = Field(default=0.5, ge=0, le=1)
     num_neighbors: int = Field(default=500, ge=1)
     similar: SimilarityConfig | None = None
