@@ -36,7 +36,8 @@ def among(values: np.ndarray, rising: np.ndarray) -> np.ndarray:
     if not len(rising):
         return np.zeros(values.shape, dtype=bool)
     place = np.searchsorted(rising, values)
-    return rising[np.minimum(place, len(rising) - 1)] == values
+    found: np.ndarray = rising[np.minimum(place, len(rising) - 1)] == values
+    return found
 
 
 def sample(blocks: Iterable[Block], max_users: int, seed: int) -> Block:

@@ -27,41 +27,85 @@ class UserTextsConfig(Config):
     cutoff: int | None = None
 
 
+class EndpointConfig(Config):
+    """A server that speaks OpenAI's chat completions: vLLM, llama.cpp, or a hosted one.
+
+    Its key is read from the environment variable ITEMESE_LLM_KEY and is written nowhere.
+
+    Attributes:
+        url: Up to and without ``/chat/completions``, such as ``http://localhost:8000/v1``.
+        concurrency: Most requests at once.
+        requests_per_minute: Requests are spread so that no minute has more; None has no limit.
+        timeout_s: Longest wait for an answer.
+        retries: Further attempts where the server is busy, fails or does not answer.
+        max_tokens: Most tokens of prompts and answers that one run may take, None for no limit.
+            Prompts under way are counted at their longest, so it is never passed.
+        price_per_million: What a million tokens cost, of prompts and of answers, any currency.
+    """
+
+    url: str = Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$")
+    concurrency: int = Field(default=8, ge=1, le=256)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    timeout_s: float = Field(default=60.0, gt=0)
+    retries: int = Field(default=5, ge=0)
+    max_tokens: int | None = Field(default=None, ge=0)
+    price_per_million: tuple[float, float] = (0.0, 0.0)
+
+
 class KnowledgeConfig(Config):
     """Texts that are written of every item, each by a prompt template, and of users if asked.
 
     Attributes:
         writer: ``template`` fills in words of the items' own columns and knows nothing else;
-            ``model`` asks a language model.
-        model: Its name, as `find_pretrained` reads it; read by ``writer: model``.
+            ``model`` asks a language model, ``endpoint`` one behind HTTP.
+        model: Its name, as `find_pretrained` or the endpoint reads it.
+        endpoint: Of ``writer: endpoint``.
         texts: Names of templates of items; each becomes a text of that name.
+        domain: What the items are, one of ``factors.yaml``: which factors `factors` and
+            `factor_taste` ask about.
         columns: Columns of the items that a prompt shows, of an item or within a user's history;
             absent ones are passed over.
         users: Texts of users; None writes none.
+        lines: What is kept of an answer: its ``first`` line, or ``all`` of it.
         max_new_tokens: Longest text of a model, tokens.
-        max_prompt_tokens: Longer prompts are cut at their beginning.
+        max_prompt_tokens: Longer prompts are cut at their beginning; an endpoint cuts none.
+        temperature: 0 takes the likeliest token; above, tokens are drawn.
+        top_p: Share of the probability that is drawn from, the likeliest tokens first.
+        seed: Of the draws: the same for a prompt in any batch.
         batch_size: Prompts a model reads at once.
+        dtype: Of a model's weights; ``bf16`` is faster where the processor has it, and its texts
+            differ from those of ``fp32``.
         device: ``auto`` takes the cluster's GPUs where it has any, else CPUs.
         max_actors: Most copies of the model.
     """
 
-    writer: Literal["template", "model"] = "template"
+    writer: Literal["template", "model", "endpoint"] = "template"
     model: str | None = Field(default=None, min_length=1)
+    endpoint: EndpointConfig | None = None
     texts: tuple[TextName, ...] = ("intention",)
+    domain: str | None = None
     columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=("title", "brand", "categories", "genres"), min_length=1
     )
     users: UserTextsConfig | None = None
+    lines: Literal["first", "all"] = "first"
     max_new_tokens: int = Field(default=40, ge=1, le=2048)
     max_prompt_tokens: int = Field(default=512, ge=16, le=32_768)
-    batch_size: int = Field(default=16, ge=1)
+    temperature: float = Field(default=0.0, ge=0, le=5)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    dtype: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_actors: int = Field(default=16, ge=1)
 
     @model_validator(mode="after")
     def _a_model_writes_or_none_is_named(self) -> Self:
-        if (self.writer == "model") != (self.model is not None):
-            message = "a `model` with `writer: model`, and none with `writer: template`"
+        if (self.writer != "template") != (self.model is not None):
+            message = "a `model` with `writer: model` or `endpoint`, and none with `template`"
+            raise ValueError(message)
+        if (self.writer == "endpoint") != (self.endpoint is not None):
+            message = "an `endpoint` with `writer: endpoint`, and none with another writer"
             raise ValueError(message)
         return self
 

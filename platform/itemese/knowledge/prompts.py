@@ -1,7 +1,7 @@
 """Prompts of items and of users: a template filled in with what is known of one.
 
 ``<text>.jinja`` is what a model is asked; ``<text>.offline.jinja`` is the text itself, where no
-model is asked.
+model is asked. What all prompts of a template say stands first: a model reads it once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from itemese.core.config import digest_of, nearest
+from itemese.core.config import digest_of, nearest, read_yaml
 from itemese.core.errors import ConfigError
 from itemese.core.schema import Histories
 from itemese.knowledge.config import KnowledgeConfig
 
 FOLDER = Path(__file__).parent / "templates"
+FACTORS = Path(__file__).parent / "factors.yaml"
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(FOLDER),
@@ -31,12 +32,34 @@ def template_name(config: KnowledgeConfig, text: str) -> str:
     Raises:
         ConfigError: There is none.
     """
-    name = f"{text}.jinja" if config.writer == "model" else f"{text}.offline.jinja"
+    name = f"{text}.offline.jinja" if config.writer == "template" else f"{text}.jinja"
     if not (FOLDER / name).is_file():
         known = {file.name.partition(".")[0] for file in FOLDER.glob("*.jinja")}
         message = f"`knowledge.texts` must be known templates; got {text!r}. {nearest(text, known)}"
         raise ConfigError(message)
+    if "domain." in (FOLDER / name).read_text(encoding="utf-8"):
+        domain_of(config)
     return name
+
+
+def domain_of(config: KnowledgeConfig) -> dict[str, Any]:
+    """Return the section's domain: what its ``thing`` is called, and the factors of an ``item``.
+
+    Raises:
+        ConfigError: It is not in ``factors.yaml``.
+    """
+    known = read_yaml(FACTORS)
+    if config.domain not in known:
+        message = f"`knowledge.domain` must be one of {', '.join(known)}; got {config.domain!r}. "
+        raise ConfigError(message + "Templates of factors ask about those of the domain.")
+    return dict(known[config.domain])
+
+
+def wording_digest(config: KnowledgeConfig) -> str:
+    """Return the hash of all that the section's prompts say but for the entities' own words."""
+    names = [template_name(config, text) for text in config.template_names]
+    domain = domain_of(config) if config.domain else None
+    return digest_of([[template_digest(name) for name in names], domain])
 
 
 def template_digest(name: str) -> str:
@@ -72,15 +95,22 @@ def item_words(catalog: pa.Table, columns: list[str]) -> list[dict[str, str]]:
     return [_words(row) for row in catalog.select(columns).to_pylist()]
 
 
-def item_prompts(items: Iterable[Mapping[str, str]], name: str) -> Iterator[str]:
+def item_prompts(
+    items: Iterable[Mapping[str, str]], name: str, domain: Mapping[str, Any] | None = None
+) -> Iterator[str]:
     """Yield the rendered template of each item; "" for an item without a word.
+
+    Args:
+        items: Words of each, see `item_words`.
+        name: The template's file.
+        domain: See `domain_of`; None if the template asks for none.
 
     Raises:
         ConfigError: The template asks for something that is not there.
     """
     template = _ENVIRONMENT.get_template(name)
     for item in items:
-        yield _rendered(template, name, item=item) if item else ""
+        yield _rendered(template, name, item=item, domain=domain) if item else ""
 
 
 def user_prompts(
@@ -90,6 +120,7 @@ def user_prompts(
     name: str,
     *,
     max_events: int,
+    domain: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
     """Yield the rendered template of each user; "" for a user without a word or an event.
 
@@ -99,6 +130,7 @@ def user_prompts(
         items: Words of each item, see `item_words`.
         name: The template's file.
         max_events: Newest events that are shown.
+        domain: See `domain_of`; None if the template asks for none.
 
     Raises:
         ConfigError: The template asks for something that is not there.
@@ -114,7 +146,8 @@ def user_prompts(
         ]
         user = _words(columns)
         known = bool(user or history)
-        yield _rendered(template, name, user=user, history=history) if known else ""
+        values = {"user": user, "history": history, "domain": domain}
+        yield _rendered(template, name, **values) if known else ""
 
 
 def _rated(rating: float | None) -> dict[str, str]:

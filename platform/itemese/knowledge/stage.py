@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -15,9 +16,11 @@ from itemese.core.schema import Histories
 from itemese.core.tasks import stream_blocks
 from itemese.core.texts import Texts
 from itemese.core.users import Users
-from itemese.knowledge.cache import TextCache, prompt_key
+from itemese.knowledge.cache import Parts, TextCache, Written
 from itemese.knowledge.config import KnowledgeConfig, UserTextsConfig
+from itemese.knowledge.endpoint import write_by_endpoint
 from itemese.knowledge.prompts import (
+    domain_of,
     item_prompts,
     item_words,
     shown_columns,
@@ -25,12 +28,13 @@ from itemese.knowledge.prompts import (
     template_name,
     user_prompts,
 )
-from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter
+from itemese.knowledge.writers import ModelWriter, writes_alike
 
-VERSION = 3
+VERSION = 4
 
-Answers = Callable[[KnowledgeConfig, list[str]], Iterable[dict[str, str]]]
-"""Yields some prompts with their texts at a time, until all are answered."""
+Answers = Callable[[KnowledgeConfig, list[str], Parts], Iterable[dict[str, Written]]]
+"""Yields some prompts with their texts at a time, until all are answered; each was added to the
+parts before it is yielded."""
 
 Prompts = Callable[[str], Iterator[str]]
 """Yields the prompt of each entity, in order, from a template's file; "" where none is asked."""
@@ -63,14 +67,16 @@ def build_knowledge(
         users: The users artifact of these histories; read for texts of users.
         cache: Texts of all runs, by model, template and prompt; filled while a model writes.
         folder: Receives what `core.texts.Texts` writes of each entity.
-        answers: What asks the model; None is a pool of Ray actors.
+        answers: What asks the model; None is the endpoint, or a pool of Ray actors.
 
     Returns:
         ``author`` (the model, or ``template``), ``templates`` with their digests, and by entity
         ``num``, by text ``asked`` (prompts that were not in the cache), ``empty`` (entities
-        without a text) and ``repeated`` (prompts whose text is word for word that of another
-        prompt: many mean a model that did not understand); of users also ``cutoff``, the newest
-        event that was shown.
+        without a text), ``repeated`` (prompts whose text is word for word that of another
+        prompt: many mean a model that did not understand), ``cut`` (prompts whose text the longest
+        length ended), ``prompt_tokens``, ``tokens`` and ``seconds`` (of a batch, shared among its
+        rows) of the prompts that were asked; of users also ``cutoff``, the newest event that was
+        shown.
 
     Raises:
         ConfigError: No such template or column, or a model that cannot be had.
@@ -82,17 +88,20 @@ def build_knowledge(
     }
     catalog = sequences.read_table("catalog.parquet")
     items = item_words(catalog, shown_columns(catalog, config))
-    write = _Writing(config, cache, answers or _by_actors)
+    domain = domain_of(config) if config.domain else None
+    answers = answers or (_by_actors if config.endpoint is None else write_by_endpoint)
+    write = _Writing(config, cache, answers)
     if config.texts:
         texts, counts["item"] = write.all_of(
-            {text: names[text] for text in config.texts}, lambda name: item_prompts(items, name)
+            {text: names[text] for text in config.texts},
+            lambda name: item_prompts(items, name, domain),
         )
         Texts("item", catalog["item_id"].to_pylist(), texts).write(folder)
     if config.users is not None:
         people, section = Users.read(users), config.users
 
         def prompts(name: str) -> Iterator[str]:
-            return _prompts_of_users(section, sequences, people, items, name)
+            return _prompts_of_users(section, sequences, people, items, name, domain)
 
         texts, counts["user"] = write.all_of({text: names[text] for text in section.texts}, prompts)
         cutoff = _newest_event(sequences, section.cutoff)
@@ -107,6 +116,7 @@ def _prompts_of_users(
     users: Users,
     items: list[dict[str, str]],
     name: str,
+    domain: dict[str, Any] | None,
 ) -> Iterator[str]:
     """Yield each user's prompt, shard by shard."""
     columns = [column for column in config.columns if column in users.table.column_names]
@@ -120,6 +130,7 @@ def _prompts_of_users(
             items,
             name,
             max_events=config.max_events,
+            domain=domain,
         )
 
 
@@ -142,46 +153,53 @@ class _Writing:
     ) -> tuple[dict[str, list[str | None]], Counts]:
         """Write each text of every entity; return the texts and the counts of the stage."""
         texts: dict[str, list[str | None]] = {}
-        asked, repeated = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        costs = ("asked", "prompt_tokens", "tokens", "seconds", "cut", "repeated")
+        counts: Counts = {name: dict.fromkeys(names, 0) for name in costs}
         for text, name in names.items():
             if self._config.writer == "template":
                 texts[text] = [prompt or None for prompt in prompts(name)]
                 continue
             kept = TextCache(
-                self._cache,
-                model=self._config.author,
-                template=template_digest(name),
-                settings=[
-                    OUTPUT_RULE,
-                    self._config.max_new_tokens,
-                    self._config.max_prompt_tokens,
-                ],
+                Parts(
+                    self._cache,
+                    model=self._config.author,
+                    template=template_digest(name),
+                    settings=writes_alike(self._config),
+                )
             )
-            asked[text] = self._ask(prompts(name), kept)
-            keys = [prompt_key(prompt) if prompt else "" for prompt in prompts(name)]
-            texts[text] = [(kept.get(key) or None) if key else None for key in keys]
-            by_prompt = dict(zip(keys, texts[text], strict=True))
-            times = Counter(filter(None, by_prompt.values()))
-            repeated[text] = sum(count for count in times.values() if count > 1)
+            asked = self._ask(prompts(name), kept)
+            counts["asked"][text] = len(asked)
+            for cost in ("prompt_tokens", "tokens", "seconds"):
+                counts[cost][text] = round(sum(getattr(one, cost) for one in asked), 3)
+            every = list(prompts(name))
+            found = {prompt: kept.get(prompt) for prompt in every if prompt}
+            counts["cut"][text] = sum(one is not None and one.cut for one in found.values())
+            said = {prompt: (one.text or None) if one else None for prompt, one in found.items()}
+            texts[text] = [said.get(prompt) for prompt in every]
+            times = Counter(filter(None, said.values()))
+            counts["repeated"][text] = sum(count for count in times.values() if count > 1)
         first = next(iter(texts.values()))
         empty = {text: sum(one is None for one in found) for text, found in texts.items()}
-        return texts, {"num": len(first), "asked": asked, "empty": empty, "repeated": repeated}
+        return texts, {"num": len(first), **counts, "empty": empty}
 
-    def _ask(self, prompts: Iterator[str], kept: TextCache) -> int:
-        """Have every prompt answered that is not in the cache; return how many those were."""
-        new = (p for p in prompts if p and kept.get(prompt_key(p)) is None)
+    def _ask(self, prompts: Iterator[str], kept: TextCache) -> list[Written]:
+        """Have every prompt answered that is not in the cache; return what was written."""
+        new = (p for p in prompts if p and kept.get(p) is None)
         missing = list(dict.fromkeys(new))
         if missing:
             logger.info("%s writes %d texts", self._config.author, len(missing))
-            for found in self._answers(self._config, missing):
-                kept.add({prompt_key(prompt): text for prompt, text in found.items()})
-        lost = sum(kept.get(prompt_key(prompt)) is None for prompt in missing)
+            for found in self._answers(self._config, missing, kept.parts):
+                kept.remember(found)
+        written = [kept.get(prompt) for prompt in missing]
+        lost = sum(one is None for one in written)
         assert not lost, f"{lost} prompts came back without an answer"
-        return len(missing)
+        return [one for one in written if one is not None]
 
 
-def _by_actors(config: KnowledgeConfig, prompts: list[str]) -> Iterator[dict[str, str]]:
-    """Let a pool of actors, each with a copy of the model, answer block by block."""
+def _by_actors(
+    config: KnowledgeConfig, prompts: list[str], parts: Parts
+) -> Iterator[dict[str, Written]]:
+    """Let a pool of actors, each with a copy of the model, answer and keep block by block."""
     connect()
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
@@ -195,7 +213,7 @@ def _by_actors(config: KnowledgeConfig, prompts: list[str]) -> Iterator[dict[str
     table = pa.table({"prompt": sorted(prompts, key=len)})
     dataset = ray.data.from_arrow(table).map_batches(
         _Writer,
-        fn_constructor_args=(config, device),
+        fn_constructor_args=(config, device, parts),
         batch_size=config.batch_size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
@@ -208,25 +226,29 @@ def _by_actors(config: KnowledgeConfig, prompts: list[str]) -> Iterator[dict[str
     for batch in stream_blocks(dataset):
         if "fault" in batch.column_names:
             raise ConfigError(batch["fault"][0].as_py())
-        pairs = (batch[name].to_pylist() for name in ("prompt", "text"))
-        yield dict(zip(*pairs, strict=True))
+        rows = batch.to_pylist()
+        yield {row.pop("prompt"): Written(**row) for row in rows}
 
 
 class _Writer:
     """An actor: one copy of the model."""
 
-    def __init__(self, config: KnowledgeConfig, device: str) -> None:
+    def __init__(self, config: KnowledgeConfig, device: str, parts: Parts) -> None:
         self._config = config
         self._device = device
+        self._parts = parts
 
     @cached_property
     def _model(self) -> ModelWriter:
         return ModelWriter(self._config, self._device)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return ``prompt`` and ``text``, or a ``fault``: as a value it keeps its type."""
+        """Return ``prompt`` and what was written, or a ``fault``: as a value it keeps its type."""
         prompts = block["prompt"].to_pylist()
         try:
-            return pa.table({"prompt": prompts, "text": self._model.write(prompts)})
+            texts = dict(zip(prompts, self._model.write(prompts), strict=True))
         except ConfigError as error:
             return pa.table({"fault": [str(error)]})
+        self._parts.add(texts)
+        rows = [{"prompt": prompt, **vars(written)} for prompt, written in texts.items()]
+        return pa.Table.from_pylist(rows)

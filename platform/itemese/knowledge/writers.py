@@ -1,20 +1,34 @@
-"""A Hugging Face language model that answers prompts, greedily.
+"""A Hugging Face language model that answers prompts.
 
-Shapes: B prompts, P prompt tokens, R new tokens.
+Shapes: B prompts.
 """
 
+import time
 from typing import Any
 
 import torch
 
 from itemese.backbones.pretrained import find_pretrained, load_pretrained, load_tokenizer
 from itemese.core.errors import ConfigError
+from itemese.knowledge.cache import Written
 from itemese.knowledge.config import KnowledgeConfig
 
-OUTPUT_RULE = 2
+OUTPUT_RULE = 3
 """Changes when what is kept of an answer does, so that texts of an older rule are not reused."""
 
 _THOUGHT = ("<think>", "</think>")
+
+
+def writes_alike(config: KnowledgeConfig) -> list[object]:
+    """Return the settings, and the digest of the weights, that decide what a text says."""
+    if config.endpoint is not None:
+        source: object = config.endpoint.url
+    else:
+        assert config.model is not None, "a template writes without a model"
+        source = find_pretrained(config.model, "knowledge.model").digest()
+    names = ("lines", "max_new_tokens", "max_prompt_tokens", "temperature", "top_p", "seed")
+    dtype = config.dtype if config.endpoint is None else None
+    return [OUTPUT_RULE, source, dtype, *(getattr(config, name) for name in names)]
 
 
 class ModelWriter:
@@ -27,6 +41,8 @@ class ModelWriter:
             ConfigError: It cannot be loaded, or is no causal language model with a tokenizer.
         """
         from transformers import AutoModelForCausalLM
+
+        from itemese.knowledge.generation import Continuation, Sampling, can_continue
 
         assert config.model is not None, "only a section with a model has a writer"
         self.config, self.device = config, device
@@ -49,31 +65,93 @@ class ModelWriter:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.tokenizer.truncation_side = "left"
-        self.model: Any = model.to(device).eval()
+        dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
+        self.model: Any = model.to(device, dtype).eval()
+        self.ends = _ends_of(self.model, self.tokenizer)
+        self.continuation = (
+            Continuation(
+                self.model,
+                self.ends,
+                Sampling(config.temperature, config.top_p, config.seed),
+                self._line_ends() if config.lines == "first" else frozenset(),
+            )
+            if can_continue(self.model)
+            else None
+        )
+        self._check_length()
 
     @torch.no_grad()
-    def write(self, prompts: list[str]) -> list[str]:
-        """Return the `first_line` of each answer; prompts of one length have it in any batch."""
+    def write(self, prompts: list[str]) -> list[Written]:
+        """Return what is kept of each answer; it depends on the prompt and not on its batch."""
         asked = [self._as_chat(prompt) for prompt in prompts]
-        chat = self.tokenizer.chat_template is not None
+        started = time.perf_counter()
         given = self.tokenizer(
             asked,
-            return_tensors="pt",
-            padding=True,
             truncation=True,
             max_length=self.config.max_prompt_tokens,
-            add_special_tokens=not chat,
-        ).to(self.device)
-        found = self.model.generate(
-            input_ids=given["input_ids"],
-            attention_mask=given["attention_mask"],
-            max_new_tokens=self.config.max_new_tokens,
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        new = found[:, given["input_ids"].shape[1] :]
-        answers = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [first_line(prompt, said) for prompt, said in zip(asked, answers, strict=True)]
+            add_special_tokens=self.tokenizer.chat_template is None,
+        )["input_ids"]
+        longest = self.config.max_new_tokens
+        if self.continuation is not None:
+            said = self.continuation.write(given, longest)
+        else:
+            said = self._generated(given)
+        seconds = (time.perf_counter() - started) / len(prompts)
+        answers = self.tokenizer.batch_decode(said, skip_special_tokens=True)
+        return [
+            Written(
+                text=kept_of(prompt, answer, self.config.lines),
+                prompt_tokens=len(read),
+                tokens=len(tokens),
+                seconds=seconds,
+                cut=len(tokens) == longest and tokens[-1] not in self.ends,
+            )
+            for prompt, answer, read, tokens in zip(asked, answers, given, said, strict=True)
+        ]
+
+    def _generated(self, given: list[list[int]]) -> list[list[int]]:
+        """Return new tokens by Transformers' own loop, for models with layers of another kind."""
+        found = []
+        for tokens in given:
+            prompt = torch.tensor([tokens], device=self.device)
+            torch.manual_seed(self.config.seed)
+            drawn: dict[str, Any] = {"do_sample": False}
+            if self.config.temperature:
+                drawn = {
+                    "do_sample": True,
+                    "temperature": self.config.temperature,
+                    "top_p": self.config.top_p,
+                    "top_k": 0,
+                }
+            out = self.model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=self.config.max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                **drawn,
+            )
+            found.append(out[0, len(tokens) :].tolist())
+        return found
+
+    def _line_ends(self) -> frozenset[int]:
+        """Return the tokens that begin a new line; none of a model that may think first."""
+        words = self.tokenizer.get_vocab()
+        if _THOUGHT[0] in words or _THOUGHT[0] in (self.tokenizer.chat_template or ""):
+            return frozenset()
+        texts = self.tokenizer.batch_decode([[token] for token in words.values()])
+        pairs = zip(words.values(), texts, strict=True)
+        return frozenset(token for token, text in pairs if "\n" in text and not text.strip())
+
+    def _check_length(self) -> None:
+        """Raise ConfigError if a prompt and its answer may be longer than what the model reads."""
+        most = getattr(self.model.config, "max_position_embeddings", None)
+        wanted = self.config.max_prompt_tokens + self.config.max_new_tokens
+        if most is not None and wanted > most:
+            message = (
+                f"`knowledge.max_prompt_tokens` and `max_new_tokens` must fit the {most} tokens "
+                f"that {self.config.model!r} reads; got {wanted} together. Lower one of them."
+            )
+            raise ConfigError(message)
 
     def _as_chat(self, prompt: str) -> str:
         """Return a prompt as a model that was tuned on chats wants it."""
@@ -90,17 +168,26 @@ class ModelWriter:
         )
 
 
-def first_line(prompt: str, answer: str) -> str:
-    r"""Return the first line of what a model says; its thoughts are no part of it.
+def kept_of(prompt: str, answer: str, lines: str = "first") -> str:
+    r"""Return what is kept of what a model says; its thoughts are no part of it.
 
     Some models think although they are asked not to, or their templates open the thought at the end
     of the prompt. A thought that did not end leaves nothing said.
 
-    >>> first_line("Why?", "<think>Well\n</think>\n For a gift. \nOr not.")
+    >>> kept_of("Why?", "<think>Well\n</think>\n For a gift. \nOr not.")
     'For a gift.'
-    >>> first_line("Why? <think>", "I wonder whether")
+    >>> kept_of("Why?", " For a gift. \nOr not.", "all")
+    'For a gift. \nOr not.'
+    >>> kept_of("Why? <think>", "I wonder whether")
     ''
     """
     opened = _THOUGHT[0] if prompt.rstrip().endswith(_THOUGHT[0]) else ""
-    said = (opened + answer).rpartition(_THOUGHT[1])[2].partition(_THOUGHT[0])[0]
-    return next(iter(said.strip().splitlines()), "").strip()
+    said = (opened + answer).rpartition(_THOUGHT[1])[2].partition(_THOUGHT[0])[0].strip()
+    return said if lines == "all" else next(iter(said.splitlines()), "").strip()
+
+
+def _ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end a text."""
+    named = model.generation_config.eos_token_id
+    ends = named if isinstance(named, list) else [named]
+    return frozenset(end for end in (*ends, tokenizer.eos_token_id) if end is not None)

@@ -37,7 +37,7 @@ from itemese.features.stage import FIELDS_VERSION, USERS_VERSION, build_fields, 
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.graph import VERSION as GRAPH_VERSION
 from itemese.knowledge.graph import build_graph
-from itemese.knowledge.prompts import template_digest, template_name
+from itemese.knowledge.prompts import wording_digest
 from itemese.knowledge.stage import VERSION as KNOWLEDGE_VERSION
 from itemese.knowledge.stage import build_knowledge
 from itemese.logs.stage import VERSION as LOGS_VERSION
@@ -102,9 +102,11 @@ def _text_model(config: TextModelConfig, around: Surroundings) -> str:
 
 
 def _writer(config: KnowledgeConfig, around: Surroundings) -> str:
-    templates = [template_digest(template_name(config, text)) for text in config.template_names]
-    model = find_pretrained(config.model, "knowledge.model").digest() if config.model else ""
-    return digest_of([templates, model])
+    weights = ""
+    if config.writer == "model":
+        assert config.model is not None, "a writer that is a model has one"
+        weights = find_pretrained(config.model, "knowledge.model").digest()
+    return digest_of([wording_digest(config), weights])
 
 
 def _same(folder: Folder) -> Folder:

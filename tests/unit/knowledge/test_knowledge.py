@@ -11,14 +11,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
+from itemese.knowledge.cache import Parts, Written
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.stage import build_knowledge
-from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter, first_line
+from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter, kept_of
 from itemese.prompts.tokenizer import TextTokenizer
 
 TITLES = ["red  lipstick", "blue nail polish", None, "red  lipstick"]
 KINDS = [["Lips", "gift"], ["Nails"], None, ["Lips", "gift"]]
 MODEL = KnowledgeConfig(writer="model", model="some/model")
+
+
+@pytest.fixture(autouse=True)
+def _no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("itemese.core.source._hub_revision", lambda name: name)
 
 
 def sequences(root: Path, **more: Any) -> Folder:
@@ -36,12 +42,17 @@ class Model:
         self.asked: list[str] = []
         self.dies_after = dies_after
 
-    def __call__(self, config: KnowledgeConfig, prompts: list[str]) -> Iterable[dict[str, str]]:
+    def __call__(
+        self, config: KnowledgeConfig, prompts: list[str], parts: Parts
+    ) -> Iterable[dict[str, Written]]:
         for count, prompt in enumerate(prompts):
             if count == self.dies_after:
                 raise KeyboardInterrupt
             self.asked.append(prompt)
-            yield {prompt: prompt.splitlines()[1].upper()}
+            text = prompt.splitlines()[1].upper()
+            found = {prompt: Written(text, prompt_tokens=9, tokens=4, seconds=0.5, cut=not count)}
+            parts.add(found)
+            yield found
 
 
 def build(root: Path, config: KnowledgeConfig, model: Model | None = None, **more: Any) -> Any:
@@ -65,6 +76,24 @@ def test_a_template_says_the_items_own_words_and_that_it_is_one(tmp_path: Path) 
     assert not Folder.at(tmp_path / "cache").names()
 
 
+def test_factors_are_those_of_the_domain(tmp_path: Path) -> None:
+    config = MODEL.model_copy(update={"texts": ("factors",), "domain": "products"})
+    model = Model()
+    build(tmp_path, config, model)
+    first, second = model.asked
+    assert first.startswith("Introduce the product below")
+    assert "who it is for, material or ingredients" in first
+    assert first.splitlines()[0] == second.splitlines()[0], "what all say stands first"
+    assert first.endswith("title: red lipstick\ncategories: Lips, gift")
+    for domain in (None, "moovies"):
+        with pytest.raises(ConfigError, match=r"`knowledge.domain` must be one of movies, books"):
+            build(tmp_path, config.model_copy(update={"domain": domain}), model)
+    offline = KnowledgeConfig(texts=("factors",))
+    assert build(tmp_path, offline)[1]["factors"][0].as_py() == (
+        "title: red lipstick. categories: Lips, gift"
+    )
+
+
 def test_a_model_is_asked_once_for_each_prompt(tmp_path: Path) -> None:
     model = Model()
     counts, table = build(tmp_path, MODEL, model)
@@ -77,15 +106,26 @@ def test_a_model_is_asked_once_for_each_prompt(tmp_path: Path) -> None:
         "TITLE: RED LIPSTICK",
     ]
     assert (counts["author"], counts["asked"]) == ("some/model", {"intention": 2})
+    assert (counts["tokens"], counts["prompt_tokens"]) == ({"intention": 8}, {"intention": 18})
+    assert (counts["seconds"], counts["cut"]) == ({"intention": 1.0}, {"intention": 1})
     again = Model()
     counts, same = build(tmp_path, MODEL, again)
     assert not again.asked
-    assert counts["asked"] == {"intention": 0}
+    assert counts["asked"] == counts["tokens"] == {"intention": 0}
     assert same.equals(table)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"model": "another/model"}, {"texts": ("summary",)}, {"max_new_tokens": 7}]
+    "changes",
+    [
+        {"model": "another/model"},
+        {"texts": ("summary",)},
+        {"max_new_tokens": 7},
+        {"lines": "all"},
+        {"temperature": 0.5},
+        {"seed": 1},
+        {"dtype": "bf16"},
+    ],
 )
 def test_texts_of_another_model_template_or_length_are_not_taken(
     tmp_path: Path, changes: dict[str, Any]
@@ -99,12 +139,31 @@ def test_texts_of_another_model_template_or_length_are_not_taken(
 def test_texts_of_an_older_rule_are_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("itemese.knowledge.stage.OUTPUT_RULE", OUTPUT_RULE - 1)
-    build(tmp_path, MODEL, Model())
-    monkeypatch.undo()
+    with monkeypatch.context() as older:
+        older.setattr("itemese.knowledge.writers.OUTPUT_RULE", OUTPUT_RULE - 1)
+        build(tmp_path, MODEL, Model())
     now = Model()
     build(tmp_path, MODEL, now)
     assert len(now.asked) == 2
+
+
+def test_texts_of_other_weights_under_the_same_name_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path, MODEL, Model())
+    monkeypatch.setattr("itemese.core.source._hub_revision", lambda name: "another commit")
+    other = Model()
+    build(tmp_path, MODEL, other)
+    assert len(other.asked) == 2
+
+
+def test_a_torn_part_is_written_again(tmp_path: Path) -> None:
+    build(tmp_path, MODEL, Model())
+    torn, *_ = (tmp_path / "cache").rglob("part-*.parquet")
+    torn.write_bytes(torn.read_bytes()[:50])
+    again = Model()
+    build(tmp_path, MODEL, again)
+    assert len(again.asked) == 1
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -124,7 +183,15 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
         build(tmp_path, KnowledgeConfig(columns=("plot",)))
     with pytest.raises(ConfigError, match=r"columns that the items have already; got \['inten"):
         build(tmp_path, KnowledgeConfig(), intention=["a", "b", "c", "d"])
-    for values in ({"writer": "model"}, {"model": "x/y"}, {"texts": []}, {"texts": ["../x"]}):
+    for values in (
+        {"writer": "model"},
+        {"model": "x/y"},
+        {"texts": []},
+        {"texts": ["../x"]},
+        {"writer": "endpoint", "model": "x"},
+        {"writer": "endpoint", "model": "x", "endpoint": {"url": "file:///etc"}},
+        {"writer": "model", "model": "x", "endpoint": {"url": "http://x"}},
+    ):
         with pytest.raises(ConfigError, match="`knowledge"):
             KnowledgeConfig.parse(values, where="knowledge")
 
@@ -150,8 +217,8 @@ def test_a_model_writes_the_same_alone_and_in_a_batch(tiny: str) -> None:
     config = KnowledgeConfig(writer="model", model=tiny, max_new_tokens=6, max_prompt_tokens=40)
     writer = ModelWriter(config, "cpu")
     prompts = ["red", "a red lipstick for lips, wanted", "x" * 200]
-    together = writer.write(prompts)
-    assert together == [writer.write([prompt])[0] for prompt in prompts]
+    together = [one.text for one in writer.write(prompts)]
+    assert together == [writer.write([prompt])[0].text for prompt in prompts]
     assert len(set(together)) > 1
     assert not [text for text in together if "\n" in text]
 
@@ -168,29 +235,27 @@ def test_a_model_writes_the_same_alone_and_in_a_batch(tiny: str) -> None:
     ],
 )
 def test_thoughts_are_no_part_of_an_answer(prompt: str, answer: str, said: str) -> None:
-    assert first_line(prompt, answer) == said
+    assert kept_of(prompt, answer) == said
 
 
 def test_a_model_is_asked_not_to_think(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = ModelWriter(KnowledgeConfig(writer="model", model=tiny), "cpu")
+    writer = ModelWriter(KnowledgeConfig(writer="model", model=tiny, max_prompt_tokens=100), "cpu")
     writer.tokenizer.chat_template = (
         "{{ messages[0].content }}"
         "{% if enable_thinking is defined and not enable_thinking %} a gift{% endif %}"
     )
     assert writer._as_chat("red") == "red a gift"
-    thought = writer.tokenizer("<think>lips</think> what was wanted", return_tensors="pt")
-
-    def thinks(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
-        return torch.cat([input_ids, thought["input_ids"]], dim=1)
-
-    monkeypatch.setattr(writer.model, "generate", thinks)
-    assert writer.write(["red"]) == ["what was wanted"]
+    thought = writer.tokenizer("<think>lips</think> what was wanted")["input_ids"]
+    monkeypatch.setattr(writer.continuation, "write", lambda *_: [thought])
+    assert [one.text for one in writer.write(["red"])] == ["what was wanted"]
 
 
 def test_texts_that_many_prompts_share_are_counted(tmp_path: Path) -> None:
     class Parrot(Model):
-        def __call__(self, config: KnowledgeConfig, prompts: list[str]) -> Iterable[dict[str, str]]:
-            yield dict.fromkeys(prompts, "a nice thing")
+        def __call__(
+            self, config: KnowledgeConfig, prompts: list[str], parts: Parts
+        ) -> Iterable[dict[str, Written]]:
+            yield dict.fromkeys(prompts, Written("a nice thing"))
 
     counts, _ = build(tmp_path, MODEL, Parrot())
     assert counts["repeated"] == {"intention": 2}, "two prompts of three items"
@@ -210,7 +275,12 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.ray
 def test_a_pool_of_actors_writes_and_keeps(ray_cluster: None, tmp_path: Path, tiny: str) -> None:
     config = KnowledgeConfig(
-        writer="model", model=tiny, max_new_tokens=6, batch_size=1, max_actors=1
+        writer="model",
+        model=tiny,
+        max_new_tokens=6,
+        max_prompt_tokens=100,
+        batch_size=1,
+        max_actors=1,
     )
     counts, table = build(tmp_path, config)
     assert counts["asked"] == {"intention": 2}
@@ -218,4 +288,4 @@ def test_a_pool_of_actors_writes_and_keeps(ray_cluster: None, tmp_path: Path, ti
     cached, _ = build(tmp_path, config, Model(dies_after=0))  # no item is asked again
     assert cached["asked"] == {"intention": 0}
     assert table["intention"].to_pylist()[0] == table["intention"].to_pylist()[3]
-    assert writer.write(["red"]) == writer.write(["red"])
+    assert writer.write(["red"])[0].text == writer.write(["red"])[0].text

@@ -13,6 +13,7 @@ from itemese.core.errors import ConfigError, DataError
 from itemese.core.schema import Histories, Split
 from itemese.core.texts import Texts
 from itemese.core.users import Users
+from itemese.knowledge.cache import Parts, Written
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.stage import build_knowledge
 
@@ -66,9 +67,13 @@ class Model:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, config: KnowledgeConfig, prompts: list[str]) -> Iterable[dict[str, str]]:
+    def __call__(
+        self, config: KnowledgeConfig, prompts: list[str], parts: Parts
+    ) -> Iterable[dict[str, Written]]:
         self.asked += prompts
-        yield {prompt: prompt.splitlines()[-2] for prompt in prompts}
+        found = {prompt: Written(prompt.splitlines()[-2]) for prompt in prompts}
+        parts.add(found)
+        yield found
 
 
 def test_a_template_names_what_a_user_had_in_training(tmp_path: Path) -> None:
