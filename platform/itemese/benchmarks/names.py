@@ -131,6 +131,23 @@ def _search(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     return run_search(storage, objective, optimum, parameters, defaults, repeats=repeats)
 
 
+def _write(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
+    import os
+    from pathlib import Path
+
+    from itemese.benchmarks.write import benchmark_writing
+    from itemese.core.artifacts import Store
+    from itemese.pipeline.experiment import Experiment
+    from itemese.pipeline.run import Run
+
+    films = Path(os.environ.get("ITEMESE_DATA", "data")) / "movielens_1m"
+    real = films.is_dir()
+    logs = {"source": "movielens_1m", "path": str(films)} if real else {"source": "simulated"}
+    experiment = Experiment.parse({"name": "w", "logs": logs, "method": {"name": "popularity"}})
+    items = Run(experiment, Store(storage)).logs.folder.read_table("items.parquet")
+    return benchmark_writing(items, "movies" if real else "products")
+
+
 def _serve(sizes: Sequence[int], repeats: int, storage: str) -> list[Row]:
     from itemese.benchmarks.serve import benchmark_latency, benchmark_scores, benchmark_throughput
 
@@ -149,6 +166,7 @@ _BY_NAME: dict[str, Callable[[Sequence[int], int, str], list[Row]]] = {
     "search": _search,
     "serve": _serve,
     "train": _train,
+    "write": _write,
 }
 NAMES = tuple(_BY_NAME)
 
@@ -163,8 +181,10 @@ def run(name: str, *, sizes: Sequence[int], repeats: int, storage: str) -> list[
             ``prompts`` (RSLLM's training step beside a plain Hugging Face Trainer, its judging of
             20 candidates beside a pass for each),
             ``search`` (a study beside runs that share nothing, TPE beside random draws, a driver
-            that is killed beside one that is not) or ``serve`` (requests through HTTP beside the
-            engine alone, one at a time and then many; scores beside a beam search).
+            that is killed beside one that is not), ``serve`` (requests through HTTP beside the
+            engine alone, one at a time and then many; scores beside a beam search) or ``write``
+            (texts of items by a small chat model, beside `generate` one prompt at a time; the films
+            of MovieLens-1M in ``$ITEMESE_DATA``, else simulated products).
         sizes: Numbers of events, for ``group``.
         repeats: Runs of each side; medians count, for ``decode`` the fastest. For ``search`` the
             number of seeds; four times as many shared trials, twice as many kills.

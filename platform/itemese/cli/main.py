@@ -15,6 +15,7 @@ from itemese.core.errors import ConfigError
 COMMANDS = {
     "init": "Look at a log and write a recipe for it.",
     "prepare": "Build logs, sequences and what a recipe's method needs; --inspect describes a log.",
+    "write": "Write texts of items and users by a language model.",
     "train": "Train and evaluate a recipe beside its rivals.",
     "evaluate": "Print all figures of a recipe.",
     "compare": "Put recipes into one table, with paired tests.",

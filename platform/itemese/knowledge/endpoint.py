@@ -225,7 +225,7 @@ def _reason(reply: httpx.Response) -> str:
 def _budget_error(budget: _Budget) -> ConfigError:
     message = (
         f"`knowledge.endpoint.max_tokens` must have room for another prompt; got "
-        f"{budget.endpoint.max_tokens}, of which {sum(budget.spent)} are spent. Texts that were written "
-        "are kept: raise it and run again."
+        f"{budget.endpoint.max_tokens}, of which {sum(budget.spent)} are spent. Texts that were "
+        "written are kept: raise it and run again."
     )
     return ConfigError(message)

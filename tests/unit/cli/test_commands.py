@@ -246,3 +246,31 @@ def test_gc_deletes_what_dead_runs_left(itemese, tmp_path: Path) -> None:
         age(tmp_path / name / "part", 40)
     assert "2 folders" in itemese("runs", "gc", "--yes", "--storage", tmp_path)[1]
     assert not list(tmp_path.rglob("part"))
+
+
+def test_write_shows_texts_and_what_they_cost(itemese, tmp_path: Path) -> None:
+    simulation = {"num_users": 60, "num_items": 20, "lengths": {"mean": 8, "max": 10}}
+    recipe = {
+        "name": "texts",
+        "logs": {"source": "simulated", "simulation": simulation},
+        "method": {"name": "popularity"},
+        "knowledge": {"texts": ["factors"], "users": {"texts": ["preference"]}},
+    }
+    file = tmp_path / "texts.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    arguments = (file, "--storage", tmp_path / "store", "--show", 2)
+    status, out, error = itemese("write", *arguments)
+    assert status == 0, error
+    assert out.startswith("written by template; kept in ")
+    assert "items, factors: 20 in all, 0 without a text\n" in out
+    assert out.count("title: ") == 2
+    assert "users, preference: 60 in all" in out
+    status, out, _ = itemese("write", *arguments, "--json")
+    found = json.loads(out)
+    assert [len(found["texts"][entity]) for entity in ("item", "user")] == [2, 2]
+    assert found["counts"]["item"]["asked"] == {"factors": 0}
+    del recipe["knowledge"]
+    file.write_text(yaml.safe_dump(recipe))
+    status, _, error = itemese("write", *arguments)
+    assert status == 2
+    assert "must have a `knowledge` section" in error
