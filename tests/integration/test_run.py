@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from itemese.core.artifacts import Artifact, Store
-from itemese.core.errors import ArtifactError
+from itemese.core.errors import ArtifactError, ConfigError
 from itemese.core.source import weights_digest
 from itemese.methods.lookup import method_of, parse_method_config
 from itemese.pipeline.compare import compare
@@ -146,3 +146,24 @@ def test_other_weights_under_one_path_are_another_model(tmp_path: Path) -> None:
     whole = {**backbone, "adapter": "full"}
     method = method_of(parse_method_config({"name": "dense_tokenizer", "backbone": whole}))
     assert method.file_digests().keys() == {"initial weights"}
+
+
+def test_what_was_written_reaches_the_items_features(ray_cluster: None, tmp_path: Path) -> None:
+    values = {
+        "name": "knowing",
+        "logs": LOGS,
+        "knowledge": {"texts": ["factors"]},
+        "embeddings": {"model": "hashing", "knowledge": {"texts": ["factors"]}},
+        "method": {"name": "sasrec", "dim": 8, "num_layers": 1, "item_features": True},
+        "training": {"max_epochs": 1},
+    }
+    run = Run(Experiment.parse(values), Store(tmp_path))
+    assert run.needed["embeddings"].counts["dim"] == 512
+    features = run.trained.folder.read_tensors("model.safetensors")["item_vectors.features"]
+    assert features.shape == (20, 512)
+    other = Run(Experiment.parse({**values, "knowledge": {"texts": ["factors"], "lines": "all"}}),
+                Store(tmp_path))  # fmt: skip
+    assert other.needed["embeddings"].key != run.needed["embeddings"].key
+    del values["knowledge"]
+    with pytest.raises(ConfigError, match="must have a `knowledge` section"):
+        _ = Run(Experiment.parse(values), Store(tmp_path)).needed

@@ -75,7 +75,8 @@ class CodebooksConfig(Config):
             equal size; code c + 1 has its meaning under code c only. ``parallel_kmeans``: k-means
             of each part of the principal components, no code before another.
             ``product_quantizer``: the same parts after a rotation that is fitted too (OPQ).
-        sources: Sources of the embeddings (``text``, ``collaborative``, ``recommender``) that name
+        sources: Sources of the embeddings (``text``, ``knowledge``, ``collaborative``,
+            ``recommender``) that name
             an item one after the other, each with `num_codebooks` codebooks of its own; what is
             left out names nothing. Empty makes one vector of them all. An item that a source knows
             nothing of has the codes of that source's stand-in, a mean vector or zeros.

@@ -65,6 +65,7 @@ class StageSpec:
         section: The experiment's section that decides the output, dotted; None for no section.
         settings: Class of the settings of a stage from outside this package.
         inputs: Names of the stages whose artifacts it is made from.
+        also: ``settings -> names`` of further inputs that only some settings read.
         seeds: Which seeds decide the output: ``seed``, ``data_seed``.
         outside: Hashes what lies outside the storage (raw files, weights): ``(settings,
             surroundings) -> text``; None where nothing does.
@@ -78,6 +79,7 @@ class StageSpec:
     section: str | None = None
     settings: type[Config] | None = None
     inputs: tuple[str, ...] = ()
+    also: Callable[[Any], tuple[str, ...]] | None = None
     seeds: tuple[str, ...] = ()
     outside: Callable[[Any, Surroundings], str] | None = None
 

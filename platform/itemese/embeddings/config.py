@@ -36,6 +36,21 @@ class RecommenderVectorsConfig(Config):
     weight: float = Field(default=1.0, gt=0)
 
 
+class KnowledgeVectorsConfig(Config):
+    """Vectors of the texts that `knowledge` wrote of the items.
+
+    Attributes:
+        texts: Names of the texts that are read, joined in this order.
+        weight: Length of these vectors, where those of the items' own text have length 1.
+        shuffled: Gives every item the text of another one, as a control: the words are as good, and
+            say nothing of the item.
+    """
+
+    texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0)
+    shuffled: bool = False
+
+
 class TextModelConfig(Config):
     """A model that makes vectors of texts, and how it is run.
 
@@ -63,11 +78,14 @@ class TextModelConfig(Config):
 class EmbeddingsConfig(TextModelConfig):
     """Item text, and behaviour if asked, to vectors.
 
-    The sources stand side by side, in the order ``text``, ``collaborative``, ``recommender``.
+    The sources stand side by side, in the order ``text``, ``knowledge``, ``collaborative``,
+    ``recommender``.
 
     Attributes:
         columns: Columns of the items that are read, in this order. Absent ones are passed over and
             listed in the stage's counts, but one must exist.
+        knowledge: Vectors of what a language model wrote of the items (the recipe's `knowledge`),
+            by the same model as those of the text; None appends none.
         collaborative: Vectors of training behaviour that are appended to those of the text; None
             appends none.
         recommender: Vectors of the trained `recommender` that are appended last; None appends
@@ -77,6 +95,7 @@ class EmbeddingsConfig(TextModelConfig):
     columns: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=("title", "brand", "categories", "genres", "description"), min_length=1
     )
+    knowledge: KnowledgeVectorsConfig | None = None
     collaborative: CollaborativeConfig | None = None
     recommender: RecommenderVectorsConfig | None = None
 

@@ -1,7 +1,8 @@
 """The embeddings stage: the catalogue's text in, one vector an item out, on a pool of Ray actors.
 
-Where the recipe asks for it, a vector of training behaviour is appended to that of the text
-(`recommended` appends those of a trained recommender, in a stage of its own).
+Where the recipe asks for them, vectors of what a language model wrote of the item and of training
+behaviour are appended to that of the text (`recommended` appends those of a trained recommender, in
+a stage of its own).
 
 Shapes: I items, D vector size, N rows of a block.
 """
@@ -20,12 +21,15 @@ import ray
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.cluster import connect
+from itemese.core.config import nearest
 from itemese.core.errors import ConfigError, DataError
+from itemese.core.randomness import numpy_generator
 from itemese.core.tasks import stream_blocks
+from itemese.core.texts import Texts
 from itemese.core.vectors import Embeddings
 from itemese.embeddings.assembly import Assembly
 from itemese.embeddings.collaborative import collaborative_vectors
-from itemese.embeddings.config import EmbeddingsConfig, TextModelConfig
+from itemese.embeddings.config import EmbeddingsConfig, KnowledgeVectorsConfig, TextModelConfig
 from itemese.embeddings.models import TextModel, load_model, locate
 from itemese.embeddings.text import item_texts, text_columns
 
@@ -44,7 +48,12 @@ Ray's own limit may be a minute, and a first block waits for a download and for 
 logger = logging.getLogger(__name__)
 
 
-def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder) -> Counts:
+def build_embeddings(
+    config: EmbeddingsConfig,
+    sequences: Folder,
+    folder: Folder,
+    knowledge: Folder | None = None,
+) -> Counts:
     """Embed every item of the catalogue.
 
     Items without any text in `columns` get the mean vector of the others and are counted. No
@@ -54,10 +63,12 @@ def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder
         config: The section.
         sequences: Holds ``catalog.parquet``, whose row is the item_index, and the histories.
         folder: Receives ``embeddings.safetensors`` and ``embeddings.json``.
+        knowledge: The knowledge artifact, where the section reads it.
 
     Returns:
         ``num_items``, ``dim``, ``items_without_text``, ``columns`` read, ``columns_absent``,
-        ``actors`` (at most), ``device``, ``items_per_second`` (model loading included).
+        ``actors`` (at most), ``device``, ``items_per_second`` (model loading included); with
+        knowledge also ``items_without_knowledge``.
 
     Raises:
         ConfigError: No such column, or a model that cannot be had.
@@ -66,7 +77,14 @@ def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder
     found = embed_table(config, sequences, "catalog.parquet", config.columns, entity="item")
     num_items, vectors = len(found.vectors), found.vectors
     source = f"{config.model} of {', '.join(found.columns)}"
-    sources = [("text", vectors.shape[1])]
+    sources, counts = [("text", vectors.shape[1])], {}
+    if config.knowledge is not None:
+        assert knowledge is not None, "the stage's inputs have it where the section reads it"
+        written = _written(config, config.knowledge, knowledge)
+        vectors = np.concatenate([vectors, written.vectors], axis=1)
+        source += f" and of {', '.join(written.columns)}"
+        sources.append(("knowledge", written.vectors.shape[1]))
+        counts["items_without_knowledge"] = int((~written.described).sum())
     if config.collaborative:
         behaviour = collaborative_vectors(config.collaborative, sequences, num_items)
         vectors = np.concatenate([vectors, config.collaborative.weight * behaviour], axis=1)
@@ -84,7 +102,28 @@ def build_embeddings(config: EmbeddingsConfig, sequences: Folder, folder: Folder
         "columns": found.columns,
         "columns_absent": [c for c in config.columns if c not in found.columns],
         **found.pool,
+        **counts,
     }
+
+
+def _written(
+    config: TextModelConfig, chosen: KnowledgeVectorsConfig, knowledge: Folder
+) -> "EmbeddedTable":
+    """Embed what was written of the items, scaled, and given to others if that is asked for."""
+    texts = Texts.read(knowledge, "item")
+    unknown = [name for name in chosen.texts if name not in texts.text]
+    if unknown:
+        message = (
+            f"`embeddings.knowledge.texts` must be texts of `knowledge.texts`; got {unknown}. "
+            f"{nearest(unknown[0], texts.text)}"
+        )
+        raise ConfigError(message)
+    found = embed_table(config, knowledge, "item.parquet", chosen.texts, entity="item")
+    vectors, described = chosen.weight * found.vectors, found.described
+    if chosen.shuffled:
+        order = numpy_generator(0, "embeddings/shuffled").permutation(len(vectors))
+        vectors, described = vectors[order], described[order]
+    return EmbeddedTable(vectors, described, found.columns, found.pool)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Differs: the adapter is one linear map, no mixture of experts; nothing is pretra
 Shapes: I items, D_s vector size of the embeddings, D model size.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ class FeaturedConfig(AttentionConfig, CopyingEncoderConfig):
 
     Attributes:
         item_features: Adds a learned projection of the item's embeddings to its own vector: of
-            their text, where that is a source with a name, otherwise of all of them.
+            text and knowledge, where those are sources with names, otherwise of all of them.
     """
 
     item_features: bool = False
@@ -49,9 +50,10 @@ class FeaturedEncoder(CopyingEncoder):
         if inputs.restores:
             return FeatureTable(torch.zeros(size, 1), dim)
         assert inputs.embeddings is not None, "item features are read of the embeddings"
-        named = "text" in dict(inputs.embeddings.parts)
-        vectors = inputs.embeddings.part("text") if named else inputs.embeddings.vectors
-        return FeatureTable(torch.from_numpy(vectors).float().contiguous(), dim)
+        named = [name for name, _ in inputs.embeddings.parts if name in ("text", "knowledge")]
+        found = [inputs.embeddings.part(name) for name in named] or [inputs.embeddings.vectors]
+        vectors = np.concatenate(found, axis=1, dtype=np.float32)
+        return FeatureTable(torch.from_numpy(vectors), dim)
 
     def resize(self, module: nn.Module, state: dict[str, Tensor]) -> None:
         """Give the features their saved width, and the graph its saved edges."""

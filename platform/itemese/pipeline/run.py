@@ -267,7 +267,8 @@ class Run:
         if name not in self._made:
             spec = stage_of(name)
             config = self._settings(name, spec)
-            inputs = {before: self.artifact(before) for before in spec.inputs}
+            also = spec.also(config) if spec.also is not None else ()
+            inputs = {before: self.artifact(before) for before in (*spec.inputs, *also)}
             folders = {before: artifact.folder for before, artifact in inputs.items()}
             around = Surroundings(self.experiment.seed, self.experiment.data_seed, self.store.root)
             extra = {seed: str(getattr(self.experiment, seed)) for seed in spec.seeds}

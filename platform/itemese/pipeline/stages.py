@@ -83,7 +83,11 @@ def _build_user_vectors(config: Any, inputs: Inputs, around: Surroundings, out: 
 
 
 def _build_embeddings(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
-    return build_embeddings(config, inputs["sequences"], out)
+    return build_embeddings(config, inputs["sequences"], out, inputs.get(Need.KNOWLEDGE))
+
+
+def _knowledge_of(config: Any) -> tuple[str, ...]:
+    return (Need.KNOWLEDGE,) if config.knowledge is not None else ()
 
 
 def _build_codebooks(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
@@ -176,6 +180,7 @@ STAGES: dict[str, StageSpec] = {
             version=EMBEDDINGS_VERSION,
             section="embeddings",
             inputs=("sequences",),
+            also=_knowledge_of,
             outside=_text_model,
             build=_build_embeddings,
             code=(build_embeddings.__module__,),

@@ -8,8 +8,9 @@ import pytest
 
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
+from itemese.core.texts import Texts
 from itemese.core.vectors import Embeddings
-from itemese.embeddings.config import EmbeddingsConfig
+from itemese.embeddings.config import EmbeddingsConfig, KnowledgeVectorsConfig
 from itemese.embeddings.models import HashingModel
 from itemese.embeddings.stage import _blocks, build_embeddings
 
@@ -58,6 +59,39 @@ def test_an_item_without_title_is_read_from_its_other_columns(
     assert counts["items_without_text"] == 0
     expected = HashingModel().encode(["red shoe. 1.5", "1.5"])
     np.testing.assert_allclose(Embeddings.read(out).vectors, expected, atol=1e-6)
+
+
+@pytest.mark.ray
+def test_what_was_written_of_items_stands_beside_their_text(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    sequences, knowledge = catalog(tmp_path, ["red shoe", "lamp", "hat"]), Folder.at(tmp_path / "k")
+    said = ["to walk in", None, "for the sun"]
+    Texts("item", ["i00000", "i00001", "i00002"], {"factors": said}).write(knowledge)
+    chosen = {"texts": ["factors"], "weight": 0.5}
+    out = Folder.at(tmp_path / "out")
+    config = HASHING.model_copy(update={"knowledge": KnowledgeVectorsConfig(**chosen)})
+    counts = build_embeddings(config, sequences, out, knowledge)
+    found = Embeddings.read(out)
+    assert found.parts == (("text", 256), ("knowledge", 256))
+    plain = Folder.at(tmp_path / "plain")
+    build_embeddings(HASHING, sequences, plain)
+    np.testing.assert_array_equal(found.part("text"), Embeddings.read(plain).vectors)
+    expected = HashingModel().encode(["to walk in", "for the sun"])
+    np.testing.assert_allclose(found.part("knowledge")[[0, 2]], expected / 2, atol=1e-6)
+    assert (counts["items_without_knowledge"], counts["items_without_text"]) == (1, 0)
+    others = KnowledgeVectorsConfig(**chosen, shuffled=True)
+    moved = Folder.at(tmp_path / "moved")
+    build_embeddings(HASHING.model_copy(update={"knowledge": others}), sequences, moved, knowledge)
+    control = Embeddings.read(moved)
+    np.testing.assert_array_equal(control.part("text"), found.part("text"))
+    rows = {tuple(row) for row in control.part("knowledge").tolist()}
+    assert rows == {tuple(row) for row in found.part("knowledge").tolist()}
+    wrong = HASHING.model_copy(update={"knowledge": KnowledgeVectorsConfig(texts=["factor"])})
+    with pytest.raises(
+        ConfigError, match=r"`knowledge.texts`; got \['factor'\]. Did you mean 'fac"
+    ):
+        build_embeddings(wrong, sequences, out, knowledge)
 
 
 @pytest.mark.ray
