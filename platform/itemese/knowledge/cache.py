@@ -28,6 +28,7 @@ class Written:
         tokens: What it wrote, thoughts and all.
         seconds: Its share of the batch's time, or the time of its own request.
         cut: Whether the longest length ended it.
+        shortened: Whether the prompt was too long, so that its oldest events were left out.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Written:
     tokens: int = 0
     seconds: float = 0.0
     cut: bool = False
+    shortened: bool = False
 
 
 def prompt_key(prompt: str) -> str:
@@ -82,9 +84,9 @@ class TextCache:
         """Return how many texts there are."""
         return len(self._texts)
 
-    def get(self, prompt: str) -> Written | None:
-        """Return what was written for a prompt; None if it is not there."""
-        return self._texts.get(prompt_key(prompt))
+    def get(self, key: str) -> Written | None:
+        """Return what was written for the prompt of that `prompt_key`; None if it is not there."""
+        return self._texts.get(key)
 
     def remember(self, texts: Mapping[str, Written]) -> None:
         """Take up texts that a writer has added to the parts."""

@@ -68,7 +68,8 @@ class KnowledgeConfig(Config):
         users: Texts of users; None writes none.
         lines: What is kept of an answer: its ``first`` line, or ``all`` of it.
         max_new_tokens: Longest text of a model, tokens.
-        max_prompt_tokens: Longer prompts are cut at their beginning; an endpoint cuts none.
+        max_prompt_tokens: Longer prompts lose their oldest events, and then their beginning; those
+            of an endpoint are left as they are.
         temperature: 0 takes the likeliest token; above, tokens are drawn.
         top_p: Share of the probability that is drawn from, the likeliest tokens first.
         seed: Of the draws: the same for a prompt in any batch.

@@ -134,6 +134,7 @@ def can_continue(model: Any) -> bool:
     return (
         kinds == {"full_attention"}
         and not window
+        and hasattr(model.config, "num_hidden_layers")
         and {"position_ids", "logits_to_keep", "past_key_values"} <= set(takes)
     )
 

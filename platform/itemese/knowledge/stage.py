@@ -16,7 +16,7 @@ from itemese.core.schema import Histories
 from itemese.core.tasks import stream_blocks
 from itemese.core.texts import Texts
 from itemese.core.users import Users
-from itemese.knowledge.cache import Parts, TextCache, Written
+from itemese.knowledge.cache import Parts, TextCache, Written, prompt_key
 from itemese.knowledge.config import KnowledgeConfig, UserTextsConfig
 from itemese.knowledge.endpoint import write_by_endpoint
 from itemese.knowledge.prompts import (
@@ -71,12 +71,12 @@ def build_knowledge(
 
     Returns:
         ``author`` (the model, or ``template``), ``templates`` with their digests, and by entity
-        ``num``, by text ``asked`` (prompts that were not in the cache), ``empty`` (entities
-        without a text), ``repeated`` (prompts whose text is word for word that of another
-        prompt: many mean a model that did not understand), ``cut`` (prompts whose text the longest
-        length ended), ``prompt_tokens``, ``tokens`` and ``seconds`` (of a batch, shared among its
-        rows) of the prompts that were asked; of users also ``cutoff``, the newest event that was
-        shown.
+        ``num``, by text ``asked`` (prompts that were not in the cache), their ``prompt_tokens``,
+        ``tokens`` and ``seconds`` (of a batch, shared among its rows), ``empty`` (entities without
+        a text), ``repeated`` (prompts whose text is word for word that of another prompt: many mean
+        a model that did not understand), ``cut`` (prompts whose text the longest length ended) and
+        ``shortened`` (prompts that lost their oldest events); of users also ``cutoff``, the newest
+        event that was shown.
 
     Raises:
         ConfigError: No such template or column, or a model that cannot be had.
@@ -153,7 +153,7 @@ class _Writing:
     ) -> tuple[dict[str, list[str | None]], Counts]:
         """Write each text of every entity; return the texts and the counts of the stage."""
         texts: dict[str, list[str | None]] = {}
-        costs = ("asked", "prompt_tokens", "tokens", "seconds", "cut", "repeated")
+        costs = ("asked", "prompt_tokens", "tokens", "seconds", "cut", "shortened", "repeated")
         counts: Counts = {name: dict.fromkeys(names, 0) for name in costs}
         for text, name in names.items():
             if self._config.writer == "template":
@@ -171,12 +171,12 @@ class _Writing:
             counts["asked"][text] = len(asked)
             for cost in ("prompt_tokens", "tokens", "seconds"):
                 counts[cost][text] = round(sum(getattr(one, cost) for one in asked), 3)
-            every = list(prompts(name))
-            found = {prompt: kept.get(prompt) for prompt in every if prompt}
-            counts["cut"][text] = sum(one is not None and one.cut for one in found.values())
-            said = {prompt: (one.text or None) if one else None for prompt, one in found.items()}
-            texts[text] = [said.get(prompt) for prompt in every]
-            times = Counter(filter(None, said.values()))
+            keys = [prompt_key(prompt) if prompt else "" for prompt in prompts(name)]
+            found = {key: one for key in keys if (one := kept.get(key)) is not None}
+            for fault in ("cut", "shortened"):
+                counts[fault][text] = sum(getattr(one, fault) for one in found.values())
+            texts[text] = [(found[key].text or None) if key in found else None for key in keys]
+            times = Counter(one.text for one in found.values() if one.text)
             counts["repeated"][text] = sum(count for count in times.values() if count > 1)
         first = next(iter(texts.values()))
         empty = {text: sum(one is None for one in found) for text, found in texts.items()}
@@ -184,13 +184,13 @@ class _Writing:
 
     def _ask(self, prompts: Iterator[str], kept: TextCache) -> list[Written]:
         """Have every prompt answered that is not in the cache; return what was written."""
-        new = (p for p in prompts if p and kept.get(p) is None)
+        new = (p for p in prompts if p and kept.get(prompt_key(p)) is None)
         missing = list(dict.fromkeys(new))
         if missing:
             logger.info("%s writes %d texts", self._config.author, len(missing))
             for found in self._answers(self._config, missing, kept.parts):
                 kept.remember(found)
-        written = [kept.get(prompt) for prompt in missing]
+        written = [kept.get(prompt_key(prompt)) for prompt in missing]
         lost = sum(one is None for one in written)
         assert not lost, f"{lost} prompts came back without an answer"
         return [one for one in written if one is not None]

@@ -3,6 +3,7 @@
 Shapes: B prompts.
 """
 
+import bisect
 import time
 from typing import Any
 
@@ -83,14 +84,10 @@ class ModelWriter:
     @torch.no_grad()
     def write(self, prompts: list[str]) -> list[Written]:
         """Return what is kept of each answer; it depends on the prompt and not on its batch."""
-        asked = [self._as_chat(prompt) for prompt in prompts]
         started = time.perf_counter()
-        given = self.tokenizer(
-            asked,
-            truncation=True,
-            max_length=self.config.max_prompt_tokens,
-            add_special_tokens=self.tokenizer.chat_template is None,
-        )["input_ids"]
+        fitting = [self._fitting(prompt) for prompt in prompts]
+        asked = [self._as_chat(prompt) for prompt in fitting]
+        given = self._tokens(asked, self.config.max_prompt_tokens)
         longest = self.config.max_new_tokens
         if self.continuation is not None:
             said = self.continuation.write(given, longest)
@@ -105,9 +102,42 @@ class ModelWriter:
                 tokens=len(tokens),
                 seconds=seconds,
                 cut=len(tokens) == longest and tokens[-1] not in self.ends,
+                shortened=whole != prompts[row],
             )
-            for prompt, answer, read, tokens in zip(asked, answers, given, said, strict=True)
+            for row, (whole, prompt, answer, read, tokens) in enumerate(
+                zip(fitting, asked, answers, given, said, strict=True)
+            )
         ]
+
+    def _fitting(self, prompt: str) -> str:
+        """Return a prompt without its oldest events, as many as it takes to be read whole.
+
+        Events are the lines that begin with a dash, as the templates of users write them.
+        """
+        lines = prompt.split("\n")
+        events = [place for place, line in enumerate(lines) if line.startswith("- ")]
+
+        def without(count: int) -> str:
+            left_out = set(events[:count])
+            return "\n".join(line for place, line in enumerate(lines) if place not in left_out)
+
+        def is_long(count: int) -> bool:
+            (tokens,) = self._tokens([self._as_chat(without(count))])
+            return len(tokens) > self.config.max_prompt_tokens
+
+        counts = range(len(events) + 1)
+        fewest = bisect.bisect_left(counts, True, key=lambda count: not is_long(count))
+        return without(fewest) if fewest <= len(events) else prompt
+
+    def _tokens(self, texts: list[str], longest: int | None = None) -> list[list[int]]:
+        """Return the tokens of texts; of longer ones the last `longest`."""
+        found = self.tokenizer(
+            texts,
+            truncation=longest is not None,
+            max_length=longest,
+            add_special_tokens=self.tokenizer.chat_template is None,
+        )
+        return list(found["input_ids"])
 
     def _generated(self, given: list[list[int]]) -> list[list[int]]:
         """Return new tokens by Transformers' own loop, for models with layers of another kind."""

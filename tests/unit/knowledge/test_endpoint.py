@@ -12,7 +12,7 @@ import pytest
 from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError, DataError
 from itemese.knowledge import endpoint as module
-from itemese.knowledge.cache import Parts, TextCache
+from itemese.knowledge.cache import Parts, TextCache, prompt_key
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.endpoint import KEY_VARIABLE, write_by_endpoint
 
@@ -88,7 +88,7 @@ def test_texts_are_had_with_their_costs_and_kept(serve: Any, tmp_path: Path) -> 
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("m", 20, 0.0)
     kept = TextCache(parts(tmp_path))
     assert len(kept) == len(PROMPTS)
-    assert kept.get(PROMPTS[3]) == found[PROMPTS[3]]
+    assert kept.get(prompt_key(PROMPTS[3])) == found[PROMPTS[3]]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 408])

@@ -250,6 +250,30 @@ def test_a_model_is_asked_not_to_think(tiny: str, monkeypatch: pytest.MonkeyPatc
     assert [one.text for one in writer.write(["red"])] == ["what was wanted"]
 
 
+def test_a_prompt_that_is_too_long_loses_its_oldest_events(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = KnowledgeConfig(writer="model", model=tiny, max_new_tokens=3, max_prompt_tokens=60)
+    writer = ModelWriter(config, "cpu")
+    read: list[str] = []
+    whole = writer.continuation.write
+
+    def watched(prompts: Any, longest: int) -> Any:
+        read.extend(writer.tokenizer.batch_decode(prompts))
+        return whole(prompts, longest)
+
+    monkeypatch.setattr(writer.continuation, "write", watched)
+    events = "\n".join(f"- red {number} lips" for number in range(30))
+    short, long = writer.write(["a red lipstick", f"wanted:\n{events}\nwhat?"])
+    assert (short.shortened, long.shortened) == (False, True)
+    assert long.prompt_tokens <= 60
+    assert read[0] == "a red lipstick"
+    first, *kept, last = read[1].split("\n")
+    assert (first, last) == ("wanted:", "what?")
+    assert kept == events.split("\n")[-len(kept) :]
+    assert len(writer.tokenizer(f"{read[1]}\n- red 10 lips")["input_ids"]) > 60
+
+
 def test_texts_that_many_prompts_share_are_counted(tmp_path: Path) -> None:
     class Parrot(Model):
         def __call__(

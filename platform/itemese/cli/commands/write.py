@@ -11,6 +11,8 @@ from itemese.core.texts import Texts
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
 
+_FAULTS = ("cut", "shortened", "repeated")
+
 
 def main(
     recipe: Annotated[str, typer.Argument(help="Recipe with a `knowledge` section")],
@@ -60,7 +62,5 @@ def _costs(counts: dict[str, Any], name: str) -> str:
             f"{counts['prompt_tokens'][name]:,} tokens read",
             f"{counts['tokens'][name]:,} written in {seconds:,.0f} s of the model",
         ]
-    said += [
-        f"{counts[fault][name]} {fault}" for fault in ("cut", "repeated") if counts[fault][name]
-    ]
+    said += [f"{counts[fault][name]} {fault}" for fault in _FAULTS if counts[fault][name]]
     return ", ".join(said)
