@@ -39,7 +39,8 @@ class EndpointConfig(Config):
         timeout_s: Longest wait for an answer.
         retries: Further attempts where the server is busy, fails or does not answer.
         max_tokens: Most tokens of prompts and answers that one run may take, None for no limit.
-            Prompts under way are counted at their longest, so it is never passed.
+            Prompts under way, and those whose answer was lost, are counted at their longest, so it
+            is never passed.
         price_per_million: What a million tokens cost, of prompts and of answers, any currency.
     """
 

@@ -27,7 +27,7 @@ FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60.0
 
 _MESSAGE_TOKENS = 64
-"""Tokens that a chat template may add to a prompt, with room to spare."""
+"""More tokens than a chat template adds to a prompt."""
 
 _AGAIN = frozenset({408, 409, 429, *range(500, 600)})
 
@@ -41,24 +41,25 @@ def write_by_endpoint(
 
     Raises:
         ConfigError: The server refuses the requests as they are (401, 403, 404, 422 and the like),
-            or the budget has no room for another prompt. What was written is kept.
+            or another prompt would pass the budget. What was written is kept.
         DataError: The server gave no answer that can be read, however often it was asked.
     """
     assert config.endpoint is not None, "only a section with an endpoint has one"
     budget, pace = _Budget(config.endpoint), _Pace(config.endpoint.requests_per_minute)
     at_once = max(16, 2 * config.endpoint.concurrency)
-    with asyncio.Runner() as runner:
-        for start in range(0, len(prompts), at_once):
-            chosen = prompts[start : start + at_once]
-            found, failure = runner.run(_ask_all(config, chosen, budget, pace))
-            parts.add(found)
-            yield found
-            if failure is not None:
-                raise failure
-    spent = budget.spent
-    prices = config.endpoint.price_per_million
-    cost = sum(count * price for count, price in zip(spent, prices, strict=True)) / 1e6
-    _LOG.info("%s: %d tokens read, %d written, cost %.4f", config.author, *spent, cost)
+    try:
+        with asyncio.Runner() as runner:
+            for start in range(0, len(prompts), at_once):
+                chosen = prompts[start : start + at_once]
+                found, failure = runner.run(_ask_all(config, chosen, budget, pace))
+                parts.add(found)
+                yield found
+                if failure is not None:
+                    raise failure
+    finally:
+        spent, prices = budget.spent, config.endpoint.price_per_million
+        cost = sum(count * price for count, price in zip(spent, prices, strict=True)) / 1e6
+        _LOG.info("%s: %d tokens read, %d written, cost %.4f", config.author, *spent, cost)
 
 
 @dataclass
@@ -82,6 +83,15 @@ class _Budget:
             return False
         self.promised += tokens
         return True
+
+    def lose(self, promised: int) -> bool:
+        """Count a request whose answer was lost at its longest: the server may have worked on it.
+
+        What was set aside stands for the next attempt; False if that one would pass the budget.
+        """
+        self.new_tokens += promised
+        most = self.endpoint.max_tokens
+        return most is None or sum(self.spent) + self.promised <= most
 
     def settle(self, promised: int, read: int, written: int) -> None:
         """Replace what was set aside by what was spent."""
@@ -132,7 +142,7 @@ async def _ask_all(
                     return
                 read = written = 0
                 try:
-                    found[prompt] = await _answer(config, client, prompt, pace)
+                    found[prompt] = await _answer(config, client, prompt, pace, budget, promised)
                     read, written = found[prompt].prompt_tokens, found[prompt].tokens
                 except (ConfigError, DataError) as error:
                     failures.append(error)
@@ -144,9 +154,14 @@ async def _ask_all(
 
 
 async def _answer(
-    config: KnowledgeConfig, client: httpx.AsyncClient, prompt: str, pace: _Pace
+    config: KnowledgeConfig,
+    client: httpx.AsyncClient,
+    prompt: str,
+    pace: _Pace,
+    budget: _Budget,
+    promised: int,
 ) -> Written:
-    """Return the text of one prompt, asked as often as the section allows."""
+    """Return the text of one prompt, asked as often as the section and its budget allow."""
     endpoint = config.endpoint
     assert endpoint is not None
     body = {
@@ -162,6 +177,7 @@ async def _answer(
         await pace.wait()
         started = time.monotonic()
         wanted: float | None = None
+        lost = False
         try:
             reply = await client.post(f"{endpoint.url.rstrip('/')}/chat/completions", json=body)
             if reply.is_success:
@@ -173,8 +189,12 @@ async def _answer(
             wanted = _retry_after(reply)
         except httpx.TransportError as error:
             fault = type(error).__name__
+            lost = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             fault = f"an answer that is no chat completion ({type(error).__name__})"
+            lost = True
+        if lost and not budget.lose(promised):
+            raise _budget_error(budget)
         if attempt < endpoint.retries:
             await asyncio.sleep(_delay(attempt, wanted))
     message = (
@@ -224,7 +244,7 @@ def _reason(reply: httpx.Response) -> str:
 
 def _budget_error(budget: _Budget) -> ConfigError:
     message = (
-        f"`knowledge.endpoint.max_tokens` must have room for another prompt; got "
+        f"`knowledge.endpoint.max_tokens` must allow for another prompt; got "
         f"{budget.endpoint.max_tokens}, of which {sum(budget.spent)} are spent. Texts that were "
         "written are kept: raise it and run again."
     )

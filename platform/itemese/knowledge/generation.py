@@ -47,6 +47,7 @@ class Continuation:
         ends: frozenset[int],
         sampling: Sampling,
         line_ends: frozenset[int] = frozenset(),
+        blanks: frozenset[int] = frozenset(),
     ) -> None:
         """Take a model in evaluation mode.
 
@@ -54,11 +55,13 @@ class Continuation:
             model: A causal language model of Transformers.
             ends: Tokens that end a text.
             sampling: How tokens are chosen.
-            line_ends: Tokens that end a text too, unless it begins with them.
+            line_ends: Tokens that end a text too, once it has begun.
+            blanks: Further tokens that do not begin a text, such as spaces.
         """
         self.model = model
         self.ends = ends
         self.line_ends = line_ends
+        self.blanks = blanks | line_ends
         self.sampling = sampling
         self._read: tuple[tuple[int, ...], list[tuple[Tensor, Tensor]]] = ((), [])
 
@@ -109,7 +112,7 @@ class Continuation:
     def _ends(self, said: list[int]) -> bool:
         """Whether the newest token ends the text."""
         newest = said[-1]
-        begun = any(token not in self.line_ends for token in said)
+        begun = any(token not in self.blanks for token in said)
         return newest in self.ends or (newest in self.line_ends and begun)
 
     def _cache(self, shared: tuple[int, ...], rows: int, capacity: int) -> Cache:
@@ -166,7 +169,7 @@ class _Rows:
         return kept
 
     def advance(self) -> None:
-        """Make room for one token more."""
+        """Move on to the next token."""
         self.length += 1
         self.positions = self.positions[:, -1:] + 1
 

@@ -74,7 +74,7 @@ class ModelWriter:
                 self.model,
                 self.ends,
                 Sampling(config.temperature, config.top_p, config.seed),
-                self._line_ends() if config.lines == "first" else frozenset(),
+                *(self._blanks() if config.lines == "first" else ()),
             )
             if can_continue(self.model)
             else None
@@ -163,14 +163,22 @@ class ModelWriter:
             found.append(out[0, len(tokens) :].tolist())
         return found
 
-    def _line_ends(self) -> frozenset[int]:
-        """Return the tokens that begin a new line; none of a model that may think first."""
+    def _blanks(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Return the tokens that begin a new line, and all that are blank.
+
+        A model that may think first has none: its answer begins on a later line.
+        """
         words = self.tokenizer.get_vocab()
         if _THOUGHT[0] in words or _THOUGHT[0] in (self.tokenizer.chat_template or ""):
-            return frozenset()
+            return frozenset(), frozenset()
         texts = self.tokenizer.batch_decode([[token] for token in words.values()])
-        pairs = zip(words.values(), texts, strict=True)
-        return frozenset(token for token, text in pairs if "\n" in text and not text.strip())
+        blank = {
+            token: text
+            for token, text in zip(words.values(), texts, strict=True)
+            if not text.strip()
+        }
+        lines = frozenset(token for token, text in blank.items() if "\n" in text)
+        return lines, frozenset(blank)
 
     def _check_length(self) -> None:
         """Raise ConfigError if a prompt and its answer may be longer than what the model reads."""

@@ -146,6 +146,23 @@ def test_the_budget_is_never_passed(serve: Any, tmp_path: Path, budget: int) -> 
     write(tmp_path / "enough", max_tokens=len(PROMPTS) * 100)
 
 
+@pytest.mark.parametrize(("budget", "attempts"), [(100, 1), (200, 2), (10_000, 4)])
+def test_a_lost_answer_counts_as_the_most_that_it_may_have_cost(
+    serve: Any, tmp_path: Path, budget: int, attempts: int
+) -> None:
+    def late(prompt: str, attempt: int) -> httpx.Response:
+        raise httpx.ReadTimeout("slow")
+
+    server = serve(late)
+    with pytest.raises((ConfigError, DataError)) as ended:
+        write(tmp_path, PROMPTS[:1], max_tokens=budget)
+    assert len(server.requests) == attempts
+    longest = len(PROMPTS[0]) + 64 + 20
+    assert attempts * longest <= budget
+    if attempts < 4:
+        assert f"got {budget}, of which {attempts * longest} are spent" in str(ended.value)
+
+
 def test_a_server_that_counts_nothing_is_taken_to_have_used_the_most(
     serve: Any, tmp_path: Path
 ) -> None:

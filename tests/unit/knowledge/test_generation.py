@@ -81,6 +81,19 @@ def test_a_line_ends_a_text_that_has_begun(model: Any) -> None:
         assert found == expected or (expected is None and len(found) > later), "no empty first line"
 
 
+def test_a_line_after_blanks_alone_ends_nothing(model: Any) -> None:
+    said = Continuation(model, frozenset(), Sampling()).write(PROMPTS, LONGEST)[3]
+    later = next(n for n, token in enumerate(said) if token != said[0])
+    lines, blanks = frozenset({said[later]}), frozenset(said[:later])
+    assert (
+        Continuation(model, frozenset(), Sampling(), lines).write(PROMPTS, LONGEST)[3]
+        == (said[: later + 1])
+    )
+    found = Continuation(model, frozenset(), Sampling(), lines, blanks).write(PROMPTS, LONGEST)[3]
+    assert found[: later + 2] == said[: later + 2]
+    assert len(found) > later + 1
+
+
 def test_draws_depend_on_prompt_and_seed_and_not_on_the_batch(model: Any) -> None:
     drawn = Continuation(model, frozenset(), Sampling(temperature=1.5, top_p=0.9, seed=4))
     together = drawn.write(PROMPTS, LONGEST)
