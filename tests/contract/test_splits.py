@@ -18,7 +18,7 @@ from itemese.sequences.stage import build_sequences
 
 pytestmark = pytest.mark.ray
 
-SPLITS = ["leave_one_out", "temporal"]
+SPLITS = ["leave_one_out", "temporal", "by_user"]
 LOGS = st.lists(
     st.tuples(st.integers(0, 9), st.integers(0, 12), st.integers(0, 60)), min_size=12, max_size=80
 )
@@ -106,10 +106,16 @@ def check_promises(rows, events, summary):
         assert [place for place, *_ in history] == list(range(len(history)))
         times, splits = [t for _, t, _ in history], [s for *_, s in history]
         assert times == sorted(times), "no target precedes its history"
-        assert splits == sorted(splits), "training, then validation, then test"
+        order = [0 if split == Split.GIVEN else split for split in splits]
+        assert order == sorted(order), "training or given, then validation, then test"
         if summary["split"] == "leave_one_out":
             held_out = [1, 2] if len(history) >= 3 else []
             assert splits == [0] * (len(history) - len(held_out)) + held_out
+        if summary["split"] == "by_user":
+            known, asked = splits.count(Split.GIVEN), len(set(splits) - {Split.GIVEN})
+            assert asked <= 1, "a user belongs to one part"
+            held_out = Split.TRAIN not in splits
+            assert known == (max(1, len(history) // 2) if held_out else 0)
     if summary["split"] == "temporal":
         cuts = summary["cuts"]
         parts = [[e[2] for e in events if e[3] == part] for part in Split]

@@ -66,11 +66,16 @@ def history_schema(columns: Iterable[str]) -> pa.Schema:
 
 
 class Split(IntEnum):
-    """Which part of a history an event belongs to."""
+    """Which part of a history an event belongs to.
+
+    A GIVEN event belongs to a user whom no model is trained on: it is known when that user's first
+    target is asked for, and is itself neither learnt nor predicted.
+    """
 
     TRAIN = 0
     VALIDATION = 1
     TEST = 2
+    GIVEN = 3
 
 
 _LISTS = {
@@ -280,6 +285,22 @@ class Histories:
     def training(self, cutoff: int | None = None) -> "Histories":
         """Return the same users with their training events, those after `cutoff` left out."""
         kept = self.split == Split.TRAIN
+        return self.where(kept if cutoff is None else kept & (self.timestamp <= cutoff))
+
+    def known(self, cutoff: int | None = None, share: float = 1.0) -> "Histories":
+        """Return the same users with what may be known of them: training and given events.
+
+        Args:
+            cutoff: Newest time of an event, seconds UTC; None for no limit.
+            share: Of each user's training events, the oldest; given events stay.
+        """
+        kept = self.split == Split.TRAIN
+        if share < 1:
+            before = np.concatenate([[0], np.cumsum(kept)])
+            size = np.diff(before[self.offsets])
+            place = before[:-1] - np.repeat(before[self.offsets[:-1]], self.lengths())
+            kept &= place < np.repeat(np.floor(size * share + 0.5), self.lengths())
+        kept |= self.split == Split.GIVEN
         return self.where(kept if cutoff is None else kept & (self.timestamp <= cutoff))
 
     def where(self, keep: np.ndarray) -> "Histories":

@@ -15,8 +15,8 @@ class EvaluationConfig(Config):
     Attributes:
         task: What is asked: a file of ``evaluation/tasks/``, or the dotted path of a module
             elsewhere; None takes the method's own task. It does not change the training.
-        targets: With a temporal split, whether ``all`` events after a cut are requests, each with
-            what came before it, or only each user's ``first``. Part of the protocol.
+        targets: With a temporal split or one by user, whether ``all`` held-out events are requests,
+            each with what came before it, or only each user's ``first``. Part of the protocol.
         max_users: Users who are asked, drawn by the hash of their ids; None asks all. Part of the
             protocol.
         num_offered: Items offered to choose from, the target among them (task ``choice``).

@@ -17,10 +17,13 @@ from itemese.core.schema import Histories, Split
 def check_order(histories: Histories) -> Histories:
     """Return the block unchanged if no user's history goes back from test to training.
 
+    Given events stand where training events would.
+
     Raises:
         DataError: Some user has a training event after a validation event, or the like.
     """
-    falls = np.diff(histories.split.astype(np.int8)) < 0
+    split = np.where(histories.split == Split.GIVEN, Split.TRAIN, histories.split)
+    falls = np.diff(split.astype(np.int8)) < 0
     starts = histories.offsets[1:-1]
     falls[starts[(starts > 0) & (starts <= len(falls))] - 1] = False
     if falls.any():

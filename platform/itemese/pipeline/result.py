@@ -253,7 +253,7 @@ def protocol(experiment: Experiment) -> dict[str, Any]:
     some = {"users": f"{evaluation.max_users} drawn"} if evaluation.max_users else {}
     return {
         "split": sequences.split,
-        **({"targets": evaluation.targets} if sequences.split == "temporal" else {}),
+        **({"targets": evaluation.targets} if sequences.split != "leave_one_out" else {}),
         "ties": sequences.ties,
         "equal_scores": "by hash of the item id",
         **experiment.task.protocol(evaluation, labels),

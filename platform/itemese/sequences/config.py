@@ -24,9 +24,14 @@ class SequencesConfig(Config):
         ties: Events of a user with equal timestamps, adjacent in the order above, keep it
             (``input``) or are permuted by the seed (``shuffle``).
         split: ``leave_one_out`` (last event test, second-last validation; users with fewer than
-            three events only train) or ``temporal`` (two cuts in time for all users).
-        validation_share: Temporal only: share of all events between the two cuts.
-        test_share: Temporal only: share of all events at or after the last cut.
+            three events only train), ``temporal`` (two cuts in time for all users) or ``by_user``
+            (whole users are held out, drawn by the data's seed: new ones to every model).
+        validation_share: Temporal: share of all events between the two cuts. By user: share of the
+            users.
+        test_share: Temporal: share of all events at or after the last cut. By user: share of the
+            users.
+        given_share: By user only: share of a held-out user's events, the oldest, that are known
+            when the others are predicted.
         num_shards: Parquet files of histories; None takes one for each million events.
         clicked_at: An event whose rating is at least this is a click, any other event is none; for
             methods that predict clicks. None takes every event for a click: non-clicks are then
@@ -40,9 +45,10 @@ class SequencesConfig(Config):
     min_item_events: int = Field(default=0, ge=0)
     order: Literal["auto", "pos", "timestamp", "input"] = "auto"
     ties: Literal["input", "shuffle"] = "input"
-    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    split: Literal["leave_one_out", "temporal", "by_user"] = "leave_one_out"
     validation_share: float = Field(default=0.1, gt=0.0, lt=1.0)
     test_share: float = Field(default=0.1, gt=0.0, lt=1.0)
+    given_share: float = Field(default=0.5, gt=0.0, lt=1.0)
     num_shards: int | None = Field(default=None, ge=1, le=10_000)
     clicked_at: float | None = None
     columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()

@@ -17,12 +17,14 @@ from itemese.sequences.partitions import Partition
 from itemese.sequences.splits import (
     first_targets,
     split_by_time,
+    split_by_user,
     split_last_two,
     tie_runs,
     time_counts,
 )
 
 _SECOND_LANE = 0x5851F42D4C957F2D
+_HELD_OUT = 0x1B
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,34 @@ class Plan:
     Attributes:
         index_of [V] int32: item_index of each item of the log; -1 where it is dropped.
         num_items: I.
-        cuts: ``(validation_cut, test_cut)`` seconds; None leaves one out.
+        seed: Draws the users that are held out.
+        cuts: ``(validation_cut, test_cut)`` seconds of a temporal split.
+        held_out: Shares of users for validation and for test, and of their events that are given.
         clicked_at: Rating from which an event is a click; None gives no labels.
     """
 
     index_of: np.ndarray
     num_items: int
-    cuts: tuple[int, int] | None
+    cuts: tuple[int, int] | None = None
+    held_out: tuple[float, float, float] | None = None
     clicked_at: float | None = None
+    seed: int = 0
+
+    def split(self, users: pa.Array, offsets: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Return the `Split` of each event, ``[E] int8``; without cuts or shares one is left out.
+
+        Args:
+            users: U ids.
+            offsets: [U + 1] int64.
+            time: [E] int64, seconds.
+        """
+        if self.cuts:
+            return split_by_time(time, *self.cuts)
+        if self.held_out:
+            validation, test, given = self.held_out
+            hashes = combine(hash_strings(users), self.seed, _HELD_OUT)
+            return split_by_user(offsets, hashes, (validation, test), given)
+        return split_last_two(offsets)
 
 
 def keep_events(partition: Partition, survivors: Survivors) -> np.ndarray:
@@ -111,7 +133,7 @@ def write_shard(
         if plan.clicked_at is not None:  # as exact as a rating is stored
             feedback["clicked"] = feedback["rating"] >= np.float32(plan.clicked_at)
     item = plan.index_of[code]
-    split = split_by_time(time, *plan.cuts) if plan.cuts else split_last_two(offsets)
+    split = plan.split(users, offsets, time)
     if len(users):
         events = {"item_index": item, "timestamp": time, "split": split, **feedback}
         more = None if partition.more is None else partition.more.filter(pa.array(kept))
@@ -124,7 +146,7 @@ def write_shard(
     held_out = np.concatenate([item[events] for events in targets.values()])
     counts = _counts(offsets, instant, split)
     if "clicked" in feedback:
-        clicks = np.bincount(split[feedback["clicked"]], minlength=3)
+        clicks = np.bincount(split[feedback["clicked"]], minlength=len(Split))
         counts |= {f"clicks/{part.name.lower()}": int(clicks[part]) for part in Split}
     return ShardFacts(
         counts,
@@ -152,7 +174,7 @@ def _table(
 
 def _counts(offsets: np.ndarray, time: np.ndarray, split: np.ndarray) -> dict[str, int]:
     """Count what adds up over shards."""
-    per_split = np.bincount(split, minlength=3)
+    per_split = np.bincount(split, minlength=len(Split))
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     trained = np.bincount(owner[split == Split.TRAIN], minlength=len(offsets) - 1)
     held_out = np.diff(offsets) - trained

@@ -37,6 +37,32 @@ def split_by_time(timestamp: np.ndarray, validation_cut: int, test_cut: int) -> 
     return split
 
 
+def split_by_user(
+    offsets: np.ndarray, user_hash: np.ndarray, shares: tuple[float, float], given: float
+) -> np.ndarray:
+    """Hold out whole users: their older events are given, their newer ones predicted.
+
+    Args:
+        offsets: [U + 1] int64.
+        user_hash: [U] uint64, evenly spread.
+        shares: Of the users that are held out for validation and for test.
+        given: Share of a held-out user's events that are given, at least one.
+
+    Returns:
+        [E] int8, a `Split` for each event.
+    """
+    place = user_hash.astype(np.float64) / 2.0**64
+    part = np.full(len(place), Split.TRAIN, np.int8)
+    part[place < sum(shares)] = Split.TEST
+    part[place < shares[0]] = Split.VALIDATION
+    lengths = np.diff(offsets)
+    split = np.repeat(part, lengths)
+    known = np.maximum(np.floor(lengths * given), 1)
+    early = np.arange(len(split)) - np.repeat(offsets[:-1], lengths) < np.repeat(known, lengths)
+    split[early & (split != Split.TRAIN)] = Split.GIVEN
+    return split
+
+
 def first_targets(offsets: np.ndarray, split: np.ndarray, part: Split) -> np.ndarray:
     """Return the events that a ranking predicts: the first of `part` that has a history.
 

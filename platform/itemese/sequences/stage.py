@@ -82,7 +82,7 @@ def build_sequences(config: SequencesConfig, logs: Folder, folder: Folder, *, se
         config: The policy.
         logs: ``interactions/*.parquet`` and perhaps ``items.parquet``.
         folder: Receives ``histories/shard-*.parquet``, ``catalog.parquet``, ``summary.json``.
-        seed: Decides shuffled ties, and nothing else.
+        seed: Decides shuffled ties and users that are held out, and nothing else.
 
     Returns:
         What ``summary.json`` holds.
@@ -109,8 +109,17 @@ def build_sequences(config: SequencesConfig, logs: Folder, folder: Folder, *, se
     cuts = _find_cuts(config, log, survivors, facts)
     kept = np.ones(len(vocabulary), bool) if survivors.items is None else survivors.items
     index_of = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
-    plan = Plan(index_of, int(kept.sum()), cuts, config.clicked_at)
+    shares = (config.validation_share, config.test_share, config.given_share)
+    plan = Plan(
+        index_of,
+        int(kept.sum()),
+        cuts,
+        shares if config.split == "by_user" else None,
+        config.clicked_at,
+        seed,
+    )
     after = _write(log, survivors, plan, folder)
+    _require_parts(config, after)
     catalog, joined = build_catalog(logs, vocabulary.filter(pa.array(kept)), after.train_count)
     folder.write_table("catalog.parquet", catalog)
     lengths = Lengths.merge(part.lengths for part in log.facts)
@@ -215,7 +224,7 @@ def _find_core(config: SequencesConfig, log: _Partitions) -> tuple[Survivors, in
 def _find_cuts(
     config: SequencesConfig, log: _Partitions, survivors: Survivors, facts: LogFacts
 ) -> _Cuts:
-    """Return the first timestamps of validation and test; None for leave-one-out.
+    """Return the first timestamps of validation and test; None if the split is not temporal.
 
     Raises:
         DataError: A cut falls on the first event, or both on one timestamp.
@@ -237,6 +246,18 @@ def _find_cuts(
         )
         raise DataError(message)
     return first, second
+
+
+def _require_parts(config: SequencesConfig, after: ShardFacts) -> None:
+    """Raise DataError if a split by users leaves a part without events."""
+    empty = [p for p in ("train", "validation", "test") if not after.counts[f"events/{p}"]]
+    if config.split == "by_user" and empty:
+        message = (
+            "`sequences.validation_share` and `sequences.test_share` must leave users with events "
+            f"in each part; got none for {' and '.join(empty)} among {after.counts['users']}, so a "
+            "part is empty. Change them, or set `sequences.split: leave_one_out`."
+        )
+        raise DataError(message)
 
 
 def _write(log: _Partitions, survivors: Survivors, plan: Plan, folder: Folder) -> ShardFacts:

@@ -48,7 +48,8 @@ def summarise(
     """
     counts, cold = after.counts, after.train_count == 0
     events = counts["events"]
-    parts = ("train", "validation", "test")
+    given = ("given",) if config.split == "by_user" else ()
+    parts = ("train", "validation", "test", *given)
     clicks = {name: counts[f"clicks/{name}"] for name in parts if f"clicks/{name}" in counts}
     labels = {"clicked_at": config.clicked_at, "clicks": clicks} if clicks else {}
     return {

@@ -14,7 +14,7 @@ from itemese.core.schema import Histories, Split
 from itemese.knowledge.config import GraphConfig
 from itemese.knowledge.graph import HAD, NEAR, build_graph
 
-TRAIN, VALIDATION, TEST = (int(split) for split in Split)
+TRAIN, VALIDATION, TEST = (int(split) for split in list(Split)[:3])
 # By user, (item, split); times are places in the whole log.
 EVENTS = [
     [(0, TRAIN), (1, TRAIN), (0, TRAIN), (2, VALIDATION), (3, TEST)],

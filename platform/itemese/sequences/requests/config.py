@@ -12,8 +12,9 @@ class RequestsConfig(Config):
 
     Attributes:
         builder: File of this folder, or dotted path of a module elsewhere.
-        targets: With a temporal split ``all`` events after the cut are requests, each with what
-            came before it, or only each user's ``first``. Leaving one out gives one either way.
+        targets: With a temporal split or one by user ``all`` held-out events are requests, each
+            with what came before it, or only each user's ``first``. Leaving one out gives one
+            either way.
         num_drawn: Items drawn beside each target, for builders that draw.
     """
 
