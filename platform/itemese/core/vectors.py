@@ -25,6 +25,8 @@ class Embeddings:
         parts: Name and width of each source, in the order of its columns; empty if unknown.
         described [num_entities] bool: Which have a text; the text vector of the others is the mean.
             None if all have, or if it is unknown.
+        shown_until [num_entities] int64: Newest training event that each one was made from, seconds
+            UTC; -1 if none. None if they were made from no events, or if it is unknown.
     """
 
     entity: str
@@ -33,6 +35,7 @@ class Embeddings:
     history_cutoff: int | None = None
     parts: tuple[tuple[str, int], ...] = ()
     described: np.ndarray | None = None
+    shown_until: np.ndarray | None = None
 
     def part(self, name: str) -> np.ndarray:
         """Return the numbers of one source, ``[num_entities, width]``; see `part_of`."""
@@ -57,8 +60,9 @@ class Embeddings:
     def write(self, folder: Folder) -> None:
         """Write ``embeddings.safetensors`` and ``embeddings.json``."""
         tensors = {"vectors": self.vectors}
-        if self.described is not None:
-            tensors["described"] = self.described
+        for name in ("described", "shown_until"):
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
         folder.write_tensors("embeddings.safetensors", tensors)
         facts = {"entity": self.entity, "source": self.source, "cutoff": self.history_cutoff}
         folder.write_json("embeddings.json", {**facts, "parts": self.parts})
@@ -70,7 +74,7 @@ class Embeddings:
         tensors = {n: t.numpy() for n, t in folder.read_tensors("embeddings.safetensors").items()}
         parts = tuple((name, width) for name, width in facts.get("parts", []))
         about = facts["entity"], tensors["vectors"], facts["source"], facts["cutoff"]
-        return cls(*about, parts, tensors.get("described"))
+        return cls(*about, parts, tensors.get("described"), tensors.get("shown_until"))
 
 
 def part_of(parts: Sequence[tuple[str, int]], name: str) -> slice:

@@ -104,7 +104,10 @@ class UserEmbeddingsConfig(Config):
     """Vectors of users: means of the vectors of their items.
 
     Attributes:
-        cutoff: Newest event that enters a mean, seconds UTC; None allows all training events.
+        cutoff: Newest event that enters a mean, seconds UTC; None allows all training events, and
+            those that are given of held-out users.
+        share: Of a user's training events, the oldest, that enter a mean.
     """
 
     cutoff: int | None = None
+    share: float = Field(default=1.0, gt=0, le=1)

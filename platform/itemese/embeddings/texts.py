@@ -3,6 +3,8 @@
 Shapes: N entities, U users, D vector size.
 """
 
+import numpy as np
+
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.texts import Entity, Texts
 from itemese.core.vectors import Embeddings
@@ -10,7 +12,7 @@ from itemese.embeddings.config import TextModelConfig
 from itemese.embeddings.stage import embed_table
 from itemese.embeddings.users import with_unknown
 
-VERSION = 1
+VERSION = 2
 
 
 def build_text_embeddings(config: TextModelConfig, knowledge: Folder, folder: Folder) -> Counts:
@@ -39,7 +41,14 @@ def build_text_embeddings(config: TextModelConfig, knowledge: Folder, folder: Fo
         if entity == "user":
             vectors = with_unknown(vectors, found.described)
         source = f"{config.model} of {', '.join(found.columns)}"
-        whole = Embeddings(entity, vectors, source, texts.cutoff)
+        described, shown = found.described, texts.shown_until
+        until = None if shown is None else np.array([-1 if t is None else t for t in shown])
+        if entity == "user":
+            described = np.concatenate([[False], described])
+            until = None if until is None else np.concatenate([[-1], until])
+        whole = Embeddings(
+            entity, vectors, source, texts.cutoff, described=described, shown_until=until
+        )
         whole.validate(len(vectors))
         whole.write(folder.child(entity))
         counts[entity] = {

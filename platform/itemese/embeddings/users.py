@@ -12,7 +12,7 @@ from itemese.core.tasks import map_shards
 from itemese.core.vectors import Embeddings
 from itemese.embeddings.config import UserEmbeddingsConfig
 
-VERSION = 1
+VERSION = 2
 
 
 def build_user_embeddings(
@@ -20,7 +20,8 @@ def build_user_embeddings(
 ) -> Counts:
     """Write the mean vector of the items of each user; Ray tasks read the shards.
 
-    Only training events are read, up to the section's cutoff. See `with_unknown` for the rows.
+    Only training events and those that are given of held-out users are read, up to the section's
+    cutoff. See `with_unknown` for the rows.
 
     Args:
         config: The section.
@@ -33,12 +34,14 @@ def build_user_embeddings(
     """
     items = Embeddings.read(embeddings)
     shards = Histories.shard_names(sequences)
-    parts = list(map_shards(_mean_shard, shards, sequences, items.vectors, config.cutoff))
+    parts = list(map_shards(_mean_shard, shards, sequences, items.vectors, config))
     vectors = np.concatenate([part[0] for part in parts])
     known = np.concatenate([part[1] for part in parts])
     cutoff = max((part[2] for part in parts if part[2] is not None), default=None)
     rows = with_unknown(vectors, known)
-    Embeddings("user", rows, f"mean of items: {items.source}", cutoff, items.parts).write(folder)
+    described = np.concatenate([[False], known])
+    source = f"mean of items: {items.source}"
+    Embeddings("user", rows, source, cutoff, items.parts, described).write(folder)
     return {
         "num_users": len(known),
         "dim": int(rows.shape[1]),
@@ -62,10 +65,10 @@ def with_unknown(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _mean_shard(
-    shard: str, sequences: Folder, items: np.ndarray, cutoff: int | None
+    shard: str, sequences: Folder, items: np.ndarray, config: UserEmbeddingsConfig
 ) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Average the item vectors of each user's training events in one shard."""
-    block = Histories.read(sequences, [shard]).training(cutoff)
+    """Average the item vectors of the events that are known of each user in one shard."""
+    block = Histories.read(sequences, [shard]).known(config.cutoff, config.share)
     sizes = block.lengths()
     shape = (block.num_users, len(items))
     had = sparse.csr_matrix(

@@ -15,16 +15,35 @@ class UserTextsConfig(Config):
     Attributes:
         texts: Names of templates; each becomes a text of that name.
         columns: Columns of the log's user table that a prompt shows; absent ones are passed over.
+        item_columns: Columns of the items that a prompt shows of each event; None shows those that
+            prompts of items show.
         max_events: Newest events that a prompt shows.
-        cutoff: Newest event that a prompt may show, seconds UTC; None allows all training events. A
-            model that is trained on events which its users' prompts showed has seen its targets:
-            set a cutoff before the events that it learns from.
+        share: Of a user's training events, the oldest, that a prompt may show; what is given of a
+            held-out user is shown whole. A model that is trained on events which its users' prompts
+            showed has seen its targets, so methods that read users' texts learn from later ones.
+        cutoff: Newest event that a prompt may show, seconds UTC; None for no limit.
     """
 
     texts: tuple[TextName, ...] = Field(default=("preference",), min_length=1)
     columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    item_columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     max_events: int = Field(default=20, ge=1, le=1000)
+    share: float = Field(default=1.0, gt=0, le=1)
     cutoff: int | None = None
+
+
+class ClustersConfig(Config):
+    """How many groups of alike items and users share their texts.
+
+    Items are clustered by their `embeddings`, users by their `user_embeddings`.
+
+    Attributes:
+        items: Clusters of items, at most; None writes of every item.
+        users: Clusters of users, at most; None writes of every user.
+    """
+
+    items: int | None = Field(default=None, ge=1)
+    users: int | None = Field(default=None, ge=1)
 
 
 class EndpointConfig(Config):
@@ -67,6 +86,8 @@ class KnowledgeConfig(Config):
         columns: Columns of the items that a prompt shows, of an item or within a user's history;
             absent ones are passed over.
         users: Texts of users; None writes none.
+        clusters: One text for each cluster of items or users, by the template
+            ``<text>.cluster.jinja``; None writes of each by itself.
         lines: What is kept of an answer: its ``first`` line, or ``all`` of it.
         max_new_tokens: Longest text of a model, tokens.
         max_prompt_tokens: Longer prompts lose their oldest events, and then their beginning; those
@@ -90,6 +111,7 @@ class KnowledgeConfig(Config):
         default=("title", "brand", "categories", "genres"), min_length=1
     )
     users: UserTextsConfig | None = None
+    clusters: ClustersConfig | None = None
     lines: Literal["first", "all"] = "first"
     max_new_tokens: int = Field(default=40, ge=1, le=2048)
     max_prompt_tokens: int = Field(default=512, ge=16, le=32_768)
@@ -118,10 +140,25 @@ class KnowledgeConfig(Config):
             raise ValueError(message)
         return self
 
+    @model_validator(mode="after")
+    def _clusters_have_texts(self) -> Self:
+        if self.clusters and self.clusters.users and self.users is None:
+            message = "`users` with `clusters.users`, as a cluster's text is that of its members"
+            raise ValueError(message)
+        return self
+
     @property
     def template_names(self) -> tuple[str, ...]:
-        """All texts that are written, of items and of users."""
-        return (*self.texts, *(self.users.texts if self.users else ()))
+        """Templates of all texts that are written, of items and of users."""
+        groups = self.clusters or ClustersConfig()
+        items = [f"{text}.cluster" if groups.items else text for text in self.texts]
+        users = [f"{text}.cluster" if groups.users else text for text in self.user_texts]
+        return (*items, *users)
+
+    @property
+    def user_texts(self) -> tuple[TextName, ...]:
+        """Names of the texts of users."""
+        return self.users.texts if self.users else ()
 
     @property
     def author(self) -> str:

@@ -34,7 +34,8 @@ def template_name(config: KnowledgeConfig, text: str) -> str:
     """
     name = f"{text}.offline.jinja" if config.writer == "template" else f"{text}.jinja"
     if not (FOLDER / name).is_file():
-        known = {file.name.partition(".")[0] for file in FOLDER.glob("*.jinja")}
+        known = {file.name.removesuffix(".jinja") for file in FOLDER.glob("*.jinja")}
+        known = {one for one in known if not one.endswith(".offline")}
         message = f"`knowledge.texts` must be known templates; got {text!r}. {nearest(text, known)}"
         raise ConfigError(message)
     if "domain." in (FOLDER / name).read_text(encoding="utf-8"):
@@ -67,17 +68,27 @@ def template_digest(name: str) -> str:
     return digest_of((FOLDER / name).read_text(encoding="utf-8"))
 
 
-def shown_columns(catalog: pa.Table, config: KnowledgeConfig) -> list[str]:
+def shown_columns(
+    catalog: pa.Table, config: KnowledgeConfig, *, of_users: bool = False
+) -> list[str]:
     """Return which of the section's columns the items have.
+
+    Args:
+        catalog: The items.
+        config: The section.
+        of_users: Whether those are asked for that prompts of users show of their items.
 
     Raises:
         ConfigError: None of them, or one is named like a text that is to be written.
     """
-    found = [name for name in config.columns if name in catalog.column_names]
+    where, wanted = "knowledge.columns", config.columns
+    if of_users and config.users and config.users.item_columns is not None:
+        where, wanted = "knowledge.users.item_columns", config.users.item_columns
+    found = [name for name in wanted if name in catalog.column_names]
     if not found:
         message = (
-            f"`knowledge.columns` must name a column of the items; got {list(config.columns)}. The "
-            f"items have: {', '.join(catalog.column_names)}."
+            f"`{where}` must name a column of the items; got {list(wanted)}. The items have: "
+            f"{', '.join(catalog.column_names)}."
         )
         raise ConfigError(message)
     taken = [text for text in config.texts if text in catalog.column_names]
@@ -111,6 +122,25 @@ def item_prompts(
     template = _ENVIRONMENT.get_template(name)
     for item in items:
         yield _rendered(template, name, item=item, domain=domain) if item else ""
+
+
+def cluster_prompts(
+    clusters: Iterable[Mapping[str, Any]], name: str, domain: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """Yield the rendered template of each cluster; "" for one of which nothing is known.
+
+    Args:
+        clusters: ``members`` and ``shares``, see `clusters.described_items`.
+        name: The template's file.
+        domain: See `domain_of`; None if the template asks for none.
+
+    Raises:
+        ConfigError: The template asks for something that is not there.
+    """
+    template = _ENVIRONMENT.get_template(name)
+    for one in clusters:
+        known = bool(one["members"] or one["shares"])
+        yield _rendered(template, name, **one, domain=domain) if known else ""
 
 
 def user_prompts(

@@ -11,15 +11,18 @@ import ray
 
 from itemese.core.artifacts import Counts, Folder
 from itemese.core.cluster import connect
+from itemese.core.clusters import Clusters
 from itemese.core.errors import ConfigError
-from itemese.core.schema import Histories
+from itemese.core.schema import Histories, Split
 from itemese.core.tasks import stream_blocks
 from itemese.core.texts import Texts
 from itemese.core.users import Users
 from itemese.knowledge.cache import Parts, TextCache, Written, prompt_key
+from itemese.knowledge.clusters import described_items, described_users
 from itemese.knowledge.config import KnowledgeConfig, UserTextsConfig
 from itemese.knowledge.endpoint import write_by_endpoint
 from itemese.knowledge.prompts import (
+    cluster_prompts,
     domain_of,
     item_prompts,
     item_words,
@@ -30,7 +33,7 @@ from itemese.knowledge.prompts import (
 )
 from itemese.knowledge.writers import ModelWriter, writes_alike
 
-VERSION = 4
+VERSION = 5
 
 Answers = Callable[[KnowledgeConfig, list[str], Parts], Iterable[dict[str, Written]]]
 """Yields some prompts with their texts at a time, until all are answered; each was added to the
@@ -52,12 +55,14 @@ def build_knowledge(
     cache: Folder,
     folder: Folder,
     *,
+    clusters: Folder | None = None,
     answers: Answers | None = None,
 ) -> Counts:
     """Write the section's texts of every item and, if asked, of every user.
 
-    Prompts of items show the catalogue only. Prompts of users show training events up to
-    ``users.cutoff``, so no event of validation or test leaves a trace. An item without a word in
+    Prompts of items show the catalogue only. Prompts of users show training events and what is
+    given of held-out users, within ``users.share`` and ``users.cutoff``, so no event of validation
+    or test leaves a trace. An item without a word in
     the columns has no text, nor has a user without a word or an event, nor one that a model
     answered with nothing: readers must decide what they take instead.
 
@@ -67,6 +72,7 @@ def build_knowledge(
         users: The users artifact of these histories; read for texts of users.
         cache: Texts of all runs, by model, template and prompt; filled while a model writes.
         folder: Receives what `core.texts.Texts` writes of each entity.
+        clusters: Those of items and users that share a text; None if the section has none.
         answers: What asks the model; None is the endpoint, or a pool of Ray actors.
 
     Returns:
@@ -81,51 +87,73 @@ def build_knowledge(
     Raises:
         ConfigError: No such template or column, or a model that cannot be had.
     """
-    names = {text: template_name(config, text) for text in config.template_names}
+    names = [template_name(config, text) for text in config.template_names]
+    of_items, of_users = names[: len(config.texts)], names[len(config.texts) :]
     counts: Counts = {
         "author": config.author,
-        "templates": {name: template_digest(name) for name in names.values()},
+        "templates": {name: template_digest(name) for name in names},
     }
     catalog = sequences.read_table("catalog.parquet")
-    items = item_words(catalog, shown_columns(catalog, config))
+    columns = shown_columns(catalog, config)
+    items = item_words(catalog, columns)
     domain = domain_of(config) if config.domain else None
     answers = answers or (_by_actors if config.endpoint is None else write_by_endpoint)
     write = _Writing(config, cache, answers)
     if config.texts:
-        texts, counts["item"] = write.all_of(
-            {text: names[text] for text in config.texts},
-            lambda name: item_prompts(items, name, domain),
-        )
+        groups = Clusters.read(clusters, "item") if clusters else None
+        described = described_items(groups, catalog, columns, items) if groups else []
+
+        def item_texts(name: str) -> Iterator[str]:
+            if groups is None:
+                return item_prompts(items, name, domain)
+            return _shared(groups, cluster_prompts(described, name, domain))
+
+        wanted = dict(zip(config.texts, of_items, strict=True))
+        texts, counts["item"] = write.all_of(wanted, item_texts)
         Texts("item", catalog["item_id"].to_pylist(), texts).write(folder)
     if config.users is not None:
         people, section = Users.read(users), config.users
+        words = item_words(catalog, shown_columns(catalog, config, of_users=True))
+        shown = [column for column in section.columns if column in people.table.column_names]
+        crowds = Clusters.read(clusters, "user") if clusters else None
+        about = people.table.select(shown)
+        known = described_users(crowds, about, sequences, words, section) if crowds else []
 
-        def prompts(name: str) -> Iterator[str]:
-            return _prompts_of_users(section, sequences, people, items, name, domain)
+        def user_texts(name: str) -> Iterator[str]:
+            if crowds is None:
+                return _prompts_of_users(section, sequences, about, words, name, domain)
+            return _shared(crowds, cluster_prompts(known, name, domain))
 
-        texts, counts["user"] = write.all_of({text: names[text] for text in section.texts}, prompts)
-        cutoff = _newest_event(sequences, section.cutoff)
-        Texts("user", people.table["user_id"].to_pylist(), texts, cutoff).write(folder)
+        wanted = dict(zip(section.texts, of_users, strict=True))
+        texts, counts["user"] = write.all_of(wanted, user_texts)
+        cutoff, until = _shown_until(sequences, section)
+        ids = people.table["user_id"].to_pylist()
+        Texts("user", ids, texts, cutoff, until).write(folder)
         counts["user"]["cutoff"] = cutoff
     return counts
+
+
+def _shared(groups: Clusters, prompts: Iterator[str]) -> Iterator[str]:
+    """Yield for each entity the prompt of its cluster."""
+    of_cluster = list(prompts)
+    return (of_cluster[place] if place >= 0 else "" for place in groups.cluster.tolist())
 
 
 def _prompts_of_users(
     config: UserTextsConfig,
     sequences: Folder,
-    users: Users,
+    people: pa.Table,
     items: list[dict[str, str]],
     name: str,
     domain: dict[str, Any] | None,
 ) -> Iterator[str]:
-    """Yield each user's prompt, shard by shard."""
-    columns = [column for column in config.columns if column in users.table.column_names]
-    shown, start = users.table.select(columns), 0
+    """Yield each user's prompt, shard by shard; `people` holds the columns that are shown."""
+    start = 0
     for block in Histories.stream(sequences):
-        rows = shown.slice(start, block.num_users).to_pylist() if columns else None
+        rows = people.slice(start, block.num_users).to_pylist() if people.column_names else None
         start += block.num_users
         yield from user_prompts(
-            block.training(config.cutoff),
+            block.known(config.cutoff, config.share),
             rows or [{}] * block.num_users,
             items,
             name,
@@ -134,10 +162,22 @@ def _prompts_of_users(
         )
 
 
-def _newest_event(sequences: Folder, cutoff: int | None) -> int | None:
-    """Return the newest training event up to `cutoff`, seconds UTC; None if there is none."""
-    blocks = (block.training(cutoff).timestamp for block in Histories.stream(sequences))
-    return max((int(times.max()) for times in blocks if len(times)), default=None)
+def _shown_until(sequences: Folder, config: UserTextsConfig) -> tuple[int | None, list[int | None]]:
+    """Return the newest event that any prompt may show, and of each user the newest training one.
+
+    Both are seconds UTC, None where there is none.
+    """
+    newest: list[int] = []
+    until: list[int | None] = []
+    for block in Histories.stream(sequences):
+        shown = block.known(config.cutoff, config.share)
+        newest += [int(shown.timestamp.max())] if len(shown.timestamp) else []
+        trained = shown.only(Split.TRAIN)
+        last = trained.offsets[1:] - 1
+        times = trained.timestamp[last[trained.lengths() > 0]].tolist()
+        found = iter(times)
+        until += [next(found) if size else None for size in trained.lengths().tolist()]
+    return max(newest, default=None), until
 
 
 class _Writing:

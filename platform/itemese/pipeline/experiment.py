@@ -220,6 +220,25 @@ class Experiment(Config):
         return self
 
     @model_validator(mode="after")
+    def _clusters_come_first(self) -> Self:
+        clusters = self.knowledge.clusters if self.knowledge else None
+        if clusters and self.embeddings.knowledge:
+            message = (
+                "an experiment whose `knowledge.clusters` are made of embeddings without "
+                "`embeddings.knowledge`; leave one of them out"
+            )
+            raise ValueError(message)
+        users = self.knowledge.users if self.knowledge else None
+        if clusters and clusters.users and users and users.share < self.user_embeddings.share:
+            message = (
+                "an experiment whose `user_embeddings.share` is at most `knowledge.users.share`, "
+                "or clusters of users know events that no text may show; "
+                f"{self.user_embeddings.share} is above {users.share}"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _task_is_known(self) -> Self:
         if self.evaluation.task is not None:
             task_named(self.evaluation.task)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any
 
 from itemese.backbones.backbone import INITIAL_WEIGHTS
@@ -294,7 +295,7 @@ class Run:
             return spec.settings.parse(self.experiment.artifacts.get(name, {}), f"artifacts.{name}")
         if spec.section is None:
             return None
-        found: Config | None = getattr(self.experiment, spec.section)
+        found: Config | None = attrgetter(spec.section)(self.experiment)
         if found is None:
             message = (
                 f"an experiment must have a `{spec.section}` section for method "

@@ -34,6 +34,8 @@ from itemese.embeddings.texts import build_text_embeddings, read_text_embeddings
 from itemese.embeddings.users import VERSION as USER_EMBEDDINGS_VERSION
 from itemese.embeddings.users import build_user_embeddings
 from itemese.features.stage import FIELDS_VERSION, USERS_VERSION, build_fields, build_users
+from itemese.knowledge.clusters import VERSION as CLUSTERS_VERSION
+from itemese.knowledge.clusters import build_clusters
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.graph import VERSION as GRAPH_VERSION
 from itemese.knowledge.graph import build_graph
@@ -48,6 +50,9 @@ from itemese.sequences.stage import build_sequences
 
 Inputs = Mapping[str, Folder]
 
+CLUSTERS = "clusters"
+"""An artifact that stages alone read."""
+
 
 def _build_logs(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
     return build_logs(config, out, seed=around.data_seed)
@@ -58,8 +63,14 @@ def _build_sequences(config: Any, inputs: Inputs, around: Surroundings, out: Fol
 
 
 def _build_knowledge(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
-    cache = around.root.child("cache/knowledge")
-    return build_knowledge(config, inputs["sequences"], inputs[Need.USERS], cache, out)
+    cache, clusters = around.root.child("cache/knowledge"), inputs.get(CLUSTERS)
+    return build_knowledge(
+        config, inputs["sequences"], inputs[Need.USERS], cache, out, clusters=clusters
+    )
+
+
+def _build_clusters(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
+    return build_clusters(config, inputs[Need.EMBEDDINGS], inputs[Need.USER_EMBEDDINGS], out)
 
 
 def _build_users(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
@@ -84,6 +95,10 @@ def _build_user_vectors(config: Any, inputs: Inputs, around: Surroundings, out: 
 
 def _build_embeddings(config: Any, inputs: Inputs, around: Surroundings, out: Folder) -> Counts:
     return build_embeddings(config, inputs["sequences"], out, inputs.get(Need.KNOWLEDGE))
+
+
+def _clusters_of(config: Any) -> tuple[str, ...]:
+    return (CLUSTERS,) if config.clusters is not None else ()
 
 
 def _knowledge_of(config: Any) -> tuple[str, ...]:
@@ -166,10 +181,20 @@ STAGES: dict[str, StageSpec] = {
             reader=Reader(Graph.read),
         ),
         StageSpec(
+            name=CLUSTERS,
+            version=CLUSTERS_VERSION,
+            section="knowledge.clusters",
+            inputs=(Need.EMBEDDINGS, Need.USER_EMBEDDINGS),
+            build=_build_clusters,
+            code=(build_clusters.__module__,),
+            reader=Reader(_same),
+        ),
+        StageSpec(
             name=Need.KNOWLEDGE,
             version=KNOWLEDGE_VERSION,
             section="knowledge",
             inputs=("sequences", Need.USERS),
+            also=_clusters_of,
             outside=_writer,
             build=_build_knowledge,
             code=(build_knowledge.__module__,),

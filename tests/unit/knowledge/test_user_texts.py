@@ -17,7 +17,7 @@ from itemese.knowledge.cache import Parts, Written
 from itemese.knowledge.config import KnowledgeConfig
 from itemese.knowledge.stage import build_knowledge
 
-TRAIN, VALIDATION, TEST = (int(split) for split in Split)
+TRAIN, VALIDATION, TEST = (int(split) for split in list(Split)[:3])
 ITEMS = ["lamp", "chair", "table", None]
 
 # By user: item, time, split, rating.
