@@ -66,11 +66,7 @@ def history_schema(columns: Iterable[str]) -> pa.Schema:
 
 
 class Split(IntEnum):
-    """Which part of a history an event belongs to.
-
-    A GIVEN event belongs to a user whom no model is trained on: it is known when that user's first
-    target is asked for, and is itself neither learnt nor predicted.
-    """
+    """The part of an event; GIVEN ones, of held-out users, are neither learnt nor predicted."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -288,11 +284,9 @@ class Histories:
         return self.where(kept if cutoff is None else kept & (self.timestamp <= cutoff))
 
     def known(self, cutoff: int | None = None, share: float = 1.0) -> "Histories":
-        """Return the same users with what may be known of them: training and given events.
+        """Return the same users with what may be known of them, up to `cutoff`, seconds UTC.
 
-        Args:
-            cutoff: Newest time of an event, seconds UTC; None for no limit.
-            share: Of each user's training events, the oldest; given events stay.
+        That is the oldest `share` of each user's training events, and all given events.
         """
         kept = self.split == Split.TRAIN
         if share < 1:

@@ -122,13 +122,16 @@ def newest_before(item_index: Tensor, places: Tensor, size: int) -> Tensor:
     return item_index.gather(1, wanted.clamp(min=0)).where(wanted >= 0, -1)
 
 
-def next_item_tasks(item_index: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+def next_item_tasks(
+    item_index: Tensor, most: int, first: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Make a task of an item and what stands before it.
 
     Args:
         item_index: ``[B, T]`` int64, right-padded with -1.
         most: Tasks a history: items drawn at random without replacement, its oldest left out;
             0 takes all of them.
+        first: ``[B]``, first place of each history that may be an item to predict; None is 1.
 
     Returns:
         ``window [M, W]`` int64 (right-padded with -1), the target ``[M] int64`` and the row of
@@ -136,8 +139,11 @@ def next_item_tasks(item_index: Tensor, most: int) -> tuple[Tensor, Tensor, Tens
     """
     real = item_index >= 0
     real[:, 0] = False  # nothing stands before the oldest
+    if first is not None:
+        real &= torch.arange(real.shape[1], device=real.device) >= first[:, None]
     if most:
-        places = 1 + _drawn(real.sum(dim=1), most)
+        drawn = _drawn(real.sum(dim=1), most)
+        places = drawn + 1 if first is None else (drawn + first[:, None]).where(drawn >= 0, 0)
         chosen = torch.zeros_like(real).scatter_(1, places, value=True)
         real = real & chosen
     row, place = real.nonzero(as_tuple=True)

@@ -195,7 +195,7 @@ class Method(ABC):
     accumulation takes the same steps as a larger batch."""
 
     estimated_terms: ClassVar[frozenset[str]] = frozenset()
-    """Loss terms over words, whose `targets` meet `count_targets` on average only."""
+    """Loss terms over words or draws, whose `targets` meet `count_targets` on average only."""
 
     gives_probabilities: ClassVar[bool] = False
     """Whether `probabilities`, or else the scores of a search, are those of the next item."""

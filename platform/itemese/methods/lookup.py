@@ -14,7 +14,15 @@ from itemese.core.config import nearest
 from itemese.core.errors import ConfigError
 from itemese.methods.base import Method, MethodConfig
 
-SHARED = {"base", "copying", "families", "featured", "lookup"}
+SHARED = {
+    "base",
+    "copying",
+    "families",
+    "featured",
+    "field_clicks",
+    "knowledge_fields",
+    "lookup",
+}
 """Modules of this package that are no method."""
 
 

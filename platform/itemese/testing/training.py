@@ -24,6 +24,8 @@ def training_checks(subject: Subject) -> list[Check]:
     ]
     if kind.predicts_oldest:
         found.append(request_of_one_event_has_a_target)
+    if subject.method().task != "next_item":  # the checks of its task have it learn
+        return found
     learns = kind.learns_from_events
     return [*found, trained_method_beats_popularity if learns else training_lowers_the_loss]
 
