@@ -224,10 +224,12 @@ def _embedded(block: pa.Table, model: TextModel, columns: list[str], max_tokens:
     """Embed one block; rows without text get a vector of zeros."""
     texts = item_texts(block, columns, max_tokens)
     described = np.array([bool(text) for text in texts])
-    # One stand-in keeps the width known where a whole block has no text.
-    some = model.encode([text for text in texts if text] or ["item"])
+    # Members of a cluster share a text, which is read once. One stand-in keeps the width known
+    # where a whole block has no text.
+    place = {text: number for number, text in enumerate(dict.fromkeys(filter(None, texts)))}
+    some = model.encode(list(place) or ["item"])
     vectors = np.zeros((len(texts), some.shape[1]), dtype=np.float32)
-    vectors[described] = some[: int(described.sum())]
+    vectors[described] = some[[place[text] for text in texts if text]]
     return pa.table(
         {
             "item_index": block["item_index"],

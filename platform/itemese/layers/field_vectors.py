@@ -59,7 +59,7 @@ class FieldVectors(nn.Module):
         made = {_named(field.key): FieldVector(field, dim, std) for field in owned}
         self.vectors = nn.ModuleDict(made)
         for name in self.of_item:
-            rows = torch.from_numpy(fields.items[f"item.{name}"])
+            rows = torch.tensor(fields.items[f"item.{name}"])
             rows = rows if rows.is_floating_point() else rows.long()
             self.register_buffer(f"item_{name}", rows)
 
