@@ -100,18 +100,21 @@ class Autograph(NextItemEncoder):
             target = successors[real]
         rows = module.known_rows(batch["user"])
         interests, table = module.queries(item_index, rows, row, place, target)
-        positives = module.items(table, target, without=rows[row])
+        others = self._compared(module.num_items, row.device)
+        # No edge of row 0 exists to be left out. Together, both read each node's vector once.
+        without = torch.cat([rows[row], torch.zeros_like(others)])
+        vectors = module.items(table, torch.cat([target, others]), without)
+        positives, vectors = vectors[: len(target)], vectors[len(target) :]
         best = (interests @ positives[:, :, None])[..., 0].argmax(dim=1)
         states = interests[torch.arange(len(row), device=row.device), best]
-        if self.config.loss == "full_softmax":
-            others = torch.arange(module.num_items, device=row.device)
-            vectors = module.catalogue(table)
-        else:
-            drawn = (self.config.num_negatives,)
-            others = torch.randint(module.num_items, drawn, device=row.device)
-            vectors = module.items(table, others)
         loss = softmax_with_positives(states, positives, vectors, others, target)
         return {"next_item": LossTerm(loss, len(target))}
+
+    def _compared(self, num_items: int, device: torch.device) -> Tensor:
+        """Return the items that targets are compared with, ``[S]``."""
+        if self.config.loss == "full_softmax":
+            return torch.arange(num_items, device=device)
+        return torch.randint(num_items, (self.config.num_negatives,), device=device)
 
     def newest(self, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the vectors of each history, ``[B, J, D]``, and all items' vectors ``[I, D]``."""

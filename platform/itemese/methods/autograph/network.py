@@ -131,7 +131,7 @@ class TwoTowers(Derived):
         Args:
             table: ``[I, D]``, of the encoder.
             items: ``[n]`` int64.
-            without: ``[n]`` int64, rows of the users whose edge an item is seen without.
+            without: ``[n]`` int64, rows of the users whose edge an item is seen without; 0 of none.
         """
         found = F.embedding(items, table)
         if self.item_side is not None:
@@ -145,8 +145,6 @@ class TwoTowers(Derived):
 
     def _catalogue(self, table: Tensor) -> Tensor:
         everything = torch.arange(self.num_items, device=table.device)
-        if self.training:
-            return self.items(table, everything)
         return torch.cat([self.items(table, part) for part in torch.split(everything, AT_ONCE)])
 
     def known_rows(self, numbers: Tensor) -> Tensor:
