@@ -208,4 +208,6 @@ def _encoder(config: AutographConfig, num_items: int) -> nn.Module:
         hidden_dim=4 * dim,
         max_history=config.max_history,
         dropout=dropout,
+        norm="post",
+        positions="relative",
     )

@@ -16,8 +16,8 @@ Differs: factors are residual k-means of centred vectors; the paper trains an au
     no target; ``history: sampled`` draws from all training events, less the target, as released.
     Neighbours are drawn anew at each training step. A node without neighbours has the attention's
     bias in place of a padding node. Users that training did not know have row 0: the factors of the
-    mean text. Each tower has one hidden layer as wide as its input. Negatives are shared by a
-    micro-batch. No fields beside history, item and graph; a list has one item table, not two.
+    mean text. A tower adds one hidden layer to the state or item vector, where the released ones
+    narrow. Negatives are shared by a micro-batch. No fields beside history, item and graph.
 Shapes: B batch, T history length, N queries, J interests, I items, U users, L levels, D size.
 """
 

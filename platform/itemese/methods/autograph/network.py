@@ -92,8 +92,8 @@ class TwoTowers(Derived):
         self.num_items, self.degree, self.dropout = num_items, degree, dropout
         self.encoder, self.users, self.graph = parts.encoder, parts.users, parts.graph
         self.user_side, self.item_side = parts.user_side, parts.item_side
-        self.user_tower = _tower(dim * (1 + (parts.user_side is not None)), dim)
-        self.item_tower = _tower(dim * (1 + (parts.item_side is not None)), dim)
+        self.user_tower = Tower(dim * (1 + (parts.user_side is not None)), dim)
+        self.item_tower = Tower(dim * (1 + (parts.item_side is not None)), dim)
 
     def queries(
         self,
@@ -178,5 +178,15 @@ class TwoTowers(Derived):
         return F.dropout(found, self.dropout, self.training)
 
 
-def _tower(width: int, dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
+class Tower(nn.Module):
+    """The first D numbers of its input, and what one hidden layer makes of all of them."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.hidden, self.out = nn.Linear(width, width), nn.Linear(width, dim)
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Return ``[..., D]`` of ``fields [..., width]``."""
+        made: Tensor = self.out(F.relu(self.hidden(fields)))
+        return fields[..., : self.dim] + made
