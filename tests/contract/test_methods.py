@@ -33,6 +33,19 @@ CHECKS |= {
     f"{name} with options": method_checks(name, {**SMALL.get(name, {}), **options})
     for name, options in OPTIONS.items()
 }
+AUTOGRAPH = {
+    "mind, drawn items": {"backbone": "mind", "history": "sampled", "residual": True},
+    "dssm, frozen, semantic": {"backbone": "dssm", "graph": "frozen", "paths": "semantic"},
+    "gru4rec, interaction": {"backbone": "gru4rec", "paths": "interaction", "num_layers": 1},
+    "features": {"graph": "features"},
+    "none": {"graph": "none", "targets": "last"},
+}
+CHECKS |= {
+    f"autograph with {how}": method_checks("autograph", {**SMALL["autograph"], **options})
+    for how, options in AUTOGRAPH.items()
+}
+for how in ("mind, drawn items", "dssm, frozen, semantic"):  # the planted signal is an order
+    del CHECKS[f"autograph with {how}"]["trained_method_beats_popularity"]
 OLDER = {
     "search": ("sasrec", {"window": 4, "size": 2}),
     "summaries": ("sasrec", {"window": 4, "size": 2, "reader": "summaries"}),

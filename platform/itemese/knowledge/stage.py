@@ -249,9 +249,7 @@ def _by_actors(
     device = "cuda" if gpus and config.device != "cpu" else "cpu"
     num_blocks = -(-len(prompts) // config.batch_size)
     most = max(1, min(config.max_actors, num_blocks, gpus if device == "cuda" else int(cpus)))
-    # Prompts of similar length stand together, which saves padding.
-    table = pa.table({"prompt": sorted(prompts, key=len)})
-    dataset = ray.data.from_arrow(table).map_batches(
+    dataset = ray.data.from_arrow(prompt_blocks(prompts, config.batch_size)).map_batches(
         _Writer,
         fn_constructor_args=(config, device, parts),
         batch_size=config.batch_size,
@@ -268,6 +266,16 @@ def _by_actors(
             raise ConfigError(batch["fault"][0].as_py())
         rows = batch.to_pylist()
         yield {row.pop("prompt"): Written(**row) for row in rows}
+
+
+def prompt_blocks(prompts: list[str], size: int) -> list[pa.Table]:
+    """Return the prompts in blocks of `size`, those of similar length together to save padding.
+
+    Ray takes a pool whose blocks do not end for stuck: each batch is a block, however many there
+    are, so that only one that takes an hour by itself is given up.
+    """
+    ordered = sorted(prompts, key=len)
+    return [pa.table({"prompt": ordered[at : at + size]}) for at in range(0, len(ordered), size)]
 
 
 class _Writer:

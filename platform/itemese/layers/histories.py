@@ -142,7 +142,7 @@ def next_item_tasks(
     if first is not None:
         real &= torch.arange(real.shape[1], device=real.device) >= first[:, None]
     if most:
-        drawn = _drawn(real.sum(dim=1), most)
+        drawn = distinct_draws(real.sum(dim=1), most)
         places = drawn + 1 if first is None else (drawn + first[:, None]).where(drawn >= 0, 0)
         chosen = torch.zeros_like(real).scatter_(1, places, value=True)
         real = real & chosen
@@ -158,7 +158,7 @@ def count_tasks(lengths: np.ndarray, most: int) -> np.ndarray:
     return np.minimum(lengths - 1, most) if most else lengths - 1
 
 
-def _drawn(sizes: Tensor, most: int) -> Tensor:
+def distinct_draws(sizes: Tensor, most: int) -> Tensor:
     """Return distinct numbers below each of ``sizes [B]``, ``[B, most]``; -1 where there are none.
 
     By Floyd's algorithm: what a row draws does not depend on how far the batch is padded.
@@ -176,7 +176,11 @@ def _drawn(sizes: Tensor, most: int) -> Tensor:
 
 def user_numbers(requests: Sequence[Request]) -> Tensor:
     """Return a hash of each request's user, ``[B] int64 >= 0``; -1 where it names none."""
-    ids = [request.user_id for request in requests]
+    return numbers_of_users([request.user_id for request in requests])
+
+
+def numbers_of_users(ids: Sequence[str]) -> Tensor:
+    """Return a hash of each user id, ``[N] int64 >= 0``; -1 for an empty one."""
     hashed = hash_ids(ids, 0, "methods/user").astype(np.int64) & (2**62 - 1)
-    known = np.array([bool(one) for one in ids])
+    known = np.array([bool(one) for one in ids], dtype=bool)
     return torch.from_numpy(np.where(known, hashed, -1))

@@ -82,6 +82,35 @@ def sampled_softmax(
     return F.cross_entropy(logits, torch.zeros_like(targets))
 
 
+def softmax_with_positives(
+    states: Tensor, positives: Tensor, items: Tensor, item_index: Tensor, targets: Tensor
+) -> Tensor:
+    """Cross-entropy of targets that have a vector of their own for each row.
+
+    A vector that is made of training events must not hold the event it is the target of, so it
+    differs from row to row; all rows share the vectors of the other items.
+
+    Args:
+        states: ``[N, D]`` float.
+        positives: ``[N, D]`` float, the vector of each row's target.
+        items: ``[S, D]`` float, of the items that all rows are compared with.
+        item_index: ``[S]`` int64, which items these are; a row's own target among them is masked.
+        targets: ``[N]`` int64.
+
+    Returns:
+        Scalar, mean over targets, nats.
+
+    >>> ones = torch.ones(4, 2)
+    >>> loss = softmax_with_positives(ones[:1], ones[:1], ones, torch.arange(4), torch.tensor([3]))
+    >>> loss.exp().round().item()
+    4.0
+    """
+    positive = (states * positives).sum(dim=-1, keepdim=True)
+    others = (states @ items.T).masked_fill(item_index == targets[:, None], float("-inf"))
+    logits = torch.cat([positive, others], dim=1)
+    return F.cross_entropy(logits, torch.zeros_like(targets))
+
+
 def calibrated_cross_entropy(
     states: Tensor, item_vectors: Tensor, targets: Tensor, num_negatives: int, calibration: float
 ) -> Tensor:

@@ -27,9 +27,10 @@ from torch import Tensor
 from itemese.codebooks.kmeans import assign, kmeans
 from itemese.core.config import Config
 from itemese.core.errors import ConfigError
-from itemese.core.randomness import derive_seed, hash_ids
+from itemese.core.randomness import derive_seed
 from itemese.core.vectors import Embeddings
 from itemese.layers.expert_network import ExpertNetwork, KnowledgeFields
+from itemese.layers.histories import numbers_of_users
 from itemese.methods.base import Inputs, Need
 
 
@@ -142,7 +143,7 @@ class _Users:
         known = np.ones(len(vectors), bool) if source.described is None else source.described
         rows = np.flatnonzero(known[1:]) + 1  # row 0 is the unknown user
         ids = inputs.artifacts[Need.USERS].table["user_id"].take(rows - 1).to_pylist()
-        key = hash_ids(ids, 0, "methods/user").astype(np.int64) & (2**62 - 1)
+        key = numbers_of_users(ids).numpy()
         order = np.argsort(key, kind="stable")
         rows = rows[order]
         until = None if source.shown_until is None else source.shown_until[rows].astype(np.int64)

@@ -169,6 +169,17 @@ class Experiment(Config):
         return self
 
     @model_validator(mode="after")
+    def _has_the_texts_it_embeds(self) -> Self:
+        if Need.TEXT_EMBEDDINGS in method_of(self.method).required() and self.knowledge is None:
+            message = (
+                f"an experiment with a `knowledge` section, because method {self.method.name!r} "
+                "reads vectors of its texts; add knowledge: {texts: [factors], domain: movies, "
+                "users: {texts: [factor_taste]}}"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if (Need.PARTS in method_of(self.method).required()) != bool(self.parts):
             message = (

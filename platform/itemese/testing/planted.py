@@ -10,9 +10,11 @@ import pyarrow as pa
 import torch
 
 from itemese.core.fields import Field, FieldEncoder, Fields
+from itemese.core.graph import Edges, Graph
 from itemese.core.parts import Part, Parts
 from itemese.core.schema import Catalog, Histories, Split
 from itemese.core.stages import READERS
+from itemese.core.users import Users
 from itemese.core.vectors import Embeddings, SemanticIds
 from itemese.methods.base import Inputs, Need
 from itemese.methods.lookup import method_class, method_of, parse_method_config
@@ -126,8 +128,29 @@ def inputs(log: Histories, artifacts: Mapping[str, Any] | None = None) -> Inputs
         Need.EMBEDDINGS: Embeddings("item", vectors, "drawn", parts=parts),
         Need.RECOMMENDER: recommender,
         Need.FIELDS: fields(),
+        Need.USERS: Users(pa.table({"user_id": log.user_id, "train_count": train.lengths()})),
+        Need.GRAPH: _graph(train),
+        Need.TEXT_EMBEDDINGS: _text_embeddings(log.num_users),
     }
     return Inputs(catalog, blocks, artifacts={**made, **(artifacts or {})})
+
+
+def _graph(train: Histories) -> Graph:
+    """Return which users had which items in training."""
+    owner = np.repeat(np.arange(train.num_users) + 1, train.lengths())
+    key, count = np.unique(owner * NUM_ITEMS + train.item_index, return_counts=True)
+    start = np.searchsorted(key, np.arange(train.num_users + 2) * NUM_ITEMS)
+    arrays = (start, key % NUM_ITEMS, count.astype(np.float32))
+    had = Edges(*(torch.from_numpy(array) for array in arrays))
+    return Graph({"user": train.num_users + 1, "item": NUM_ITEMS}, {("user", "had", "item"): had})
+
+
+def _text_embeddings(num_users: int) -> dict[str, Embeddings]:
+    """Return drawn vectors of items, and of users with the unknown one."""
+    draw = np.random.default_rng(6)
+    sizes = {"item": NUM_ITEMS, "user": num_users + 1}
+    vectors = {name: draw.normal(size=(size, 8)).astype(np.float32) for name, size in sizes.items()}
+    return {name: Embeddings(name, found, "drawn") for name, found in vectors.items()}
 
 
 def parts(log: Histories, configs: Mapping[str, Mapping[str, Any]]) -> Parts:

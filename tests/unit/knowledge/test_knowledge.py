@@ -13,7 +13,7 @@ from itemese.core.artifacts import Folder
 from itemese.core.errors import ConfigError
 from itemese.knowledge.cache import Parts, Written
 from itemese.knowledge.config import KnowledgeConfig
-from itemese.knowledge.stage import build_knowledge
+from itemese.knowledge.stage import build_knowledge, prompt_blocks
 from itemese.knowledge.writers import OUTPUT_RULE, ModelWriter, kept_of
 from itemese.prompts.tokenizer import TextTokenizer
 
@@ -313,3 +313,10 @@ def test_a_pool_of_actors_writes_and_keeps(ray_cluster: None, tmp_path: Path, ti
     assert cached["asked"] == {"intention": 0}
     assert table["intention"].to_pylist()[0] == table["intention"].to_pylist()[3]
     assert writer.write(["red"])[0].text == writer.write(["red"])[0].text
+
+
+def test_each_batch_of_prompts_is_a_block() -> None:
+    """Ray gives a pool up whose blocks take an hour: none may hold all prompts."""
+    prompts = ["ccc", "a", "bb", "dddd", "ee"]
+    blocks = [block["prompt"].to_pylist() for block in prompt_blocks(prompts, 2)]
+    assert blocks == [["a", "bb"], ["ee", "ccc"], ["dddd"]]
