@@ -65,6 +65,7 @@ class FieldClicksConfig(MethodConfig):
     """Settings that click models over fields share.
 
     Attributes:
+        task: ``click``: is this item clicked after this history?
         dim: Size of a field's vector, D.
         hidden_dims: Widths of the network over all fields.
         dropout: In that network.

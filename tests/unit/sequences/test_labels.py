@@ -43,7 +43,7 @@ def test_a_rating_at_the_border_is_a_click_wherever_its_user_lies(ray_cluster, w
     assert labels(one) == labels(many) == wanted
     block = Histories.read(one)
     held = {s: int(block.clicked[block.split == s].sum()) for s in Split}
-    assert counts["clicks"] == {s.name.lower(): held[s] for s in Split}
+    assert counts["clicks"] == {s.name.lower(): held[s] for s in Split if s != Split.GIVEN}
     back = Histories.from_table(block.to_table())
     np.testing.assert_array_equal(back.clicked, block.clicked)
     kept = block.up_to(Split.VALIDATION)
