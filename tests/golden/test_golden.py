@@ -15,7 +15,7 @@ import pytest
 from itemese.core.artifacts import Store
 from itemese.core.config import read_yaml
 from itemese.methods.base import Need
-from itemese.methods.lookup import method_class, method_names
+from itemese.methods.lookup import method_class, method_names, method_of
 from itemese.pipeline.experiment import Experiment
 from itemese.pipeline.run import Run
 
@@ -72,6 +72,8 @@ def recipe(name: str) -> Experiment:
     values: dict[str, Any] = {"name": name, **SHARED, "method": method}
     for section, changes in OWN.get(name, {}).items():
         values[section] = {**values.get(section, {}), **changes}
+    if cls.Config.model_fields.get("task") and method_of(cls.Config.parse(method)).task == "click":
+        values["training"] = {**SHARED["training"], "metric": "auc"}
     if Need.RECOMMENDER in cls.needs or "recommender" in values["embeddings"]:
         small = {"name": "sasrec", **SMALL["sasrec"], "max_history": 10}
         values["recommender"] = {"method": small, "training": SHARED["training"]}
