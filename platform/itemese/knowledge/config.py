@@ -20,7 +20,8 @@ class UserTextsConfig(Config):
         max_events: Newest events that a prompt shows.
         share: Of a user's training events, the oldest, that a prompt may show; what is given of a
             held-out user is shown whole. A model that is trained on events which its users' prompts
-            showed has seen its targets, so methods that read users' texts learn from later ones.
+            showed has seen its targets: fields of knowledge (REKI) leave those targets out, other
+            methods do not.
         cutoff: Newest event that a prompt may show, seconds UTC; None for no limit.
     """
 

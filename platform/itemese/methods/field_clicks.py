@@ -245,8 +245,8 @@ class FieldClicks(Method):
         counts = torch.cat([torch.ones_like(target, dtype=torch.bool)[:, None], ~had], dim=1)
         clicked = torch.zeros_like(counts)
         clicked[:, 0] = True
-        each = (1 + drawn,)
-        row, window, place = (t.repeat_interleave(*each, dim=0) for t in (row, window, place))
+        each = 1 + drawn
+        row, window, place = (t.repeat_interleave(each, dim=0) for t in (row, window, place))
         logits = self._logits(module, batch, row, window, asked.flatten(), place)
         loss = click_loss(logits, clicked.flatten(), counts.flatten())
         return {"click": LossTerm(loss, counts.sum() / asked.shape[1])}

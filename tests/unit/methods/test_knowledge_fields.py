@@ -96,7 +96,7 @@ def test_a_user_without_a_text_has_the_field_of_the_nearest_cluster() -> None:
     knowledge = module.eval().knowledge
     assert len(knowledge.user_key) == USERS - 1
     stranger = LOG.request(USERS - 1)
-    batch = method.collate([stranger, replace(stranger, user_id="nobody"), LOG.request(3)])
+    batch = method.collate([stranger, replace(stranger, user_id="unknown"), LOG.request(3)])
     found = knowledge.of_users(batch["user_number"], batch["item_index"])
     mean = given.embeddings.vectors[stranger.history].mean(axis=0)
     centres = _centres(knowledge, given)
